@@ -102,10 +102,8 @@ def open_backend(
     """
     if root is None and stores.needs_root:
         raise InvalidConfiguration("a registry without a root names a database and an S3 store")
-    if stores.database is not None:
-        raise InvalidConfiguration("this version keeps its catalog in the root directory alone")
     directory = root or Path()
-    catalog_store = SqliteStore(directory)
+    catalog_store = SqliteStore(directory) if stores.database is None else _postgresql(stores.database)
     blobs = (
         open_layout(directory)
         if stores.blobs is None
@@ -135,6 +133,14 @@ def _s3_blobs(
 def host_coordination(directory: Path) -> Coordination:
     """Return what the processes of this host that use ``directory`` agree by. Nothing is touched."""
     return FileCoordination(directory)
+
+
+def _postgresql(url: str) -> CatalogStore:
+    # Read here and not above, because other registries need none of it.
+    from digestry.catalog.postgresql.address import parse_address  # noqa: PLC0415
+    from digestry.catalog.postgresql.store import PostgresqlStore  # noqa: PLC0415
+
+    return PostgresqlStore(parse_address(url))
 
 
 def catalog_file(directory: Path) -> CatalogFile:

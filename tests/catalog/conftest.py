@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 
-from digestry.backend import Backend, open_backend
+from digestry.backend import Backend, StoreLocations, open_backend
 from digestry.catalog.catalog import Catalog
-from tests.catalog.raw import Raw, SqliteRaw
+from tests.catalog.raw import PostgresqlRaw, Raw, SqliteRaw
 from tests.catalog.support import Clock
+from tests.postgresql import Cluster, session_cluster, stop_session_cluster
 
-DATABASES: dict[str, Callable[[Path], Raw]] = {"sqlite": SqliteRaw}
-"""What goes around the catalog, by the database's name."""
+DATABASES: Final = ("postgresql", "sqlite")
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A PostgreSQL server for all tests of a process."""
+    yield session_cluster()
+    stop_session_cluster()
 
 
 @pytest.fixture
@@ -21,23 +29,37 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=sorted(DATABASES))
+@pytest.fixture(params=DATABASES)
 def database(request: pytest.FixtureRequest) -> str:
-    """The name of a database."""
+    """The name of a database. A test that is marked ``only_on`` another one does not run."""
+    mark = request.node.get_closest_marker("only_on")
+    if mark is not None and request.param != mark.args[0]:
+        pytest.skip(mark.kwargs["reason"])
     return str(request.param)
 
 
 @pytest.fixture
-def backend(database: str, tmp_path: Path, clock: Clock) -> Backend:
-    """The stores of a registry that has nothing yet, with a clock that stands still."""
-    assert database == "sqlite"
-    return open_backend(tmp_path, now=clock)
+def url(database: str, request: pytest.FixtureRequest) -> Iterator[str | None]:
+    """The URL of an empty database on a server; None for one in a file."""
+    if database == "sqlite":
+        yield None
+        return
+    cluster: Cluster = request.getfixturevalue("cluster")
+    made = cluster.new_database(migrated="catalog" in request.fixturenames)
+    yield made
+    cluster.drop_database(made)
 
 
 @pytest.fixture
-def raw(database: str, tmp_path: Path) -> Raw:
+def backend(url: str | None, tmp_path: Path, clock: Clock) -> Backend:
+    """The stores of a registry that has nothing yet, with a clock that stands still."""
+    return open_backend(tmp_path, stores=StoreLocations(database=url), now=clock)
+
+
+@pytest.fixture
+def raw(url: str | None, tmp_path: Path) -> Raw:
     """The same database, for who goes around the catalog."""
-    return DATABASES[database](tmp_path)
+    return SqliteRaw(tmp_path) if url is None else PostgresqlRaw(url)
 
 
 @pytest.fixture

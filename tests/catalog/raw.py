@@ -7,6 +7,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
 
+import psycopg
+
 _GUARDS = ("journal_no_update", "journal_no_delete")
 
 
@@ -48,5 +50,31 @@ class SqliteRaw:
         with closing(sqlite3.connect(self._path)) as connection, connection:
             for guard in _GUARDS:
                 connection.execute(f"DROP TRIGGER IF EXISTS {guard}")
+            for statement in statements:
+                connection.execute(statement)
+
+
+class PostgresqlRaw:
+    """The database of a catalog in PostgreSQL."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def query(self, statement: str) -> list[Any]:
+        with psycopg.connect(self._url) as connection:
+            return connection.execute(statement).fetchall()
+
+    def refused(self, statement: str) -> str:
+        with psycopg.connect(self._url) as connection:
+            try:
+                connection.execute(statement)
+            except psycopg.errors.RaiseException as error:
+                return str(error)
+        raise AssertionError(f"{statement} was not refused")
+
+    def edit(self, *statements: str) -> None:
+        with psycopg.connect(self._url) as connection:
+            for guard in _GUARDS:
+                connection.execute(f"DROP TRIGGER IF EXISTS {guard} ON journal")
             for statement in statements:
                 connection.execute(statement)

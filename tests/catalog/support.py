@@ -12,6 +12,7 @@ from digestry.backend import Backend
 from digestry.catalog.catalog import Catalog, CatalogOptions
 from digestry.catalog.garbage import Removed, Stayed
 from digestry.catalog.journal import Origin
+from digestry.catalog.journal_sequencing import JournalSequencing
 from digestry.catalog.retention_rules import Retention, TagRetention
 from digestry.model import media_types
 from digestry.model.digest import Digest
@@ -62,6 +63,11 @@ def index(*children: Manifest) -> Manifest:
 def put(catalog: Catalog, name: str, manifest: Manifest, *tags: str) -> Manifest:
     catalog.put_manifest(name, manifest, tag_names=tags, origin=ORIGIN)
     return manifest
+
+
+def give_positions(catalog: Catalog) -> None:
+    """Give the entries that have no position in the registry their positions."""
+    JournalSequencing(catalog._database, ()).run()
 
 
 def pushed(catalog: Catalog, name: str, tags: Sequence[str] = ("t",)) -> Manifest:

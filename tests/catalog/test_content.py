@@ -329,21 +329,22 @@ def test_where_a_machines_run_has_no_name_a_digest_of_another_process_is_not_bel
 _OTHER_PROCESS = """
 import sys
 from pathlib import Path
-from digestry.backend import open_backend
+from digestry.backend import StoreLocations, open_backend
 from tests.catalog.support import pushed
-catalog = open_backend(Path(sys.argv[1])).open_catalog()
+stores = StoreLocations(database=sys.argv[2] or None)
+catalog = open_backend(Path(sys.argv[1]), stores=stores).open_catalog()
 for line in sys.stdin:
     print(pushed(catalog, "x").digest, flush=True)
 """
 
 
 def test_hot_reads_see_another_processs_push_at_once(
-    catalog: Catalog, backend: Backend, tmp_path: Path
+    catalog: Catalog, backend: Backend, url: str | None, tmp_path: Path
 ) -> None:
     reads = BlockingReads(backend)
     assert reads.manifest("x", "t") is None
     with subprocess.Popen(
-        [sys.executable, "-c", _OTHER_PROCESS, str(tmp_path)],
+        [sys.executable, "-c", _OTHER_PROCESS, str(tmp_path), url or ""],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

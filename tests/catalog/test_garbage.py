@@ -7,6 +7,7 @@ import random
 import threading
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, text
@@ -587,14 +588,14 @@ def test_what_is_tagged_between_the_question_and_the_removal_stays(
     done = threading.Event()
     writing = collection._writing
 
-    def later_than_a_tag() -> AbstractContextManager[Connection]:
+    def later_than_a_tag(*about: Any) -> AbstractContextManager[Connection]:
         # The question was asked; as its transaction is about to begin, another process tags it.
         if not done.is_set():
             done.set()
             other = backend.open_catalog()
             other.put_manifest("x", loose, tag_names=["t"], origin=ORIGIN)
             other.close()
-        return writing()
+        return writing(*about)
 
     monkeypatch.setattr(collection, "_writing", later_than_a_tag)
     assert not any(collection.delete_manifests(key))

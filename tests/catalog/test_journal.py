@@ -18,7 +18,7 @@ from digestry.catalog.catalog import Catalog
 from digestry.errors import NotFound, StorageError
 from digestry.model.digest import Digest
 from tests.catalog.raw import Raw
-from tests.catalog.support import ORIGIN, Clock, image, pushed, put
+from tests.catalog.support import ORIGIN, Clock, give_positions, image, pushed, put
 
 
 @pytest.fixture
@@ -26,8 +26,12 @@ def story(catalog: Catalog) -> Catalog:
     """Five entries: t created, moved, moved; u created; t deleted."""
     for _ in range(3):
         pushed(catalog, "x")
+    give_positions(catalog)
     pushed(catalog, "y", ["u"])
+    give_positions(catalog)
     catalog.delete_tag("x", "t", origin=ORIGIN)
+    assert catalog.verify_journal() is None  # while the last one has no position yet, in some databases
+    give_positions(catalog)
     assert catalog.verify_journal() is None
     return catalog
 
@@ -86,7 +90,9 @@ def test_moves_elsewhere_leave_a_chain_alone(story: Catalog) -> None:
     before = story.journal("x", limit=1)[0]
     for _ in range(3):
         pushed(story, "y")
+    give_positions(story)
     pushed(story, "x")
+    give_positions(story)
     after = story.journal("x", limit=1)[0]
     assert (after.number, after.previous_hash, after.sequence) == (5, before.hash, 9)
 
@@ -117,10 +123,9 @@ def test_a_chain_outlives_its_repository(story: Catalog, raw: Raw) -> None:
         ("to_digest", "'sha256:' || substr(hash, 1, 64)"),
         ("media_type", "'z'"),
         ("size", "size + 1"),
-        ("size", "size || ''"),
         ("actor", "'somebody else'"),
         ("address", "''"),
-        ("client", "x'00ff'"),
+        ("client", "'\x7f'"),
         ("previous_hash", "hash"),
         ("hash", "previous_hash"),
     ],
@@ -128,11 +133,18 @@ def test_a_chain_outlives_its_repository(story: Catalog, raw: Raw) -> None:
 def test_a_changed_entry_is_found(story: Catalog, column: str, value: str, raw: Raw) -> None:
     raw.edit(f"UPDATE journal SET {column} = {value} WHERE sequence = 3")  # noqa: S608
     broken = story.verify_journal()
-    if (column, value) == ("size", "size || ''"):
-        assert broken is None  # the column's affinity makes it the number that it was
-    else:
-        assert broken is not None
-        assert broken.sequence == 3
+    assert broken is not None
+    assert broken.sequence == 3
+
+
+@pytest.mark.only_on("sqlite", reason="a column may have values of another type")
+def test_an_entry_of_other_types(story: Catalog, raw: Raw) -> None:
+    raw.edit("UPDATE journal SET size = size || '' WHERE sequence = 3")
+    assert story.verify_journal() is None  # the column's affinity makes it the number that it was
+    raw.edit("UPDATE journal SET client = x'00ff' WHERE sequence = 3")
+    broken = story.verify_journal()
+    assert broken is not None
+    assert broken.sequence == 3
 
 
 def test_a_change_with_its_own_hash_mended_is_found_at_the_next(story: Catalog, raw: Raw) -> None:
@@ -204,6 +216,7 @@ def test_chains_that_are_too_many_to_remember_are_proved_too(
     for _ in range(3):
         for name in ("a", "b", "c", "d"):
             pushed(catalog, name)
+    give_positions(catalog)
     monkeypatch.setattr(journal_chain, "_MOST_HEADS", 2)
     assert catalog.verify_journal() is None
     for sequence in range(1, 9):
@@ -311,7 +324,7 @@ def test_many_catalogs_on_one_file(catalog: Catalog, backend: Backend) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert [event.sequence for event in catalog.journal("x", limit=100)] == list(range(40, 0, -1))
+    assert [event.number for event in catalog.journal("x", limit=100)] == list(range(40, 0, -1))
     assert catalog.verify_journal() is None
     for one in others:
         one.close()

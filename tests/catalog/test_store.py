@@ -8,7 +8,7 @@ import pytest
 
 from digestry.backend import Backend, open_backend
 from digestry.catalog.catalog import Catalog
-from digestry.errors import NotFound
+from digestry.errors import Conflict, NotFound
 from tests.catalog.support import pushed
 
 
@@ -20,6 +20,13 @@ def test_nothing_is_made_until_it_is_opened(backend: Backend, tmp_path: Path) ->
     with pytest.raises(NotFound, match="there is no registry"), backend.open_copy(tmp_path / "copy"):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.only_on("postgresql", reason="it is about servers")
+def test_a_database_on_a_server_is_no_file(backend: Backend, catalog: Catalog) -> None:
+    with pytest.raises(Conflict) as caught:
+        backend.catalog_store.as_file()
+    assert "pg_dump" in caught.value.hint
 
 
 def test_a_catalog_that_is_there(backend: Backend, catalog: Catalog, tmp_path: Path) -> None:
@@ -60,6 +67,7 @@ def test_a_copy_is_of_one_moment(backend: Backend, catalog: Catalog, tmp_path: P
     assert not catalog.has_repository("only-in-the-copy")
 
 
+@pytest.mark.only_on("sqlite", reason="a snapshot is a file; PostgreSQL has tools of its own for that")
 def test_a_snapshot_is_installed_elsewhere(backend: Backend, catalog: Catalog, tmp_path: Path) -> None:
     manifest = pushed(catalog, "x", ["t"])
     catalog.begin_upload("x", "sha256")

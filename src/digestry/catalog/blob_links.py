@@ -22,6 +22,7 @@ from digestry.catalog import (
 )
 from digestry.catalog.database import Database
 from digestry.catalog.quotas import Quota
+from digestry.catalog.transactions import retried
 from digestry.catalog.uploads import Upload, Uploads
 from digestry.errors import Conflict, NotFound
 from digestry.model.digest import Digest
@@ -55,6 +56,7 @@ class BlobLinks(Uploads):
         self._lease = lease
         self._quotas = tuple(limits)
 
+    @retried
     def add_blob(self, repository: str, digest: Digest, size: int, *, upload: str | None = None) -> None:
         """Make a stored blob visible in the repository, and end the upload that brought it."""
         with self._database.write() as connection:
@@ -77,6 +79,7 @@ class BlobLinks(Uploads):
         self._link(connection, repository, str(digest), size, self._now())
         damage.healed(connection, str(digest))
 
+    @retried
     def mount_blob(
         self,
         repository: str,
@@ -91,6 +94,9 @@ class BlobLinks(Uploads):
         """
         now = self._now()
         with self._database.write() as connection:
+            # In this order, as all have it. Nobody takes the source's link away meanwhile.
+            repository_rows.lock(connection, repository)
+            lease_rows.lock(connection, [str(digest)])
             holding = [source] if source is not None else link_rows.repositories_of(connection, str(digest))
             for name in holding:
                 size = link_rows.size_of(connection, str(digest), name) if may_pull(name) else None
@@ -100,7 +106,7 @@ class BlobLinks(Uploads):
         return None
 
     def _link(self, connection: Connection, repository: str, digest: str, size: int, now: int) -> None:
-        row = repository_rows.find_or_make(connection, repository, now)
+        row = repository_rows.lock_or_make(connection, repository, now)
         new = link_rows.add(connection, row, digest, size, now)
         lease_rows.extend(connection, digest, now + self._lease)
         if new:
@@ -117,6 +123,7 @@ class BlobLinks(Uploads):
         """Return whether a quota limits what the repository may hold."""
         return quotas.limits_bytes(self._quotas, repository)
 
+    @retried
     def reserve(self, upload: Upload, least: int, wished: int) -> int:
         """Let an upload come to ``wished`` bytes, or to ``least`` or more if quotas leave less; return how
         many.
@@ -126,12 +133,13 @@ class BlobLinks(Uploads):
         """
         with self._database.write(durable=False) as connection:
             self._reserve(connection, upload, 0)
-            left = quotas.bytes_left(connection, self._quotas, upload.repository)
+            left = quotas.bytes_left(connection, self._quotas, upload.repository, locked=True)
             room = wished if left is None else max(least, min(wished, left + upload.offset))
             self._reserve(connection, upload, room)
             quotas.check_bytes(connection, self._quotas, upload.repository)
         return room
 
+    @retried
     def release(self, upload: Upload, size: int) -> None:
         """Let others have the room that an upload of ``size`` bytes on the disk has not used."""
         with self._database.write(durable=False) as connection:
@@ -147,11 +155,12 @@ class BlobLinks(Uploads):
         with self._database.read() as connection:
             return link_rows.size_of(connection, str(digest), repository)
 
+    @retried
     def delete_blob(self, repository: str, digest: Digest) -> None:
         """Take a blob away from the repository. Raises :class:`NotFound`, or :class:`Conflict`
         while a manifest there needs it."""
         with self._database.write() as connection:
-            row = repository_rows.find(connection, repository)
+            row = repository_rows.lock(connection, repository)
             if row is None:
                 raise UnknownRepository(repository)
             roles = ["config", "layer"]
@@ -163,9 +172,11 @@ class BlobLinks(Uploads):
                     f"blob {digest} is still needed by manifest {needed_by[0]}",
                     hint="delete the manifest first",
                 )
+            lease_rows.lock(connection, [str(digest)])
             if not link_rows.remove(connection, row, str(digest)):
                 raise NotFound(f"blob {digest} is not in repository {repository}")
 
+    @retried
     def renew_lease(self, repository: str, digest: Digest) -> bool:
         """Renew the lease of what a client just found in the repository; return False if it is not there any
         more. A lease with half its time left is not renewed."""
@@ -177,7 +188,7 @@ class BlobLinks(Uploads):
                 row = repository_rows.find(connection, repository)
                 return row is not None and link_rows.serves(connection, row, str(digest))
         with self._database.write() as connection:
-            row = repository_rows.find(connection, repository)
+            row = repository_rows.lock(connection, repository)
             if row is None or not link_rows.serves(connection, row, str(digest)):
                 return False
             lease_rows.extend(connection, str(digest), now + self._lease)

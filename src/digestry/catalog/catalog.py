@@ -51,6 +51,7 @@ from digestry.catalog.tag_history import TagHistory
 from digestry.catalog.tag_moves import ANYTHING, NOWHERE, Expected, RepositoryKey, Rules, Target
 from digestry.catalog.tag_policy import TagPolicy
 from digestry.catalog.throttle import Throttle
+from digestry.catalog.transactions import retried
 from digestry.errors import Conflict, NotFound
 from digestry.model.digest import Digest
 from digestry.model.history import Holders, Restored, TagEvent
@@ -158,6 +159,7 @@ class Catalog(BlobLinks):
 
     # -- manifests and tags --------------------------------------------------------------------
 
+    @retried
     def put_manifest(
         self,
         repository: str,
@@ -178,7 +180,7 @@ class Catalog(BlobLinks):
         now = self._now()
         target = Target(str(manifest.digest), manifest.media_type, manifest.size)
         with self.sequencing.write() as connection:
-            key = RepositoryKey(repository_rows.find_or_make(connection, repository, now), repository)
+            key = RepositoryKey(repository_rows.lock_or_make(connection, repository, now), repository)
             new = manifest_rows.find(connection, key.row, target.digest) is None
             if not tag_names:
                 expected.check(repository, target.digest, None if new else target.digest)
@@ -237,6 +239,7 @@ class Catalog(BlobLinks):
         if lacking:
             raise MissingContent(lacking)
 
+    @retried
     def restore_tag(
         self,
         repository: str,
@@ -254,7 +257,7 @@ class Catalog(BlobLinks):
         """
         now = self._now()
         with self.sequencing.write() as connection:
-            key = RepositoryKey(self._known(connection, repository), repository)
+            key = RepositoryKey(self._known(connection, repository, locked=True), repository)
             digest = tag_moves.past(connection, key, name, wanted)
             found = manifest_rows.find(connection, key.row, digest)
             if found is None or damage.is_damaged(connection, digest):
@@ -279,6 +282,7 @@ class Catalog(BlobLinks):
             event=event,
         )
 
+    @retried
     def delete_tag(
         self, repository: str, name: str, *, origin: Origin, expected: Expected = ANYTHING
     ) -> TagEvent:
@@ -287,14 +291,15 @@ class Catalog(BlobLinks):
         Raises :class:`NotFound`, :class:`TagChanged`, :class:`TagRefused`.
         """
         with self.sequencing.write() as connection:
-            key = RepositoryKey(self._known(connection, repository), repository)
+            key = RepositoryKey(self._known(connection, repository, locked=True), repository)
             return tag_moves.drop(connection, self._rules, key, name, origin=origin, expected=expected)
 
+    @retried
     def delete_manifest(self, repository: str, digest: Digest, *, origin: Origin) -> list[TagEvent]:
         """Remove a manifest and the tags that point at it. Raises :class:`NotFound`, or
         :class:`Conflict` while an index there lists it, :class:`TagRefused` for one of the tags."""
         with self.sequencing.write() as connection:
-            key = RepositoryKey(self._known(connection, repository), repository)
+            key = RepositoryKey(self._known(connection, repository, locked=True), repository)
             if manifest_rows.find(connection, key.row, str(digest)) is None:
                 raise NotFound(f"manifest {digest} is not in repository {repository}")
             listed_by = manifest_rows.users(connection, key.row, str(digest), roles=("manifest",))
@@ -310,8 +315,9 @@ class Catalog(BlobLinks):
             manifest_rows.end(connection, key.row, str(digest), self._now())
             return events
 
-    def _known(self, connection: Connection, repository: str) -> int:
-        row = repository_rows.find(connection, repository)
+    def _known(self, connection: Connection, repository: str, *, locked: bool = False) -> int:
+        find = repository_rows.lock if locked else repository_rows.find
+        row = find(connection, repository)
         if row is None:
             raise UnknownRepository(repository)
         return row

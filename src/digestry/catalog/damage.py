@@ -18,7 +18,6 @@ from sqlalchemy import (
     delete,
     exists,
     func,
-    insert,
     literal,
     select,
 )
@@ -27,6 +26,7 @@ from digestry.catalog import dialect
 from digestry.catalog.database import Database
 from digestry.catalog.frequent import frequent
 from digestry.catalog.schema import damaged, links, manifest_references, manifests, repositories, tags
+from digestry.catalog.transactions import retried
 from digestry.model.digest import Digest
 
 _MOST_REPOSITORIES: Final = 100
@@ -88,6 +88,7 @@ class Damage:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @retried
     def note(self, digest: Digest, problem: str, at: int) -> Noted:
         """Take content away from clients; return ``unheld``, and do nothing, if none could have it.
 
@@ -101,11 +102,13 @@ class Damage:
             new = connection.execute(dialect.of(connection).upserts.damage, row).rowcount > 0
             return "new" if new else "known"
 
+    @retried
     def forget(self, digest: Digest) -> bool:
         """Note that content is whole again; return False if it was not known to be damaged."""
         with self._database.write() as connection:
             return healed(connection, str(digest))
 
+    @retried
     def settle(self, problems: Mapping[str, str], at: int) -> None:
         """Note that the content of these digests is damaged, and no other: for who has just looked at all."""
         rows = [
@@ -114,8 +117,9 @@ class Damage:
         with self._database.write() as connection:
             connection.execute(delete(damaged))
             if rows:
-                connection.execute(insert(damaged), rows)
+                connection.execute(dialect.of(connection).upserts.damage, rows)
 
+    @retried
     def forget_unheld(self) -> int:
         """Forget what no repository has any more, so that nobody misses it; return how many."""
         nobodys = ~_held(damaged.c.digest)
@@ -202,15 +206,13 @@ def _first(query: Select[tuple[str, int, bool]], limit: int) -> Select[tuple[str
 
 
 def _affected(connection: Connection, repository: int, name: str, digest: str, limit: int) -> Affected:
-    up = select(literal(digest).label("digest")).cte("up", recursive=True)  # from the part to the whole
-    up = up.union(
-        select(manifest_references.c.parent).where(
-            manifest_references.c.repository_id == repository, manifest_references.c.child == up.c.digest
-        )
+    above = select(manifest_references.c.parent.label("digest")).where(
+        manifest_references.c.repository_id == repository
     )
-    needing = select(tags.c.name).where(
-        tags.c.repository_id == repository, tags.c.digest.in_(select(up.c.digest))
-    )
+    up = above.where(manifest_references.c.child == digest).cte("up", recursive=True)
+    up = up.union(above.where(manifest_references.c.child == up.c.digest))  # from the part to the whole
+    with_it = select(literal(digest)).union_all(select(up.c.digest))
+    needing = select(tags.c.name).where(tags.c.repository_id == repository, tags.c.digest.in_(with_it))
     named = list(connection.execute(needing.order_by(tags.c.name).limit(limit)).scalars())
     total = connection.execute(select(func.count()).select_from(needing.subquery())).scalar_one()
     return Affected(name, tuple(named), total - len(named))

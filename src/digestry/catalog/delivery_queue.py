@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Select, Update, delete, insert, select, updat
 from digestry.catalog import clock, journal
 from digestry.catalog.database import Database
 from digestry.catalog.schema import deliveries
+from digestry.catalog.transactions import retried
 from digestry.model.history import EventKind, TagEvent
 from digestry.model.name_pattern import matches
 
@@ -68,6 +69,7 @@ class DeliveryQueue:
             rows = connection.execute(query.order_by(deliveries.c.due_at, deliveries.c.id).limit(limit)).all()
             return [(Delivery(*row), journal.entry(connection, row.sequence)) for row in rows]
 
+    @retried
     def settle(self, delivery: Delivery) -> None:
         """Remove a delivery: the receiver has taken it."""
         with self._database.write() as connection:
@@ -81,6 +83,7 @@ class DeliveryQueue:
         """Mark a delivery as dead: it has failed for too long, and stays for people to see."""
         self._failed(delivery, problem, dead_at=now)
 
+    @retried
     def _failed(self, delivery: Delivery, problem: str, **values: int) -> None:
         with self._database.write() as connection:
             connection.execute(
@@ -95,6 +98,7 @@ class DeliveryQueue:
             query = _of(select(deliveries), webhook).order_by(deliveries.c.id).limit(limit)
             return [Delivery(*row) for row in connection.execute(query)]
 
+    @retried
     def revive(self, *, webhook: str | None = None, sequence: int | None = None, now: int) -> int:
         """Make what was given up, and what waits, due at once; return how many events."""
         with self._database.write() as connection:

@@ -28,8 +28,8 @@ class Dialect(InsertDialect, Protocol):
 
     @property
     def one_writer(self) -> bool:
-        """Return whether one transaction at a time writes, so that the next position in the journal is known
-        when an entry is written."""
+        """Return whether one transaction at a time writes: what it reads stays true without locks, and it
+        knows the next position in the journal when it writes an entry."""
         ...
 
     @property
@@ -37,16 +37,17 @@ class Dialect(InsertDialect, Protocol):
         """Return the statements that insert a row or change the one that is there, each built once."""
         ...
 
-    def bulk_keys(self, keys: Iterable[tuple[int | str, str]]) -> BulkKeys:
-        """Return ``keys`` as a table, in one parameter: the statement stays the same, whatever the number."""
+    def bulk_keys(self, keys: Iterable[tuple[int | str, str]], kind: type[int] | type[str]) -> BulkKeys:
+        """Return ``keys``, whose first parts are of ``kind``, as a table: the statement stays the same,
+        whatever their number."""
         ...
 
-    def bulk_numbers(self, numbers: Iterable[int]) -> Select[Any]:
-        """Return ``numbers`` as a SELECT of one column, in one parameter."""
+    def row_id(self, table: Table) -> ColumnElement[Any]:
+        """Return what tells the rows of a table apart that this transaction has locked."""
         ...
 
-    def row_id(self, table: Table) -> ColumnElement[int]:
-        """Return what tells the rows of a table apart within one transaction."""
+    def bulk_row_ids(self, row_ids: Iterable[Any]) -> Select[Any]:
+        """Return values of :meth:`row_id` as a SELECT of one column, in one parameter."""
         ...
 
     def byte_length(self, text: ColumnElement[str]) -> ColumnElement[int]:

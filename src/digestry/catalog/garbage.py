@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -33,7 +33,7 @@ from sqlalchemy import (
     update,
 )
 
-from digestry.catalog import clock, liveness, tag_moves
+from digestry.catalog import clock, lease_rows, liveness, repository_rows, tag_moves
 from digestry.catalog.database import Database
 from digestry.catalog.expired_tags import (
     ExpiredTag,
@@ -50,6 +50,7 @@ from digestry.catalog.schema import tags as tag_rows
 from digestry.catalog.sightings import Sightings
 from digestry.catalog.tag_moves import Expected, RepositoryKey, Rules, TagChanged, TagRefused
 from digestry.catalog.throttle import Throttle
+from digestry.catalog.transactions import retried
 from digestry.errors import NotFound
 from digestry.model.digest import Digest
 
@@ -139,12 +140,13 @@ class Garbage:
     def _tag_runs(self, key: RepositoryKey, now: int) -> ColumnElement[bool]:
         return seen_running(tag_rows.c.digest, key, self._retention, now, beside=tag_rows.c.name)
 
+    @retried
     def _drop(self, key: RepositoryKey, due: ExpiredTag) -> Removed | Stayed:
         origin = Origin(actor=ACTOR, address="", client="retention")
         expected = Expected(any_of=frozenset([due.digest]))
         moved = "it was moved meanwhile"
         try:
-            with self._writing() as connection:
+            with self._writing(key) as connection:
                 query = tags_of(key, self._tag_runs(key, self._rules.now()))
                 row = connection.execute(query.where(tag_rows.c.name == due.tag)).first()
                 if row is None or row.moved_at != due.moved_at:
@@ -198,18 +200,22 @@ class Garbage:
             rows = self._read(select(*columns).where(window, dead))
             for start in range(0, len(rows), _BATCH):
                 batch = {row.digest: row for row in rows[start : start + _BATCH]}
-                statement = update(manifests).where(dead, manifests.c.digest.in_(batch))
-                with self._writing() as connection:
-                    # Not as of this run's beginning: what was pushed again since is held again.
-                    gone = connection.execute(
-                        statement.values(deleted_at=self._rules.now()).returning(manifests.c.digest)
-                    ).scalars()
-                    digests = sorted(gone)
-                    left = _left(connection, key, digests)
-                yield [
-                    Removed("manifest", key.name, digest, left.get(digest) or _never(row), row.size)
-                    for digest, row in ((digest, batch[digest]) for digest in digests)
-                ]
+                yield self._end(key, dead, batch)
+
+    @retried
+    def _end(self, key: RepositoryKey, dead: ColumnElement[bool], batch: Mapping[str, Any]) -> Batch:
+        statement = update(manifests).where(dead, manifests.c.digest.in_(batch))
+        with self._writing(key, batch) as connection:
+            # Not as of this run's beginning: what was pushed again since is held again.
+            gone = connection.execute(
+                statement.values(deleted_at=self._rules.now()).returning(manifests.c.digest)
+            ).scalars()
+            digests = sorted(gone)
+            left = _left(connection, key, digests)
+        return [
+            Removed("manifest", key.name, digest, left.get(digest) or _never(row), row.size)
+            for digest, row in ((digest, batch[digest]) for digest in digests)
+        ]
 
     def _circles(self, key: RepositoryKey) -> Iterator[Batch]:
         """Delete manifests that hold nobody but each other: an index that lists its own subject."""
@@ -232,14 +238,16 @@ class Garbage:
             for row in self._read(select(manifests.c.digest).where(window, suspect)):
                 yield self._circle(key, row.digest)
 
+    @retried
     def _circle(self, key: RepositoryKey, start: str) -> Batch:
         gone: list[Any] = []
-        with self._writing() as connection:
+        with self._writing(key) as connection:
             root = liveness.alone(key, self._retention, self._rules.now())
             circle: set[str] = set()
             frontier = {start}
             while frontier and len(circle) <= _CIRCLE:
                 circle |= frontier
+                lease_rows.lock(connection, frontier)
                 held = select(manifests.c.digest).where(
                     manifests.c.repository_id == key.row, manifests.c.digest.in_(frontier), root
                 )
@@ -273,11 +281,15 @@ class Garbage:
             rows = self._read(select(links.c.digest).where(window, dead))
             for start in range(0, len(rows), _BATCH):
                 batch = [row.digest for row in rows[start : start + _BATCH]]
-                statement = delete(links).where(dead, links.c.digest.in_(batch))
-                with self._writing() as connection:
-                    gone = connection.execute(statement.returning(links.c.digest, links.c.size)).all()
-                why = f"no manifest of {key.name} needs it"
-                yield [Removed("link", key.name, row.digest, why, row.size) for row in sorted(gone)]
+                yield self._unlink(key, dead, batch)
+
+    @retried
+    def _unlink(self, key: RepositoryKey, dead: ColumnElement[bool], batch: Sequence[str]) -> Batch:
+        statement = delete(links).where(dead, links.c.digest.in_(batch))
+        with self._writing(key, batch) as connection:
+            gone = connection.execute(statement.returning(links.c.digest, links.c.size)).all()
+        why = f"no manifest of {key.name} needs it"
+        return [Removed("link", key.name, row.digest, why, row.size) for row in sorted(gone)]
 
     def held(self, digests: Sequence[Digest]) -> set[Digest]:
         """Return those of up to some hundred digests whose bytes must stay: linked, visible, or leased."""
@@ -298,13 +310,18 @@ class Garbage:
     def forget(self) -> None:
         """Remove leases that have ended, and sightings that keep nothing any more."""
         now = self._rules.now()
-        ended = select(leases.c.digest).where(leases.c.expires_at <= now).limit(_WINDOW)
-        removed = _WINDOW
-        while removed == _WINDOW:
-            with self._writing() as connection:
-                removed = connection.execute(delete(leases).where(leases.c.digest.in_(ended))).rowcount
+        while self._forget_leases(now) == _WINDOW:
+            pass
         if self._retention.sighted is not None:
             Sightings(self._database).prune(now - int(self._retention.sighted * clock.SECOND) + 1)
+
+    @retried
+    def _forget_leases(self, now: int) -> int:
+        ended = select(leases.c.digest).where(leases.c.expires_at <= now).limit(_WINDOW)
+        # Asked twice: one of them may have been renewed since they were looked for.
+        statement = delete(leases).where(leases.c.digest.in_(ended), leases.c.expires_at <= now)
+        with self._writing() as connection:
+            return connection.execute(statement).rowcount
 
     def prove(self) -> None:
         """Check, once, that the catalog is whole, before anything is removed by what it says.
@@ -318,11 +335,18 @@ class Garbage:
             self._proven = True
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        """Open a transaction, and pause as long after it: others have a turn."""
+    def _writing(
+        self, key: RepositoryKey | None = None, digests: Collection[str] = ()
+    ) -> Iterator[Connection]:
+        """Open a transaction, in which nobody else changes the repository or leases this content. Pause as
+        long after it: others have a turn."""
         self.prove()
         with self._database.write() as connection:
             began = time.monotonic()
+            if key is not None:
+                repository_rows.lock(connection, key.name)
+            if digests:
+                lease_rows.lock(connection, digests)
             yield connection
         if self._throttle is not None:
             time.sleep(min(time.monotonic() - began, _LONGEST_PAUSE))

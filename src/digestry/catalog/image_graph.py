@@ -40,7 +40,7 @@ def rows_of(
 
     Raises :class:`TooMuch`.
     """
-    wanted = dialect.of(connection).bulk_keys(sorted(keys))
+    wanted = dialect.of(connection).bulk_keys(sorted(keys), int)
     here = (repository == wanted.first) & (key == wanted.second)
     statement = columns.join_from(wanted.table, repository.table, here)
     rows = connection.execute(statement.limit(MOST_ROWS + 1)).all()

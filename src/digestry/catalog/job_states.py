@@ -14,6 +14,7 @@ from sqlalchemy import Connection, select
 from digestry.catalog import dialect
 from digestry.catalog.database import Database
 from digestry.catalog.schema import jobs
+from digestry.catalog.transactions import retried
 from digestry.errors import StorageError
 
 COLLECTION: Final = "collection"
@@ -45,6 +46,7 @@ class Jobs:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @retried
     def note(self, job: JobState, fence: Fence | None = None) -> None:
         """Store the state of a job. Raises :class:`Conflict` if the ``fence`` of who does it is not held."""
         row = {

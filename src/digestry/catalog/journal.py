@@ -173,7 +173,7 @@ def entry(connection: Connection, sequence: int) -> TagEvent:
 
 def newest(connection: Connection, wanted: Iterable[tuple[str, str]], limit: int) -> list[TagEvent]:
     """Return the newest entries of each wanted repository and tag, up to ``limit`` of each, newest first."""
-    keys = dialect.of(connection).bulk_keys(wanted)
+    keys = dialect.of(connection).bulk_keys(wanted, str)
     each = journal.alias("each")
     times = (
         select(each.c.at)

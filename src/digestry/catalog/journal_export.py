@@ -5,6 +5,7 @@ docs/tags.md documents the form.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
@@ -31,8 +32,9 @@ def export(connection: Connection, *, since: int = 0) -> Iterator[bytes]:
     """
     entries = journal_source(connection)
     query = select(entries).where(entries.c.sequence > since).order_by(entries.c.sequence)
-    for row in connection.execution_options(yield_per=_BATCH).execute(query):
-        yield msgspec.json.encode(to_event(row._asdict()), enc_hook=encode_hook) + b"\n"
+    with contextlib.closing(connection.execute(query, execution_options={"yield_per": _BATCH})) as rows:
+        for row in rows:
+            yield msgspec.json.encode(to_event(row._asdict()), enc_hook=encode_hook) + b"\n"
 
 
 class _Line(TagEvent, frozen=True, forbid_unknown_fields=True):

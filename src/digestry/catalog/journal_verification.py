@@ -5,7 +5,8 @@ Functions on a read-only connection, of a catalog of an older schema too.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import contextlib
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Final, cast
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, exists, func, select
@@ -90,11 +91,12 @@ class _Verification:
             return self._broken(f"an entry without a position cannot be read: {error.orig}")
         return None
 
-    def _rows(self, which: ColumnElement[bool], *order: ColumnElement[Any]) -> Iterable[Entry]:
+    def _rows(self, which: ColumnElement[bool], *order: ColumnElement[Any]) -> Iterator[Entry]:
         entries = self._entries.c
         query = select(entries.hash, entries.sequence, *(entries[name] for name in HASHED)).where(which)
-        rows = self._connection.execution_options(yield_per=_BATCH).execute(query.order_by(*order))
-        return cast("Iterable[Entry]", rows)
+        found = self._connection.execute(query.order_by(*order), execution_options={"yield_per": _BATCH})
+        with contextlib.closing(found) as rows:
+            yield from cast("Iterable[Entry]", rows)
 
     def _find_undecodable(self) -> BrokenEntry:
         """Read one by one the rows that cannot be read in batches, and return the first that is broken."""

@@ -5,6 +5,8 @@ Functions on a transaction. A digest is text here, as it is in the tables.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from sqlalchemy import Connection, select
 
 from digestry.catalog import dialect
@@ -14,6 +16,18 @@ from digestry.catalog.schema import leases
 def extend(connection: Connection, digest: str, until: int) -> None:
     """Keep content until then at the least."""
     connection.execute(dialect.of(connection).upserts.lease, {"digest": digest, "expires_at": until})
+
+
+def lock(connection: Connection, digests: Iterable[str]) -> None:
+    """Keep all others who lock or lease this content waiting until the transaction ends.
+
+    Whoever takes content away locks it first: nobody who has just leased it is told that it is there.
+    """
+    speaking = dialect.of(connection)
+    if not speaking.one_writer:
+        # In one order, so that no two wait for each other. A lease that ends later is locked, and kept.
+        rows = [{"digest": digest, "expires_at": 0} for digest in sorted(digests)]
+        connection.execute(speaking.upserts.lease, rows)
 
 
 def end(connection: Connection, digest: str) -> int | None:

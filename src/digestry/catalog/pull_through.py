@@ -18,6 +18,7 @@ from digestry.catalog.quotas import Quota
 from digestry.catalog.reads import SeenTag
 from digestry.catalog.schema import upstream_tags
 from digestry.catalog.tag_moves import RepositoryKey, Rules, Target
+from digestry.catalog.transactions import retried
 from digestry.model.digest import Digest
 from digestry.model.history import TagEvent
 from digestry.model.manifest import Manifest
@@ -40,6 +41,7 @@ class PullThrough:
         self._lease = lease
         self._quotas = tuple(limits)
 
+    @retried
     def put(
         self, repository: str, manifest: Manifest, *, tag: str | None = None, origin: Origin
     ) -> TagEvent | None:
@@ -51,7 +53,7 @@ class PullThrough:
         now = self._rules.now()
         target = Target(str(manifest.digest), manifest.media_type, manifest.size)
         with self._sequencing.write() as connection:
-            key = RepositoryKey(repository_rows.find_or_make(connection, repository, now), repository)
+            key = RepositoryKey(repository_rows.lock_or_make(connection, repository, now), repository)
             new = manifest_rows.find(connection, key.row, target.digest) is None
             damage.healed(connection, target.digest)
             manifest_rows.store(connection, key.row, manifest, now)
@@ -66,23 +68,25 @@ class PullThrough:
                 quotas.check_tags(connection, self._quotas, repository)
             return event
 
+    @retried
     def note(self, repository: str, tag: str, digest: Digest) -> None:
         """Upstream's tag was seen to point to ``digest`` now; the tag here stays where it is."""
         with self._database.write() as connection:
             _note(connection, repository, tag, str(digest), self._rules.now())
 
+    @retried
     def gone(self, repository: str, tag: str, *, origin: Origin) -> TagEvent | None:
         """Upstream does not have the tag any more: it goes here too, with its journal entry.
 
         Raises :class:`TagRefused`.
         """
         with self._sequencing.write() as connection:
+            row = repository_rows.lock(connection, repository)
             connection.execute(
                 delete(upstream_tags).where(
                     upstream_tags.c.repository == repository, upstream_tags.c.tag == tag
                 )
             )
-            row = repository_rows.find(connection, repository)
             if row is None or tag_moves.pointed(connection, RepositoryKey(row, repository), tag) is None:
                 return None
             return tag_moves.drop(connection, self._rules, RepositoryKey(row, repository), tag, origin=origin)

@@ -14,7 +14,10 @@ from digestry.catalog import damage
 from digestry.catalog.frequent import frequent
 from digestry.catalog.schema import journal, links, manifests, repositories, tags, uploads
 
-REPOSITORY_ID: Final = frequent(select(repositories.c.id).where(repositories.c.name == bindparam("name")))
+_REPOSITORY_ID: Final = select(repositories.c.id).where(repositories.c.name == bindparam("name"))
+REPOSITORY_ID: Final = frequent(_REPOSITORY_ID)
+LOCK_REPOSITORY: Final = frequent(_REPOSITORY_ID.with_for_update(key_share=True))
+"""As before, and locked where there are several writers: they go on to refer to the row, as new links do."""
 
 _HERE: Final = (manifests.c.repository_id == bindparam("repository"), manifests.c.deleted_at.is_(None))
 

@@ -14,6 +14,7 @@ from typing import Literal
 
 from sqlalchemy import Column, Connection, case, func, select
 
+from digestry.catalog import transaction_locks
 from digestry.catalog.schema import repositories, uploads, usage
 from digestry.errors import Forbidden
 from digestry.model.name_pattern import matches
@@ -41,11 +42,18 @@ def limits_bytes(quotas: Iterable[Quota], repository: str) -> bool:
     return any(quota.bytes is not None and matches(quota.pattern, repository) for quota in quotas)
 
 
-def bytes_left(connection: Connection, quotas: Iterable[Quota], repository: str) -> int | None:
-    """Return how many bytes more the repository may hold; negative if it is over, None for any number."""
+def bytes_left(
+    connection: Connection, quotas: Iterable[Quota], repository: str, *, locked: bool = False
+) -> int | None:
+    """Return how many bytes more the repository may hold; negative if it is over, None for any number.
+
+    With ``locked`` nobody else takes any of them before the transaction ends.
+    """
     least = None
     for quota in quotas:
         if quota.bytes is not None and matches(quota.pattern, repository):
+            if locked:
+                _lock(connection, "bytes", quota, repository)
             left = quota.bytes - _bytes(connection, quota, repository)
             least = left if least is None else min(least, left)
     return least
@@ -56,6 +64,7 @@ def check_bytes(connection: Connection, quotas: Iterable[Quota], repository: str
     for quota in quotas:
         if quota.bytes is None or not matches(quota.pattern, repository):
             continue
+        _lock(connection, "bytes", quota, repository)
         held = _bytes(connection, quota, repository)
         if held > quota.bytes:
             raise over(quota, repository, f"{held} bytes, with unfinished uploads", f"{quota.bytes} bytes")
@@ -66,6 +75,7 @@ def check_tags(connection: Connection, quotas: Iterable[Quota], repository: str)
     for quota in quotas:
         if quota.tags is None or not matches(quota.pattern, repository):
             continue
+        _lock(connection, "tags", quota, repository)
         found = _held(connection, quota, repository, usage.c.tags)
         if found > quota.tags:
             raise over(quota, repository, f"{found} tags", f"{quota.tags}")
@@ -78,6 +88,12 @@ def over(quota: Quota, repository: str, would: str, allowed: str) -> OverQuota:
         f"the quota of repository {repository} is used up: {what} would hold {would}, {allowed} are allowed",
         hint="delete what is not needed any more, or ask who runs the registry for more",
     )
+
+
+def _lock(connection: Connection, what: str, quota: Quota, repository: str) -> None:
+    """Lock what a quota limits, after it became more and before it is counted."""
+    whose = f"repository {repository}" if quota.each == "repository" else f"pattern {quota.pattern}"
+    transaction_locks.lock(connection, f"quota of {what}, {whose}")
 
 
 def _bytes(connection: Connection, quota: Quota, repository: str) -> int:

@@ -13,6 +13,7 @@ from sqlalchemy import Select, exists, or_, select, update
 
 from digestry.catalog.database import Database
 from digestry.catalog.schema import identity, leases, links, manifests
+from digestry.catalog.transactions import retried
 from digestry.errors import StorageError
 from digestry.model.digest import Digest
 
@@ -37,11 +38,13 @@ class RegistryIdentities:
         with self._database.read() as connection:
             return self._one(connection.execute(select(identity)).all())
 
+    @retried
     def bind(self) -> None:
         """Note that the store beside the catalog has its ID."""
         with self._database.write() as connection:
             connection.execute(update(identity).values(bound=True))
 
+    @retried
     def advance(self) -> RegistryIdentity:
         """Make the catalog newer than each copy of it that there is."""
         with self._database.write() as connection:

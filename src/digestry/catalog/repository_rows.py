@@ -1,15 +1,13 @@
-"""Rows of repositories: found by name, made, found by what they had.
+"""Rows of repositories: found by name, locked, made, found by what they had.
 
 Functions on a transaction. A digest is text here, as it is in the tables.
 """
 
 from __future__ import annotations
 
-from typing import cast
+from sqlalchemy import Connection, exists, or_, select
 
-from sqlalchemy import Connection, exists, insert, or_, select
-
-from digestry.catalog import push_statements
+from digestry.catalog import dialect, push_statements
 from digestry.catalog.schema import journal, manifest_references, manifests, repositories
 
 
@@ -18,13 +16,23 @@ def find(connection: Connection, name: str) -> int | None:
     return connection.execute(push_statements.REPOSITORY_ID, {"name": name}).scalar()
 
 
-def find_or_make(connection: Connection, name: str, now: int) -> int:
-    """Return the repository's row, made if it is not there."""
-    found = find(connection, name)
-    if found is not None:
-        return found
-    result = connection.execute(insert(repositories).values(name=name, created_at=now))
-    return cast("tuple[int]", result.inserted_primary_key)[0]
+def lock(connection: Connection, name: str) -> int | None:
+    """Return the repository's row, which nobody else can lock before the transaction ends; None if there is
+    no such repository.
+
+    Whoever changes what a repository has locks it first: what is read of it after that stays true.
+    """
+    return connection.execute(push_statements.LOCK_REPOSITORY, {"name": name}).scalar()
+
+
+def lock_or_make(connection: Connection, name: str, now: int) -> int:
+    """Return the repository's row, locked, and made if it is not there."""
+    found = lock(connection, name)
+    while found is None:
+        # Another transaction may make it at the same moment: then this one waits for that.
+        connection.execute(dialect.of(connection).upserts.repository, {"name": name, "created_at": now})
+        found = lock(connection, name)
+    return found
 
 
 def that_had(connection: Connection, digest: str) -> list[str]:

@@ -189,7 +189,7 @@ class _Batch:
             for referrer in referrers
             if _may_be_openvex(referrer)
         }
-        keys = dialect.of(self._connection).bulk_keys(sorted(wanted))
+        keys = dialect.of(self._connection).bulk_keys(sorted(wanted), int)
         of_wanted = (
             (manifest_references.c.repository_id == keys.first)
             & (manifest_references.c.parent == keys.second)

@@ -11,11 +11,12 @@ import secrets
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import select, update
 
-from digestry.catalog import clock
+from digestry.catalog import clock, dialect
 from digestry.catalog.database import Database
 from digestry.catalog.schema import robot_tokens
+from digestry.catalog.transactions import retried
 from digestry.errors import Conflict, NotFound
 
 PREFIX: Final = "dgr_"
@@ -53,6 +54,7 @@ class RobotTokens:
         """End the connections to the database."""
         self._database.close()
 
+    @retried
     def create(self, name: str, *, expires_at: int | None) -> str:
         """Make a token and return its secret, which is kept nowhere.
 
@@ -61,18 +63,18 @@ class RobotTokens:
         secret = PREFIX + secrets.token_urlsafe(32)
         now = self._now()
         with self._database.write() as connection:
-            row = connection.execute(select(robot_tokens).where(robot_tokens.c.name == name)).first()
-            if row is not None and _token(row).holds(now):
+            row = {
+                "name": name,
+                "secret_hash": hash_of(secret),
+                "created_at": now,
+                "expires_at": expires_at,
+                "revoked_at": None,
+            }
+            if connection.execute(dialect.of(connection).upserts.robot_token, row).rowcount == 0:
                 raise Conflict(
                     f"there is a token named {name} already",
                     hint=f"digestry token revoke {name}, or another name",
                 )
-            connection.execute(delete(robot_tokens).where(robot_tokens.c.name == name))
-            connection.execute(
-                insert(robot_tokens).values(
-                    name=name, secret_hash=hash_of(secret), created_at=now, expires_at=expires_at
-                )
-            )
         return secret
 
     def all(self) -> list[RobotToken]:
@@ -81,6 +83,7 @@ class RobotTokens:
             rows = connection.execute(select(robot_tokens).order_by(robot_tokens.c.name)).all()
         return [_token(row) for row in rows]
 
+    @retried
     def revoke(self, name: str) -> None:
         """End a token. Raises :class:`NotFound`."""
         with self._database.write() as connection:

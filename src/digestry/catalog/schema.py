@@ -26,11 +26,14 @@ metadata: Final = MetaData()
 # SQLite makes only an INTEGER primary key its rowid.
 _Identity: Final[TypeEngine[int]] = BigInteger().with_variant(Integer(), "sqlite")
 
+# Compared and ordered by its bytes in every database, as SQLite does by itself.
+_Text: Final[TypeEngine[str]] = Text().with_variant(Text(collation="C"), "postgresql")
+
 repositories = Table(
     "repositories",
     metadata,
     Column("id", _Identity, primary_key=True),
-    Column("name", Text, nullable=False, unique=True),
+    Column("name", _Text, nullable=False, unique=True),
     Column("created_at", BigInteger, nullable=False),
 )
 
@@ -39,7 +42,7 @@ links = Table(
     "links",
     metadata,
     Column("repository_id", _Identity, ForeignKey("repositories.id"), primary_key=True),
-    Column("digest", Text, primary_key=True),
+    Column("digest", _Text, primary_key=True),
     Column("size", BigInteger, nullable=False),
     Column("linked_at", BigInteger, nullable=False),
     Index("links_by_digest", "digest"),
@@ -51,13 +54,13 @@ manifests = Table(
     "manifests",
     metadata,
     Column("repository_id", _Identity, ForeignKey("repositories.id"), primary_key=True),
-    Column("digest", Text, primary_key=True),
-    Column("media_type", Text, nullable=False),
+    Column("digest", _Text, primary_key=True),
+    Column("media_type", _Text, nullable=False),
     Column("size", BigInteger, nullable=False),
-    Column("artifact_type", Text),
-    Column("subject", Text),
-    Column("config", Text),
-    Column("annotations", Text, nullable=False),  # JSON
+    Column("artifact_type", _Text),
+    Column("subject", _Text),
+    Column("config", _Text),
+    Column("annotations", _Text, nullable=False),  # JSON
     Column("pushed_at", BigInteger, nullable=False),
     Column("deleted_at", BigInteger),
     Index("manifests_by_digest", "digest"),
@@ -70,9 +73,9 @@ manifest_references = Table(
     "manifest_references",
     metadata,
     Column("repository_id", _Identity, ForeignKey("repositories.id"), primary_key=True),
-    Column("parent", Text, primary_key=True),
-    Column("child", Text, primary_key=True),
-    Column("role", Text, primary_key=True),
+    Column("parent", _Text, primary_key=True),
+    Column("child", _Text, primary_key=True),
+    Column("role", _Text, primary_key=True),
     # All columns: SQLite's planner would else take the primary key, and walk a whole repository.
     Index("manifest_references_by_child", "repository_id", "child", "role", "parent"),
 )
@@ -81,8 +84,8 @@ tags = Table(
     "tags",
     metadata,
     Column("repository_id", _Identity, ForeignKey("repositories.id"), primary_key=True),
-    Column("name", Text, primary_key=True),
-    Column("digest", Text, nullable=False),
+    Column("name", _Text, primary_key=True),
+    Column("digest", _Text, nullable=False),
     Column("moved_at", BigInteger, nullable=False),
     Index("tags_by_digest", "repository_id", "digest"),
 )
@@ -104,21 +107,21 @@ usage = Table(
 journal = Table(
     "journal",
     metadata,
-    Column("repository", Text, primary_key=True),
+    Column("repository", _Text, primary_key=True),
     Column("number", BigInteger, primary_key=True, autoincrement=False),
     Column("sequence", BigInteger),
     Column("at", BigInteger, nullable=False),
-    Column("tag", Text, nullable=False),
-    Column("event", Text, nullable=False),  # created, moved, deleted
-    Column("from_digest", Text),
-    Column("to_digest", Text),
-    Column("media_type", Text, nullable=False),
+    Column("tag", _Text, nullable=False),
+    Column("event", _Text, nullable=False),  # created, moved, deleted
+    Column("from_digest", _Text),
+    Column("to_digest", _Text),
+    Column("media_type", _Text, nullable=False),
     Column("size", BigInteger, nullable=False),
-    Column("actor", Text, nullable=False),
-    Column("address", Text, nullable=False),
-    Column("client", Text, nullable=False),
-    Column("previous_hash", Text, nullable=False),
-    Column("hash", Text, nullable=False),
+    Column("actor", _Text, nullable=False),
+    Column("address", _Text, nullable=False),
+    Column("client", _Text, nullable=False),
+    Column("previous_hash", _Text, nullable=False),
+    Column("hash", _Text, nullable=False),
     Index("journal_by_sequence", "sequence", unique=True),
     Index("journal_by_time", "repository", "at"),
     Index("journal_by_tag", "repository", "tag", "at"),
@@ -132,15 +135,15 @@ journal = Table(
 uploads = Table(
     "uploads",
     metadata,
-    Column("id", Text, primary_key=True),
-    Column("repository", Text, nullable=False),
-    Column("algorithm", Text, nullable=False),
+    Column("id", _Text, primary_key=True),
+    Column("repository", _Text, nullable=False),
+    Column("algorithm", _Text, nullable=False),
     Column("offset", BigInteger, nullable=False),
-    Column("digest", Text),
-    Column("boot", Text, nullable=False),
+    Column("digest", _Text),
+    Column("boot", _Text, nullable=False),
     Column("started_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
-    Column("actor", Text, nullable=False, server_default="anonymous"),
+    Column("actor", _Text, nullable=False, server_default="anonymous"),
     Column("reserved", BigInteger, nullable=False, server_default="0"),
     Index("uploads_by_age", "updated_at"),
     Index("uploads_by_actor", "actor"),
@@ -150,8 +153,8 @@ uploads = Table(
 robot_tokens = Table(
     "robot_tokens",
     metadata,
-    Column("name", Text, primary_key=True),
-    Column("secret_hash", Text, nullable=False, unique=True),
+    Column("name", _Text, primary_key=True),
+    Column("secret_hash", _Text, nullable=False, unique=True),
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger),
     Column("revoked_at", BigInteger),
@@ -161,7 +164,7 @@ robot_tokens = Table(
 leases = Table(
     "leases",
     metadata,
-    Column("digest", Text, primary_key=True),
+    Column("digest", _Text, primary_key=True),
     Column("expires_at", BigInteger, nullable=False),
     Index("leases_by_expiry", "expires_at"),
 )
@@ -171,13 +174,13 @@ deliveries = Table(
     "deliveries",
     metadata,
     Column("id", _Identity, primary_key=True),
-    Column("webhook", Text, nullable=False),
+    Column("webhook", _Text, nullable=False),
     Column("sequence", BigInteger, nullable=False),
     Column("queued_at", BigInteger, nullable=False),
     Column("due_at", BigInteger, nullable=False),
     Column("attempts", BigInteger, nullable=False),
     Column("dead_at", BigInteger),
-    Column("problem", Text, nullable=False),
+    Column("problem", _Text, nullable=False),
     Index("deliveries_by_time", "webhook", "dead_at", "due_at"),
 )
 
@@ -186,13 +189,13 @@ deliveries = Table(
 sightings = Table(
     "sightings",
     metadata,
-    Column("digest", Text, primary_key=True),
-    Column("repository", Text, primary_key=True),
-    Column("place", Text, primary_key=True),
+    Column("digest", _Text, primary_key=True),
+    Column("repository", _Text, primary_key=True),
+    Column("place", _Text, primary_key=True),
     Column("containers", BigInteger, nullable=False),
     Column("first_at", BigInteger, nullable=False),
     Column("last_at", BigInteger, nullable=False),
-    Column("actor", Text, nullable=False),
+    Column("actor", _Text, nullable=False),
     Index("sightings_by_time", "last_at"),
     Index("sightings_by_actor", "actor", "last_at"),
 )
@@ -201,7 +204,7 @@ sightings = Table(
 sighting_usage = Table(
     "sighting_usage",
     metadata,
-    Column("actor", Text, primary_key=True),
+    Column("actor", _Text, primary_key=True),
     Column("bytes", BigInteger, nullable=False),
 )
 
@@ -209,8 +212,8 @@ sighting_usage = Table(
 damaged = Table(
     "damaged",
     metadata,
-    Column("digest", Text, primary_key=True),
-    Column("problem", Text, nullable=False),
+    Column("digest", _Text, primary_key=True),
+    Column("problem", _Text, nullable=False),
     Column("found_at", BigInteger, nullable=False),
 )
 
@@ -218,19 +221,19 @@ damaged = Table(
 jobs = Table(
     "jobs",
     metadata,
-    Column("name", Text, primary_key=True),
+    Column("name", _Text, primary_key=True),
     Column("started_at", BigInteger, nullable=False),
     Column("finished_at", BigInteger),
-    Column("state", Text, nullable=False),
+    Column("state", _Text, nullable=False),
 )
 
 # What a tag of another registry pointed to when it was last asked.
 upstream_tags = Table(
     "upstream_tags",
     metadata,
-    Column("repository", Text, primary_key=True),
-    Column("tag", Text, primary_key=True),
-    Column("digest", Text, nullable=False),
+    Column("repository", _Text, primary_key=True),
+    Column("tag", _Text, primary_key=True),
+    Column("digest", _Text, nullable=False),
     Column("checked_at", BigInteger, nullable=False),
 )
 
@@ -239,10 +242,13 @@ upstream_tags = Table(
 identity = Table(
     "identity",
     metadata,
-    Column("id", Text, primary_key=True),
+    Column("id", _Text, primary_key=True),
     Column("bound", Boolean, nullable=False),
     Column("generation", BigInteger, nullable=False),
 )
+
+# What transactions lock where what they decide about has no row of its own, such as a quota.
+transaction_locks = Table("transaction_locks", metadata, Column("name", _Text, primary_key=True))
 
 # The tables below are the coordination's (coordination/postgresql/): what the nodes of one registry share. A
 # registry on one host has them too, and uses files instead.
@@ -252,8 +258,8 @@ identity = Table(
 locks = Table(
     "locks",
     metadata,
-    Column("name", Text, primary_key=True),
-    Column("holder", Text, nullable=False),
+    Column("name", _Text, primary_key=True),
+    Column("holder", _Text, nullable=False),
     Column("fence", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
 )
@@ -262,8 +268,8 @@ locks = Table(
 shared_guards = Table(
     "shared_guards",
     metadata,
-    Column("token", Text, primary_key=True),
-    Column("name", Text, nullable=False),
+    Column("token", _Text, primary_key=True),
+    Column("name", _Text, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
     Index("shared_guards_by_name", "name"),
 )
@@ -272,7 +278,7 @@ shared_guards = Table(
 signing_keys = Table(
     "signing_keys",
     metadata,
-    Column("id", Text, primary_key=True),
+    Column("id", _Text, primary_key=True),
     Column("content", LargeBinary, nullable=False),
 )
 
@@ -280,7 +286,7 @@ signing_keys = Table(
 login_failures = Table(
     "login_failures",
     metadata,
-    Column("source", Text, primary_key=True),
+    Column("source", _Text, primary_key=True),
     Column("strikes", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
     Index("login_failures_by_expiry", "expires_at"),
@@ -290,16 +296,16 @@ login_failures = Table(
 upstream_limits = Table(
     "upstream_limits",
     metadata,
-    Column("host", Text, primary_key=True),
+    Column("host", _Text, primary_key=True),
     Column("expires_at", BigInteger, nullable=False),
-    Column("reason", Text, nullable=False),
+    Column("reason", _Text, nullable=False),
 )
 
 # Short documents, by name.
 notes = Table(
     "notes",
     metadata,
-    Column("name", Text, primary_key=True),
+    Column("name", _Text, primary_key=True),
     Column("content", LargeBinary, nullable=False),
 )
 
@@ -307,10 +313,10 @@ notes = Table(
 blob_objects = Table(
     "blob_objects",
     metadata,
-    Column("digest", Text, primary_key=True),
-    Column("key", Text, nullable=False),
+    Column("digest", _Text, primary_key=True),
+    Column("key", _Text, nullable=False),
     Column("size", BigInteger, nullable=False),
-    Column("etag", Text, nullable=False),
+    Column("etag", _Text, nullable=False),
     Column("stored_at", BigInteger, nullable=False),
     Index("blob_objects_by_key", "key"),
 )
@@ -320,9 +326,9 @@ quarantined_objects = Table(
     "quarantined_objects",
     metadata,
     Column("id", _Identity, primary_key=True),
-    Column("name", Text, nullable=False, unique=True),
-    Column("digest", Text, nullable=False),
-    Column("key", Text, nullable=False),
+    Column("name", _Text, nullable=False, unique=True),
+    Column("digest", _Text, nullable=False),
+    Column("key", _Text, nullable=False),
     Column("size", BigInteger, nullable=False),
     Index("quarantined_objects_by_digest", "digest"),
     Index("quarantined_objects_by_key", "key"),
@@ -333,11 +339,11 @@ quarantined_objects = Table(
 blob_ingests = Table(
     "blob_ingests",
     metadata,
-    Column("name", Text, primary_key=True),
-    Column("key", Text, nullable=False),
-    Column("upload_id", Text, nullable=False),
+    Column("name", _Text, primary_key=True),
+    Column("key", _Text, nullable=False),
+    Column("upload_id", _Text, nullable=False),
     Column("whole", Boolean, nullable=False),
-    Column("holder", Text, nullable=False),
+    Column("holder", _Text, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
     Column("written_at", BigInteger, nullable=False),
     Index("blob_ingests_by_key", "key"),
@@ -347,21 +353,21 @@ blob_ingests = Table(
 blob_ingest_parts = Table(
     "blob_ingest_parts",
     metadata,
-    Column("name", Text, ForeignKey("blob_ingests.name"), primary_key=True),
+    Column("name", _Text, ForeignKey("blob_ingests.name"), primary_key=True),
     Column("number", BigInteger, primary_key=True, autoincrement=False),
     Column("size", BigInteger, nullable=False),
-    Column("etag", Text, nullable=False),
-    Column("crc32", Text, nullable=False),
+    Column("etag", _Text, nullable=False),
+    Column("crc32", _Text, nullable=False),
 )
 
 # Objects with its last bytes, which do not make a part yet, from byte ``start`` on.
 blob_ingest_fragments = Table(
     "blob_ingest_fragments",
     metadata,
-    Column("name", Text, ForeignKey("blob_ingests.name"), primary_key=True),
+    Column("name", _Text, ForeignKey("blob_ingests.name"), primary_key=True),
     Column("start", BigInteger, primary_key=True, autoincrement=False),
     Column("size", BigInteger, nullable=False),
-    Column("key", Text, nullable=False),
+    Column("key", _Text, nullable=False),
     Index("blob_ingest_fragments_by_key", "key"),
 )
 
@@ -369,8 +375,8 @@ blob_ingest_fragments = Table(
 object_removals = Table(
     "object_removals",
     metadata,
-    Column("key", Text, primary_key=True),
-    Column("upload_id", Text, nullable=False),
+    Column("key", _Text, primary_key=True),
+    Column("upload_id", _Text, nullable=False),
     Column("due_at", BigInteger, nullable=False),
     Index("object_removals_by_time", "due_at"),
 )

@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, Connection, Select, delete, exists, func, 
 from digestry.catalog import clock, dialect
 from digestry.catalog.database import Database
 from digestry.catalog.schema import manifests, repositories, sighting_usage, sightings
+from digestry.catalog.transactions import retried
 from digestry.model.digest import Digest
 from digestry.model.sightings import Sighting, SightingReport, SightingsOf, SightingsReceipt
 
@@ -46,28 +47,32 @@ class Sightings:
         """
         result = SightingsReceipt()
         for some in _batched(merged(entries)):
-            with self._database.write() as connection:
-                known = _known(connection, some)
-                rows = [
-                    {
-                        "digest": str(one.digest),
-                        "repository": one.repository,
-                        "place": one.place,
-                        "containers": one.containers,
-                        "first_at": at,
-                        "last_at": at,
-                        "actor": actor,
-                    }
-                    for one in some
-                    if (one.repository, str(one.digest)) in known
-                ]
-                refused = 0
-                if rows:
-                    connection.execute(dialect.of(connection).upserts.sighting, rows)
-                    _bound(connection, known)
-                    refused = _make_room(connection, actor, at)
-            result += SightingsReceipt(len(rows) - refused, len(some) - len(rows), refused)
+            result += self._note(some, at=at, actor=actor)
         return result
+
+    @retried
+    def _note(self, entries: Sequence[SightingReport], *, at: int, actor: str) -> SightingsReceipt:
+        with self._database.write() as connection:
+            known = _known(connection, entries)
+            rows = [
+                {
+                    "digest": str(one.digest),
+                    "repository": one.repository,
+                    "place": one.place,
+                    "containers": one.containers,
+                    "first_at": at,
+                    "last_at": at,
+                    "actor": actor,
+                }
+                for one in entries
+                if (one.repository, str(one.digest)) in known
+            ]
+            refused = 0
+            if rows:
+                connection.execute(dialect.of(connection).upserts.sighting, rows)
+                _bound(connection, known)
+                refused = _make_room(connection, actor, at)
+        return SightingsReceipt(len(rows) - refused, len(entries) - len(rows), refused)
 
     def of(self, repository: str, digest: Digest, *, limit: int) -> SightingsOf:
         """Return the ``limit`` latest places where ``digest``, or a manifest whose config it is, ran.
@@ -112,13 +117,18 @@ class Sightings:
         transactions, so that no other writer waits long."""
         removed = 0
         while True:
-            old = select(sightings.c.last_at).where(sightings.c.last_at < older_than)
-            with self._database.write() as connection:
-                end = connection.execute(old.order_by(sightings.c.last_at).offset(_PRUNED).limit(1)).scalar()
-                here = sightings.c.last_at < older_than if end is None else sightings.c.last_at <= end
-                removed += connection.execute(delete(sightings).where(here)).rowcount
-            if end is None:
+            some, more = self._prune(older_than)
+            removed += some
+            if not more:
                 return removed
+
+    @retried
+    def _prune(self, older_than: int) -> tuple[int, bool]:
+        old = select(sightings.c.last_at).where(sightings.c.last_at < older_than)
+        with self._database.write() as connection:
+            end = connection.execute(old.order_by(sightings.c.last_at).offset(_PRUNED).limit(1)).scalar()
+            here = sightings.c.last_at < older_than if end is None else sightings.c.last_at <= end
+            return connection.execute(delete(sightings).where(here)).rowcount, end is not None
 
 
 def merged(entries: Iterable[SightingReport]) -> list[SightingReport]:
@@ -132,13 +142,16 @@ def merged(entries: Iterable[SightingReport]) -> list[SightingReport]:
         else:
             together = one.containers + before.containers
             merged[key] = SightingReport(one.repository, one.digest, one.place, together)
-    return list(merged.values())
+    # In one order, so that two who report at a time do not wait for each other.
+    return [merged[key] for key in sorted(merged)]
 
 
 def _known(connection: Connection, entries: Sequence[SightingReport]) -> set[tuple[str, str]]:
     """Return the pairs of repository and digest that are a manifest there, or a manifest's config. Deleted
     manifests count too: their images may still run."""
-    wanted = dialect.of(connection).bulk_keys(sorted({(one.repository, str(one.digest)) for one in entries}))
+    wanted = dialect.of(connection).bulk_keys(
+        sorted({(one.repository, str(one.digest)) for one in entries}), str
+    )
     here = select(wanted.first, wanted.second).join_from(
         wanted.table, repositories, repositories.c.name == wanted.first
     )
@@ -151,7 +164,7 @@ def _known(connection: Connection, entries: Sequence[SightingReport]) -> set[tup
 
 def _bound(connection: Connection, keys: set[tuple[str, str]]) -> None:
     """Delete the oldest places of each of ``keys`` with too many: those of the actor who reported most."""
-    wanted = dialect.of(connection).bulk_keys(sorted(keys))
+    wanted = dialect.of(connection).bulk_keys(sorted(keys), str)
     here = (sightings.c.repository == wanted.first) & (sightings.c.digest == wanted.second)
     crowded = (
         select(sightings.c.repository, sightings.c.digest)
@@ -179,7 +192,7 @@ def _make_room(connection: Connection, actor: str, at: int) -> int:
 
     The latest of each digest stays: it keeps the digest from garbage collection.
     """
-    over = connection.execute(select(func.sum(sighting_usage.c.bytes))).scalar_one() - MOST_BYTES
+    over = int(connection.execute(select(func.sum(sighting_usage.c.bytes))).scalar_one()) - MOST_BYTES
     if over <= 0:
         return 0
     row_id = dialect.of(connection).row_id(sightings).label("row")
@@ -190,6 +203,7 @@ def _make_room(connection: Connection, actor: str, at: int) -> int:
         .where(sightings.c.actor == heaviest, (sightings.c.actor != actor) | (sightings.c.last_at != at))
         .order_by(sightings.c.last_at)
         .limit(_LOOKED_AT)
+        .with_for_update()
         .subquery()
     )
     later = sightings.alias()
@@ -207,17 +221,17 @@ def _make_room(connection: Connection, actor: str, at: int) -> int:
     return _drop(connection, reported_now, over)[0]
 
 
-def _drop(connection: Connection, rows: Select[int, int], over: int) -> tuple[int, int]:
+def _drop(connection: Connection, rows: Select[Any, int], over: int) -> tuple[int, int]:
     """Delete as many of ``rows`` as have ``over`` bytes; return their number, and the bytes that are left."""
-    numbers: list[int] = []
-    for number, size in connection.execute(rows).all():
+    found: list[Any] = []
+    for row, size in connection.execute(rows).all():
         if over <= 0:
             break
-        numbers.append(number)
+        found.append(row)
         over -= size
     spoken = dialect.of(connection)
-    connection.execute(delete(sightings).where(spoken.row_id(sightings).in_(spoken.bulk_numbers(numbers))))
-    return len(numbers), over
+    connection.execute(delete(sightings).where(spoken.row_id(sightings).in_(spoken.bulk_row_ids(found))))
+    return len(found), over
 
 
 def _room(connection: Connection, row: Any) -> ColumnElement[int]:

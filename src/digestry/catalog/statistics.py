@@ -68,10 +68,10 @@ class Statistics:
                     select(func.count()).select_from(manifests).where(manifests.c.deleted_at.is_(None))
                 ).scalar_one(),
                 blobs=blobs,
-                bytes=size,
-                linked_bytes=connection.execute(
-                    select(func.coalesce(func.sum(links.c.size), 0))
-                ).scalar_one(),
+                bytes=int(size),
+                linked_bytes=int(
+                    connection.execute(select(func.coalesce(func.sum(links.c.size), 0))).scalar_one()
+                ),
                 # Entries are numbered from 1, without a gap.
                 journal_entries=connection.execute(
                     select(func.coalesce(func.max(journal.c.sequence), 0))

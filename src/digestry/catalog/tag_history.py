@@ -169,7 +169,7 @@ def newest_pointing(
 ) -> list[tuple[str, TagSpan]]:
     """Return the newest entries by which a tag came to each wanted digest of a repository, up to ``each`` of
     one digest and ``limit`` of all, newest first, with their repositories."""
-    keys = dialect.of(connection).bulk_keys(wanted)
+    keys = dialect.of(connection).bulk_keys(wanted, str)
     inner = journal.alias("inner")
     times = (
         select(inner.c.at)

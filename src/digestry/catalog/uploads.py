@@ -10,11 +10,15 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, select, update
 
-from digestry.catalog import clock, push_statements
+from digestry.catalog import clock, push_statements, transaction_locks
 from digestry.catalog.database import Database
 from digestry.catalog.schema import uploads
+from digestry.catalog.transactions import retried
 from digestry.errors import NotFound, TooMany
 from digestry.model.digest import Digest
+
+_CLOSE: Final = 200
+"""More uploads than begin at one moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,7 @@ class Uploads:
         self._now = now
         self._boot = _STORE if last else _boot_id()
 
+    @retried
     def begin_upload(
         self,
         repository: str,
@@ -62,13 +67,15 @@ class Uploads:
         now = self._now()
         upload = Upload(str(uuid.uuid4()), repository, algorithm, 0, None, now)
         with self._database.write(durable=False) as connection:
+            if most_of_one is not None:
+                transaction_locks.lock(connection, f"uploads of {actor}")
             held = connection.execute(push_statements.COUNT_UPLOADS_OF, {"actor": actor}).scalar() or 0
             if most_of_one is not None and most_of_one <= held:
                 raise TooMany(
                     f"{actor} has {most_of_one} uploads under way, which is as many as one user may",
                     hint="finish or cancel some",
                 )
-            if most is not None and most <= (connection.execute(push_statements.COUNT_UPLOADS).scalar() or 0):
+            if most is not None and most <= _count(connection, most):
                 replaced = _make_room(connection, held)
                 if replaced is None:
                     raise TooMany(f"this registry has {most} uploads under way, and takes no more at once")
@@ -106,6 +113,7 @@ class Uploads:
             reserved=max(row.offset, row.reserved),
         )
 
+    @retried
     def advance_upload(self, upload: Upload, offset: int, digest: Digest | None) -> Upload:
         """Note how far the upload has come; ``digest`` is of all bytes up to there, or None.
 
@@ -124,6 +132,7 @@ class Uploads:
                 raise NotFound(f"upload {upload.id} was cancelled")
         return dataclasses.replace(upload, offset=offset, digest=digest, reserved=offset)
 
+    @retried
     def end_upload(self, upload_id: str) -> bool:
         """Remove an upload; return False if it had ended."""
         with self._database.write() as connection:
@@ -143,6 +152,7 @@ class Uploads:
             if row.updated_at < older_than or _lost(row, self._boot)
         ]
 
+    @retried
     def age_uploads_from_now(self, *, only_ahead: bool = False) -> None:
         """Count every upload as written to now: for a clock that was set. With ``only_ahead`` those
         from before it was set back, which by it would not get old for as long as it was wrong."""
@@ -158,6 +168,15 @@ class Uploads:
         """Return all uploads under way."""
         with self._database.read() as connection:
             return set(connection.execute(select(uploads.c.id)).scalars())
+
+
+def _count(connection: Connection, most: int) -> int:
+    """Return how many uploads are under way; nobody else begins one when that is close to ``most``."""
+    found = connection.execute(push_statements.COUNT_UPLOADS).scalar() or 0
+    if found + _CLOSE < most:
+        return found
+    transaction_locks.lock(connection, "uploads")
+    return connection.execute(push_statements.COUNT_UPLOADS).scalar() or 0
 
 
 def _make_room(connection: Connection, held: int) -> Upload | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
-from sqlalchemy import ColumnElement, Insert, Table, case
+from sqlalchemy import ColumnElement, Insert, Table, case, false
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 from sqlalchemy.sql.elements import KeyedColumnElement
 
@@ -21,7 +21,10 @@ from digestry.catalog.schema import (
     manifest_references,
     manifests,
     object_removals,
+    repositories,
+    robot_tokens,
     sightings,
+    transaction_locks,
     upstream_tags,
 )
 
@@ -55,6 +58,7 @@ class Upserts:
     """One database's upserts, each built once: to build a statement takes longer than to run it."""
 
     def __init__(self, dialect: InsertDialect) -> None:
+        self.repository = dialect.insert_or_ignore(repositories)
         self.link = frequent(dialect.insert_or_ignore(links))
         self.reference = frequent(dialect.insert_or_ignore(manifest_references))
         self.damage = dialect.insert_or_ignore(damaged)
@@ -67,6 +71,8 @@ class Upserts:
         self.upstream_tag = dialect.insert_or_update(
             upstream_tags, ["repository", "tag"], _all("digest", "checked_at")
         )
+        self.robot_token = dialect.insert_or_update(robot_tokens, ["name"], _robot_token)
+        self.transaction_lock = dialect.insert_or_update(transaction_locks, ["name"], _unchanged)
         self.sighting = dialect.insert_or_update(sightings, ["digest", "repository", "place"], _sighting)
 
 
@@ -88,6 +94,20 @@ def _manifest(new: NewRow) -> Change:
 
 def _lease(new: NewRow) -> Change:
     return Change({"expires_at": new.expires_at}, where=leases.c.expires_at < new.expires_at)
+
+
+def _robot_token(new: NewRow) -> Change:
+    # A name is used again once its token has ended.
+    usable = robot_tokens.c.revoked_at.is_(None) & (
+        robot_tokens.c.expires_at.is_(None) | (robot_tokens.c.expires_at > new.created_at)
+    )
+    columns = ("secret_hash", "created_at", "expires_at", "revoked_at")
+    return Change({column: new[column] for column in columns}, where=~usable)
+
+
+def _unchanged(new: NewRow) -> Change:
+    # The row is locked all the same.
+    return Change({"name": new.name}, where=false())
 
 
 def _sighting(new: NewRow) -> Change:

@@ -18,7 +18,7 @@ import pytest
 from digestry.backend import Backend, open_backend
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.journal_export import verify_lines
-from digestry.catalog.sqlite.schema_version import newest_schema
+from digestry.catalog.schema_version import newest_schema
 from digestry.errors import StorageError
 from digestry.model.digest import Digest
 from digestry.registry.config import RegistryConfig

@@ -15,7 +15,7 @@ from alembic.config import Config
 from sqlalchemy import create_engine
 
 from digestry.backend import catalog_file
-from digestry.catalog.sqlite.schema_version import newest_schema
+from digestry.catalog.schema_version import newest_schema
 from digestry.catalog.sqlite.triggers import TRIGGERS
 from digestry.errors import Conflict, ContentError, NotFound, StorageError
 from digestry.model.digest import Digest

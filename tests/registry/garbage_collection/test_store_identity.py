@@ -18,7 +18,7 @@ from sqlalchemy import create_engine
 
 from digestry.backend import open_backend
 from digestry.blobs.protocols import StoreMark
-from digestry.catalog.sqlite.schema_version import newest_schema
+from digestry.catalog.schema_version import newest_schema
 from digestry.errors import Conflict
 from digestry.model.digest import Digest
 from digestry.registry import store_identity

@@ -19,6 +19,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from digestry.catalog.database import Job, Outcome
 from digestry.catalog.dialect import OPTION
+from digestry.catalog.migrations.upgrade import upgrade
 from digestry.catalog.sqlite import schema_version
 from digestry.catalog.sqlite.connection import BUSY_SECONDS
 from digestry.catalog.sqlite.dialect import DIALECT
@@ -173,20 +174,10 @@ class SqliteDatabase:
 
     def migrate(self) -> None:
         """Bring the schema up to date. Only one process may do this at a time: the root's lock."""
-        from alembic import command  # noqa: PLC0415 - takes a third of a second; workers do not need it
-        from alembic.config import Config  # noqa: PLC0415
-        from alembic.util import CommandError  # noqa: PLC0415
-
         self._migrating = True  # by a connection of this thread's
-        config = Config()
-        config.set_main_option("script_location", "digestry.catalog:migrations")
         try:
             with self.write() as connection:
-                config.attributes["connection"] = connection
-                command.upgrade(config, "head")
-        except CommandError as error:
-            hint = "a newer digestry has changed it: serve it with that one, or one newer still"
-            raise failure(self.path, error, hint=hint) from error
+                upgrade(connection, str(self.path))
         finally:
             self._migrating = False
 

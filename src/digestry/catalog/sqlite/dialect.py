@@ -46,7 +46,7 @@ class SqliteDialect:
             index_elements=list(key), set_=dict(made.values), where=made.where
         )
 
-    def bulk_keys(self, keys: Iterable[tuple[int | str, str]]) -> BulkKeys:
+    def bulk_keys(self, keys: Iterable[tuple[int | str, str]], kind: type[int] | type[str]) -> BulkKeys:
         """Return ``keys`` as a table that is read from one parameter of JSON.
 
         SQLite looks each pair up in an index, which it does not for ``(a, b) IN (VALUES …)``
@@ -57,12 +57,12 @@ class SqliteDialect:
         first, second = (func.json_extract(table.c.value, f"$[{number}]") for number in range(2))
         return BulkKeys(table, first, second)
 
-    def bulk_numbers(self, numbers: Iterable[int]) -> Select[Any]:
-        """Return ``numbers`` as a SELECT of one column, in one parameter."""
-        encoded = func.json_each(msgspec.json.encode(list(numbers)).decode()).table_valued("value")
+    def bulk_row_ids(self, row_ids: Iterable[Any]) -> Select[Any]:
+        """Return ``row_ids`` as a SELECT of one column, in one parameter."""
+        encoded = func.json_each(msgspec.json.encode(list(row_ids)).decode()).table_valued("value")
         return select(encoded.c.value)
 
-    def row_id(self, table: Table) -> ColumnElement[int]:
+    def row_id(self, table: Table) -> ColumnElement[Any]:
         """Return a row's ``rowid`` (sqlite.org/lang_createtable.html, "ROWIDs")."""
         return literal_column(f"{table.name}.rowid", BigInteger)
 

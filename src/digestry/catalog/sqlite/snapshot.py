@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Self
 
+from digestry.catalog.schema_version import newest_schema
 from digestry.catalog.snapshot import Held
 from digestry.catalog.sqlite.connection import connect_directly
-from digestry.catalog.sqlite.schema_version import newest_schema
 from digestry.catalog.sqlite.triggers import OLDER_TRIGGERS, TRIGGERS
 from digestry.errors import Conflict, InvalidDigest, StorageError
 from digestry.model.digest import Digest

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from digestry.catalog.migrations.column_types import TEXT
+
 revision = "0003"
 down_revision = "0002"
 branch_labels = None
@@ -14,11 +16,11 @@ depends_on = None
 def upgrade() -> None:
     op.create_table(
         "robot_tokens",
-        sa.Column("name", sa.Text, primary_key=True),
-        sa.Column("secret_hash", sa.Text, nullable=False, unique=True),
+        sa.Column("name", TEXT, primary_key=True),
+        sa.Column("secret_hash", TEXT, nullable=False, unique=True),
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.Column("expires_at", sa.BigInteger),
         sa.Column("revoked_at", sa.BigInteger),
     )
-    op.add_column("uploads", sa.Column("actor", sa.Text, nullable=False, server_default="anonymous"))
+    op.add_column("uploads", sa.Column("actor", TEXT, nullable=False, server_default="anonymous"))
     op.create_index("uploads_by_actor", "uploads", ["actor"])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from digestry.catalog.migrations.column_types import TEXT
+
 revision = "0004"
 down_revision = "0003"
 branch_labels = None
@@ -19,32 +21,32 @@ def upgrade() -> None:
     )
     op.create_table(
         "sightings",
-        sa.Column("digest", sa.Text, primary_key=True),
-        sa.Column("repository", sa.Text, primary_key=True),
-        sa.Column("place", sa.Text, primary_key=True),
+        sa.Column("digest", TEXT, primary_key=True),
+        sa.Column("repository", TEXT, primary_key=True),
+        sa.Column("place", TEXT, primary_key=True),
         sa.Column("containers", sa.BigInteger, nullable=False),
         sa.Column("first_at", sa.BigInteger, nullable=False),
         sa.Column("last_at", sa.BigInteger, nullable=False),
-        sa.Column("actor", sa.Text, nullable=False),
+        sa.Column("actor", TEXT, nullable=False),
     )
     op.create_index("sightings_by_time", "sightings", ["last_at"])
     op.create_table(
         "damaged",
-        sa.Column("digest", sa.Text, primary_key=True),
-        sa.Column("problem", sa.Text, nullable=False),
+        sa.Column("digest", TEXT, primary_key=True),
+        sa.Column("problem", TEXT, nullable=False),
         sa.Column("found_at", sa.BigInteger, nullable=False),
     )
     op.create_table(
         "jobs",
-        sa.Column("name", sa.Text, primary_key=True),
+        sa.Column("name", TEXT, primary_key=True),
         sa.Column("started_at", sa.BigInteger, nullable=False),
         sa.Column("finished_at", sa.BigInteger),
-        sa.Column("state", sa.Text, nullable=False),
+        sa.Column("state", TEXT, nullable=False),
     )
     op.create_table(
         "upstream_tags",
-        sa.Column("repository", sa.Text, primary_key=True),
-        sa.Column("tag", sa.Text, primary_key=True),
-        sa.Column("digest", sa.Text, nullable=False),
+        sa.Column("repository", TEXT, primary_key=True),
+        sa.Column("tag", TEXT, primary_key=True),
+        sa.Column("digest", TEXT, nullable=False),
         sa.Column("checked_at", sa.BigInteger, nullable=False),
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from digestry.catalog.migrations.column_types import IDENTITY
+
 revision = "0005"
 down_revision = "0004"
 branch_labels = None
@@ -28,12 +30,22 @@ _TRIGGERS = (
 )
 
 
+def _postgresql(name: str, event: str, body: str, result: str) -> tuple[str, str]:
+    return (
+        (
+            f"CREATE FUNCTION usage_{name}() RETURNS trigger LANGUAGE plpgsql AS"
+            f" $$ BEGIN {body}; RETURN {result}; END $$"
+        ),
+        f"CREATE TRIGGER usage_{name} AFTER {event} FOR EACH ROW EXECUTE FUNCTION usage_{name}()",
+    )
+
+
 def upgrade() -> None:
     op.create_table(
         "usage",
         sa.Column(
             "repository_id",
-            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            IDENTITY,
             sa.ForeignKey("repositories.id"),
             primary_key=True,
         ),
@@ -58,3 +70,11 @@ def upgrade() -> None:
                 f"CREATE TRIGGER usage_{name} AFTER {event}"  # noqa: S608 - all of it is written here
                 f" BEGIN UPDATE usage SET {change} WHERE repository_id = {row}.repository_id; END"
             )
+    else:
+        added = "INSERT INTO usage (repository_id, bytes, tags) VALUES (new.id, 0, 0)"
+        statements = [*_postgresql("repository_added", "INSERT ON repositories", added, "new")]
+        for name, event, row, change in _TRIGGERS:
+            counted = f"UPDATE usage SET {change} WHERE repository_id = {row}.repository_id"  # noqa: S608
+            statements += _postgresql(name, event, counted, row)
+        for statement in statements:
+            op.execute(statement)

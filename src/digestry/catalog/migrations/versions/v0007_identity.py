@@ -7,6 +7,8 @@ import uuid
 import sqlalchemy as sa
 from alembic import op
 
+from digestry.catalog.migrations.column_types import TEXT
+
 revision = "0007"
 down_revision = "0006"
 branch_labels = None
@@ -16,7 +18,7 @@ depends_on = None
 def upgrade() -> None:
     table = op.create_table(
         "identity",
-        sa.Column("id", sa.Text, primary_key=True),
+        sa.Column("id", TEXT, primary_key=True),
         sa.Column("bound", sa.Boolean, nullable=False),
         sa.Column("generation", sa.BigInteger, nullable=False),
     )

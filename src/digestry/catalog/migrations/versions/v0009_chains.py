@@ -9,6 +9,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from digestry.catalog.migrations.column_types import TEXT
+
 revision = "0009"
 down_revision = "0008"
 branch_labels = None
@@ -19,26 +21,46 @@ _KEPT = (
     "client", "previous_hash", "hash",
 )  # fmt: skip
 _SAME = " AND ".join(f"new.{name} IS old.{name}" for name in ("number", *_KEPT))
+# Both triggers and the other guard were removed with the table that they were of.
+_POSTGRESQL = (
+    (
+        "CREATE FUNCTION journal_position_alone() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " IF old.sequence IS NULL AND new.sequence IS NOT NULL"
+        f" AND ({', '.join(f'new.{name}' for name in ('number', *_KEPT))})"
+        f" IS NOT DISTINCT FROM ({', '.join(f'old.{name}' for name in ('number', *_KEPT))})"
+        " THEN RETURN new; END IF;"
+        " RAISE EXCEPTION 'the journal is append-only'; END $$"
+    ),
+    (
+        "CREATE TRIGGER journal_no_update BEFORE UPDATE ON journal"
+        " FOR EACH ROW EXECUTE FUNCTION journal_position_alone()"
+    ),
+    *(
+        f"CREATE TRIGGER journal_no_{action.lower()} BEFORE {action} ON journal"
+        f" FOR EACH {each} EXECUTE FUNCTION journal_append_only()"
+        for action, each in (("DELETE", "ROW"), ("TRUNCATE", "STATEMENT"))
+    ),
+)
 
 
 def upgrade() -> None:
     op.create_table(
         "journal_new",
-        sa.Column("repository", sa.Text, nullable=False),
+        sa.Column("repository", TEXT, nullable=False),
         sa.Column("number", sa.BigInteger, nullable=False),
         sa.Column("sequence", sa.BigInteger),
         sa.Column("at", sa.BigInteger, nullable=False),
-        sa.Column("tag", sa.Text, nullable=False),
-        sa.Column("event", sa.Text, nullable=False),
-        sa.Column("from_digest", sa.Text),
-        sa.Column("to_digest", sa.Text),
-        sa.Column("media_type", sa.Text, nullable=False),
+        sa.Column("tag", TEXT, nullable=False),
+        sa.Column("event", TEXT, nullable=False),
+        sa.Column("from_digest", TEXT),
+        sa.Column("to_digest", TEXT),
+        sa.Column("media_type", TEXT, nullable=False),
         sa.Column("size", sa.BigInteger, nullable=False),
-        sa.Column("actor", sa.Text, nullable=False),
-        sa.Column("address", sa.Text, nullable=False),
-        sa.Column("client", sa.Text, nullable=False),
-        sa.Column("previous_hash", sa.Text, nullable=False),
-        sa.Column("hash", sa.Text, nullable=False),
+        sa.Column("actor", TEXT, nullable=False),
+        sa.Column("address", TEXT, nullable=False),
+        sa.Column("client", TEXT, nullable=False),
+        sa.Column("previous_hash", TEXT, nullable=False),
+        sa.Column("hash", TEXT, nullable=False),
         sa.PrimaryKeyConstraint("repository", "number"),
     )
     kept = ", ".join(_KEPT)
@@ -64,3 +86,6 @@ def upgrade() -> None:
             "CREATE TRIGGER journal_no_delete BEFORE DELETE ON journal "
             "BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END"
         )
+    else:
+        for statement in _POSTGRESQL:
+            op.execute(statement)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from digestry.catalog.migrations.column_types import TEXT
+
 revision = "0011"
 down_revision = "0010"
 branch_labels = None
@@ -16,8 +18,8 @@ _GUARDS = 256
 def upgrade() -> None:
     locks = op.create_table(
         "locks",
-        sa.Column("name", sa.Text, primary_key=True),
-        sa.Column("holder", sa.Text, nullable=False),
+        sa.Column("name", TEXT, primary_key=True),
+        sa.Column("holder", TEXT, nullable=False),
         sa.Column("fence", sa.BigInteger, nullable=False),
         sa.Column("expires_at", sa.BigInteger, nullable=False),
     )
@@ -31,31 +33,31 @@ def upgrade() -> None:
     )
     op.create_table(
         "shared_guards",
-        sa.Column("token", sa.Text, primary_key=True),
-        sa.Column("name", sa.Text, nullable=False),
+        sa.Column("token", TEXT, primary_key=True),
+        sa.Column("name", TEXT, nullable=False),
         sa.Column("expires_at", sa.BigInteger, nullable=False),
     )
     op.create_index("shared_guards_by_name", "shared_guards", ["name"])
     op.create_table(
         "signing_keys",
-        sa.Column("id", sa.Text, primary_key=True),
+        sa.Column("id", TEXT, primary_key=True),
         sa.Column("content", sa.LargeBinary, nullable=False),
     )
     op.create_table(
         "login_failures",
-        sa.Column("source", sa.Text, primary_key=True),
+        sa.Column("source", TEXT, primary_key=True),
         sa.Column("strikes", sa.BigInteger, nullable=False),
         sa.Column("expires_at", sa.BigInteger, nullable=False),
     )
     op.create_index("login_failures_by_expiry", "login_failures", ["expires_at"])
     op.create_table(
         "upstream_limits",
-        sa.Column("host", sa.Text, primary_key=True),
+        sa.Column("host", TEXT, primary_key=True),
         sa.Column("expires_at", sa.BigInteger, nullable=False),
-        sa.Column("reason", sa.Text, nullable=False),
+        sa.Column("reason", TEXT, nullable=False),
     )
     op.create_table(
         "notes",
-        sa.Column("name", sa.Text, primary_key=True),
+        sa.Column("name", TEXT, primary_key=True),
         sa.Column("content", sa.LargeBinary, nullable=False),
     )

@@ -1,0 +1,1 @@
+"""The catalog in PostgreSQL: all that only this database needs."""

@@ -1,0 +1,90 @@
+"""The dialect of PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Insert,
+    Select,
+    Table,
+    Text,
+    bindparam,
+    cast,
+    column,
+    func,
+    literal_column,
+    select,
+)
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.types import UserDefinedType
+
+from digestry.catalog.dialect import BulkKeys
+from digestry.catalog.upserts import Change, NewRow, Upserts
+
+
+class _RowId(UserDefinedType[str]):
+    """Where a row is in its table: ``(block,number)``."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        return "tid"
+
+
+class PostgresqlDialect:
+    """The :class:`~digestry.catalog.dialect.Dialect` of PostgreSQL."""
+
+    one_writer = False
+
+    def __init__(self) -> None:
+        self.upserts = Upserts(self)
+
+    def insert_or_ignore(self, table: Table) -> Insert:
+        """Return an INSERT that leaves a row which is there already as it is."""
+        return insert(table).on_conflict_do_nothing()
+
+    def insert_or_update(
+        self, table: Table, key: Sequence[str], change: Callable[[NewRow], Change]
+    ) -> Insert:
+        """Return an INSERT that changes the row which has the same ``key`` columns."""
+        statement = insert(table)
+        made = change(statement.excluded)
+        return statement.on_conflict_do_update(
+            index_elements=list(key), set_=dict(made.values), where=made.where
+        )
+
+    def bulk_keys(self, keys: Iterable[tuple[int | str, str]], kind: type[int] | type[str]) -> BulkKeys:
+        """Return ``keys`` as a table that is read from two parameters, an array each."""
+        pairs = list(keys)
+        first_type = BigInteger() if kind is int else Text()
+        firsts = bindparam(None, [pair[0] for pair in pairs], ARRAY(first_type))
+        seconds = bindparam(None, [pair[1] for pair in pairs], ARRAY(Text()))
+        columns = column("first", first_type), column("second", Text())
+        table = func.unnest(firsts, seconds).table_valued(*columns, name="wanted").render_derived()
+        return BulkKeys(table, table.c.first, table.c.second)
+
+    def bulk_row_ids(self, row_ids: Iterable[Any]) -> Select[Any]:
+        """Return ``row_ids`` as a SELECT of one column, in one parameter."""
+        texts = bindparam(None, list(row_ids), ARRAY(Text()))
+        return select(cast(func.unnest(texts), _RowId()))
+
+    def row_id(self, table: Table) -> ColumnElement[Any]:
+        """Return a row's ``ctid``, which stays while the row is locked."""
+        return literal_column(f"{table.name}.ctid", _RowId())
+
+    def byte_length(self, text: ColumnElement[str]) -> ColumnElement[int]:
+        """Return the length of a text in bytes of UTF-8."""
+        return func.octet_length(text)
+
+    def damage_of(self, connection: Connection, table: str) -> str | None:
+        """Return None: PostgreSQL checks each page that it reads, if its cluster has checksums."""
+        return None
+
+
+DIALECT: Final = PostgresqlDialect()

@@ -1,0 +1,81 @@
+"""PostgreSQL's errors as errors of the registry, in words for who runs it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, Final
+
+import psycopg
+
+from digestry.catalog.transactions import TransactionUndone
+from digestry.errors import StorageBusy, StorageError, StorageFull
+
+LATER: Final = "the registry goes on by itself once the database answers again"
+RESTORE: Final = "restore the database from a backup; the blobs are not touched"
+
+# Of the table "PostgreSQL Error Codes" in PostgreSQL's manual.
+_UNDONE: Final = frozenset({"40001", "40P01", "23505"})
+_BUSY: Final = frozenset({"55P03", "57014", "53300", "53200", "53000", "25P03"})
+_AWAY: Final = frozenset({"57P01", "57P02", "57P03", "57P05"})
+_DISK_FULL: Final = "53100"
+_READ_ONLY: Final = "25006"
+_DAMAGED: Final = frozenset({"XX001", "XX002"})
+_UNKNOWN_SCHEMA: Final = frozenset({"42P01", "42703"})
+_REFUSED: Final = frozenset({"42501", "28000", "28P01", "3D000"})
+
+
+def is_lost(error: BaseException) -> bool:
+    """Return whether the connection is gone, or leads to a server that takes no changes any more."""
+    cause = _cause(error)
+    state = getattr(cause, "sqlstate", None)
+    if state is None:
+        return isinstance(cause, psycopg.OperationalError)
+    return state in _AWAY or state == _READ_ONLY or state.startswith("08")
+
+
+def failure(name: str, error: BaseException, *, hint: str = "") -> StorageError:
+    """Return an error of the database ``name`` as what the registry raises."""
+    cause = _cause(error)
+    state = getattr(cause, "sqlstate", None) or ""
+    what = _words(cause)
+    message = f"the catalog {name} failed: {what}"
+    if state in _UNDONE:
+        return TransactionUndone(message, hint="others changed the same; try again")
+    if state == _DISK_FULL:
+        return StorageFull(
+            message, hint="free some space on the database's server; what was committed is safe"
+        )
+    if state in _BUSY:
+        return StorageBusy(message, hint="others keep it busy; try again later")
+    if state == _READ_ONLY:
+        return StorageBusy(f"the catalog {name} takes no changes now: {what}", hint=LATER)
+    if state in _REFUSED:
+        return StorageError(message, hint="the user of the address must own the tables of the database")
+    if is_lost(error):
+        return StorageBusy(f"the catalog {name} cannot be reached: {what}", hint=LATER)
+    if state in _DAMAGED:
+        hint = RESTORE
+    if state in _UNKNOWN_SCHEMA:
+        hint = hint or "it may be of an older digestry: serving it with this one brings it up to date"
+    return StorageError(message, hint=hint)
+
+
+def _cause(error: BaseException) -> BaseException:
+    return getattr(error, "orig", None) or error
+
+
+def _words(cause: BaseException) -> str:
+    """Return what the database said, without the values of a statement."""
+    diagnosis: Any = getattr(cause, "diag", None)
+    said = getattr(diagnosis, "message_primary", None)
+    return said or " ".join(str(cause).split()) or type(cause).__name__
+
+
+@contextlib.contextmanager
+def failures(name: str) -> Iterator[None]:
+    """Turn an error of PostgreSQL's in the block into a :class:`StorageError` about the catalog ``name``."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise failure(name, error) from error

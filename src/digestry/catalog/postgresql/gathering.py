@@ -1,0 +1,206 @@
+"""Look-ups on an event loop: those that wait together go to the database in one statement.
+
+A look-up is sent after it was asked for, so that its answer has whatever was committed before. While all
+connections are busy, look-ups wait; those that have come together by the time that one is free are one
+statement. All who wait share a round trip: the more they are, the less each costs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, LiteralString, TypeAlias
+
+import psycopg
+
+from digestry.catalog.postgresql.address import DatabaseAddress
+from digestry.catalog.postgresql.connection import OPTIONS
+from digestry.catalog.postgresql.failures import LATER, failure
+from digestry.errors import StorageBusy, StorageError
+
+CONNECTIONS: Final = 2
+"""Connections of one event loop: with more of them fewer look-ups would meet."""
+MOST: Final = 500
+"""Look-ups of one statement."""
+SECONDS: Final = 5.0
+"""How long the database may take to answer a statement."""
+
+Key: TypeAlias = tuple[str, ...]
+Row: TypeAlias = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Question:
+    """A kind of look-up. The ``statement`` takes one array for each part of the keys; each row of its answer
+    begins with the number, from 1, of the key that it is of."""
+
+    statement: LiteralString
+
+
+class Gathering:
+    """The look-ups of one event loop. Not thread-safe. Connects when it is first asked."""
+
+    def __init__(
+        self, address: DatabaseAddress, *, connections: int = CONNECTIONS, seconds: float = SECONDS
+    ) -> None:
+        self._name = address.name
+        self._idle = [_Line(address, seconds) for _ in range(connections)]
+        self._lines = tuple(self._idle)
+        self._waiting: dict[Question, dict[Key, list[asyncio.Future[Row | None]]]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._scheduled = False
+        self._closed = False
+
+    def ask(self, question: Question, key: Key) -> asyncio.Future[Row | None]:
+        """Return what becomes the row of ``key``, without its number; None if there is none.
+
+        Awaiting it raises :class:`StorageError`.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Row | None] = loop.create_future()
+        if self._closed:
+            future.set_exception(self._ended())
+            return future
+        if not all(map(_possible, key)):
+            # One key that cannot be sent must not spoil the statement of all others.
+            future.set_result(None)
+            return future
+        waiting = self._waiting.setdefault(question, {})
+        waiting.setdefault(key, []).append(future)
+        if self._idle and not self._scheduled:
+            # Whoever else is ready to run now may ask as well.
+            self._scheduled = True
+            loop.call_soon(self._send)
+        return future
+
+    def _send(self) -> None:
+        self._scheduled = False
+        while self._idle and self._waiting:
+            question = next(iter(self._waiting))  # the one that waits longest
+            asked = self._waiting.pop(question)
+            if len(asked) > MOST:
+                keys = list(asked)
+                self._waiting[question] = {key: asked.pop(key) for key in keys[MOST:]}
+            task = asyncio.get_running_loop().create_task(self._answer(self._idle.pop(), question, asked))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _answer(
+        self, line: _Line, question: Question, asked: dict[Key, list[asyncio.Future[Row | None]]]
+    ) -> None:
+        problem: BaseException | None = None
+        found: dict[int, Row] = {}
+        try:
+            rows = await line.rows(question.statement, [list(part) for part in zip(*asked, strict=True)])
+            found = {row[0]: row[1:] for row in rows}
+        except psycopg.Error as error:
+            problem = error
+        except BaseException:
+            problem = psycopg.OperationalError("the event loop ends")
+            raise
+        finally:
+            self._idle.append(line)
+            for number, futures in enumerate(asked.values(), start=1):
+                for future in futures:
+                    if future.done():
+                        continue  # nobody waits for it any more
+                    if problem is None:
+                        future.set_result(found.get(number))
+                    else:
+                        future.set_exception(failure(self._name, problem))
+            if not self._closed:
+                self._send()
+
+    async def one(self, statement: LiteralString, values: Sequence[Any]) -> Row | None:
+        """Return the first row of a statement that is of one look-up alone. Raises :class:`StorageError`."""
+        while not self._idle:
+            # As soon as a statement has been answered, like the look-ups that wait.
+            await asyncio.wait(set(self._tasks), return_when=asyncio.FIRST_COMPLETED)
+        line = self._idle.pop()
+        try:
+            rows = await line.rows(statement, values)
+        except psycopg.Error as error:
+            raise failure(self._name, error) from error
+        finally:
+            self._idle.append(line)
+            if not self._closed:
+                self._send()
+        return rows[0] if rows else None
+
+    def _ended(self) -> StorageError:
+        return StorageBusy(f"the catalog {self._name} is not read any more: this process ends", hint=LATER)
+
+    async def close(self) -> None:
+        """End the connections, and what waits."""
+        self._closed = True
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for asked in self._waiting.values():
+            for futures in asked.values():
+                for future in futures:
+                    if not future.done():
+                        future.set_exception(self._ended())
+        self._waiting.clear()
+        for line in self._lines:
+            await line.close()
+
+
+class _Line:
+    """A connection that is made when it is needed, and made anew once it broke."""
+
+    def __init__(self, address: DatabaseAddress, seconds: float) -> None:
+        self._address = address
+        self._seconds = seconds
+        self._connection: psycopg.AsyncConnection[Row] | None = None
+
+    async def rows(self, statement: LiteralString, values: Sequence[Any]) -> list[Row]:
+        """Return the rows of a statement that changes nothing. Raises :class:`psycopg.Error`."""
+        used = self._connection
+        if used is not None:
+            try:
+                return await self._ask(used, statement, values)
+            except psycopg.OperationalError:
+                if not used.closed:
+                    raise
+                # The server has closed it since it was used last: it was restarted.
+                await self.close()
+        self._connection = await psycopg.AsyncConnection.connect(self._address.conninfo, **OPTIONS)
+        return await self._ask(self._connection, statement, values)
+
+    async def _ask(
+        self, connection: psycopg.AsyncConnection[Row], statement: LiteralString, values: Sequence[Any]
+    ) -> list[Row]:
+        limit = asyncio.get_running_loop().call_later(self._seconds, _cut, connection.fileno())
+        try:
+            cursor = await connection.execute(statement, values)
+            return await cursor.fetchall()
+        finally:
+            limit.cancel()
+
+    async def close(self) -> None:
+        """End the connection."""
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            await connection.close()
+
+
+def _possible(text: str) -> bool:
+    """Return whether a database's text may be this."""
+    if text.isascii():
+        return "\0" not in text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text
+
+
+def _cut(descriptor: int) -> None:
+    """End a connection in both directions: whoever waits for it is told that it broke."""
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as own:
+        own.shutdown(socket.SHUT_RDWR)

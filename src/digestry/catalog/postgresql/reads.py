@@ -1,0 +1,108 @@
+"""The reads that every pull makes, gathered into one statement for all that wait."""
+
+from __future__ import annotations
+
+from typing import Final, LiteralString
+
+from digestry.catalog.postgresql.address import DatabaseAddress
+from digestry.catalog.postgresql.gathering import Gathering, Question
+from digestry.catalog.reads import CachedBlob, CachedManifest, MirroredTag, SeenTag
+
+_ASKED: Final = " FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY AS w(repository, target, number)"
+_REPOSITORY_ROW: Final = " JOIN repositories r ON r.name = w.repository"
+
+_TAG: Final = Question(
+    f"SELECT w.number, t.digest, m.media_type, m.size{_ASKED}{_REPOSITORY_ROW}"
+    " JOIN tags t ON t.repository_id = r.id AND t.name = w.target"
+    " JOIN manifests m ON m.repository_id = r.id AND m.digest = t.digest AND m.deleted_at IS NULL"
+    " WHERE NOT EXISTS (SELECT 1 FROM damaged d WHERE d.digest = t.digest)"
+)
+_MANIFEST: Final = Question(
+    f"SELECT w.number, m.digest, m.media_type, m.size, e.expires_at{_ASKED}{_REPOSITORY_ROW}"
+    " JOIN manifests m ON m.repository_id = r.id AND m.digest = w.target AND m.deleted_at IS NULL"
+    " LEFT JOIN leases e ON e.digest = m.digest"
+    " WHERE NOT EXISTS (SELECT 1 FROM damaged d WHERE d.digest = m.digest)"
+)
+_BLOB: Final = Question(
+    f"SELECT w.number, l.size, coalesce(e.expires_at, 0){_ASKED}{_REPOSITORY_ROW}"
+    " JOIN links l ON l.repository_id = r.id AND l.digest = w.target"
+    " LEFT JOIN leases e ON e.digest = l.digest"
+    " WHERE NOT EXISTS (SELECT 1 FROM damaged d WHERE d.digest = l.digest)"
+)
+# What the three above leave out for its damage alone.
+_DAMAGED_TAG: Final = Question(
+    f"SELECT w.number{_ASKED}{_REPOSITORY_ROW}"
+    " JOIN tags t ON t.repository_id = r.id AND t.name = w.target JOIN damaged d ON d.digest = t.digest"
+)
+_DAMAGED: Final = Question(
+    f"SELECT w.number{_ASKED}{_REPOSITORY_ROW} JOIN damaged d ON d.digest = w.target WHERE"
+    " EXISTS (SELECT 1 FROM links l WHERE l.repository_id = r.id AND l.digest = d.digest) OR"
+    " EXISTS (SELECT 1 FROM manifests m WHERE m.repository_id = r.id AND m.digest = d.digest"
+    " AND m.deleted_at IS NULL)"
+)
+# What a registry has of itself: a repository that something was pushed to and that has any of it left.
+_REPOSITORY: Final = Question(
+    "SELECT w.number FROM unnest(%s::text[]) WITH ORDINALITY AS w(repository, number)"
+    f"{_REPOSITORY_ROW} WHERE"
+    " EXISTS (SELECT 1 FROM manifests m WHERE m.repository_id = r.id AND m.deleted_at IS NULL)"
+    " OR EXISTS (SELECT 1 FROM links l WHERE l.repository_id = r.id)"
+)
+_MIRRORED_TAG: Final = Question(
+    f"SELECT w.number, s.digest, s.checked_at, m.digest, m.media_type, m.size{_ASKED}"
+    " LEFT JOIN upstream_tags s ON s.repository = w.repository AND s.tag = w.target"
+    " LEFT JOIN repositories r ON r.name = w.repository"
+    " LEFT JOIN tags t ON t.repository_id = r.id AND t.name = w.target"
+    " AND NOT EXISTS (SELECT 1 FROM damaged d WHERE d.digest = t.digest)"
+    " LEFT JOIN manifests m ON m.repository_id = r.id AND m.digest = t.digest AND m.deleted_at IS NULL"
+)
+_TAGS: Final[LiteralString] = (
+    "SELECT ARRAY(SELECT t.name FROM tags t WHERE t.repository_id = r.id AND t.name > %s"
+    " ORDER BY t.name LIMIT %s) FROM repositories r WHERE r.name = %s"
+)
+
+
+class PostgresqlReads:
+    """The :class:`~digestry.catalog.reads.CatalogReads` of a database. Connects when it is first asked."""
+
+    def __init__(self, address: DatabaseAddress) -> None:
+        self._gathering = Gathering(address)
+
+    async def manifest(self, repository: str, target: str) -> CachedManifest | None:
+        """Return what ``target``, a tag or a digest, is in the repository now."""
+        # A tag has no colon, a digest has one.
+        row = await self._gathering.ask(_MANIFEST if ":" in target else _TAG, (repository, target))
+        return None if row is None else CachedManifest(*row)
+
+    async def blob(self, repository: str, digest: str) -> CachedBlob | None:
+        """Return a blob that the repository may serve, or None."""
+        row = await self._gathering.ask(_BLOB, (repository, digest))
+        return None if row is None else CachedBlob(*row)
+
+    async def damaged(self, repository: str, target: str) -> bool:
+        """Return whether ``target``, a tag or a digest, would be served but for the damage to its content."""
+        question = _DAMAGED if ":" in target else _DAMAGED_TAG
+        return await self._gathering.ask(question, (repository, target)) is not None
+
+    async def repository(self, name: str) -> bool:
+        """Return whether there is such a repository, with anything in it."""
+        return await self._gathering.ask(_REPOSITORY, (name,)) is not None
+
+    async def tags(self, repository: str, *, after: str, limit: int) -> list[str] | None:
+        """Return the first ``limit`` tags after ``after``, in the order of their bytes; None if there is no
+        such repository. For a page, not for a list of any length."""
+        row = await self._gathering.one(_TAGS, (after, limit, repository))
+        return None if row is None else list(row[0])
+
+    async def mirrored_tag(self, repository: str, tag: str) -> MirroredTag:
+        """Return what an upstream's tag pointed to when it was last asked, and what the tag is here, both at
+        one moment."""
+        row = await self._gathering.ask(_MIRRORED_TAG, (repository, tag))
+        if row is None:
+            return MirroredTag(None, None)
+        seen = None if row[0] is None else SeenTag(row[0], row[1])
+        here = None if row[2] is None else CachedManifest(row[2], row[3], row[4])
+        return MirroredTag(seen, here)
+
+    async def close(self) -> None:
+        """End the connections."""
+        await self._gathering.close()

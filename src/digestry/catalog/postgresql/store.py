@@ -1,0 +1,180 @@
+"""A catalog that is in a PostgreSQL database."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from sqlalchemy import Connection, inspect, text
+
+from digestry.catalog import clock, journal_export, journal_verification
+from digestry.catalog.journal_chain import Verdict
+from digestry.catalog.postgresql import connection as connections
+from digestry.catalog.postgresql.address import DatabaseAddress
+from digestry.catalog.postgresql.copied import CopiedDatabase
+from digestry.catalog.postgresql.database import (
+    PostgresqlDatabase,
+    begun,
+    database_errors,
+    make_engine,
+    schema_of,
+)
+from digestry.catalog.postgresql.failures import failures
+from digestry.catalog.postgresql.reads import PostgresqlReads
+from digestry.catalog.postgresql.robot_reads import PostgresqlRobotReads
+from digestry.catalog.registry_identity import RegistryIdentity
+from digestry.catalog.schema_version import check_schema
+from digestry.errors import Conflict, NotFound, StorageError
+
+
+class PostgresqlStore:
+    """The :class:`~digestry.catalog.store.CatalogStore` whose database is at ``address``."""
+
+    def __init__(self, address: DatabaseAddress) -> None:
+        self.address = address
+
+    def describe(self) -> str:
+        """Return the database's address, without its password."""
+        return self.address.name
+
+    def is_empty(self) -> bool:
+        """Return whether the database has no catalog yet. Raises :class:`StorageError`."""
+        with self._connection() as connection:
+            return schema_of(connection) is None
+
+    def require(self) -> None:
+        """Raise :class:`NotFound` unless the database has a catalog, :class:`StorageError` if it does not
+        answer."""
+        if self.is_empty():
+            raise self._absent()
+
+    def _absent(self) -> NotFound:
+        return NotFound(
+            f"there is no registry in {self.describe()}: it has no catalog",
+            hint="name the database that digestry serve has; the first start makes its tables",
+        )
+
+    def check_schema(self) -> None:
+        """Raise :class:`StorageError` unless the catalog has the newest schema, :class:`NotFound` if there is
+        none."""
+        with self._view(older=False):
+            pass
+
+    def identity(self) -> RegistryIdentity | None:
+        """Return which registry the catalog is of; None for one from before there were IDs.
+
+        Raises :class:`StorageError`.
+        """
+        with self._connection() as connection:
+            if not inspect(connection).has_table("identity"):
+                return None
+            rows = connection.execute(text("SELECT id, bound, generation FROM identity")).all()
+        if len(rows) != 1:
+            raise StorageError(f"the catalog {self.describe()} does not say which registry it is of")
+        return RegistryIdentity(*rows[0])
+
+    def owner(self) -> None:
+        """Return None: the catalog is in no files of this host's."""
+
+    def file_names(self) -> frozenset[str]:
+        """Return nothing: the catalog has no files in the root."""
+        return frozenset()
+
+    def open(self) -> PostgresqlDatabase:
+        """Open the database. Nothing is connected to yet."""
+        return PostgresqlDatabase(self.address)
+
+    def open_reads(self) -> PostgresqlReads:
+        """Open the reads of one event loop. They connect when they are first asked."""
+        return PostgresqlReads(self.address)
+
+    def open_robot_reads(self, now: clock.Clock) -> PostgresqlRobotReads:
+        """Open the look-ups of robot tokens for one event loop. They connect when they are first asked."""
+        return PostgresqlRobotReads(self.address, now)
+
+    def open_changes(self) -> PostgresqlChanges:
+        """Open what tells of changes. Raises :class:`StorageError`."""
+        return PostgresqlChanges(self.address)
+
+    def verify_journal(self, expect: tuple[str, ...] = ()) -> Verdict:
+        """Prove the journal's chain; ``expect`` are hashes, noted elsewhere, that must be in it.
+
+        Raises :class:`NotFound`, :class:`StorageError`.
+        """
+        with self._view(older=True) as connection:
+            return journal_verification.verify(connection, expect)
+
+    def export_journal(self, *, since: int = 0) -> Generator[bytes, None, None]:
+        """Yield the journal's entries after number ``since`` as lines of JSON, oldest first.
+
+        Raises :class:`NotFound`, :class:`StorageError`.
+        """
+        with self._view(older=True) as connection:
+            yield from journal_export.export(connection, since=since)
+
+    @contextlib.contextmanager
+    def copied(self, directory: Path) -> Iterator[CopiedDatabase]:
+        """Open a copy of the catalog as it is at one moment, in temporary tables of the server's; see
+        :meth:`CatalogStore.copied`. ``directory`` is not used."""
+        with self._connection(connections.BEGIN_COPYING) as connection:
+            if schema_of(connection) is None:
+                raise self._absent()
+            yield CopiedDatabase(connection, self.describe())
+
+    def as_file(self) -> NoReturn:
+        """Raise :class:`Conflict`: the catalog is no file."""
+        raise Conflict(
+            f"the catalog {self.describe()} is no file that digestry copies or restores",
+            hint="PostgreSQL's own tools do: pg_dump, or pg_basebackup with an archive of the server's log",
+        )
+
+    @contextlib.contextmanager
+    def _view(self, *, older: bool) -> Iterator[Connection]:
+        """Open one consistent view of the catalog, for as long as its reader takes."""
+        with self._connection() as connection:
+            schema = schema_of(connection)
+            if schema is None:
+                raise self._absent()
+            check_schema(schema, self.describe(), older=older)
+            yield connection
+
+    @contextlib.contextmanager
+    def _connection(self, begin: str = connections.BEGIN_LONG_READING) -> Iterator[Connection]:
+        engine = make_engine(self.address, connections_held=1)
+        try:
+            with (
+                database_errors(self.describe()),
+                begun(engine, begin) as (connection, _),
+            ):
+                yield connection
+        finally:
+            engine.dispose()
+
+
+class PostgresqlChanges:
+    """The :class:`~digestry.catalog.store.CatalogChanges` of a database, from its list of transactions."""
+
+    def __init__(self, address: DatabaseAddress) -> None:
+        self._address = address
+        self._connection: Any = None
+        self._seen = ""
+        self._number = 0
+        self.number()
+
+    def number(self) -> int:
+        """Return a number that rises once any transaction has ended."""
+        with failures(self._address.name):
+            if self._connection is None or self._connection.closed:
+                self._connection = connections.connect_directly(self._address)
+            query = "SELECT pg_catalog.pg_current_snapshot()::text"
+            (snapshot,) = self._connection.execute(query).fetchone()
+        if snapshot != self._seen:
+            self._seen = snapshot
+            self._number += 1
+        return self._number
+
+    def close(self) -> None:
+        """End the connection."""
+        self._connection.close()

@@ -1,0 +1,284 @@
+"""What a server does to connections: they break in a commit, wait, end with a restart, and are refused."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from digestry.backend import Backend, StoreLocations, open_backend
+from digestry.catalog.catalog import Catalog
+from digestry.catalog.postgresql import connection as connections
+from digestry.catalog.postgresql.address import parse_address
+from digestry.catalog.postgresql.database import PostgresqlDatabase
+from digestry.catalog.transactions import OutcomeUnknown
+from digestry.errors import InvalidConfiguration, StorageBusy, StorageError
+from digestry.model.digest import Digest
+from digestry.model.history import TagEvent
+from tests.backends import BlockingReads
+from tests.catalog.postgresql.proxy import CommitProxy, When, proxy_to
+from tests.catalog.support import ORIGIN, image, pushed
+from tests.postgresql import PASSWORD, Cluster
+from tests.support import free_port, wait_until
+
+
+@pytest.fixture
+def proxy(cluster: Cluster) -> Iterator[CommitProxy]:
+    with proxy_to(cluster.port) as made:
+        yield made
+
+
+@pytest.fixture
+def proxied(
+    proxy: CommitProxy, cluster: Cluster, url: str, catalog: Catalog, tmp_path: Path
+) -> Iterator[Catalog]:
+    """The same catalog, by way of the proxy."""
+    location = StoreLocations(database=cluster.url(url.rpartition("/")[2], port=proxy.port))
+    made = open_backend(tmp_path, stores=location).open_catalog()
+    yield made
+    made.close()
+
+
+def test_a_commit_that_did_not_arrive_is_done_again(
+    proxy: CommitProxy, proxied: Catalog, catalog: Catalog
+) -> None:
+    manifest = image(proxied, "x")
+    proxy.cut = "before"
+    (event,) = proxied.put_manifest("x", manifest, tag_names=["t"], origin=ORIGIN)
+    assert (proxy.cuts, event.event) == (1, "created")
+    assert [entry.event for entry in catalog.journal("x", limit=10)] == ["created"]
+
+
+def test_a_commit_whose_answer_was_lost_is_not_acknowledged_and_found_out(
+    proxy: CommitProxy, proxied: Catalog, catalog: Catalog
+) -> None:
+    manifest = image(proxied, "x")
+    proxy.cut = "after"
+    with pytest.raises(OutcomeUnknown) as caught:
+        proxied.put_manifest("x", manifest, tag_names=["t"], origin=ORIGIN)
+    assert caught.value.committed is True
+    assert "it was committed" in caught.value.message
+    assert catalog.tags("x")[0].digest == manifest.digest
+    # Whoever tries again finds it done.
+    assert proxied.put_manifest("x", manifest, tag_names=["t"], origin=ORIGIN) == []
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_nothing_is_lost_and_nothing_done_twice(
+    proxy: CommitProxy, proxied: Catalog, catalog: Catalog, when: When
+) -> None:
+    acknowledged = []
+    for number in range(12):
+        if number % 3 == 1:
+            proxy.cut = when
+        try:
+            acknowledged += [event.to_digest for event in (pushed_event(proxied, f"t{number}"),)]
+        except OutcomeUnknown:
+            assert when == "after"
+    found = [event.to_digest for event in catalog.journal("x", limit=100)]
+    assert set(acknowledged) <= set(found)
+    assert len(found) == len(set(found))
+    assert catalog.verify_journal() is None
+
+
+def pushed_event(catalog: Catalog, tag: str) -> TagEvent:
+    manifest = image(catalog, "x")
+    (event,) = catalog.put_manifest("x", manifest, tag_names=[tag], origin=ORIGIN)
+    return event
+
+
+def test_the_password_is_in_no_message(backend: Backend, url: str, tmp_path: Path) -> None:
+    texts = [repr(backend), backend.catalog_store.describe(), repr(parse_address(url))]
+    wrong = open_backend(tmp_path, stores=StoreLocations(database=url.replace("registry_", "absent_")))
+    nowhere = open_backend(
+        tmp_path, stores=StoreLocations(database=f"postgresql://digestry:a-secret@127.0.0.1:{free_port()}/x")
+    )
+    for store in (wrong.catalog_store, nowhere.catalog_store):
+        with pytest.raises(StorageError) as caught:
+            store.is_empty()
+        texts += [str(caught.value), repr(caught.value), str(caught.value.__cause__)]
+    with pytest.raises(InvalidConfiguration) as refused:
+        parse_address(f"postgresql://digestry:{PASSWORD}%zz@h/db")
+    texts += [str(refused.value), refused.value.hint]
+    assert all("secret" not in found for found in texts)
+
+
+def test_a_server_that_is_not_there_is_told_in_bounded_time(tmp_path: Path) -> None:
+    backend = open_backend(
+        tmp_path, stores=StoreLocations(database=f"postgresql://digestry@127.0.0.1:{free_port()}/x")
+    )
+    catalog = backend.open_catalog()
+    began = time.monotonic()
+    with pytest.raises(StorageBusy, match="cannot be reached"):
+        catalog.has_repository("x")
+    with pytest.raises(StorageBusy, match="cannot be reached"):
+        catalog.add_blob("x", Digest.of(b""), 0)
+    reads = BlockingReads(backend)
+    with pytest.raises(StorageBusy, match="cannot be reached"):
+        reads.manifest("x", "t")
+    assert time.monotonic() - began < 20
+    reads.close()
+    catalog.close()
+
+
+def test_who_waits_too_long_for_a_row_is_told(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    pushed(catalog, "x")
+    short = connections.BEGIN_WRITING.replace("'lock_timeout', '10s'", "'lock_timeout', '50ms'")
+    monkeypatch.setattr(connections, "BEGIN_WRITING", short)
+    with catalog._database.write() as connection:
+        connection.execute(text("SELECT id FROM repositories FOR UPDATE"))
+        with pytest.raises(StorageBusy, match="lock timeout"):
+            catalog.add_blob("x", Digest.of(b"y"), 1)
+    catalog.add_blob("x", Digest.of(b"y"), 1)
+
+
+def test_no_connection_keeps_a_setting(catalog: Catalog) -> None:
+    """As a pooler in transaction mode requires it."""
+    for transaction in (catalog._database.write, catalog._database.read):
+        with transaction() as connection:
+            assert connection.execute(text("SHOW statement_timeout")).scalar() == "30s"
+            assert connection.execute(text("SHOW lock_timeout")).scalar() == "10s"
+            assert connection.execute(text("SELECT count(*) FROM pg_prepared_statements")).scalar() == 0
+            driver = connection.connection.driver_connection
+        assert driver is not None
+        assert driver.execute("SHOW statement_timeout").fetchone() == ("0",)
+        assert driver.execute("SHOW lock_timeout").fetchone() == ("0",)
+
+
+def test_a_reader_cannot_write(catalog: Catalog) -> None:
+    with pytest.raises(StorageError, match="read-only transaction"), catalog._database.read() as connection:
+        connection.execute(text("DELETE FROM uploads"))
+
+
+def test_a_reader_sees_one_state(catalog: Catalog) -> None:
+    count = text("SELECT count(*) FROM repositories")
+    with catalog._database.read() as connection:
+        assert connection.execute(count).scalar() == 0
+        pushed(catalog, "meanwhile")
+        assert connection.execute(count).scalar() == 0
+    with catalog._database.read() as connection:
+        assert connection.execute(count).scalar() == 1
+
+
+def test_a_transaction_that_fails_leaves_nothing(catalog: Catalog) -> None:
+    def half() -> None:
+        with catalog._database.write() as connection:
+            connection.execute(text("INSERT INTO repositories (name, created_at) VALUES ('half', 1)"))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        half()
+    assert not catalog.has_repository("half")
+
+
+# -- a server of the test's own ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A server that the test may stop."""
+    directory = tmp_path_factory.mktemp("server")
+    for folder in (directory, *list(directory.parents)[:2]):
+        folder.chmod(0o755)
+    cluster = Cluster(directory)
+    cluster.make()
+    yield cluster
+    cluster.stop()
+
+
+def test_a_restart_in_the_middle(own: Cluster, tmp_path: Path) -> None:
+    """What was acknowledged is there; who asks while the server is away is told; all goes on by itself."""
+    backend = open_backend(tmp_path, stores=StoreLocations(database=own.new_database()))
+    catalog = backend.open_catalog()
+    catalog.migrate()
+    done = threading.Event()
+    acknowledged: list[Digest] = []
+    refused: list[StorageError] = []
+
+    def push() -> None:
+        while not done.is_set():
+            try:
+                acknowledged.append(pushed(catalog, "x").digest)
+            except StorageBusy as error:
+                refused.append(error)
+
+    async def read() -> int:
+        reads, found = backend.open_reads(), 0
+        while not done.is_set():
+            try:
+                found += await reads.manifest("x", "t") is not None
+            except StorageBusy as error:
+                refused.append(error)
+                await asyncio.sleep(0.05)
+        await reads.close()
+        return found
+
+    found: list[int] = []
+    threads = [threading.Thread(target=push) for _ in range(3)]
+    threads.append(threading.Thread(target=lambda: found.append(asyncio.run(read()))))
+    for thread in threads:
+        thread.start()
+
+    def pushes() -> None:
+        enough = len(acknowledged) + 5
+        wait_until(lambda: len(acknowledged) > enough, what="a push")
+
+    for mode in ("fast", "immediate"):
+        pushes()
+        own.restart(mode)
+    pushes()
+    done.set()
+    for thread in threads:
+        thread.join()
+    there = {event.to_digest for event in catalog.journal("x", limit=100_000)}
+    assert set(acknowledged) <= there
+    assert found[0] > 0
+    assert catalog.verify_journal() is None
+    catalog.close()
+
+
+def test_a_change_that_only_one_server_has_is_not_acknowledged(
+    own: Cluster,
+) -> None:
+    """It has it, and waits for its standby: longer than a client, or until somebody ends the wait."""
+    url = own.new_database()
+    catalog = Catalog(PostgresqlDatabase(parse_address(url), commit_seconds=0.5))
+    catalog.migrate()
+    digest = Digest.of(b"")
+    with own.superuser() as connection:
+        connection.execute("ALTER SYSTEM SET synchronous_standby_names = 'absent'")
+        connection.execute("SELECT pg_reload_conf()")
+    wait_until(lambda: not _acknowledged(catalog, digest), what="the new setting")
+    patient = Catalog(PostgresqlDatabase(parse_address(url)))
+    done = threading.Event()
+    ender = threading.Thread(target=_end_waits, args=(own, done))
+    ender.start()
+    with pytest.raises(OutcomeUnknown, match="canceling wait for synchronous replication"):
+        patient.add_blob("x", Digest.of(b"y"), 1)
+    done.set()
+    ender.join()
+    # All are there. Only where the standby is, nobody knows.
+    assert [catalog.blob_size("x", found) for found in (digest, Digest.of(b"y"))] == [0, 1]
+    catalog.close()
+    patient.close()
+
+
+def _acknowledged(catalog: Catalog, digest: Digest) -> bool:
+    try:
+        catalog.add_blob("x", digest, 0)
+    except OutcomeUnknown as error:
+        assert (error.committed, "within 0.5 s" in error.message) == (None, True)  # noqa: PT017
+        return False
+    return True
+
+
+def _end_waits(cluster: Cluster, done: threading.Event) -> None:
+    waits = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+    with cluster.superuser() as connection:
+        while not done.wait(0.1):
+            connection.execute(waits)
