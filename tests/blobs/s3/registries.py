@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from functools import partial
 from pathlib import Path
@@ -29,19 +30,31 @@ def install(endpoint: str) -> None:
     vars(server)["jobs"] = partial(_jobs, endpoint)
 
 
+class RootBlobs(S3Blobs):
+    """The store of a root directory, which remembers its folder of the bucket once it is prepared."""
+
+    root = Path()
+
+    def prepare(self) -> None:
+        super().prepare()
+        path = self.root / _ID
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(self.config.prefix)
+
+
 def _open_blobs(endpoint: str, root: Path) -> BlobStore:
+    root = root.absolute()
     config = S3Config("digestry-tests", _folder(root), endpoint=endpoint, settle=0.0)
-    return S3Blobs(config, partial(open_rows, root.absolute()))
+    blobs = RootBlobs(config, partial(open_rows, root))
+    blobs.root = root
+    return blobs
 
 
 def _folder(root: Path) -> str:
-    path = root.absolute() / _ID
     try:
-        return path.read_text()
+        return (root / _ID).read_text()
     except OSError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"tests/{os.urandom(8).hex()}")
-        return path.read_text()
+        return f"tests/{hashlib.sha256(str(root).encode()).hexdigest()[:16]}"
 
 
 def _jobs(endpoint: str, config: Any) -> Any:

@@ -61,7 +61,7 @@ def test_a_long_stream_is_sent_in_equal_parts(store: S3Blobs) -> None:
         ingest.write_all(pieces(CONTENT, 300_000))
         assert ingest.offset == len(CONTENT)
         ingest.save()
-        state = ingest._saved
+        state = ingest._bytes.saved
         assert [part.size for part in state.parts] == [PART, PART]
         listed = store.session.client.parts(state.key, state.upload_id)
         assert [part.size for part in listed] == [PART, PART]
@@ -118,7 +118,7 @@ def test_many_small_chunks_leave_few_objects(store: S3Blobs, count: int) -> None
         with store.ingest("u") as ingest:
             ingest.write(piece)
     with store.ingest("u") as ingest:
-        state = ingest._state
+        state = ingest._bytes.state
         assert state.end == len(content)
         assert len(state.fragments) <= count.bit_length() + 1
         ingest.commit(Digest.of(content))
@@ -165,14 +165,14 @@ def test_a_small_upload_is_never_written_twice(store: S3Blobs) -> None:
 def test_content_has_a_largest_size(tmp_path: Path, config: S3Config) -> None:
     store = make_store(tmp_path, config, part_size=PART)
     with store.ingest("u") as ingest:
-        ingest._state = ingest._saved = _state_at(ingest, store.config.largest)
+        ingest._bytes.state = ingest._bytes.saved = _state_at(ingest, store.config.largest)
         with pytest.raises(TooLarge):
             ingest.write(b"x")
         ingest.abort()
 
 
 def _state_at(ingest: S3Ingest, size: int) -> IngestState:
-    return replace(ingest._state, parts=(UploadedPart(1, size, "", ""),))
+    return replace(ingest._bytes.state, parts=(UploadedPart(1, size, "", ""),))
 
 
 def test_a_process_that_died_loses_its_upload_after_a_while(tmp_path: Path, config: S3Config) -> None:

@@ -55,8 +55,10 @@ class IngestState:
 
     @property
     def parts_end(self) -> int:
-        """The number of bytes in the parts."""
-        return sum(part.size for part in self.parts)
+        """The number of bytes in the parts, which have one size, but for the last."""
+        if not self.parts:
+            return 0
+        return (len(self.parts) - 1) * self.parts[0].size + self.parts[-1].size
 
     @property
     def end(self) -> int:

@@ -224,7 +224,7 @@ class S3Blobs:
         state = IngestState(session.new_key())
         algorithm = digest.algorithm if digest else "sha256"
         holder = IngestLeases.new_holder()
-        return S3Ingest(session, "", holder, state, keep=False, algorithm=algorithm, size=size)
+        return S3Ingest(session, "", holder, state, algorithm=algorithm, size=size)
 
     def put(self, content: bytes, digest: Digest | None = None) -> Digest:
         """Store some small content durably and return its digest; see :meth:`BlobWriter.put`."""
@@ -259,7 +259,7 @@ class S3Blobs:
         new_key = session.new_key() if create else ""
         state = session.rows.open_ingest(name, holder, seconds=self.config.lease, new_key=new_key)
         session.leases.keep(holder)
-        return S3Ingest(session, name, holder, state, keep=True, algorithm=algorithm)
+        return S3Ingest(session, name, holder, state, algorithm=algorithm)
 
     def follow(self, name: str) -> None:
         """Return None: nothing can be read before its commit."""

@@ -1,0 +1,294 @@
+"""The bytes of one upload: in parts and fragments at the store, on their way there, and in memory.
+
+What arrives is collected in memory until it makes a part, which a thread then sends. What is left over when
+the bytes are saved becomes a fragment, an object by itself, which is read again once there is enough for a
+part. Content that is smaller than a part is one object, fragment or not.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import Final
+
+from digestry.blobs.s3.documents import UploadedPart
+from digestry.blobs.s3.rows import Fragment, IngestState, StoredObject
+from digestry.blobs.s3.session import S3Session
+from digestry.errors import StorageError
+from digestry.model.digest import Digest
+
+log: Final = logging.getLogger("digestry.blobs")
+
+_REREAD: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Sending:
+    """A part on its way to the store, of ``size`` bytes."""
+
+    size: int
+    sent: Future[UploadedPart]
+
+
+class UploadBytes:
+    """The bytes of an upload that ``holder`` alone writes. Whoever calls a method holds the ``lock``.
+
+    Without ``name`` the upload has no rows, and gets some once it is larger than a part. ``on_loss`` is
+    called when the bytes have become fewer because a part could not be sent.
+    """
+
+    def __init__(
+        self, session: S3Session, name: str, holder: str, state: IngestState, on_loss: Callable[[], None]
+    ) -> None:
+        self.lock = threading.RLock()
+        self.name = name
+        self._session = session
+        self._holder = holder
+        self._on_loss = on_loss
+        self.saved = self.state = state
+        self._sending: list[_Sending] = []
+        self._pending: list[bytes | memoryview] = []
+        self._pending_size = 0
+        self._has_slot = False
+        self._written_at = time.monotonic()
+
+    @property
+    def end(self) -> int:
+        """The number of bytes so far."""
+        return self.state.end + sum(part.size for part in self._sending) + self._pending_size
+
+    @property
+    def _unsent(self) -> int:
+        """The size of what makes no part yet: the fragments, and what is in memory."""
+        return self.state.end - self.state.parts_end + self._pending_size
+
+    # -- memory --------------------------------------------------------------------------------
+
+    def try_take_memory(self) -> bool:
+        """Return whether there is memory for what comes next. Needs no lock."""
+        if not self._has_slot and self._session.memory.try_take(self):
+            self._has_slot = True
+        return self._has_slot
+
+    def idle_since(self) -> float:
+        """Return when this was written to last; see :class:`PartHolder`."""
+        return self._written_at
+
+    def put_aside(self) -> None:
+        """Write what is in memory to the store; see :class:`PartHolder`."""
+        if not self.lock.acquire(blocking=False):
+            return
+        try:
+            if self._has_slot:
+                if not self.name:
+                    self._begin_upload()
+                self.save()
+        except StorageError as error:
+            log.warning("what came of an upload cannot be put aside: %s", error.message)
+        finally:
+            self.lock.release()
+
+    def forget(self) -> None:
+        """Drop what is in memory, and wait until nothing is on its way to the store."""
+        for part in self._sending:
+            part.sent.exception()
+        self._sending = []
+        self._forget_pending()
+
+    def _forget_pending(self) -> None:
+        self._pending, self._pending_size = [], 0
+        self._has_slot = False
+        self._session.memory.leave(self)
+
+    def _collect(self, view: bytes | memoryview) -> None:
+        if view:
+            self._pending.append(view)
+            self._pending_size += len(view)
+            self._written_at = time.monotonic()
+
+    # -- more and fewer bytes ------------------------------------------------------------------
+
+    def append(self, views: Sequence[memoryview]) -> None:
+        """Add bytes, which do not change afterwards."""
+        self._note_sent()
+        if not self._has_slot:
+            self._session.memory.take(self)
+            self._has_slot = True
+        if self.state.whole:
+            self._rewrite(self.end)
+        for view in views:
+            self._append(view)
+
+    def _append(self, view: memoryview) -> None:
+        part_size = self._session.config.part_size
+        while view:
+            room = part_size - self._unsent
+            self._collect(view[:room])
+            view = view[room:]
+            if self._unsent == part_size:
+                self._send_part()
+
+    def cut(self, end: int) -> None:
+        """Drop the bytes from ``end`` on."""
+        self.settle()
+        if end < self.state.parts_end:
+            self._cut_parts(end)
+            return
+        while self.state.end > end:
+            last = self.state.fragments[-1]
+            self.state = replace(self.state, fragments=self.state.fragments[:-1])
+            self._forget_pending()
+            if last.start < end:
+                self._collect(self._session.read(last.key, 0, end - last.start))
+        if self._pending_size:
+            kept = b"".join(self._pending)[: end - self.state.end]
+            self._forget_pending()
+            self._collect(kept)
+
+    def _cut_parts(self, end: int) -> None:
+        count = 0 if self.state.whole else end // self._session.config.part_size
+        kept = replace(self.state, parts=self.state.parts[:count], fragments=())
+        if kept.parts_end < end:
+            self._rewrite(end)  # the bytes of a part cannot be had before all is one object
+            return
+        self._forget_pending()
+        self.state = IngestState(self._session.new_key()) if self.state.whole else kept
+
+    def _rewrite(self, end: int) -> None:
+        """Write the bytes before ``end`` again, into another object."""
+        self.make_whole()
+        old = self.state
+        self.state = IngestState(self._session.new_key())
+        for position in range(0, end, _REREAD):
+            piece = self._session.read(old.key, position, min(position + _REREAD, end))
+            self._append(memoryview(piece))
+        self.save()
+
+    # -- parts -----------------------------------------------------------------------------------
+
+    def _send_part(self) -> None:
+        """Send a whole part in the background."""
+        self._note_sent()
+        if not self._has_slot:  # the chunk before was larger than the rest of its part
+            self._session.memory.take(self)
+            self._has_slot = True
+        if not self.state.upload_id:
+            self._begin_upload()
+        number = len(self.state.parts) + len(self._sending) + 1
+        body, size = [*self._fragment_bytes(), *self._pending], self._unsent
+        sent = self._session.send_part(self.state.key, self.state.upload_id, number, body)
+        self._session.memory.sending(self)
+        sent.add_done_callback(lambda _: self._session.memory.sent())
+        self._has_slot = False
+        self._pending, self._pending_size = [], 0
+        self.state = replace(self.state, fragments=())
+        self._sending.append(_Sending(size, sent))
+
+    def _begin_upload(self) -> None:
+        """Begin the multipart upload, named by rows before any part of it is there."""
+        if not self.name:
+            self.name = f"new-{self._holder}"
+            self._session.rows.open_ingest(
+                self.name, self._holder, seconds=self._session.leases.seconds, new_key=self.state.key
+            )
+            self._session.leases.keep(self._holder)
+        upload_id = self._session.client.begin_upload(self.state.key)
+        noted = replace(self.saved, key=self.state.key, upload_id=upload_id)
+        self._session.rows.save_ingest(self.name, self._holder, self.saved, noted)
+        self.saved = noted
+        self.state = replace(self.state, upload_id=upload_id)
+
+    def _note_sent(self, *, wait: bool = False) -> None:
+        """Note which parts were sent; with ``wait``, once all are. Raises what went wrong with one."""
+        while self._sending and (wait or self._sending[0].sent.done()):
+            try:
+                part = self._sending[0].sent.result()
+            except BaseException:
+                self._fall_back()
+                raise
+            del self._sending[0]
+            self.state = replace(self.state, parts=(*self.state.parts, part))
+
+    def settle(self) -> None:
+        """Wait until all parts were sent. Raises what went wrong with one."""
+        self._note_sent(wait=True)
+
+    def _fall_back(self) -> None:
+        """Go back to the last byte from which the upload can go on, after a part was lost."""
+        self.forget()
+        if self.state.parts_end < self.saved.end:
+            self.state = self.saved
+        self._on_loss()
+
+    # -- what lasts --------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Write what is in memory as a fragment, and all that changed into the rows."""
+        self.settle()
+        if self._pending:
+            self._write_fragment()
+        if self.state != self.saved:
+            self._session.rows.save_ingest(self.name, self._holder, self.saved, self.state)
+            self.saved = self.state
+
+    def _write_fragment(self) -> None:
+        """Write what is in memory as a fragment, together with fragments before it that are no larger.
+
+        So there are few fragments, and no byte is written more often than their number's logarithm.
+        """
+        kept, body, size = list(self.state.fragments), list(self._pending), self._pending_size
+        while kept and kept[-1].size <= size:
+            last = kept.pop()
+            body.insert(0, self._session.read(last.key, 0, last.size))
+            size += last.size
+        key = self._session.new_key()
+        self._session.client.put(key, body)
+        start = kept[-1].end if kept else self.state.parts_end
+        self.state = replace(self.state, fragments=(*kept, Fragment(start, size, key)))
+        self._forget_pending()
+
+    def _fragment_bytes(self) -> list[bytes]:
+        return [self._session.read(one.key, 0, one.size) for one in self.state.fragments]
+
+    def pieces(self) -> Iterator[bytes | memoryview]:
+        """Iterate over all bytes. What was sent in parts becomes an object for that."""
+        self.settle()
+        if self.state.parts and not self.state.whole:
+            self.make_whole()
+            self.save()
+        if self.state.whole:
+            with self._session.reader(self.state.key, self.state.parts_end) as reader:
+                yield from reader
+        yield from self._fragment_bytes()
+        yield from self._pending
+
+    def make_whole(self) -> str:
+        """Make all bytes one object, under the upload's key, and return its ETag."""
+        self.settle()
+        state, size = self.state, self._unsent
+        if state.whole and not size:
+            return ""
+        body = [*self._fragment_bytes(), *self._pending]
+        client, parts = self._session.client, state.parts
+        if parts:
+            if size:
+                parts = (*parts, client.upload_part(state.key, state.upload_id, len(parts) + 1, body))
+            etag = client.complete_upload(state.key, state.upload_id, parts)
+        else:
+            etag = client.put(state.key, body)
+            parts = (UploadedPart(1, size, etag),)
+        self.state = replace(state, parts=parts, fragments=(), whole=True)
+        self._forget_pending()
+        return etag
+
+    def stored_object(self, digest: Digest) -> StoredObject:
+        """Return the object that has all bytes, made if there is none yet."""
+        self.settle()
+        if not self.state.parts and len(self.state.fragments) == 1 and not self._pending:
+            return StoredObject(digest, self.state.fragments[0].key, self.state.end, "")
+        etag = self.make_whole()
+        return StoredObject(digest, self.state.key, self.state.end, etag)
