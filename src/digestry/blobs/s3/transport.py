@@ -46,8 +46,9 @@ class BodyStream:
         self._response.release_conn()
 
     def close(self) -> None:
-        """End the connection."""
+        """End the connection, unless all was read."""
         self._response.close()
+        self._response.release_conn()  # a connection that was closed is opened anew
 
 
 @dataclass(frozen=True, slots=True)
