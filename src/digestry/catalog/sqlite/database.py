@@ -36,8 +36,8 @@ _STEPS: Final = 10_000
 """Of SQLite's machine, some milliseconds: how often a check lets others have a turn."""
 
 
-def _begin_reading(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN")
+def _begin_reading(_: Connection) -> None:
+    """Leave the transaction to :meth:`PreparedConnection.view`, which has begun it."""
 
 
 @contextlib.contextmanager
@@ -138,7 +138,7 @@ class SqliteDatabase:
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
         """Open one consistent view of the committed state."""
-        with self._errors(), self._borrowed_reader() as connection, connection.transaction():
+        with self._errors(), self._borrowed_reader() as connection, connection.view():
             yield connection
 
     @contextlib.contextmanager

@@ -124,6 +124,18 @@ class PreparedConnection(Connection):
             if self.bare.in_transaction:
                 self.bare.rollback()
 
+    @contextlib.contextmanager
+    def view(self) -> Iterator[Self]:
+        """Open one consistent view of the committed state, without SQLAlchemy's cost for a transaction."""
+        self.bare.execute("BEGIN")
+        try:
+            yield self
+        finally:
+            if self.in_transaction():  # something was executed by SQLAlchemy
+                self.rollback()
+            elif self.bare.in_transaction:
+                self.bare.rollback()
+
     def execute(
         self,
         statement: Executable,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Final, NamedTuple
 
+from digestry.catalog.database import Outcome
+from digestry.registry.batches import Batches
 from digestry.registry.config import RegistryConfig
 from digestry.registry.exchange import Exchange
 from digestry.registry.observability import audit_events, process_metrics
@@ -24,6 +27,7 @@ from digestry.registry.observability.logs import note_request
 from digestry.registry.observability.metrics_files import Slot
 from digestry.registry.observability.refusals import REFUSED, Refusals, reason_of
 from digestry.registry.observability.request_id import RequestIds
+from digestry.registry.waiting_call import WaitingCall, answer_all
 
 log: Final = logging.getLogger("digestry.registry")
 
@@ -33,6 +37,18 @@ _WITH_CONTENT: Final = frozenset((200, 206))
 _FROM: Final = {"all": 0, "errors": 400, "none": 1000}
 _EVERYDAY: Final = frozenset((401, 404))
 """How clients ask whether they must log in, and whether something is there: no errors of theirs."""
+
+
+class _Lines(NamedTuple):
+    """Lines of a request for the audit log, and the call that it waits for."""
+
+    audit: AuditLog
+    entries: Sequence[LogEntry]
+    call: WaitingCall
+
+
+def _nothing() -> None:
+    """Do nothing: the lines are written with those of other requests."""
 
 
 class Observer:
@@ -58,6 +74,7 @@ class Observer:
         self._turn = asyncio.Lock()
         # A thread of its own: a line must not wait for transfers, nor change places with another.
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="observer")
+        self._lines = Batches(self._write_lines, self._writer)
 
     def _claim(self, config: RegistryConfig) -> Slot | None:
         try:
@@ -101,8 +118,15 @@ class Observer:
                 return
             if exchange.principal.identity.anonymous:
                 audit = self._strangers
-        entries = audit_events.of_request(exchange, status)
-        await asyncio.get_running_loop().run_in_executor(self._writer, audit.write, entries)
+        lines = _Lines(audit, audit_events.of_request(exchange, status), WaitingCall(_nothing))
+        self._lines.add([lines])
+        await lines.call.future
+
+    def _write_lines(self, batch: Sequence[_Lines]) -> None:
+        """Write what requests wait for with, in most cases, one system call for all of them."""
+        for audit, lines in itertools.groupby(batch, key=lambda each: each.audit):
+            audit.write([entry for each in lines for entry in each.entries])
+        answer_all((lines.call, Outcome()) for lines in batch)
 
     def _write_summaries(self, of_users: Sequence[LogEntry], of_strangers: Sequence[LogEntry]) -> None:
         for audit, entries in (self.audit, of_users), (self._strangers, of_strangers):
