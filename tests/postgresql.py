@@ -23,7 +23,7 @@ import psycopg
 from digestry.backend import StoreLocations, open_backend
 from tests.support import free_port, lacking
 
-_USER: Final = "digestry"
+USER: Final = "digestry"
 PASSWORD: Final = "a%secret/of:the@tests"
 """The password of the user that owns the databases: no superuser."""
 _URL_PASSWORD: Final = "a%25secret%2Fof%3Athe%40tests"
@@ -102,7 +102,7 @@ class Cluster:
         )
         self.start()
         with self.superuser() as connection:
-            connection.execute(f"CREATE ROLE {_USER} LOGIN PASSWORD '{PASSWORD}'")
+            connection.execute(f"CREATE ROLE {USER} LOGIN PASSWORD '{PASSWORD}'")
 
     def start(self) -> None:
         options = " ".join(f"-c {name}='{value}'" for name, value in self._settings.items())
@@ -130,7 +130,7 @@ class Cluster:
         name = f"registry_{next(self._numbers)}"
         template = self._migrated() if migrated else "template0"
         with self.superuser() as connection:
-            connection.execute(f"CREATE DATABASE {name} OWNER {_USER} TEMPLATE {template}")
+            connection.execute(f"CREATE DATABASE {name} OWNER {USER} TEMPLATE {template}")
         return self.url(name)
 
     @functools.cache  # noqa: B019 - a test process has one or two
@@ -148,7 +148,7 @@ class Cluster:
             connection.execute(f"DROP DATABASE IF EXISTS {url.rpartition('/')[2]} WITH (FORCE)")
 
     def url(self, name: str, *, port: int | None = None) -> str:
-        return f"postgresql://{_USER}:{_URL_PASSWORD}@127.0.0.1:{port or self.port}/{name}"
+        return f"postgresql://{USER}:{_URL_PASSWORD}@127.0.0.1:{port or self.port}/{name}"
 
 
 @functools.cache

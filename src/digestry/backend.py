@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from digestry.blobs.disk import open_layout
@@ -102,6 +102,8 @@ def open_backend(
     """
     if root is None and stores.needs_root:
         raise InvalidConfiguration("a registry without a root names a database and an S3 store")
+    if stores.blobs is not None:
+        options = replace(options, uploads_last=True)
     directory = root or Path()
     catalog_store = SqliteStore(directory) if stores.database is None else _postgresql(stores.database)
     blobs = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from digestry.backend import Backend
@@ -16,13 +18,15 @@ SECOND = 1_000_000
 
 
 @pytest.fixture
-def objects(backend: Backend, catalog: Catalog, clock: Clock) -> StoredObjects:
+def objects(backend: Backend, catalog: Catalog, clock: Clock) -> Iterator[StoredObjects]:
     """The rows, with content that was stored a day ago."""
     assert catalog.identity is not None
-    made = StoredObjects(backend.catalog_store.open(), clock)
+    database = backend.catalog_store.open()
+    made = StoredObjects(database, clock)
     made.store(StoredObject(CONTENT, "key", 7, "etag"), linger=0.0)
     clock.now += 86_400 * SECOND
-    return made
+    yield made
+    database.close()
 
 
 def forget(objects: StoredObjects) -> bool:

@@ -2,62 +2,42 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from alembic.migration import MigrationContext
-from alembic.operations import Operations
-from sqlalchemy import Connection, create_engine, make_url, text
 
-from digestry.catalog.migrations.versions import v0011_coordination
 from digestry.coordination.protocol import Coordination
-from tests.coordination.nodes import close_node, open_node
-from tests.coordination.postgresql import running_pgbouncer, running_postgresql
+from tests.coordination.nodes import close_node, open_node, through
+from tests.coordination.pgbouncer import running_pgbouncer
+from tests.postgresql import Cluster, session_cluster, stop_session_cluster
 
 LEASE = 2.0
 """Seconds: long enough that a busy machine renews it in time."""
 
 MakeNode = Callable[..., Coordination]
 
-_numbers = itertools.count()
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A PostgreSQL server for all tests of a process."""
+    yield session_cluster()
+    stop_session_cluster()
 
 
 @pytest.fixture(scope="session")
-def postgresql() -> Iterator[str]:
-    pytest.importorskip("psycopg")
-    with running_postgresql() as url:
-        yield url
-
-
-@pytest.fixture(scope="session")
-def pgbouncer(postgresql: str) -> Iterator[str]:
-    url = make_url(postgresql)
-    assert url.port is not None
-    with running_pgbouncer(url.port) as port:
-        yield url.set(port=port).render_as_string(hide_password=False)
+def pgbouncer(cluster: Cluster) -> Iterator[int]:
+    """The port of a pooler before the server."""
+    with running_pgbouncer(cluster) as port:
+        yield port
 
 
 @pytest.fixture
-def database(postgresql: str) -> str:
-    """The URL of an empty database with the catalog's tables."""
-    name = f"coordination{next(_numbers)}"
-    url = make_url(postgresql).set(drivername="postgresql+psycopg")
-    server = create_engine(url, isolation_level="AUTOCOMMIT")
-    with server.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    server.dispose()
-    made = create_engine(url.set(database=name))
-    with made.begin() as connection:
-        _migrate(connection)
-    made.dispose()
-    return url.set(drivername="postgresql", database=name).render_as_string(hide_password=False)
-
-
-def _migrate(connection: Connection) -> None:
-    with Operations.context(MigrationContext.configure(connection)):
-        v0011_coordination.upgrade()
+def database(cluster: Cluster) -> Iterator[str]:
+    """The URL of a database with the catalog's tables."""
+    url = cluster.new_database(migrated=True)
+    yield url
+    cluster.drop_database(url)
 
 
 @pytest.fixture(params=["files", "postgresql", "pgbouncer"])
@@ -65,10 +45,10 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where the nodes of a registry meet: a directory or a database's URL."""
     if request.param == "files":
         return str(tmp_path)
-    database = make_url(request.getfixturevalue("database"))
+    url: str = request.getfixturevalue("database")
     if request.param == "pgbouncer":
-        database = database.set(port=make_url(request.getfixturevalue("pgbouncer")).port)
-    return database.render_as_string(hide_password=False)
+        return through(url, request.getfixturevalue("pgbouncer"))
+    return url
 
 
 @pytest.fixture

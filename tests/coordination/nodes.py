@@ -7,35 +7,35 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, create_engine, make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import make_url
 
+from digestry.catalog.postgresql.address import parse_address
+from digestry.catalog.postgresql.database import make_engine
+from digestry.catalog.postgresql.failures import failure
 from digestry.coordination.files import FileCoordination
 from digestry.coordination.postgresql.connections import Connections
 from digestry.coordination.postgresql.coordination import PostgresCoordination
 from digestry.coordination.protocol import Coordination, Job, Lock
-from digestry.errors import Conflict, StorageError
+from digestry.errors import Conflict
 from digestry.model.digest import Digest
 
 CONTENT = Digest.of(b"content")
 
 
-def _url(place: str) -> URL:
-    return make_url(place).set(drivername="postgresql+psycopg")
+def through(url: str, port: int) -> str:
+    """The URL of the same database behind another port."""
+    return make_url(url).set(port=port).render_as_string(hide_password=False)
 
 
-def failure(error: SQLAlchemyError) -> StorageError:
-    """An error of the database as the registry's."""
-    return StorageError(f"the database failed: {error}")
-
-
-def connections(place: str, **options: float) -> Connections:
+def connections(url: str, **options: float) -> Connections:
     """Connections to the database at a URL."""
-    driver: dict[str, Any] = {"prepare_threshold": None, "connect_timeout": 2}
-    return Connections(create_engine(_url(place), connect_args=driver, pool_size=8), failure, **options)
+    address = parse_address(url)
+    engine = make_engine(address, connections_held=8)
+    return Connections(engine, partial(failure, address.name), **options)
 
 
 def open_node(place: str, **options: Any) -> Coordination:

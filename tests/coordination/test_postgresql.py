@@ -17,7 +17,7 @@ from digestry.coordination.protocol import Job
 from digestry.errors import Conflict, StorageError
 from tests.coordination.conftest import LEASE
 from tests.coordination.network import network_to
-from tests.coordination.nodes import CONTENT, connections, other_node
+from tests.coordination.nodes import CONTENT, connections, other_node, through
 from tests.coordination.test_contract import conflicts
 from tests.support import free_port, wait_until
 
@@ -132,7 +132,7 @@ def test_a_node_that_is_cut_off_loses_its_locks_and_comes_back(
     url = make_url(database)
     assert url.port is not None
     with network_to(url.port) as network:
-        far = connections(url.set(port=network.port).render_as_string(), seconds=1.0)
+        far = connections(through(database, network.port), seconds=1.0)
         away = PostgresCoordination(far, node="away", lease_seconds=LEASE)
         with away.only_one(Job.SCRUB) as lock, away.guard(CONTENT) as guard:
             network.cut()
@@ -243,7 +243,7 @@ def _asks() -> bool:
 
 
 def test_the_time_without_a_database(database: str, caplog: pytest.LogCaptureFixture) -> None:
-    nowhere = connections(make_url(database).set(port=free_port()).render_as_string())
+    nowhere = connections(through(database, free_port()))
     clock = DatabaseClock(nowhere)
     assert abs(clock() - time.time_ns() // 1000) < 60_000_000
     assert "what time it is" in caplog.text

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, Select, Table, bindparam, delete, insert
 
 from digestry.blobs.s3.documents import UploadedPart
 from digestry.blobs.s3.rows import Fragment, IngestState, QuarantinedObject, Removal, StoredObject
-from digestry.catalog import clock, dialect
+from digestry.catalog import clock, dialect, lease_rows
 from digestry.catalog.database import Database
 from digestry.catalog.schema import (
     blob_ingest_fragments,
@@ -22,6 +22,7 @@ from digestry.catalog.schema import (
     object_removals,
     quarantined_objects,
 )
+from digestry.catalog.transactions import retried
 from digestry.errors import Conflict, NotFound
 from digestry.model.digest import Digest
 
@@ -55,6 +56,7 @@ class StoredObjects:
                 return
             after = page[-1]
 
+    @retried
     def store(self, stored: StoredObject, *, linger: float) -> None:
         """Note which object has some content, in place of the one before."""
         with self._database.write() as connection:
@@ -80,10 +82,12 @@ class StoredObjects:
                 _remove_later(connection, [Removal(before.key)], _after(now, linger))
             return
 
+    @retried
     def forget(self, digest: Digest, *, linger: float, settle: float) -> bool:
         """Forget the object of some content that nothing needs; see :meth:`ObjectRows.forget`."""
         now = self._now()
         with self._database.write() as connection:
+            lease_rows.lock(connection, [str(digest)])  # nobody links it from now on
             row = connection.execute(_FIND_LOCKED, {"digest": str(digest)}).first()
             if row is None or row.stored_at > _after(now, -settle) or _is_held(connection, str(digest), now):
                 return False
@@ -93,6 +97,7 @@ class StoredObjects:
 
     # -- quarantine ----------------------------------------------------------------------------
 
+    @retried
     def quarantine(self, digest: Digest, name: str, size: int) -> QuarantinedObject | None:
         """Move the object of some content to the quarantine; see :meth:`ObjectRows.quarantine`."""
         with self._database.write() as connection:
@@ -117,6 +122,7 @@ class StoredObjects:
         for row in rows:
             yield QuarantinedObject(row.name, Digest.parse(row.digest), row.key, row.size)
 
+    @retried
     def forget_quarantined(self, name: str) -> None:
         """Forget an object of the quarantine, there or not."""
         where = quarantined_objects.c.name == name
@@ -128,6 +134,7 @@ class StoredObjects:
 
     # -- content on its way in -----------------------------------------------------------------
 
+    @retried
     def open_ingest(self, name: str, holder: str, *, seconds: float, new_key: str) -> IngestState:
         """Give the ingest ``name`` to ``holder`` alone; see :meth:`ObjectRows.open_ingest`."""
         now = self._now()
@@ -150,6 +157,7 @@ class StoredObjects:
             )
             return _state(connection, row)
 
+    @retried
     def renew(self, holders: Collection[str], *, seconds: float) -> None:
         """Let each of ``holders`` keep what it has for so many seconds from now."""
         held = blob_ingests.c.holder.in_(holders)
@@ -158,6 +166,7 @@ class StoredObjects:
                 update(blob_ingests).where(held).values(expires_at=_after(self._now(), seconds))
             )
 
+    @retried
     def save_ingest(self, name: str, holder: str, before: IngestState, after: IngestState) -> None:
         """Note how far an ingest has come; see :meth:`ObjectRows.save_ingest`."""
         now = self._now()
@@ -173,12 +182,14 @@ class StoredObjects:
                 left.append(Removal(before.key, before.upload_id))
             _remove_later(connection, left, now)
 
+    @retried
     def close_ingest(self, name: str, holder: str) -> None:
         """Let another have the ingest."""
         held = (blob_ingests.c.name == name) & (blob_ingests.c.holder == holder)
         with self._database.write() as connection:
             connection.execute(update(blob_ingests).where(held).values(holder="", expires_at=0))
 
+    @retried
     def commit_ingest(self, name: str, holder: str, stored: StoredObject, *, linger: float) -> None:
         """Note which object has an ingest's content, and end it; see :meth:`ObjectRows.commit_ingest`."""
         with self._database.write() as connection:
@@ -190,6 +201,7 @@ class StoredObjects:
                 left.append(Removal(state.key, state.upload_id))
             _remove_later(connection, left, self._now())
 
+    @retried
     def end_ingest(self, name: str, holder: str) -> None:
         """End an ingest, if ``holder`` has it: all of its objects are to be removed."""
         with self._database.write() as connection:
@@ -220,6 +232,7 @@ class StoredObjects:
             rows = connection.execute(query.order_by(object_removals.c.due_at).limit(limit)).all()
         return [Removal(row.key, row.upload_id) for row in rows]
 
+    @retried
     def removed(self, removals: Sequence[Removal]) -> None:
         """Forget what was removed."""
         keys = [removal.key for removal in removals]
