@@ -41,6 +41,7 @@ from digestry.catalog.pull_through import PullThrough
 from digestry.catalog.quotas import Quota
 from digestry.catalog.referrer_pages import Cursor, Page
 from digestry.catalog.registry_identity import RegistryIdentities
+from digestry.catalog.relocation import Relocations
 from digestry.catalog.resolution import Found
 from digestry.catalog.retention_rules import Retention
 from digestry.catalog.schema import links, manifests, repositories
@@ -105,8 +106,8 @@ class Catalog(BlobLinks):
 
     ``tag_history`` answers questions about the past, ``digest_prefixes`` which digests begin so,
     ``delivery_queue`` has what webhooks are still to be sent, ``jobs`` how the registry's own work went,
-    ``damage`` what cannot be served, ``identity`` which registry this is; ``sequencing`` gives the journal's
-    entries their positions.
+    ``damage`` what cannot be served, ``identity`` which registry this is, ``relocation`` whether that is in other
+    stores; ``sequencing`` gives the journal's entries their positions.
     """
 
     def __init__(
@@ -123,6 +124,7 @@ class Catalog(BlobLinks):
         self.delivery_queue = DeliveryQueue(self._database)
         self.jobs = Jobs(self._database)
         self.identity = RegistryIdentities(self._database)
+        self.relocation = Relocations(self._database)
         self.statistics = Statistics(self._database)
         self.damage = Damage(self._database)
         self.sightings = Sightings(self._database)

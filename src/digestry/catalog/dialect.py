@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
 
@@ -56,6 +56,27 @@ class Dialect(InsertDialect, Protocol):
 
     def damage_of(self, connection: Connection, table: str) -> str | None:
         """Return how the table and its indices differ; None if they do not."""
+        ...
+
+    def freeze(self, connection: Connection, tables: Sequence[str]) -> None:
+        """Let the database refuse all changes of ``tables`` once this transaction is committed, whoever makes
+        them. Waits for those that are under way."""
+        ...
+
+    def thaw(self, connection: Connection, tables: Sequence[str]) -> None:
+        """Let ``tables`` be changed again, frozen or not."""
+        ...
+
+    def lift_limits(self, connection: Connection) -> None:
+        """Let the statements of this transaction, and the pauses between them, take as long as they do."""
+        ...
+
+    def begin_load(self, connection: Connection, tables: Sequence[str]) -> None:
+        """Prepare a transaction for very many new rows of ``tables``: their triggers may not run meanwhile."""
+        ...
+
+    def end_load(self, connection: Connection, tables: Sequence[str]) -> None:
+        """Undo :meth:`begin_load`, and let the next row of each table have a number that none has."""
         ...
 
 

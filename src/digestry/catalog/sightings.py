@@ -211,11 +211,11 @@ def _make_room(connection: Connection, actor: str, at: int) -> int:
         (later.c.last_at == oldest.c.last_at) & (later.c.place > oldest.c.place)
     )
     same = (later.c.digest == oldest.c.digest) & (later.c.repository == oldest.c.repository)
-    found = select(oldest.c.row, _room(connection, oldest.c)).where(exists().where(same, is_later))
+    found = select(oldest.c.row, sighting_bytes(connection, oldest.c)).where(exists().where(same, is_later))
     over = _drop(connection, found.order_by(oldest.c.last_at), over)[1]
     if over <= 0:
         return 0
-    reported_now = select(row_id, _room(connection, sightings.c)).where(
+    reported_now = select(row_id, sighting_bytes(connection, sightings.c)).where(
         sightings.c.actor == actor, sightings.c.last_at == at, sightings.c.first_at == at
     )
     return _drop(connection, reported_now, over)[0]
@@ -234,7 +234,7 @@ def _drop(connection: Connection, rows: Select[Any, int], over: int) -> tuple[in
     return len(found), over
 
 
-def _room(connection: Connection, row: Any) -> ColumnElement[int]:
+def sighting_bytes(connection: Connection, row: Any) -> ColumnElement[int]:
     """Return a sighting's size, as the triggers count it."""
     text = row.place + row.repository + row.digest + row.actor
     return 200 + 2 * dialect.of(connection).byte_length(text)

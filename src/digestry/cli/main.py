@@ -36,6 +36,10 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "scrub": ("scrub", "Read all that a registry holds again, and find what is damaged."),
     "backup": ("backup", "Copy a registry, served or not, to a directory or an archive."),
     "restore-backup": ("restore_backup", "Make a registry from a backup."),
+    "migrate-storage": (
+        "migrate_storage",
+        "Move a registry to other stores: a disk, S3, SQLite, PostgreSQL.",
+    ),
     "webhook": ("webhook", "List what webhooks have not accepted yet, and retry it."),
     "log": ("log", "Show where a tag has pointed: when, by whom, from what to what."),
     "advisory": ("advisory", "State and list which digests are vulnerable and which are fixed."),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, TypedDict
@@ -214,8 +215,11 @@ class Options(TypedDict, total=False):
     allow_anonymous: bool | None
 
 
-def load(file: Path | None, options: Options) -> RegistryConfig:
-    """Read the configuration. ``options`` are the command line's.
+def load(
+    file: Path | None, options: Options, *, environment: Mapping[str, str] | None = None
+) -> RegistryConfig:
+    """Read the configuration. ``options`` are the command line's; ``environment`` is this process's unless
+    it is given.
 
     Raises :class:`InvalidConfiguration` for anything impossible, or unsafe unless it is explicit.
     """
@@ -237,7 +241,7 @@ def load(file: Path | None, options: Options) -> RegistryConfig:
     log = replace(log, format=log_format)
     if not 4 << 20 <= manifest_limit <= 64 << 20:
         raise where.wrong("the limit of a manifest is from 4 MiB to 64 MiB")
-    storage = storage_config.parse(sections, where, os.environ)
+    storage = storage_config.parse(sections, where, os.environ if environment is None else environment)
     if top["root"] is None:
         if storage.stores.needs_root:
             raise InvalidConfiguration(

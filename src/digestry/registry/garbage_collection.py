@@ -89,6 +89,7 @@ def collect(
             if not due(catalog):
                 catalog.close()
                 return CollectionCounts()
+            catalog.relocation.require_here()
             store_identity.ensure(catalog, blobs)
         except BaseException:
             catalog.close()

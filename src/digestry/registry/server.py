@@ -109,6 +109,7 @@ def _prepare_stores(config: RegistryConfig, backend: Backend) -> None:
     try:
         check_catalog(backend)
         catalog.migrate()
+        catalog.relocation.require_here(read_only=config.read_only)
         store_identity.ensure(catalog, blobs)
         if not config.read_only:
             store_identity.advance(catalog, blobs)

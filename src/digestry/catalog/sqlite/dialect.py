@@ -22,6 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.sqlite import insert
 
 from digestry.catalog.dialect import BulkKeys
+from digestry.catalog.sqlite import triggers
 from digestry.catalog.upserts import Change, NewRow, Upserts
 
 
@@ -77,6 +78,28 @@ class SqliteDialect:
         """
         found = connection.exec_driver_sql(f"PRAGMA integrity_check('{table}')").scalars().all()
         return None if found == ["ok"] else " ".join(str(found[0]).split())
+
+    def freeze(self, connection: Connection, tables: Sequence[str]) -> None:
+        """Make triggers that refuse all changes of ``tables``."""
+        self.thaw(connection, tables)
+        for table in tables:
+            for trigger in triggers.freezing(table).values():
+                connection.exec_driver_sql(trigger)
+
+    def thaw(self, connection: Connection, tables: Sequence[str]) -> None:
+        """Drop the triggers of :meth:`freeze`."""
+        for table in tables:
+            for name in triggers.freezing(table):
+                connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {name}")
+
+    def lift_limits(self, connection: Connection) -> None:
+        """Return: there are none."""
+
+    def begin_load(self, connection: Connection, tables: Sequence[str]) -> None:
+        """Return: each row costs the same, whatever their number."""
+
+    def end_load(self, connection: Connection, tables: Sequence[str]) -> None:
+        """Return: the next number is the largest one's successor."""
 
 
 DIALECT: Final = SqliteDialect()

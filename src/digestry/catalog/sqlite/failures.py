@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from digestry.catalog.sqlite.triggers import FROZEN
 from digestry.errors import StorageBusy, StorageError, StorageFull
 from digestry.fsio import lacks_room
 
@@ -30,6 +31,8 @@ def failure(path: Path, error: BaseException, *, hint: str = "") -> StorageError
             return StorageFull(message, hint=hint)
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return StorageBusy(message, hint=BUSY)
+        case sqlite3.SQLITE_CONSTRAINT if str(cause) == FROZEN:
+            return StorageBusy(message, hint="the administrator of the registry says where it is from now on")
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
             return StorageError(f"cannot write the catalog {path}", hint=_why_not(path, str(cause)))
         case sqlite3.SQLITE_CANTOPEN:

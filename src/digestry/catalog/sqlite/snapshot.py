@@ -12,14 +12,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Self
 
+from digestry.catalog.relocation import FROZEN_TABLES
 from digestry.catalog.schema_version import newest_schema
 from digestry.catalog.snapshot import Held
 from digestry.catalog.sqlite.connection import connect_directly
-from digestry.catalog.sqlite.triggers import OLDER_TRIGGERS, TRIGGERS
+from digestry.catalog.sqlite.triggers import OLDER_TRIGGERS, TRIGGERS, freezing
 from digestry.errors import Conflict, InvalidDigest, StorageError
 from digestry.model.digest import Digest
 
 _MOST_TAGS: Final = 20
+_KNOWN_TRIGGERS: Final = (
+    TRIGGERS | OLDER_TRIGGERS | {text for table in FROZEN_TABLES for text in freezing(table).values()}
+)
 
 # Visible content: what a link or a manifest that can be pulled makes somebody's.
 _HELD: Final = """
@@ -126,7 +130,7 @@ class SqliteSnapshot:
             "SELECT name, sql FROM sqlite_schema WHERE type IN ('trigger', 'view')"
         )
         for name, text in rows.fetchall():
-            if text not in TRIGGERS | OLDER_TRIGGERS:
+            if text not in _KNOWN_TRIGGERS:
                 raise sqlite3.DatabaseError(f"it has {name!r}, which is no part of a catalog")
         (found,) = self._connection.execute("PRAGMA integrity_check(1)").fetchone()
         if found != "ok":

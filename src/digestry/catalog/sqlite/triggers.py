@@ -80,5 +80,20 @@ TRIGGERS: Final = frozenset(
 )
 """Those of the newest schema."""
 
+FROZEN: Final = "this registry moves to other stores, and takes no changes here"
+"""The error of a change that a trigger of :func:`freezing` refuses."""
+
+
+def freezing(table: str) -> dict[str, str]:
+    """Return the triggers that refuse all changes of ``table``, by their names."""
+    return {
+        f"frozen_{table}_{action.lower()}": (
+            f"CREATE TRIGGER frozen_{table}_{action.lower()} BEFORE {action} ON {table}"
+            f" BEGIN SELECT RAISE(ABORT, '{FROZEN}'); END"
+        )
+        for action in ("INSERT", "UPDATE", "DELETE")
+    }
+
+
 OLDER_TRIGGERS: Final = frozenset({_append_only("UPDATE")})
 """Those of older schemas that the newest one does not have any more."""

@@ -1,0 +1,1 @@
+"""Move a registry to other stores (docs/scale.md)."""
