@@ -106,8 +106,8 @@ class Catalog(BlobLinks):
 
     ``tag_history`` answers questions about the past, ``digest_prefixes`` which digests begin so,
     ``delivery_queue`` has what webhooks are still to be sent, ``jobs`` how the registry's own work went,
-    ``damage`` what cannot be served, ``identity`` which registry this is, ``relocation`` whether that is in other
-    stores; ``sequencing`` gives the journal's entries their positions.
+    ``damage`` what cannot be served, ``identity`` which registry this is, ``relocation`` whether it has moved
+    to other stores; ``sequencing`` gives the journal's entries their positions.
     """
 
     def __init__(

@@ -72,7 +72,7 @@ class Dialect(InsertDialect, Protocol):
         ...
 
     def begin_load(self, connection: Connection, tables: Sequence[str]) -> None:
-        """Prepare a transaction for very many new rows of ``tables``: their triggers may not run meanwhile."""
+        """Prepare a transaction for very many new rows of ``tables``. Their triggers may not run in it."""
         ...
 
     def end_load(self, connection: Connection, tables: Sequence[str]) -> None:

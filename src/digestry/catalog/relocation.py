@@ -1,4 +1,4 @@
-"""Where a catalog's registry moves to or comes from: a note in the catalog while, and after, its stores change."""
+"""The move of a registry to other stores, as its two catalogs note it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FROZEN_TABLES: Final = (
     "blob_objects",
     "quarantined_objects",
 )
-"""The tables of a catalog that is left: what they have is in the new one, and what came later would be lost."""
+"""The tables of a catalog that take no changes once it is left: the new catalog would not have them."""
 
 
 class Stage(StrEnum):

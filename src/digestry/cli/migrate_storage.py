@@ -60,9 +60,9 @@ def migrate_storage(
 ) -> None:
     """Move a registry to other stores: from a disk to S3, from SQLite to PostgreSQL, and back.
 
-    Content is copied first, each byte hashed on its way: --copy-only does that while the registry takes pushes.
-    Then stop it, or serve it with read-only = true, and call this without --copy-only: what is new is
-    copied, and the catalog, the journal and the keys in one transaction, which proves every chain. From
+    Content is copied first, each byte hashed on its way: --copy-only does that while the registry takes
+    pushes. Then stop it, or serve it with read-only = true, and call this without --copy-only: what is new
+    is copied, and the catalog, the journal and the keys in one transaction, which proves every chain. From
     then on the old registry takes no pushes, and the new one can be served.
 
     What was broken off goes on when it is called again. Until the end the new one cannot be served.
@@ -165,8 +165,8 @@ def _tell(result: MigratedRegistry, new_file: Path) -> None:
             f" {result.seconds:.1f} seconds"
         )
         say(
-            f"Journal: {number_of(result.journal.entries, 'entry', 'entries')} and every chain proved; its last hash is"
-            f" {result.journal.last_hash}"
+            f"Journal: {number_of(result.journal.entries, 'entry', 'entries')}, every chain proved; its last"
+            f" hash is {result.journal.last_hash}"
         )
     say(f"Moved: from {result.old} to {result.new}")
     say(f"Serve it: digestry serve --config {new_file}")

@@ -1,4 +1,4 @@
-"""Move a registry to other stores: its content first, while it is served, then its catalog in one transaction.
+"""Move a registry to other stores: its content while it is served, then its catalog in one transaction.
 
 Nothing half-made is ever served. The new catalog says that it is not complete until the transaction that
 gives it all rows. The old one is frozen before these are read, and stays so. A migration that was broken off
@@ -24,6 +24,7 @@ from digestry.catalog.relocation import Relocation, Relocations, Stage
 from digestry.coordination.protocol import Job
 from digestry.errors import Conflict, ContentError, StorageError
 from digestry.model.digest import Digest
+from digestry.registry import store_identity
 from digestry.registry.backup.copying import Flow
 from digestry.registry.backup.description import Missing
 from digestry.registry.backup.taking import Watcher
@@ -68,7 +69,7 @@ class MigratedRegistry:
         """Add what one pass over the content came to."""
         self.copied += counts.copied
         self.copied_bytes += counts.copied_bytes
-        self.present = max(self.present, counts.present)
+        self.present = counts.present + counts.copied - self.copied  # less what earlier passes copied
         self.missing = list(counts.missing.values())
 
 
@@ -147,6 +148,7 @@ class _Migration:
 
     def run(self, *, copy_only: bool, verify: bool, skip_damaged: bool) -> MigratedRegistry:
         result = MigratedRegistry(self.old.name, self.new.name)
+        store_identity.ensure(self.catalog, self.old.backend.blobs)
         identity = self.catalog.identity.get()
         leaving = self._is_leaving()
         if self._has_arrived(identity, leaving):

@@ -1,0 +1,61 @@
+"""Registries on a disk, and places to move them to."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import seaweed
+from tests.registry.backup.support import make_root
+from tests.registry.migration.support import MakePlace, Place
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[seaweed.S3Server]:
+    """One S3 server for all tests of a process."""
+    with seaweed.running_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("template") / "root"
+    make_root(root)
+    return root
+
+
+@pytest.fixture
+def old(template: Path, tmp_path: Path) -> Place:
+    """A registry on the disk, of this test's own, which nobody serves."""
+    root = Path(shutil.copytree(template, tmp_path / "root"))
+    file = tmp_path / "old.toml"
+    file.write_text(f'root = "{root}"\n')
+    return Place(file)
+
+
+@pytest.fixture
+def new_place(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> MakePlace:
+    """Makes empty stores: ``disk``, ``s3`` and a root, ``postgresql`` and a root, or ``both``."""
+
+    def make(kind: str) -> Place:
+        name = f"{kind}-{os.urandom(4).hex()}"
+        lines = []
+        if kind != "both":
+            lines.append(f'root = "{tmp_path / name}"')
+        lines.append("[storage]")
+        if kind in {"s3", "both"}:
+            server: seaweed.S3Server = request.getfixturevalue("s3_server")
+            for variable, value in seaweed.environment(server.endpoint).items():
+                monkeypatch.setenv(variable, value)
+            lines.append(f'blobs = "s3://{server.bucket}/{name}"')
+        if kind in {"postgresql", "both"}:
+            lines.append(f'database = "{request.getfixturevalue("new_database")()}"')
+        file = tmp_path / f"{name}.toml"
+        file.write_text("\n".join(lines) + "\n")
+        return Place(file)
+
+    return make
