@@ -89,6 +89,7 @@ def migrate_storage(
     except migrating.ContentMissing as error:
         tell_missing(error.missing)
         raise
+    _note(old, new, result)
     if format_ == "json":
         json_document(_plain(result))
     else:
@@ -129,6 +130,25 @@ def _migrate(
                 skip_damaged=skip_damaged,
                 flow=flow,
                 watcher=amount,
+            )
+
+
+def _note(old: MigratingStores, new: MigratingStores, result: MigratedRegistry) -> None:
+    """Write the move to the audit logs of the roots that the two registries have."""
+    from digestry.registry.observability.audit_events import note_command
+
+    if not result.moved:
+        return
+    journal = "" if result.journal is None else result.journal.last_hash
+    for root in dict.fromkeys((old.config.root, new.config.root)):
+        if root is not None:
+            note_command(
+                root,
+                "digestry migrate-storage",
+                "migrate-storage",
+                source=result.old,
+                target=result.new,
+                journal=journal,
             )
 
 

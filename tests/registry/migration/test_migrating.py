@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from digestry.blobs.protocols import StoreMark
+from digestry.catalog import schema
 from digestry.errors import Conflict, InvalidConfiguration, StorageBusy
 from digestry.model.digest import Digest
 from digestry.registry import server as serving
@@ -98,7 +99,7 @@ def test_content_goes_first_while_the_registry_takes_pushes(
             migrate(old, new)
     with pytest.raises(Conflict, match="is not complete"):
         serving.prepare(new.stores.config)
-    assert rows(new.backend, migrating.table_copy.journal) == []
+    assert rows(new.backend, schema.journal) == []
     second = migrate(old, new)
     assert second.moved
     assert (second.copied, second.present) == (3, first.copied)
@@ -191,10 +192,10 @@ def test_content_that_stays_is_not_copied(old: Place, new_place: MakePlace) -> N
     second = new_place("s3")
     root = second.stores.config.root
     second.file.write_text(first.file.read_text().replace(str(first.stores.config.root), str(root)))
-    before = rows(first.backend, migrating.table_copy.blob_objects)
+    before = rows(first.backend, schema.blob_objects)
     result = migrate(first, second)
     assert (result.copied, result.moved) == (0, True)
-    assert rows(second.backend, migrating.table_copy.blob_objects) == before
+    assert rows(second.backend, schema.blob_objects) == before
     assert content(second.backend).keys() == {Digest.parse(row[0]) for row in before}
     serving.prepare(second.stores.config)
     migrating.reopen(first.stores)

@@ -1,0 +1,172 @@
+"""``digestry migrate-storage``, as people and programs call it, and killed at any moment."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from digestry.errors import Conflict
+from digestry.model.digest import Digest
+from digestry.registry import server as serving
+from tests.registry.backup.support import push
+from tests.registry.migration.support import MakePlace, Place, content, everything
+from tests.support import PATIENCE, run_digestry, start_digestry, start_registry, wait_until
+
+
+def call(old: Place, new: Place, *options: str) -> list[str | Path]:
+    return ["migrate-storage", "--from", old.file, "--to", new.file, *options]
+
+
+def root_of(place: Place) -> Path:
+    root = place.stores.config.root
+    assert root is not None
+    return root
+
+
+def test_what_it_says(old: Place, new_place: MakePlace) -> None:
+    new = new_place("disk")
+    first = run_digestry(*call(old, new, "--copy-only"))
+    assert (first.returncode, first.stderr) == (0, "")
+    assert "Copied: 12 blobs" in first.stdout
+    assert "Not moved yet" in first.stdout
+    done = run_digestry(*call(old, new))
+    assert done.returncode == 0
+    assert "Copied: 0 blobs (0B); there already: 12" in done.stdout
+    assert "Journal: 4 entries, every chain proved" in done.stdout
+    assert f"digestry serve --config {new.file}" in done.stdout
+    verified = run_digestry("journal", "verify", "--root", root_of(new))
+    assert verified.returncode == 0
+
+
+def test_json(old: Place, new_place: MakePlace) -> None:
+    done = run_digestry(*call(old, new_place("disk"), "--format", "json"))
+    found = json.loads(done.stdout)
+    last_hash = old.backend.catalog_store.verify_journal().last_hash
+    assert found["journal"] == {"entries": 4, "last_hash": last_hash, "broken": None}
+    assert (found["moved"], found["copied"], found["present"], found["missing"]) == (True, 12, 0, [])
+    assert found["rows"]["tags"] == 3
+
+
+def test_exit_codes(old: Place, new_place: MakePlace) -> None:
+    new = new_place("disk")
+    without = run_digestry("migrate-storage", "--from", old.file)
+    assert (without.returncode, "--to is required" in without.stderr) == (2, True)
+    layer = Digest.of(b"good")
+    file = old.backend.blobs.local_path(layer)
+    assert file is not None
+    file.unlink()
+    refused = run_digestry(*call(old, new))
+    assert refused.returncode == 5
+    assert f"MISSING {layer}" in refused.stderr
+    assert "held by golftrack:1.5" in refused.stderr
+    left_out = run_digestry(*call(old, new, "--skip-damaged"))
+    assert left_out.returncode == 1
+    assert f"MISSING {layer}" in left_out.stderr
+    taken = run_digestry(*call(old, new_place("disk")))
+    assert (taken.returncode, "has moved, to" in taken.stderr) == (2, True)
+    reopened = run_digestry("migrate-storage", "--from", old.file, "--reopen")
+    assert reopened.returncode == 0
+    push(root_of(old), "golftrack", "1.6", b"later")
+
+
+def test_the_environment_names_no_stores(old: Place, new_place: MakePlace) -> None:
+    environment = {**os.environ, "DIGESTRY_BLOBS": "s3://somebody/elses", "DIGESTRY_DATABASE": ""}
+    assert run_digestry(*call(old, new_place("disk")), env=environment).returncode == 0
+
+
+@pytest.mark.parametrize("kind", ["disk", "s3"])
+def test_killed_while_it_copies(old: Place, new_place: MakePlace, kind: str) -> None:
+    new = new_place(kind)
+    process = start_digestry(*call(old, new, "--rate", "1 MiB"), env=dict(os.environ))
+    try:
+        wait_until(lambda: _stored(new), what="some content is there")
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait(timeout=PATIENCE)
+    there = _stored(new)
+    assert 0 < there < len(content(old.backend))
+    with pytest.raises(Conflict, match="is not complete"):
+        serving.prepare(new.stores.config)
+    push(root_of(old), "golftrack", "1.6", b"later")  # it is not frozen yet
+    done = run_digestry(*call(old, new, "--format", "json"), env=dict(os.environ))
+    found = json.loads(done.stdout)
+    assert (found["moved"], found["present"], found["copied"]) == (True, there, 15 - there)
+    assert everything(new.backend) == everything(old.backend)
+    assert content(new.backend) == content(old.backend)
+
+
+def _stored(place: Place) -> int:
+    if place.backend.catalog_store.is_empty():
+        return 0
+    return sum(1 for _ in place.backend.blobs.digests())
+
+
+@pytest.mark.parametrize("kind", ["disk", "s3"])
+def test_killed_at_any_moment(old: Place, new_place: MakePlace, kind: str) -> None:
+    new = new_place(kind)
+    before, bytes_before = everything(old.backend), content(old.backend)
+    for kills in count(1):
+        process = start_digestry(*call(old, new), env=dict(os.environ))
+        time.sleep(0.05 * kills)
+        process.send_signal(signal.SIGKILL)
+        if process.wait(timeout=PATIENCE) == 0:
+            break
+        if new.backend.catalog_store.is_empty():
+            continue
+        relocation = _relocation(new)
+        if relocation is None and not _has_rows(new):
+            continue  # its tables were just made
+        if relocation is not None:
+            with pytest.raises(Conflict, match="is not complete"):
+                serving.prepare(new.stores.config)
+        else:
+            assert everything(new.backend) == before
+    assert everything(new.backend) == before
+    assert content(new.backend) == bytes_before
+    assert new.backend.catalog_store.verify_journal().broken is None
+    with pytest.raises(Conflict, match="has moved to"):
+        serving.prepare(old.stores.config)
+    serving.prepare(new.stores.config)
+
+
+def _relocation(place: Place) -> object:
+    catalog = place.backend.open_catalog()
+    try:
+        return catalog.relocation.get()
+    finally:
+        catalog.close()
+
+
+def _has_rows(place: Place) -> bool:
+    return bool(everything(place.backend)["journal"])
+
+
+def test_a_server_that_was_forgotten_takes_no_pushes(old: Place, new_place: MakePlace) -> None:
+    new = new_place("disk")
+    server = start_registry(root_of(old))
+    try:
+        assert server.push_image("golftrack", "1.6", b"later").algorithm == "sha256"
+        assert run_digestry(*call(old, new, "--copy-only")).returncode == 0
+        assert server.push_image("golftrack", "1.7", b"later still").algorithm == "sha256"
+        refused = run_digestry(*call(old, new))
+        assert (refused.returncode, "read-only = true" in refused.stderr) == (2, True)
+        # The file says so now, and the server was not started again.
+        assert run_digestry(*call(old.read_only(), new)).returncode == 0
+        blob = Digest.of(b"after")
+        response = server.request("POST", f"/v2/golftrack/blobs/uploads/?digest={blob}", body=b"after")
+        assert response.status == 503
+        assert server.request("GET", "/v2/golftrack/manifests/1.7").status == 200
+    finally:
+        server.stop()
+    moved = start_registry(root_of(new))
+    try:
+        assert moved.request("GET", "/v2/golftrack/manifests/1.7").status == 200
+        assert moved.request("GET", f"/v2/golftrack/blobs/{blob}").status == 404
+    finally:
+        moved.stop()
