@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests import seaweed
+from tests.postgresql import Cluster, session_cluster, stop_session_cluster
 from tests.registry.backup.support import make_root
 from tests.registry.migration.support import MakePlace, Place
 
@@ -26,6 +27,27 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("template") / "root"
     make_root(root)
     return root
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A PostgreSQL server for all tests of a process."""
+    yield session_cluster()
+    stop_session_cluster()
+
+
+@pytest.fixture
+def new_database(cluster: Cluster) -> Iterator[Callable[[], str]]:
+    """Makes empty databases, which go with the test."""
+    urls: list[str] = []
+
+    def make() -> str:
+        urls.append(cluster.new_database())
+        return urls[-1]
+
+    yield make
+    for url in urls:
+        cluster.drop_database(url)
 
 
 @pytest.fixture

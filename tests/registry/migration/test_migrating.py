@@ -15,7 +15,7 @@ from digestry.registry.migration.migrating import ContentMissing
 from tests.registry.backup.support import ORIGIN, push
 from tests.registry.migration.support import MakePlace, Place, content, everything, migrate, rows
 
-KINDS = ["disk", "s3"]
+KINDS = ["disk", "s3", "postgresql"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -48,7 +48,8 @@ def test_there_and_back(old: Place, new_place: MakePlace, kind: str) -> None:
     catalog.close()
     there = new.backend.catalog_store.verify_journal()
     result = migrate(new.read_only(), home)
-    assert result.journal == there == home.backend.catalog_store.verify_journal()
+    assert result.journal == home.backend.catalog_store.verify_journal((there.last_hash,))
+    assert result.journal.entries == there.entries  # a position in the registry may have come with the move
     assert content(home.backend) == bytes_before
     after = everything(home.backend)
     assert len(after["journal"]) == len(before["journal"]) + 1

@@ -20,6 +20,7 @@ from sqlalchemy import (
     func,
     literal_column,
     select,
+    text,
 )
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.types import UserDefinedType
@@ -85,6 +86,65 @@ class PostgresqlDialect:
     def damage_of(self, connection: Connection, table: str) -> str | None:
         """Return None: PostgreSQL checks each page that it reads, if its cluster has checksums."""
         return None
+
+    def freeze(self, connection: Connection, tables: Sequence[str]) -> None:
+        """Make triggers that refuse all changes of ``tables``; each waits for the changes under way."""
+        connection.exec_driver_sql(_FREEZING)
+        self._drop_triggers(connection, tables)
+        for table in tables:
+            connection.exec_driver_sql(
+                f"CREATE TRIGGER frozen BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON {table}"
+                " FOR EACH STATEMENT EXECUTE FUNCTION digestry_frozen()"
+            )
+
+    def thaw(self, connection: Connection, tables: Sequence[str]) -> None:
+        """Drop the triggers of :meth:`freeze`."""
+        self._drop_triggers(connection, tables)
+        connection.exec_driver_sql("DROP FUNCTION IF EXISTS digestry_frozen()")
+
+    def _drop_triggers(self, connection: Connection, tables: Sequence[str]) -> None:
+        for table in tables:
+            connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS frozen ON {table}")
+
+    def lift_limits(self, connection: Connection) -> None:
+        """Let the statements of this transaction, and the pauses between them, take as long as they do."""
+        connection.exec_driver_sql(_WITHOUT_LIMITS)
+
+    def begin_load(self, connection: Connection, tables: Sequence[str]) -> None:
+        """Turn the triggers of ``tables`` off: a row that is counted a million times in one transaction is a
+        million versions of it. Lifts the limits of time."""
+        self.lift_limits(connection)
+        for table in tables:
+            connection.exec_driver_sql(f"ALTER TABLE {table} DISABLE TRIGGER USER")
+
+    def end_load(self, connection: Connection, tables: Sequence[str]) -> None:
+        """Turn the triggers on, set the numbers of the next rows, and let the planner look at the rows."""
+        for table in tables:
+            connection.exec_driver_sql(f"ALTER TABLE {table} ENABLE TRIGGER USER")
+            found = connection.execute(_NUMBERED, {"table": table}).scalar()
+            if found is not None:
+                connection.exec_driver_sql(_NEXT.format(table=table))
+            connection.exec_driver_sql(f"ANALYZE {table}")
+
+
+_FREEZING: Final = """
+CREATE OR REPLACE FUNCTION digestry_frozen() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'this registry moves to other stores, and takes no changes here' USING ERRCODE = '55P03';
+END $$
+"""
+_WITHOUT_LIMITS: Final = (
+    "SELECT pg_catalog.set_config('statement_timeout', '0', true),"
+    " pg_catalog.set_config('idle_in_transaction_session_timeout', '0', true)"
+)
+_NUMBERED: Final = text(
+    "SELECT pg_catalog.pg_get_serial_sequence(:table, column_name) FROM information_schema.columns"
+    " WHERE table_schema = current_schema() AND table_name = :table AND column_name = 'id'"
+)
+_NEXT: Final = (
+    "SELECT pg_catalog.setval(pg_catalog.pg_get_serial_sequence('{table}', 'id'),"
+    " (SELECT coalesce(max(id), 0) + 1 FROM {table}), false)"
+)
 
 
 DIALECT: Final = PostgresqlDialect()
