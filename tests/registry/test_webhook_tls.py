@@ -17,7 +17,7 @@ from digestry.registry.toml import Where
 from digestry.registry.webhook_dispatcher import Sender
 from digestry.registry.webhooks import Webhook
 from tests import certificates
-from tests.registry.test_webhooks import SECRET, Receiver
+from tests.registry.webhook_receiver import SECRET, Receiver
 
 pytestmark = pytest.mark.peer("openssl")
 
