@@ -8,6 +8,7 @@ from digestry.catalog import clock as times
 from digestry.catalog import sightings as room
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.sightings import BATCH, merged
+from digestry.errors import CallerError
 from digestry.model.digest import Digest
 from digestry.model.sightings import SightingReport, SightingsReceipt
 from tests.catalog.raw import Raw
@@ -129,6 +130,14 @@ def test_more_than_one_transaction_takes(catalog: Catalog, clock: Clock) -> None
     entries.append(seen("x", Digest.of(b"nobody's")))
     assert catalog.sightings.note(entries, at=clock.now, actor="a") == SightingsReceipt(BATCH + 5, 1)
     assert catalog.sightings.of("x", digest, limit=1).places == BATCH + 5
+
+
+@pytest.mark.only_on("postgresql", reason="it keeps no NUL in a text")
+def test_a_text_that_cannot_be_kept_is_the_callers_fault(catalog: Catalog, clock: Clock) -> None:
+    digest = put(catalog, "x", image(catalog, "x")).digest
+    with pytest.raises(CallerError, match="NUL"):
+        catalog.sightings.note([seen("x", digest, "a\0b")], at=clock.now, actor="a")
+    assert catalog.sightings.note([seen("x", digest, "ab")], at=clock.now, actor="a").noted == 1
 
 
 # -- how much room there is ------------------------------------------------------------------------

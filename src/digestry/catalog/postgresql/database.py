@@ -23,10 +23,10 @@ from digestry.catalog.postgresql import connection as connections
 from digestry.catalog.postgresql.address import DatabaseAddress
 from digestry.catalog.postgresql.commit import SECONDS, Warned, commit
 from digestry.catalog.postgresql.dialect import DIALECT
-from digestry.catalog.postgresql.failures import LATER, RESTORE, failure, is_lost
+from digestry.catalog.postgresql.failures import LATER, RESTORE, failure, is_lost, is_unfit
 from digestry.catalog.schema_version import check_schema
 from digestry.catalog.transactions import OutcomeUnknown, TransactionUndone
-from digestry.errors import InvalidDigest, StorageBusy
+from digestry.errors import CallerError, InvalidDigest, StorageBusy
 
 _CONNECTIONS: Final = 8
 """Connections of each of the two pools of a process."""
@@ -195,6 +195,8 @@ def database_errors(name: str) -> Iterator[None]:
     except PoolTimeout as error:
         raise StorageBusy(f"no connection to the catalog {name} was free in time", hint=LATER) from error
     except (DBAPIError, SQLAlchemyError, psycopg.Error) as error:
+        if is_unfit(error):
+            raise CallerError("a text with a NUL character cannot be kept", hint="leave it out") from error
         raise failure(name, error) from error
     except InvalidDigest as error:
         # Of a row: what a caller sends is a Digest long before it comes here.

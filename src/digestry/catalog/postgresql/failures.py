@@ -34,6 +34,12 @@ def is_lost(error: BaseException) -> bool:
     return state in _AWAY or state == _READ_ONLY or state.startswith("08")
 
 
+def is_unfit(error: BaseException) -> bool:
+    """Return whether a value of a statement is a text that no text of PostgreSQL's can be."""
+    cause = _cause(error)
+    return isinstance(cause, psycopg.DataError) and cause.sqlstate in {None, "22021", "22P05"}
+
+
 def failure(name: str, error: BaseException, *, hint: str = "") -> StorageError:
     """Return an error of the database ``name`` as what the registry raises."""
     cause = _cause(error)
