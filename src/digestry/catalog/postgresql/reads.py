@@ -8,52 +8,61 @@ from digestry.catalog.postgresql.address import DatabaseAddress
 from digestry.catalog.postgresql.gathering import Gathering, Question
 from digestry.catalog.reads import CachedBlob, CachedManifest, MirroredTag, SeenTag
 
+# Each key by itself, with a limit: so it is always looked up in the indices, whatever the planner believes of
+# the tables. Tables that are joined as a whole may be read as a whole.
 _ASKED: Final = " FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY AS w(repository, target, number)"
-_REPOSITORY_ROW: Final = " JOIN repositories r ON r.name = w.repository"
+_EACH: Final = f"SELECT w.number, f.*{_ASKED} CROSS JOIN LATERAL (SELECT"
+_END: Final = " LIMIT 1) f"
+_HERE: Final = " FROM repositories r"
 
 _TAG: Final = Question(
-    f"SELECT w.number, t.digest, m.media_type, m.size{_ASKED}{_REPOSITORY_ROW}"
+    f"{_EACH} t.digest, m.media_type, m.size{_HERE}"
     " JOIN tags t ON t.repository_id = r.id AND t.name = w.target"
     " JOIN manifests m ON m.repository_id = r.id AND m.digest = t.digest AND m.deleted_at IS NULL"
-    " WHERE NOT EXISTS (SELECT 1 FROM damaged d WHERE d.digest = t.digest)"
+    " WHERE r.name = w.repository AND NOT EXISTS (SELECT 1 FROM damaged d WHERE d.digest = t.digest)"
+    f"{_END}"
 )
 _MANIFEST: Final = Question(
-    f"SELECT w.number, m.digest, m.media_type, m.size, e.expires_at{_ASKED}{_REPOSITORY_ROW}"
+    f"{_EACH} m.digest, m.media_type, m.size, e.expires_at{_HERE}"
     " JOIN manifests m ON m.repository_id = r.id AND m.digest = w.target AND m.deleted_at IS NULL"
     " LEFT JOIN leases e ON e.digest = m.digest"
-    " WHERE NOT EXISTS (SELECT 1 FROM damaged d WHERE d.digest = m.digest)"
+    " WHERE r.name = w.repository AND NOT EXISTS (SELECT 1 FROM damaged d WHERE d.digest = m.digest)"
+    f"{_END}"
 )
 _BLOB: Final = Question(
-    f"SELECT w.number, l.size, coalesce(e.expires_at, 0){_ASKED}{_REPOSITORY_ROW}"
+    f"{_EACH} l.size, coalesce(e.expires_at, 0){_HERE}"
     " JOIN links l ON l.repository_id = r.id AND l.digest = w.target"
     " LEFT JOIN leases e ON e.digest = l.digest"
-    " WHERE NOT EXISTS (SELECT 1 FROM damaged d WHERE d.digest = l.digest)"
+    " WHERE r.name = w.repository AND NOT EXISTS (SELECT 1 FROM damaged d WHERE d.digest = l.digest)"
+    f"{_END}"
 )
 # What the three above leave out for its damage alone.
 _DAMAGED_TAG: Final = Question(
-    f"SELECT w.number{_ASKED}{_REPOSITORY_ROW}"
-    " JOIN tags t ON t.repository_id = r.id AND t.name = w.target JOIN damaged d ON d.digest = t.digest"
+    f"{_EACH} 1{_HERE} JOIN tags t ON t.repository_id = r.id AND t.name = w.target"
+    f" JOIN damaged d ON d.digest = t.digest WHERE r.name = w.repository{_END}"
 )
 _DAMAGED: Final = Question(
-    f"SELECT w.number{_ASKED}{_REPOSITORY_ROW} JOIN damaged d ON d.digest = w.target WHERE"
-    " EXISTS (SELECT 1 FROM links l WHERE l.repository_id = r.id AND l.digest = d.digest) OR"
-    " EXISTS (SELECT 1 FROM manifests m WHERE m.repository_id = r.id AND m.digest = d.digest"
-    " AND m.deleted_at IS NULL)"
+    f"{_EACH} 1{_HERE} JOIN damaged d ON d.digest = w.target"
+    " LEFT JOIN links l ON l.repository_id = r.id AND l.digest = w.target"
+    " LEFT JOIN manifests m ON m.repository_id = r.id AND m.digest = w.target AND m.deleted_at IS NULL"
+    f" WHERE r.name = w.repository AND (l.digest IS NOT NULL OR m.digest IS NOT NULL){_END}"
 )
 # What a registry has of itself: a repository that something was pushed to and that has any of it left.
 _REPOSITORY: Final = Question(
     "SELECT w.number FROM unnest(%s::text[]) WITH ORDINALITY AS w(repository, number)"
-    f"{_REPOSITORY_ROW} WHERE"
-    " EXISTS (SELECT 1 FROM manifests m WHERE m.repository_id = r.id AND m.deleted_at IS NULL)"
-    " OR EXISTS (SELECT 1 FROM links l WHERE l.repository_id = r.id)"
+    f" CROSS JOIN LATERAL (SELECT{_HERE} CROSS JOIN LATERAL ("
+    "(SELECT 1 FROM manifests m WHERE m.repository_id = r.id AND m.deleted_at IS NULL LIMIT 1)"
+    " UNION ALL (SELECT 1 FROM links l WHERE l.repository_id = r.id LIMIT 1)"
+    f") AS held WHERE r.name = w.repository{_END}"
 )
 _MIRRORED_TAG: Final = Question(
-    f"SELECT w.number, s.digest, s.checked_at, m.digest, m.media_type, m.size{_ASKED}"
+    f"{_EACH} s.digest, s.checked_at, m.digest, m.media_type, m.size FROM (SELECT 1) AS one"
     " LEFT JOIN upstream_tags s ON s.repository = w.repository AND s.tag = w.target"
     " LEFT JOIN repositories r ON r.name = w.repository"
     " LEFT JOIN tags t ON t.repository_id = r.id AND t.name = w.target"
     " AND NOT EXISTS (SELECT 1 FROM damaged d WHERE d.digest = t.digest)"
     " LEFT JOIN manifests m ON m.repository_id = r.id AND m.digest = t.digest AND m.deleted_at IS NULL"
+    f"{_END}"
 )
 _TAGS: Final[LiteralString] = (
     "SELECT ARRAY(SELECT t.name FROM tags t WHERE t.repository_id = r.id AND t.name > %s"

@@ -1,0 +1,157 @@
+"""The reads of an event loop: how many statements they are, and what each sees."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from digestry.backend import Backend
+from digestry.catalog.catalog import Catalog
+from digestry.catalog.postgresql import gathering, reads
+from digestry.catalog.postgresql.reads import PostgresqlReads
+from digestry.model.digest import Digest
+from tests.catalog.raw import Raw
+from tests.catalog.support import pushed
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many look-ups each statement had that was sent."""
+    found: list[int] = []
+    rows = gathering._Line.rows
+
+    async def counted(line: Any, statement: Any, values: Any) -> Any:
+        found.append(len(values[0]) if isinstance(values[0], list) else 1)
+        return await rows(line, statement, values)
+
+    monkeypatch.setattr(gathering._Line, "rows", counted)
+    return found
+
+
+def test_those_that_wait_together_are_one_statement(
+    backend: Backend, catalog: Catalog, sent: list[int]
+) -> None:
+    manifests = {name: pushed(catalog, name) for name in ("a", "b", "c")}
+
+    async def ask() -> None:
+        mine = backend.open_reads()
+        names = [*manifests, "absent"] * 50
+        for name, found in zip(
+            names, await asyncio.gather(*(mine.manifest(n, "t") for n in names)), strict=True
+        ):
+            assert (found and found.digest) == (str(manifests[name].digest) if name in manifests else None)
+        await mine.close()
+
+    asyncio.run(ask())
+    assert sent == [4]
+
+
+def test_a_read_begins_after_it_was_asked_for(backend: Backend, catalog: Catalog, sent: list[int]) -> None:
+    """Look-ups that come while others are answered are not answered with these: a push may lie between."""
+
+    async def ask() -> None:
+        mine = backend.open_reads()
+        for _ in range(30):
+            manifest = await asyncio.to_thread(pushed, catalog, "x")
+            waiting = [asyncio.ensure_future(mine.manifest("x", "t")) for _ in range(3)]
+            await asyncio.sleep(0)
+            waiting += [asyncio.ensure_future(mine.manifest("x", "t")) for _ in range(3)]
+            for found in await asyncio.gather(*waiting):
+                assert found is not None
+                assert found.digest == str(manifest.digest)
+        await mine.close()
+
+    asyncio.run(ask())
+    assert len(sent) >= 30
+
+
+def test_more_than_one_statement_takes(
+    backend: Backend, catalog: Catalog, sent: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gathering, "MOST", 10)
+    manifest = pushed(catalog, "x", [f"t{number}" for number in range(35)])
+
+    async def ask() -> None:
+        mine = backend.open_reads()
+        for found in await asyncio.gather(*(mine.manifest("x", f"t{number}") for number in range(35))):
+            assert found is not None
+            assert found.digest == str(manifest.digest)
+        await mine.close()
+
+    asyncio.run(ask())
+    assert sorted(sent) == [5, 10, 10, 10]
+
+
+def test_one_who_goes_away_leaves_the_others_alone(backend: Backend, catalog: Catalog) -> None:
+    manifest = pushed(catalog, "x")
+
+    async def ask() -> None:
+        mine = backend.open_reads()
+        first = asyncio.ensure_future(mine.manifest("x", "t"))
+        second = asyncio.ensure_future(mine.manifest("x", "t"))
+        await asyncio.sleep(0)
+        first.cancel()
+        found = await second
+        assert found is not None
+        assert found.digest == str(manifest.digest)
+        await mine.close()
+
+    asyncio.run(ask())
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\udcff", "\N{PILE OF POO}", "x" * 100_000, "{},\"'\\"])
+def test_hostile_names_are_those_of_nothing(backend: Backend, catalog: Catalog, name: str) -> None:
+    """And the look-ups beside them are answered."""
+    manifest = pushed(catalog, "x")
+
+    async def ask() -> None:
+        mine = backend.open_reads()
+        bad, good, blob, repository, page = await asyncio.gather(
+            mine.manifest(name, name),
+            mine.manifest("x", "t"),
+            mine.blob("x", f"sha256:{name}"),
+            mine.repository(name),
+            mine.tags("x", after="", limit=5),
+        )
+        assert (bad, blob, repository, page) == (None, None, False, ["t"])
+        assert good is not None
+        assert good.digest == str(manifest.digest)
+        await mine.close()
+
+    asyncio.run(ask())
+
+
+def test_each_look_up_is_made_by_index(backend: Backend, catalog: Catalog, raw: Raw) -> None:
+    """Also before the tables were ever analysed, and for many at once."""
+    pushed(catalog, "x")
+    questions = [value for value in vars(reads).values() if isinstance(value, gathering.Question)]
+    assert len(questions) >= 6
+    for question in questions:
+        arrays = question.statement.count("%s")
+        keys = ", ".join(["ARRAY(SELECT 'k' || i FROM generate_series(1, 300) AS i)"] * arrays)
+        text = question.statement.replace(
+            "unnest(" + ", ".join(["%s::text[]"] * arrays) + ")", f"unnest({keys})"
+        )
+        plan = "\n".join(row[0] for row in raw.query(f"EXPLAIN {text}"))
+        for table in ("tags", "manifests", "links"):
+            assert f"Seq Scan on {table}" not in plan, plan
+
+
+def test_what_is_closed_answers_no_more(backend: Backend, catalog: Catalog) -> None:
+    from digestry.errors import StorageBusy
+
+    async def ask() -> None:
+        mine = backend.open_reads()
+        assert isinstance(mine, PostgresqlReads)
+        assert await mine.blob("x", str(Digest.of(b""))) is None
+        waiting = asyncio.ensure_future(mine.manifest("x", "t"))
+        await asyncio.sleep(0)
+        await mine.close()
+        with pytest.raises(StorageBusy):
+            await waiting
+        with pytest.raises(StorageBusy, match="this process ends"):
+            await mine.manifest("x", "t")
+
+    asyncio.run(ask())
