@@ -12,7 +12,6 @@ import itertools
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ from typing import Any, Final
 import psycopg
 
 from digestry.backend import StoreLocations, open_backend
-from tests.support import free_port, lacking, wait_until
+from tests.support import free_port, lacking
 
 USER: Final = "digestry"
 PASSWORD: Final = "a%secret/of:the@tests"
@@ -181,37 +180,3 @@ def stop_session_cluster() -> None:
     """Stop the server of this test process, if it has one."""
     while _cleanups:
         _cleanups.pop()()
-
-
-@contextlib.contextmanager
-def running_pgbouncer(cluster: Cluster) -> Iterator[int]:
-    """PgBouncer in transaction mode before a server, with four connections; gives its port."""
-    pgbouncer = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if pgbouncer is None:
-        lacking("pgbouncer", "no such program")
-    with tempfile.TemporaryDirectory(prefix="digestry-pgb-") as folder:
-        place, port = Path(folder), free_port()
-        place.chmod(0o755)
-        (place / "users.txt").write_text(f'"{_USER}" "{PASSWORD}"\n')
-        settings = place / "pgbouncer.ini"
-        settings.write_text(
-            f"[databases]\n* = host=127.0.0.1 port={cluster.port}\n[pgbouncer]\n"
-            f"listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
-            f"auth_type = scram-sha-256\nauth_file = {place / 'users.txt'}\n"
-            "pool_mode = transaction\ndefault_pool_size = 4\nmax_client_conn = 100\n"
-        )
-        process = subprocess.Popen(
-            [pgbouncer, "-q", str(settings)], stderr=subprocess.DEVNULL, **_as_server()
-        )
-        try:
-            wait_until(lambda: _listens(port), what="the start of PgBouncer")
-            yield port
-        finally:
-            process.kill()
-            process.wait()
-
-
-def _listens(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-        return True
-    return False
