@@ -114,6 +114,23 @@ class Cluster:
     def stop(self, mode: str = "immediate") -> None:
         self.run("pg_ctl", "-D", str(self.data), "-w", "-m", mode, "stop", check=False)
 
+    def standby(self, directory: Path) -> Cluster:
+        """Start another server that follows this one, and return it."""
+        directory.mkdir()
+        for name, number in _as_server().items():
+            if name == "user":
+                os.chown(directory, number, -1)
+        follower = Cluster(directory, settings=self._settings)
+        source = f"host=127.0.0.1 port={self.port} user=postgres"
+        self.run("pg_basebackup", "-D", str(follower.data), "-d", source, "-R", "-X", "stream", "-c", "fast")
+        (directory / "log").touch()
+        follower.start()
+        return follower
+
+    def promote(self) -> None:
+        """Let a server that follows another one take changes."""
+        self.run("pg_ctl", "-D", str(self.data), "-w", "promote")
+
     def restart(self, mode: str = "fast") -> None:
         self.stop(mode)
         self.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -282,3 +283,48 @@ def _end_waits(cluster: Cluster, done: threading.Event) -> None:
     with cluster.superuser() as connection:
         while not done.wait(0.1):
             connection.execute(waits)
+
+
+def test_a_failover_to_a_synchronous_standby_loses_nothing_acknowledged(own: Cluster, tmp_path: Path) -> None:
+    standby = own.standby(own.directory / "standby")
+    name = own.new_database().rpartition("/")[2]
+    with own.superuser() as connection:
+        connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        connection.execute("SELECT pg_reload_conf()")
+    hosts = f"127.0.0.1:{own.port},127.0.0.1:{standby.port}"
+    url = own.url(name).replace(f"127.0.0.1:{own.port}", hosts) + "?target_session_attrs=read-write"
+    backend = open_backend(tmp_path, stores=StoreLocations(database=url))
+    nodes = [backend.open_catalog() for _ in range(2)]
+    nodes[0].migrate()
+    done = threading.Event()
+    acknowledged: list[Digest] = []
+
+    def push(node: Catalog, repository: str) -> None:
+        while not done.is_set():
+            with contextlib.suppress(StorageBusy):
+                acknowledged.append(pushed(node, repository).digest)
+
+    threads = [
+        threading.Thread(target=push, args=(node, repository)) for node in nodes for repository in ("x", "y")
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        wait_until(lambda: len(acknowledged) > 50, what="a push")
+        own.stop("immediate")
+        before = len(acknowledged)
+        standby.promote()
+        promoted = time.monotonic()
+        wait_until(lambda: len(acknowledged) > before + 20, what="a push to the promoted server")
+        assert time.monotonic() - promoted < 30
+        done.set()
+        for thread in threads:
+            thread.join()
+        there = {event.to_digest for name in ("x", "y") for event in nodes[0].journal(name, limit=1_000_000)}
+        assert set(acknowledged) <= there
+        assert nodes[0].verify_journal() is None
+    finally:
+        done.set()
+        for node in nodes:
+            node.close()
+        standby.stop()
