@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
@@ -100,6 +100,10 @@ class FileCoordination:
             beside = None
         with locked(self._root / lock_file(job), wait=wait, held=held, mode=0o600, beside=beside) as lock:
             yield FileLock(lock)
+
+    def holders(self) -> Mapping[Job, str]:
+        """Return nothing: all jobs are this host's."""
+        return {}
 
     def turn(self, scope: str, *key: str) -> AbstractContextManager[Lock]:
         """Call for ``key`` one at a time; see :meth:`Coordination.turn`."""

@@ -183,6 +183,10 @@ class Coordination(Protocol):
         """Do ``job`` alone. Without ``wait`` raises :class:`Conflict`, worded ``held``, if another does."""
         ...
 
+    def holders(self) -> Mapping[Job, str]:
+        """Return which node does which job now, where there are several. Raises :class:`StorageError`."""
+        ...
+
     def turn(self, scope: str, *key: str) -> AbstractContextManager[Lock]:
         """Call for ``key`` one at a time. Blocks while another call in ``scope`` for the same key runs.
 

@@ -14,7 +14,7 @@ import random
 import secrets
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from digestry.coordination.postgresql import statements
@@ -97,8 +97,8 @@ class PostgresCoordination:
             with contextlib.suppress(StorageError):  # it ends by itself
                 self._keeper.release(lease)
 
-    def holders(self) -> dict[Job, str]:
-        """Return which node does which job now."""
+    def holders(self) -> Mapping[Job, str]:
+        """Return which node does which job now; see :meth:`Coordination.holders`."""
         with self._connections.statements() as connection:
             rows = connection.execute(statements.HOLDERS, {"pattern": "job/%"}).all()
         found = {row.name.removeprefix("job/"): row.holder for row in rows}

@@ -28,6 +28,7 @@ from digestry import fsio
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.clock import SECOND
 from digestry.catalog.job_states import COLLECTION, SCRUB, JobState
+from digestry.coordination.protocol import Coordination
 from digestry.errors import StorageError
 from digestry.registry import scrub
 from digestry.registry.config import RegistryConfig
@@ -116,12 +117,18 @@ class Scrape:
     """Collects all metrics, as a collector of prometheus_client's. Blocks. One at a time, by ``turn``."""
 
     def __init__(
-        self, config: RegistryConfig, catalog: Catalog, disk: Path | None, metrics: ProcessMetrics
+        self,
+        config: RegistryConfig,
+        catalog: Catalog,
+        coordination: Coordination,
+        disk: Path | None,
+        metrics: ProcessMetrics,
     ) -> None:
         """``disk`` is a directory on the file system that the registry fills, if it fills one."""
         self._disk = disk
         self._config = config
         self._catalog = catalog
+        self._coordination = coordination
         self._measures = metrics
         self._moves = _Moves()
         self.turn = asyncio.Lock()
@@ -154,7 +161,7 @@ class Scrape:
         yield _gauge("process_start_time_seconds", "When the server started.", _begun(scratch).at / SECOND)
         yield from self._counted()
         # What cannot be read is left out, and the rest is told.
-        for part in (self._in_catalog, self._on_disk):
+        for part in (self._in_catalog, self._on_nodes, self._on_disk):
             try:
                 yield from list(part())
             except (OSError, StorageError) as error:
@@ -211,6 +218,17 @@ class Scrape:
         last = scrub.last(self._catalog)
         done = 0.0 if last is None else last.done
         yield _gauge("digestry_scrub_done", "How much of its last pass is behind, from 0 to 1.", done)
+
+    def _on_nodes(self) -> Iterator[Metric]:
+        """Yield which node does which job, where there are several; each says it of all."""
+        holders = self._coordination.holders()
+        if holders:
+            nodes = GaugeMetricFamily(
+                "digestry_job_node", "The node that has the lock of a job: always 1.", labels=("job", "node")
+            )
+            for job, node in sorted(holders.items()):
+                nodes.add_metric((job, node), 1)
+            yield nodes
 
     def _on_disk(self) -> Iterator[Metric]:
         yield _gauge("digestry_catalog_bytes", "The catalog's files.", self._catalog.size())
