@@ -264,6 +264,7 @@ def test_the_page_tells_of_every_metric() -> None:
     assert unseen <= {
         "digestry_collection_failures_total",
         "digestry_collection_refused_total",
+        "digestry_job_node",
         "digestry_refused_requests_total",
         "digestry_webhook_deliveries",
         "digestry_upload_seconds",
