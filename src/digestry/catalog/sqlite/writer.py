@@ -1,7 +1,8 @@
 """The connection that writes to the catalog's file, and the groups of writes that it commits as one.
 
 A commit is one fsync of SQLite's log. While it is under way, others come who want to write. A group has them
-in one transaction, each behind a savepoint: they wait for one fsync, and one that fails undoes no other.
+in one transaction: they wait for one fsync. If one of them fails that had written something, all are undone, and
+each is done alone. (Savepoints cost more: SQLite copies each page that changes behind one.)
 """
 
 from __future__ import annotations
@@ -23,6 +24,17 @@ class _Undone(Exception):
     """A group's transaction ended without its commit: nothing of it is in the catalog."""
 
 
+def _attempt_in(bare: sqlite3.Connection, job: Job) -> Outcome:
+    """Call ``job`` in a transaction that it shares. Raises :class:`_Undone` if others cannot go on in it."""
+    changes = bare.total_changes
+    outcome = attempt(job)
+    if outcome.error is not None and bare.total_changes != changes:
+        raise _Undone  # what it wrote before it failed
+    if not bare.in_transaction:
+        raise _Undone  # by SQLite, as on a full disk
+    return outcome
+
+
 class Writer:
     """The one connection of a process that writes. Thread-safe: its threads take turns."""
 
@@ -39,8 +51,9 @@ class Writer:
     def transaction(self, *, durable: bool) -> Iterator[Connection]:
         """Open a transaction, or in the thread of a group a part of the group's."""
         if self._grouped_thread == threading.get_ident():
-            with self._part(durable=durable) as connection:
-                yield connection
+            if durable and not self._group_is_durable:
+                raise RuntimeError("a durable write is in a group that does not wait for the disk")
+            yield self._opened()
         else:
             with self._turn, self._begun(durable=durable) as connection:
                 yield connection
@@ -60,22 +73,6 @@ class Writer:
         with connection.transaction():
             yield connection
 
-    @contextlib.contextmanager
-    def _part(self, *, durable: bool) -> Iterator[Connection]:
-        if durable and not self._group_is_durable:
-            raise RuntimeError("a durable write is in a group that does not wait for the disk")
-        connection = self._opened()
-        bare = connection.bare
-        bare.execute("SAVEPOINT part")
-        try:
-            yield connection
-        except BaseException:
-            if bare.in_transaction:  # else SQLite has undone it all, as on a full disk
-                bare.execute("ROLLBACK TO part")
-                bare.execute("RELEASE part")
-            raise
-        bare.execute("RELEASE part")
-
     def together(self, jobs: Sequence[Job], *, durable: bool) -> list[Outcome]:
         """Call ``jobs`` in one transaction; see :meth:`Database.together`.
 
@@ -91,17 +88,13 @@ class Writer:
         return [attempt(job) for job in jobs]
 
     def _in_one(self, jobs: Sequence[Job], *, durable: bool) -> list[Outcome]:
-        outcomes: list[Outcome] = []
         with self._turn:
             try:
                 with self._begun(durable=durable) as connection:
                     self._group_is_durable = durable
                     self._grouped_thread = threading.get_ident()
                     try:
-                        for job in jobs:
-                            outcomes.append(attempt(job))
-                            if not connection.bare.in_transaction:
-                                raise _Undone
+                        outcomes = [_attempt_in(connection.bare, job) for job in jobs]
                     finally:
                         self._grouped_thread = 0
             except (sqlite3.Error, SQLAlchemyError) as error:
