@@ -1,8 +1,8 @@
 """The connection that writes to the catalog's file, and the groups of writes that it commits as one.
 
 A commit is one fsync of SQLite's log. While it is under way, others come who want to write. A group has them
-in one transaction: they wait for one fsync. If one of them fails that had written something, all are undone, and
-each is done alone. (Savepoints cost more: SQLite copies each page that changes behind one.)
+in one transaction: they wait for one fsync. If one of them fails that had written something, all are undone,
+and each is done alone. (Savepoints cost more: SQLite copies each page that changes behind one.)
 """
 
 from __future__ import annotations
