@@ -13,6 +13,7 @@ from digestry.catalog.blob_links import UnknownRepository
 from digestry.catalog.catalog import MissingContent
 from digestry.catalog.quotas import OverQuota
 from digestry.catalog.tag_moves import TagChanged, TagRefused
+from digestry.catalog.transactions import OutcomeUnknown
 from digestry.errors import (
     CallerError,
     Conflict,
@@ -175,6 +176,10 @@ def from_error(error: DigestryError) -> ErrorResponse:
         case StorageFull():
             text = "the registry's disk is full; what is stored can be pulled, and nothing of it is lost"
             return ErrorResponse(507, "UNAVAILABLE", text)
+        case OutcomeUnknown():
+            there = "the change is there" if error.committed else "the change may be there"
+            text = f"the connection to the registry's catalog broke while it was changed; {there}: look at it"
+            return ErrorResponse(503, "UNAVAILABLE", text, headers={"Retry-After": "5"})
         case StorageBusy():
             text = "the registry's catalog is busy; nothing was changed, and the same can be tried again"
             return ErrorResponse(503, "UNAVAILABLE", text, headers={"Retry-After": "5"})
