@@ -60,15 +60,15 @@ def old(template: Path, tmp_path: Path) -> Place:
 
 
 @pytest.fixture
-def new_place(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> MakePlace:
-    """Makes empty stores: ``disk``, ``s3`` and a root, ``postgresql`` and a root, or ``both``."""
+def new_place(
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[MakePlace]:
+    """Makes empty stores: in a root, ``s3``, ``postgresql`` or ``both`` beside it."""
+    places: list[Place] = []
 
     def make(kind: str) -> Place:
         name = f"{kind}-{os.urandom(4).hex()}"
-        lines = []
-        if kind != "both":
-            lines.append(f'root = "{tmp_path / name}"')
-        lines.append("[storage]")
+        lines = [f'root = "{tmp_path / name}"', "[storage]"]
         if kind in {"s3", "both"}:
             server: seaweed.S3Server = request.getfixturevalue("s3_server")
             for variable, value in seaweed.environment(server.endpoint).items():
@@ -78,6 +78,9 @@ def new_place(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytes
             lines.append(f'database = "{request.getfixturevalue("new_database")()}"')
         file = tmp_path / f"{name}.toml"
         file.write_text("\n".join(lines) + "\n")
-        return Place(file)
+        places.append(Place(file))
+        return places[-1]
 
-    return make
+    yield make
+    for place in places:
+        place.close()

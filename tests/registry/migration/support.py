@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Table, select
 
 from digestry.backend import Backend
+from digestry.blobs.s3.store import S3Blobs
 from digestry.catalog import schema
+from digestry.catalog.stored_objects import StoredObjects
 from digestry.model.digest import Digest
 from digestry.registry.backup.copying import Flow
 from digestry.registry.migration import migrating
@@ -39,10 +41,22 @@ class Place:
     """A configuration file, and the stores that it names."""
 
     file: Path
+    opened: list[S3Blobs] = field(default_factory=list)
 
     @property
     def stores(self) -> MigratingStores:
-        return read_stores(self.file)
+        stores = read_stores(self.file)
+        if isinstance(stores.backend.blobs, S3Blobs):
+            self.opened.append(stores.backend.blobs)
+        return stores
+
+    def close(self) -> None:
+        """Close the rows of S3 stores, which a process has open to its end."""
+        for blobs in self.opened:
+            if blobs._opened is not None:
+                rows = blobs.session.rows
+                assert isinstance(rows, StoredObjects)
+                rows._database.close()
 
     @property
     def backend(self) -> Backend:
@@ -55,6 +69,12 @@ class Place:
 
 
 MakePlace = Callable[[str], Place]
+
+
+def root_of(place: Place) -> Path:
+    root = place.stores.config.root
+    assert root is not None
+    return root
 
 
 def migrate(old: Place, new: Place, **options: Any) -> MigratedRegistry:

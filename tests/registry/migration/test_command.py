@@ -15,18 +15,12 @@ from digestry.errors import Conflict
 from digestry.model.digest import Digest
 from digestry.registry import server as serving
 from tests.registry.backup.support import push
-from tests.registry.migration.support import MakePlace, Place, content, everything
+from tests.registry.migration.support import MakePlace, Place, content, everything, root_of
 from tests.support import PATIENCE, run_digestry, start_digestry, start_registry, wait_until
 
 
 def call(old: Place, new: Place, *options: str) -> list[str | Path]:
     return ["migrate-storage", "--from", old.file, "--to", new.file, *options]
-
-
-def root_of(place: Place) -> Path:
-    root = place.stores.config.root
-    assert root is not None
-    return root
 
 
 def test_what_it_says(old: Place, new_place: MakePlace) -> None:
@@ -80,7 +74,7 @@ def test_the_environment_names_no_stores(old: Place, new_place: MakePlace) -> No
     assert run_digestry(*call(old, new_place("disk")), env=environment).returncode == 0
 
 
-@pytest.mark.parametrize("kind", ["disk", "s3"])
+@pytest.mark.parametrize("kind", ["disk", "both"])
 def test_killed_while_it_copies(old: Place, new_place: MakePlace, kind: str) -> None:
     new = new_place(kind)
     process = start_digestry(*call(old, new, "--rate", "1 MiB"), env=dict(os.environ))
@@ -107,7 +101,7 @@ def _stored(place: Place) -> int:
     return sum(1 for _ in place.backend.blobs.digests())
 
 
-@pytest.mark.parametrize("kind", ["disk", "s3"])
+@pytest.mark.parametrize("kind", ["disk", "both"])
 def test_killed_at_any_moment(old: Place, new_place: MakePlace, kind: str) -> None:
     new = new_place(kind)
     before, bytes_before = everything(old.backend), content(old.backend)

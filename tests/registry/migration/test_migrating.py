@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import sqlite3
+import threading
+from contextlib import closing
+from pathlib import Path
+
 import pytest
+from sqlalchemy import delete, insert
 
 from digestry.blobs.protocols import StoreMark
 from digestry.catalog import schema
-from digestry.errors import Conflict, InvalidConfiguration, StorageBusy
+from digestry.errors import Conflict, InvalidConfiguration, StorageBusy, StorageError
 from digestry.model.digest import Digest
 from digestry.registry import server as serving
 from digestry.registry.garbage_collection import collect
 from digestry.registry.migration import migrating
 from digestry.registry.migration.migrating import ContentMissing
+from tests.backends import open_blobs
+from tests.catalog.sqlite.test_older_catalog import DUMP
 from tests.registry.backup.support import ORIGIN, push
-from tests.registry.migration.support import MakePlace, Place, content, everything, migrate, rows
+from tests.registry.migration.support import MakePlace, Place, content, everything, migrate, root_of, rows
+from tests.support import PATIENCE
 
-KINDS = ["disk", "s3", "postgresql"]
+KINDS = ["disk", "s3", "postgresql", "both"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -58,14 +67,13 @@ def test_there_and_back(old: Place, new_place: MakePlace, kind: str) -> None:
 
 def test_old_registry_takes_no_pushes_and_is_not_served(old: Place, new_place: MakePlace) -> None:
     new = new_place("disk")
-    root = old.stores.config.root
-    assert root is not None
+    root = root_of(old)
     migrate(old, new)
     with pytest.raises(StorageBusy, match="moves to other stores"):
         push(root, "golftrack", "1.6", b"later")
     with pytest.raises(Conflict, match="has moved to") as refused:
         serving.prepare(old.stores.config)
-    assert str(new.stores.config.root) in refused.value.message
+    assert str(root_of(new)) in refused.value.message
     with pytest.raises(Conflict, match="has moved to"):
         collect(old.stores.config, old.backend)
     serving.prepare(old.read_only().stores.config)
@@ -73,8 +81,7 @@ def test_old_registry_takes_no_pushes_and_is_not_served(old: Place, new_place: M
 
 
 def test_a_move_can_be_taken_back(old: Place, new_place: MakePlace) -> None:
-    root = old.stores.config.root
-    assert root is not None
+    root = root_of(old)
     with pytest.raises(Conflict, match="was not moved"):
         migrating.reopen(old.stores)
     migrate(old, new_place("disk"))
@@ -84,13 +91,12 @@ def test_a_move_can_be_taken_back(old: Place, new_place: MakePlace) -> None:
     assert migrate(old, new_place("disk")).moved
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["disk", "both"])
 def test_content_goes_first_while_the_registry_takes_pushes(
     old: Place, new_place: MakePlace, kind: str
 ) -> None:
     new = new_place(kind)
-    root = old.stores.config.root
-    assert root is not None
+    root = root_of(old)
     with old.stores.stopped():  # as a server that has the root
         first = migrate(old, new, copy_only=True)
         assert not first.moved
@@ -113,7 +119,7 @@ def test_a_registry_that_is_served_read_only_moves(old: Place, new_place: MakePl
         assert migrate(old.read_only(), new_place("disk")).moved
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["disk", "both"])
 def test_damaged_content_is_named_and_left_out_only_when_told(
     old: Place, new_place: MakePlace, kind: str
 ) -> None:
@@ -127,7 +133,7 @@ def test_damaged_content_is_named_and_left_out_only_when_told(
         migrate(old, new)
     (missing,) = refused.value.missing
     assert (missing.digest, missing.held_by) == (str(layer), ["golftrack:1.5"])
-    push(old.stores.config.root, "golftrack", "1.6", b"later")  # type: ignore[arg-type]  # not frozen
+    push(root_of(old), "golftrack", "1.6", b"later")  # it is not frozen
     with pytest.raises(Conflict, match="is not complete"):
         serving.prepare(new.stores.config)
     result = migrate(old, new, skip_damaged=True)
@@ -140,18 +146,19 @@ def test_damaged_content_is_named_and_left_out_only_when_told(
         catalog.close()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["disk", "both"])
 def test_verify_reads_what_is_there(old: Place, new_place: MakePlace, kind: str) -> None:
     new = new_place(kind)
     layer = Digest.of(b"good")
     migrate(old, new, copy_only=True)
-    if kind == "disk":
+    on_disk = kind in {"disk", "postgresql"}
+    if on_disk:
         file = new.backend.blobs.local_path(layer)
         assert file is not None
         file.chmod(0o600)
         file.write_bytes(b"evil")
     result = migrate(old, new, verify=True)
-    assert result.copied == (kind == "disk")
+    assert result.copied == on_disk
     assert new.backend.blobs.read(layer) == b"good"
 
 
@@ -191,8 +198,7 @@ def test_content_that_stays_is_not_copied(old: Place, new_place: MakePlace) -> N
     first = new_place("s3")
     migrate(old, first)
     second = new_place("s3")
-    root = second.stores.config.root
-    second.file.write_text(first.file.read_text().replace(str(first.stores.config.root), str(root)))
+    second.file.write_text(first.file.read_text().replace(str(root_of(first)), str(root_of(second))))
     before = rows(first.backend, schema.blob_objects)
     result = migrate(first, second)
     assert (result.copied, result.moved) == (0, True)
@@ -202,3 +208,96 @@ def test_content_that_stays_is_not_copied(old: Place, new_place: MakePlace) -> N
     migrating.reopen(first.stores)
     with pytest.raises(Conflict, match="is older than the blobs"):
         serving.prepare(first.stores.config)
+
+
+def test_content_that_stays_on_the_disk_is_not_copied(old: Place, new_place: MakePlace) -> None:
+    new = new_place("postgresql")
+    new.file.write_text(new.file.read_text().replace(str(root_of(new)), str(root_of(old))))
+    before = content(old.backend)
+    result = migrate(old, new)
+    assert (result.copied, result.moved) == (0, True)
+    assert migrate(old, new).moved  # once more
+    assert content(new.backend) == before
+    serving.prepare(new.stores.config)
+
+
+@pytest.mark.parametrize("kind", ["disk", "both"])
+def test_an_error_in_the_last_step_lets_the_old_registry_go_on(
+    old: Place, new_place: MakePlace, kind: str
+) -> None:
+    new = new_place(kind)
+    migrate(old, new, copy_only=True)
+    database = new.backend.catalog_store.open()
+    try:
+        with database.write() as connection:
+            connection.execute(insert(schema.repositories), {"name": "somebody/elses", "created_at": 1})
+        with pytest.raises(StorageError, match="by somebody else"):
+            migrate(old, new)
+        push(root_of(old), "golftrack", "1.6", b"later")
+        with database.write() as connection:
+            connection.execute(delete(schema.usage))
+            connection.execute(delete(schema.repositories))
+    finally:
+        database.close()
+    assert migrate(old, new).moved
+    assert everything(new.backend) == everything(old.backend)
+
+
+def test_changes_under_way_are_waited_for(old: Place, new_place: MakePlace) -> None:
+    nodes = new_place("postgresql")
+    migrate(old, nodes)
+    catalog, database = nodes.backend.open_catalog(), nodes.backend.catalog_store.open()
+    freezing = threading.Thread(target=catalog.relocation.freeze, args=("elsewhere", "id"))
+    try:
+        with database.write() as connection:
+            connection.execute(insert(schema.repositories), {"name": "in/time", "created_at": 1})
+            freezing.start()
+            freezing.join(0.3)
+            assert freezing.is_alive()
+        freezing.join(PATIENCE)
+        assert "in/time" in [row[1] for row in rows(nodes.backend, schema.repositories)]
+        with pytest.raises(StorageBusy, match="takes no changes here"):
+            catalog.add_blob("too/late", Digest.of(b"late"), 4)
+    finally:
+        freezing.join(PATIENCE)
+        catalog.close()
+        database.close()
+
+
+def test_the_chain_of_an_older_registry_moves_there_and_back(tmp_path: Path, new_place: MakePlace) -> None:
+    root = tmp_path / "older"
+    root.mkdir()
+    with closing(sqlite3.connect(root / "catalog.db")) as connection:
+        connection.executescript(DUMP.read_text(encoding="utf-8"))
+    file = tmp_path / "older.toml"
+    file.write_text(f'root = "{root}"\n')
+    older, nodes, home = Place(file), new_place("postgresql"), new_place("disk")
+    open_blobs(root).prepare()
+    with pytest.raises(StorageError, match="has schema 0007"):
+        migrate(older, nodes)
+    catalog = older.backend.open_catalog()
+    catalog.migrate()
+    catalog.close()
+    open_blobs(root).set_mark(StoreMark("0123456789abcdef0123456789abcdef", 0))
+    push(root, "golftrack", "1.5", b"after the registry's chain")
+    proof = older.backend.catalog_store.verify_journal()
+    assert migrate(older, nodes, skip_damaged=True).journal == proof
+    assert migrate(nodes.read_only(), home, skip_damaged=True).journal == proof
+    assert home.backend.catalog_store.verify_journal((proof.last_hash,)) == proof
+    assert everything(home.backend) == everything(older.backend)
+
+
+@pytest.mark.parametrize("kind", ["disk", "postgresql"])
+def test_a_broken_chain_stays_broken(old: Place, new_place: MakePlace, kind: str) -> None:
+    new = new_place(kind)
+    with closing(sqlite3.connect(root_of(old) / "catalog.db")) as connection, connection:
+        (trigger,) = connection.execute(
+            "SELECT sql FROM sqlite_schema WHERE name = 'journal_no_update'"
+        ).fetchone()
+        connection.execute("DROP TRIGGER journal_no_update")
+        connection.execute("UPDATE journal SET actor = 'somebody else' WHERE sequence = 2")
+        connection.execute(trigger)
+    result = migrate(old, new)
+    assert result.journal is not None
+    assert result.journal.broken == old.backend.catalog_store.verify_journal().broken
+    assert result.journal.broken.sequence == 2  # type: ignore[union-attr]

@@ -21,6 +21,7 @@ from digestry.catalog.journal_chain import Verdict
 from digestry.catalog.listed_content import listed_bytes
 from digestry.catalog.registry_identity import RegistryIdentity
 from digestry.catalog.relocation import Relocation, Relocations, Stage
+from digestry.catalog.transactions import OutcomeUnknown
 from digestry.coordination.protocol import Job
 from digestry.errors import Conflict, ContentError, StorageError
 from digestry.model.digest import Digest
@@ -148,9 +149,10 @@ class _Migration:
 
     def run(self, *, copy_only: bool, verify: bool, skip_damaged: bool) -> MigratedRegistry:
         result = MigratedRegistry(self.old.name, self.new.name)
-        store_identity.ensure(self.catalog, self.old.backend.blobs)
-        identity = self.catalog.identity.get()
         leaving = self._is_leaving()
+        if not leaving:
+            store_identity.ensure(self.catalog, self.old.backend.blobs)
+        identity = self.catalog.identity.get()
         if self._has_arrived(identity, leaving):
             self._end(result)
             return result
@@ -266,10 +268,12 @@ class _Migration:
                     raise ContentMissing(result.missing)
             self._copy_keys()
             self._copy_catalog(result, before)
+        except OutcomeUnknown:
+            raise  # the new catalog may be complete: called again, this finds out
         except BaseException:
             with contextlib.suppress(StorageError):
                 found = Relocations(self.target).get()
-                if found is not None and found.stage is Stage.ARRIVING:  # else it may be complete
+                if found is not None and found.stage is Stage.ARRIVING:
                     self.catalog.relocation.thaw()
             raise
         self._end(result)
