@@ -97,3 +97,22 @@ def test_what_waits_is_done_also_when_the_threads_are_being_stopped() -> None:
     threads.shutdown()
     batches.add([1])
     assert done == [1, 2]
+
+
+def test_several_batches_are_done_side_by_side(threads: ThreadPoolExecutor) -> None:
+    all_there = threading.Barrier(3, timeout=PATIENCE)
+    done: list[int] = []
+
+    def do(batch: list[int]) -> None:
+        (number,) = batch
+        if number < 3:
+            all_there.wait()
+        done.append(number)
+
+    batches = Batches(do, threads, most=1, at_once=3)
+    batches.add(range(10))
+    wait_until(lambda: len(done) == 10, what="all of it")
+    batches.add([10])
+    wait_until(lambda: len(done) == 11, what="one more")
+    assert sorted(done) == list(range(11))
+    wait_until(lambda: batches._busy == 0, what="their end")

@@ -146,6 +146,11 @@ class Catalog(BlobLinks):
         """Bring the schema up to date. Only one process may do this at a time."""
         self._database.migrate()
 
+    @property
+    def writers(self) -> int:
+        """Return how many threads gain from writing side by side; see :attr:`Database.writers`."""
+        return self._database.writers
+
     def together(self, jobs: Sequence[Job], *, durable: bool = True) -> list[Outcome]:
         """Call ``jobs``, which call methods of this catalog, and commit what they write; see
         :meth:`Database.together`."""

@@ -32,6 +32,11 @@ def attempt(job: Job) -> Outcome:
 class Database(Protocol):
     """A catalog's database. Thread-safe; each process opens its own. Blocks."""
 
+    @property
+    def writers(self) -> int:
+        """Return how many threads gain from writing side by side; 1 where one writes at a time anyway."""
+        ...
+
     def read(self) -> AbstractContextManager[Connection]:
         """Open one consistent view of the committed state."""
         ...

@@ -23,24 +23,32 @@ _MOST: Final = 32
 class Batches(Generic[T]):
     """A queue whose items ``do`` takes, all that wait at once, up to ``most``. Thread-safe.
 
-    One batch is done at a time, in a thread of ``threads``.
+    ``at_once`` batches are done at a time, in ``threads``.
     """
 
-    def __init__(self, do: Callable[[list[T]], Then | None], threads: Executor, *, most: int = _MOST) -> None:
+    def __init__(
+        self,
+        do: Callable[[list[T]], Then | None],
+        threads: Executor,
+        *,
+        most: int = _MOST,
+        at_once: int = 1,
+    ) -> None:
         self._do = do
         self._threads = threads
         self._most = most
         self._waiting: deque[T] = deque()
-        self._busy = False
+        self._at_once = at_once
+        self._busy = 0
         self._lock = threading.Lock()
 
     def add(self, items: Iterable[T], *, here: bool = False) -> None:
-        """Queue ``items``. With ``here``, and if no batch is being done, do them in this thread."""
+        """Queue ``items``. With ``here``, and unless others do that, do them in this thread."""
         with self._lock:
             self._waiting.extend(items)
-            if self._busy or not self._waiting:
+            if self._busy == self._at_once or not self._waiting:
                 return
-            self._busy = True
+            self._busy += 1
         if here or not self._submitted():
             self._work()
 
@@ -57,8 +65,9 @@ class Batches(Generic[T]):
             then = self._do(batch)
             if then is not None:
                 with self._lock:
-                    self._busy = bool(self._waiting)
-                handed_on = not self._busy or self._submitted()
+                    waiting = bool(self._waiting)
+                    self._busy -= not waiting
+                handed_on = not waiting or self._submitted()
                 then()
                 if handed_on:
                     return
@@ -66,5 +75,10 @@ class Batches(Generic[T]):
     def _next(self) -> list[T]:
         with self._lock:
             batch = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
-            self._busy = bool(batch)
+            self._busy -= not batch
+            another = bool(self._waiting) and 0 < self._busy < self._at_once
+            self._busy += another
+        if another and not self._submitted():
+            with self._lock:
+                self._busy -= 1  # this thread does it all
         return batch

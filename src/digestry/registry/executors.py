@@ -18,6 +18,8 @@ from digestry.registry.reserve import A_BIT, Reserve
 from digestry.registry.waiting_call import WaitingCall, answer_all
 
 _DISK_THREADS: Final = 16
+_TOGETHER: Final = 32
+"""The most calls that are committed together."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -32,17 +34,20 @@ class Together(Protocol):
 class Executors:
     """Threads that may wait for the disk, those that write to the catalog, and one for quarantine.
 
-    Functions that change the catalog run one after the other. Those that wait at the same time are committed
-    ``together``.
+    Functions that change the catalog run one after the other, and those that wait at the same time are
+    committed ``together``; or side by side, if the database has more than one writer.
     """
 
-    def __init__(self, reserve: Reserve, together: Together) -> None:
+    def __init__(self, reserve: Reserve, together: Together, *, writers: int = 1) -> None:
+        """``writers`` are as :attr:`Database.writers` has them."""
         self.reserve = reserve
         self._stopped = False
         self._together = together
         self.disk_threads = ThreadPoolExecutor(_DISK_THREADS, thread_name_prefix="disk")
-        self._writers = ThreadPoolExecutor(2, thread_name_prefix="catalog")
-        self._writes = Batches(self._write_durably, self._writers)
+        self._writers = ThreadPoolExecutor(writers + 1, thread_name_prefix="catalog")
+        # What is written side by side is not written together.
+        most = _TOGETHER if writers == 1 else 1
+        self._writes = Batches(self._write_durably, self._writers, most=most, at_once=writers)
         self._volatile_writes = Batches(self._write_volatile, self._writers)
         # A thread of its own: it waits for pushes to end, which need the disk threads for that.
         self._quarantine = ThreadPoolExecutor(1, thread_name_prefix="quarantine")

@@ -131,7 +131,7 @@ def open_service(
         )
         observer.watch(UpstreamMeter(observer.metrics, mirrors).read)
     findings = DamageEvents(observer.audit, client="read")
-    executors = Executors(reserve, stores.catalog.together)
+    executors = Executors(reserve, stores.catalog.together, writers=stores.catalog.writers)
     return Service(
         config=config,
         now=backend.now,

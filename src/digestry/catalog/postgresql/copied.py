@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final
 
 from sqlalchemy import Connection, text
 
@@ -15,6 +16,8 @@ from digestry.catalog.schema import metadata
 
 class CopiedDatabase:
     """The :class:`~digestry.catalog.database.Database` of a copy, used by one thread at a time."""
+
+    writers: Final = 1
 
     def __init__(self, connection: Connection, name: str) -> None:
         """Copy all tables of the database of ``connection``, whose transaction has one snapshot."""

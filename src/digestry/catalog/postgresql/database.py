@@ -56,6 +56,8 @@ def make_engine(address: DatabaseAddress, *, connections_held: int) -> Engine:
 class PostgresqlDatabase:
     """The :class:`~digestry.catalog.database.Database` at an address."""
 
+    writers: Final = _CONNECTIONS
+
     def __init__(self, address: DatabaseAddress, *, commit_seconds: float = SECONDS) -> None:
         """A commit that is not answered within ``commit_seconds`` has an unknown outcome."""
         self._address = address

@@ -66,6 +66,8 @@ def _interrupted_by(connection: Connection, pause: Callable[[], None]) -> Iterat
 class SqliteDatabase:
     """The :class:`~digestry.catalog.database.Database` in the file under ``root``."""
 
+    writers: Final = 1
+
     def __init__(self, root: Path) -> None:
         self.path = root / FILE
         self._migrating = False
