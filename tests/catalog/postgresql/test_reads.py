@@ -139,6 +139,28 @@ def test_each_look_up_is_made_by_index(backend: Backend, catalog: Catalog, raw: 
             assert f"Seq Scan on {table}" not in plan, plan
 
 
+def test_pages_and_look_ups_take_turns(backend: Backend, catalog: Catalog) -> None:
+    """There are more of both than connections, and some go away."""
+    manifest = pushed(catalog, "x")
+
+    async def ask() -> None:
+        mine = backend.open_reads()
+        pages = [asyncio.ensure_future(mine.tags("x", after="", limit=5)) for _ in range(40)]
+        found = [asyncio.ensure_future(mine.manifest("x", "t")) for _ in range(40)]
+        await asyncio.sleep(0)
+        for gone in pages[5::7]:
+            gone.cancel()
+        for page in await asyncio.gather(*pages, return_exceptions=True):
+            assert page == ["t"] or isinstance(page, asyncio.CancelledError)
+        for one in await asyncio.gather(*found):
+            assert one is not None
+            assert one.digest == str(manifest.digest)
+        assert await mine.tags("x", after="t", limit=5) == []
+        await mine.close()
+
+    asyncio.run(ask())
+
+
 def test_what_is_closed_answers_no_more(backend: Backend, catalog: Catalog) -> None:
     from digestry.errors import StorageBusy
 

@@ -9,13 +9,10 @@ import threading
 from pathlib import Path
 
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import text
 
 from digestry.backend import open_backend
 from digestry.catalog.catalog import Catalog
-from digestry.catalog.schema import metadata
 from digestry.catalog.sqlite import database
 from digestry.catalog.sqlite.connection import connect_directly
 from digestry.catalog.sqlite.database import SqliteDatabase
@@ -24,37 +21,6 @@ from digestry.model.digest import Digest
 from tests.backends import BlockingReads, file_of, open_catalog
 from tests.catalog.support import ORIGIN, image, pushed
 from tests.crash.checks import check_usage
-
-
-def test_migrations_make_exactly_the_schema(catalog: Catalog) -> None:
-    engine = create_engine(f"sqlite:///{file_of(catalog)}")
-    with engine.connect() as connection:
-        context = MigrationContext.configure(
-            connection, opts={"compare_type": True, "compare_server_default": True}
-        )
-        assert compare_metadata(context, metadata) == []
-    engine.dispose()
-
-
-def test_migrations_make_the_same_tables_as_the_schema_alone(catalog: Catalog, tmp_path: Path) -> None:
-    """What the comparison of Alembic does not look at: primary keys, their order, and every index."""
-    plain = create_engine(f"sqlite:///{tmp_path / 'plain.db'}")
-    metadata.create_all(plain)
-    migrated = create_engine(f"sqlite:///{file_of(catalog)}")
-    for table in metadata.tables:
-        for ask in (
-            "get_columns",
-            "get_pk_constraint",
-            "get_foreign_keys",
-            "get_indexes",
-            "get_unique_constraints",
-        ):
-            found = [repr(getattr(inspect(engine), ask)(table)) for engine in (plain, migrated)]
-            assert found[0] == found[1], (table, ask)
-    extra = set(inspect(migrated).get_table_names()) - set(metadata.tables)
-    assert extra == {"alembic_version"}
-    plain.dispose()
-    migrated.dispose()
 
 
 def test_migrating_again_changes_nothing(catalog: Catalog) -> None:
@@ -204,15 +170,6 @@ def test_a_path_that_would_be_read_as_an_address(tmp_path: Path) -> None:
     assert (root / "catalog.db").stat().st_size > 0
     reads.close()
     catalog.close()
-
-
-def test_a_later_version(catalog: Catalog) -> None:
-    with sqlite3.connect(file_of(catalog)) as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '9999'")
-    connection.close()
-    with pytest.raises(StorageError) as caught:
-        catalog.migrate()
-    assert "newer digestry" in caught.value.hint
 
 
 def test_writers_in_many_threads_all_get_their_turn(catalog: Catalog) -> None:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import socket
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, LiteralString, TypeAlias
@@ -52,6 +53,8 @@ class Gathering:
         self._lines = tuple(self._idle)
         self._waiting: dict[Question, dict[Key, list[asyncio.Future[Row | None]]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._turns: deque[asyncio.Future[_Line]] = deque()
+        self._one_was_last = False
         self._scheduled = False
         self._closed = False
 
@@ -103,7 +106,6 @@ class Gathering:
             problem = psycopg.OperationalError("the event loop ends")
             raise
         finally:
-            self._idle.append(line)
             for number, futures in enumerate(asked.values(), start=1):
                 for future in futures:
                     if future.done():
@@ -112,24 +114,45 @@ class Gathering:
                         future.set_result(found.get(number))
                     else:
                         future.set_exception(failure(self._name, problem))
-            if not self._closed:
-                self._send()
+            self._release(line)
 
     async def one(self, statement: LiteralString, values: Sequence[Any]) -> Row | None:
         """Return the first row of a statement that is of one look-up alone. Raises :class:`StorageError`."""
-        while not self._idle:
-            # As soon as a statement has been answered, like the look-ups that wait.
-            await asyncio.wait(set(self._tasks), return_when=asyncio.FIRST_COMPLETED)
-        line = self._idle.pop()
+        if self._closed:
+            raise self._ended()
+        line = self._idle.pop() if self._idle else await self._next_line()
         try:
             rows = await line.rows(statement, values)
         except psycopg.Error as error:
             raise failure(self._name, error) from error
         finally:
-            self._idle.append(line)
-            if not self._closed:
-                self._send()
+            self._release(line)
         return rows[0] if rows else None
+
+    async def _next_line(self) -> _Line:
+        """Wait for a connection that is free again."""
+        turn: asyncio.Future[_Line] = asyncio.get_running_loop().create_future()
+        self._turns.append(turn)
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                self._release(turn.result())
+            raise
+
+    def _release(self, line: _Line) -> None:
+        """Give a connection to what waits: in turn to look-ups, and to a statement of one alone."""
+        turns = [turn for turn in self._turns if not turn.done()]
+        self._turns.clear()
+        self._turns.extend(turns)
+        if turns and not (self._waiting and self._one_was_last):
+            self._one_was_last = True
+            self._turns.popleft().set_result(line)
+            return
+        self._one_was_last = False
+        self._idle.append(line)
+        if not self._closed:
+            self._send()
 
     def _ended(self) -> StorageError:
         return StorageBusy(f"the catalog {self._name} is not read any more: this process ends", hint=LATER)
@@ -146,6 +169,9 @@ class Gathering:
                     if not future.done():
                         future.set_exception(self._ended())
         self._waiting.clear()
+        for turn in self._turns:
+            if not turn.done():
+                turn.set_exception(self._ended())
         for line in self._lines:
             await line.close()
 
