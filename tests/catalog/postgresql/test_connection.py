@@ -13,17 +13,19 @@ import pytest
 from sqlalchemy import text
 
 from digestry.backend import Backend, StoreLocations, open_backend
+from digestry.catalog import transaction_locks
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.postgresql import connection as connections
 from digestry.catalog.postgresql.address import parse_address
 from digestry.catalog.postgresql.database import PostgresqlDatabase
-from digestry.catalog.transactions import OutcomeUnknown
+from digestry.catalog.transactions import OutcomeUnknown, retried
 from digestry.errors import InvalidConfiguration, StorageBusy, StorageError
 from digestry.model.digest import Digest
 from digestry.model.history import TagEvent
 from tests.backends import BlockingReads
 from tests.catalog.postgresql.proxy import CommitProxy, When, proxy_to
 from tests.catalog.support import ORIGIN, image, pushed
+from tests.catalog.test_races import at_once
 from tests.postgresql import PASSWORD, Cluster
 from tests.support import free_port, wait_until
 
@@ -328,3 +330,36 @@ def test_a_failover_to_a_synchronous_standby_loses_nothing_acknowledged(own: Clu
         for node in nodes:
             node.close()
         standby.stop()
+
+
+def test_who_is_undone_for_anothers_sake_tries_again(catalog: Catalog) -> None:
+    """Two transactions that wait for each other: the server undoes one of them."""
+    both = threading.Barrier(2)
+    attempts: list[str] = []
+
+    @retried
+    def lock(first: str, second: str) -> None:
+        attempts.append(first)
+        with catalog._database.write() as connection:
+            transaction_locks.lock(connection, first)
+            if len(attempts) <= 2:
+                both.wait()
+            transaction_locks.lock(connection, second)
+
+    at_once(lambda: lock("a", "b"), lambda: lock("b", "a"))
+    assert len(attempts) == 3
+
+
+def test_who_is_undone_again_and_again_is_told(catalog: Catalog) -> None:
+    attempts: list[int] = []
+
+    @retried
+    def twice() -> None:
+        attempts.append(1)
+        with catalog._database.write() as connection:
+            for _ in range(2):
+                connection.execute(text("INSERT INTO transaction_locks (name) VALUES ('same')"))
+
+    with pytest.raises(StorageBusy, match="duplicate key"):
+        twice()
+    assert len(attempts) == 5
