@@ -6,7 +6,9 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Final
 
 from digestry.blobs.disk import open_layout
 from digestry.blobs.protocols import BlobStore
@@ -19,6 +21,8 @@ from digestry.catalog.store import CatalogChanges, CatalogFile, CatalogStore
 from digestry.coordination.files import FileCoordination
 from digestry.coordination.protocol import Coordination
 from digestry.errors import InvalidConfiguration
+
+_COORDINATION_CONNECTIONS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +109,48 @@ def open_backend(
     if stores.blobs is not None:
         options = replace(options, uploads_last=True)
     directory = root or Path()
-    catalog_store = SqliteStore(directory) if stores.database is None else _postgresql(stores.database)
+    catalog_store: CatalogStore = SqliteStore(directory)
+    coordination: Coordination = FileCoordination(directory)
+    if stores.database is not None:
+        catalog_store, coordination, database_clock = _postgresql(stores.database)
+        now = database_clock if now is clock.now else now
     blobs = (
         open_layout(directory)
         if stores.blobs is None
         else _s3_blobs(stores, catalog_store, largest_blob, now)
     )
-    return Backend(str(directory), catalog_store, blobs, FileCoordination(directory), directory, options, now)
+    return Backend(
+        str(directory) if stores.needs_root else catalog_store.describe(),
+        catalog_store,
+        blobs,
+        coordination,
+        directory if stores.needs_root else None,
+        options,
+        now,
+    )
+
+
+def _postgresql(url: str) -> tuple[CatalogStore, Coordination, clock.Clock]:
+    # Read here and not above, because other registries need none of it.
+    import psycopg  # noqa: PLC0415
+    from sqlalchemy import create_engine  # noqa: PLC0415
+
+    from digestry.catalog.postgresql.address import parse_address  # noqa: PLC0415
+    from digestry.catalog.postgresql.failures import failure  # noqa: PLC0415
+    from digestry.catalog.postgresql.store import PostgresqlStore  # noqa: PLC0415
+    from digestry.coordination.postgresql.clock import DatabaseClock  # noqa: PLC0415
+    from digestry.coordination.postgresql.connections import Connections  # noqa: PLC0415
+    from digestry.coordination.postgresql.coordination import PostgresCoordination  # noqa: PLC0415
+
+    address = parse_address(url)
+    engine = create_engine(
+        "postgresql+psycopg://",
+        creator=partial(psycopg.connect, address.conninfo, prepare_threshold=None),
+        pool_size=_COORDINATION_CONNECTIONS,
+        use_native_hstore=False,
+    )
+    connections = Connections(engine, partial(failure, address.name))
+    return PostgresqlStore(address), PostgresCoordination(connections), DatabaseClock(connections)
 
 
 def _s3_blobs(
@@ -135,14 +174,6 @@ def _s3_blobs(
 def host_coordination(directory: Path) -> Coordination:
     """Return what the processes of this host that use ``directory`` agree by. Nothing is touched."""
     return FileCoordination(directory)
-
-
-def _postgresql(url: str) -> CatalogStore:
-    # Read here and not above, because other registries need none of it.
-    from digestry.catalog.postgresql.address import parse_address  # noqa: PLC0415
-    from digestry.catalog.postgresql.store import PostgresqlStore  # noqa: PLC0415
-
-    return PostgresqlStore(parse_address(url))
 
 
 def catalog_file(directory: Path) -> CatalogFile:
