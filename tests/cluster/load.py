@@ -1,0 +1,116 @@
+"""Clients that push through a balancer while nodes and stores fail, and remember what was acknowledged."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import threading
+import time
+from dataclasses import dataclass, field
+
+from digestry.model import media_types
+from digestry.model.digest import Digest
+from tests.support import RegistryServer, descriptor
+
+_PAUSE = 0.05
+
+
+@dataclass
+class Acknowledged:
+    """What one client knows: content that must be there, and what its tag may point to."""
+
+    content: dict[Digest, bytes] = field(default_factory=dict)
+    manifests: dict[Digest, bytes] = field(default_factory=dict)
+    tag: set[Digest] = field(default_factory=set)
+    refused: int = 0
+
+
+class Load:
+    """Pushes images by several clients, each in a repository of its own, until the end of a block."""
+
+    def __init__(self, front: RegistryServer, clients: int = 4) -> None:
+        self._front = front
+        self._stop = threading.Event()
+        self.known = [Acknowledged() for _ in range(clients)]
+        self._threads = [
+            threading.Thread(target=self._push_forever, args=(number,), daemon=True)
+            for number in range(clients)
+        ]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(60)
+
+    @property
+    def pushed(self) -> int:
+        """How many images were acknowledged."""
+        return sum(len(known.manifests) for known in self.known)
+
+    def wait_for_pushes(self, count: int, *, seconds: float) -> float:
+        """Wait for so many more images; return after how many seconds the first of them came."""
+        begun, before = time.monotonic(), self.pushed
+        first = 0.0
+        while self.pushed < before + count:
+            if not first and self.pushed > before:
+                first = time.monotonic() - begun
+            assert time.monotonic() < begun + seconds, f"no push was acknowledged within {seconds} s"
+            time.sleep(0.01)
+        return first or time.monotonic() - begun
+
+    def _push_forever(self, number: int) -> None:
+        known = self.known[number]
+        while not self._stop.is_set():
+            try:
+                if not self._push(f"load/{number}", known):
+                    raise ConnectionError
+            except (OSError, http.client.HTTPException):
+                known.refused += 1
+                self._stop.wait(_PAUSE)
+
+    def _push(self, name: str, known: Acknowledged) -> bool:
+        layers = []
+        for size in (500, 80_000):
+            content = os.urandom(size)
+            digest = Digest.of(content)
+            path = f"/v2/{name}/blobs/uploads/?digest={digest}"
+            if self._front.request("POST", path, content).status != 201:
+                return False
+            known.content[digest] = content
+            layers.append(descriptor(media_types.OCI_LAYER, digest, size))
+        raw = json.dumps(
+            {
+                "schemaVersion": 2,
+                "mediaType": media_types.OCI_MANIFEST,
+                "config": {**layers[0], "mediaType": media_types.OCI_CONFIG},
+                "layers": layers,
+            }
+        ).encode()
+        digest = Digest.of(raw)
+        known.tag.add(digest)  # from now on it may point there
+        headers = {"Content-Type": media_types.OCI_MANIFEST}
+        if self._front.request("PUT", f"/v2/{name}/manifests/latest", raw, headers).status != 201:
+            return False
+        known.manifests[digest] = raw
+        known.tag = {digest}
+        return True
+
+    def check(self, *nodes: RegistryServer) -> None:
+        """Fail unless each node has all that was acknowledged, byte for byte."""
+        for number, known in enumerate(self.known):
+            name = f"load/{number}"
+            for node in nodes:
+                tag = node.request("GET", f"/v2/{name}/manifests/latest")
+                assert Digest.parse(tag.headers["docker-content-digest"]) in known.tag
+            for turn, (digest, raw) in enumerate(known.manifests.items()):
+                found = nodes[turn % len(nodes)].request("GET", f"/v2/{name}/manifests/{digest}")
+                assert (found.status, found.body) == (200, raw)
+            for turn, (digest, content) in enumerate(known.content.items()):
+                found = nodes[turn % len(nodes)].request("GET", f"/v2/{name}/blobs/{digest}")
+                assert (found.status, found.body) == (200, content)
