@@ -146,7 +146,7 @@ def open_service(
         ),
         admission=Admission(config),
         observer=observer,
-        health=Health(config, stores.catalog, backend.disk, reserve),
+        health=Health(config, stores.catalog, stores.blobs, backend.disk, reserve),
         scrape=Scrape(config, stores.catalog, stores.coordination, backend.disk, observer.metrics),
         quarantine=Quarantine(
             stores.blobs, stores.coordination, stores.catalog.damage, now=backend.now, note=findings

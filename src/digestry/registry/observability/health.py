@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
+from digestry.blobs.protocols import BlobStore
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.job_states import COLLECTION
 from digestry.errors import DigestryError
@@ -36,7 +37,9 @@ Checks = dict[str, str]
 class Health:
     """The health checks of one worker, with the last results."""
 
-    def __init__(self, config: RegistryConfig, catalog: Catalog, disk: Path | None, reserve: Reserve) -> None:
+    def __init__(
+        self, config: RegistryConfig, catalog: Catalog, blobs: BlobStore, disk: Path | None, reserve: Reserve
+    ) -> None:
         """``disk`` is a directory on the file system that the registry fills, if it fills one."""
         self._scratch = config.scratch
         self._disk = disk
@@ -52,6 +55,9 @@ class Health:
             _Probe("disk", self._write),
             _Probe("space", self._measure),
         ]
+        if blobs.is_listed_in_catalog:  # else it is on the disk
+            self._blobs = blobs
+            self._probes.append(_Probe("store", self._ask_store))
 
     async def checks(self) -> Checks:
         """Return the results, from the last second or new."""
@@ -84,6 +90,13 @@ class Health:
             probe.unlink()
         except OSError as error:
             return f"cannot be written: {os.strerror(error.errno) if error.errno else 'unknown'}"
+        return OK
+
+    def _ask_store(self) -> str:
+        try:
+            self._blobs.mark()
+        except DigestryError:
+            return "cannot be read"
         return OK
 
     def _measure(self) -> str:
