@@ -226,6 +226,22 @@ def test_more_streams_than_memory_all_come_in(tmp_path: Path, config: S3Config) 
     assert store.session.memory.is_whole()
 
 
+def test_who_waits_for_memory_gets_it_in_turn(tmp_path: Path, s3_config: S3Config) -> None:
+    store = make_store(tmp_path, s3_config, part_size=PART, memory=2 * PART)
+    first, second, third, fourth = (store.ingest(name) for name in ("a", "b", "c", "d"))
+    asked = [one.has_room() for one in (first, second, third, fourth, first)]
+    assert asked == [True, True, False, False, True]
+    first.write(CONTENT[:MIB])
+    second.close()
+    assert [one.has_room() for one in (fourth, third)] == [False, True]
+    third.abort()
+    assert fourth.has_room()
+    fourth.abort()
+    first.write(CONTENT[MIB:])
+    first.commit(DIGEST)
+    assert store.session.memory.is_whole()
+
+
 def test_an_upload_that_ended_says_so(store: S3Blobs) -> None:
     ingest = store.ingest("u")
     before = ingest.waits

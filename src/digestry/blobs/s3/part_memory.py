@@ -9,9 +9,11 @@ from typing import Final, Protocol
 
 from digestry.errors import StorageBusy
 
-_IDLE_SECONDS: Final = 0.3
+_IDLE_SECONDS: Final = 2.0
 """How long a stream may keep a part that does not grow, while others wait."""
 _LOOK_SECONDS: Final = 0.05
+_ASKING_SECONDS: Final = 1.0
+"""After how long a stream that has not asked again loses its turn, until it asks."""
 
 
 class PartHolder(Protocol):
@@ -40,9 +42,14 @@ class PartMemory:
         self._patience = patience
         self._in_background = in_background
         self._changed = threading.Condition()
-        self._waiting: dict[PartHolder, float] = {}
-        self._holders: set[PartHolder] = set()
+        self._waiting: dict[PartHolder, float] = {}  # since when, in the order in which they came
+        self._asked: dict[PartHolder, float] = {}
+        self._holders: dict[PartHolder, float] = {}
         self._called: set[PartHolder] = set()
+
+    def has_slot(self, holder: PartHolder) -> bool:
+        """Return whether ``holder`` has a slot."""
+        return holder in self._holders
 
     def is_whole(self) -> bool:
         """Return whether nobody has a slot, or waits for one."""
@@ -50,26 +57,39 @@ class PartMemory:
             return not self._waiting and not self._holders
 
     def try_take(self, holder: PartHolder) -> bool:
-        """Take a slot if it is the holder's turn; else it waits from now on, and may ask again.
+        """Return whether ``holder`` has a slot. One is taken if it is its turn, else it waits.
 
         Raises :class:`StorageBusy` once it has waited for too long.
         """
+        if holder in self._holders:
+            return True
         with self._changed:
+            if holder in self._holders:  # it has two threads that ask
+                return True
             now = time.monotonic()
             since = self._waiting.setdefault(holder, now)
-            # A dict keeps the order in which they came.
-            if self._free and holder in list(self._waiting)[: self._free]:
-                del self._waiting[holder]
+            self._asked[holder] = now
+            if self._free and holder in self._next(now):
+                self._stop_waiting(holder)
                 self._free -= 1
-                self._holders.add(holder)
+                self._holders[holder] = now
                 return True
             if now - since > self._patience:
-                del self._waiting[holder]
+                self._stop_waiting(holder)
                 raise StorageBusy(
                     "too many uploads are under way for the memory that they share", hint="try again later"
                 )
             self._call_idle(now)
             return False
+
+    def _next(self, now: float) -> list[PartHolder]:
+        """Return those whose turn it is, passing over who has not asked for a while."""
+        asking = [one for one in self._waiting if now - self._asked[one] < _ASKING_SECONDS]
+        return asking[: self._free]
+
+    def _stop_waiting(self, holder: PartHolder) -> None:
+        self._waiting.pop(holder, None)
+        self._asked.pop(holder, None)
 
     def take(self, holder: PartHolder) -> None:
         """Wait for a slot. Raises :class:`StorageBusy` after the patience."""
@@ -79,9 +99,10 @@ class PartMemory:
 
     def _call_idle(self, now: float) -> None:
         """Call the stream that has been idle longest."""
-        idle = [one for one in self._holders - self._called if now - one.idle_since() > _IDLE_SECONDS]
-        if idle:
-            holder = min(idle, key=lambda one: one.idle_since())
+        others = [item for item in self._holders.items() if item[0] not in self._called]
+        since = {holder: max(taken, holder.idle_since()) for holder, taken in others}
+        holder = min(since, key=since.__getitem__, default=None)
+        if holder is not None and now - since[holder] > _IDLE_SECONDS:
             self._called.add(holder)
             self._in_background(lambda: self._put_aside(holder))
 
@@ -95,7 +116,7 @@ class PartMemory:
     def sending(self, holder: PartHolder) -> None:
         """Note that the part of ``holder`` is complete: :meth:`sent` frees its slot."""
         with self._changed:
-            self._holders.discard(holder)
+            self._holders.pop(holder, None)
 
     def sent(self) -> None:
         """Free the slot of a part that was sent."""
@@ -106,8 +127,7 @@ class PartMemory:
     def leave(self, holder: PartHolder) -> None:
         """Free the slot of ``holder``, if it has one, and its turn, if it waits."""
         with self._changed:
-            self._waiting.pop(holder, None)
-            if holder in self._holders:
-                self._holders.discard(holder)
+            self._stop_waiting(holder)
+            if self._holders.pop(holder, None) is not None:
                 self._free += 1
             self._changed.notify_all()

@@ -53,7 +53,6 @@ class UploadBytes:
         self._sending: list[_Sending] = []
         self._pending: list[bytes | memoryview] = []
         self._pending_size = 0
-        self._has_slot = False
         self._written_at = time.monotonic()
 
     @property
@@ -70,9 +69,7 @@ class UploadBytes:
 
     def try_take_memory(self) -> bool:
         """Return whether there is memory for what comes next. Needs no lock."""
-        if not self._has_slot and self._session.memory.try_take(self):
-            self._has_slot = True
-        return self._has_slot
+        return self._session.memory.try_take(self)
 
     def idle_since(self) -> float:
         """Return when this was written to last; see :class:`PartHolder`."""
@@ -83,10 +80,11 @@ class UploadBytes:
         if not self.lock.acquire(blocking=False):
             return
         try:
-            if self._has_slot:
+            if self._pending and self._session.memory.has_slot(self):
                 if not self.name:
                     self._begin_upload()
                 self.save()
+            self._session.memory.leave(self)
         except StorageError as error:
             log.warning("what came of an upload cannot be put aside: %s", error.message)
         finally:
@@ -101,7 +99,6 @@ class UploadBytes:
 
     def _forget_pending(self) -> None:
         self._pending, self._pending_size = [], 0
-        self._has_slot = False
         self._session.memory.leave(self)
 
     def _collect(self, view: bytes | memoryview) -> None:
@@ -115,9 +112,7 @@ class UploadBytes:
     def append(self, views: Sequence[memoryview]) -> None:
         """Add bytes, which do not change afterwards."""
         self._note_sent()
-        if not self._has_slot:
-            self._session.memory.take(self)
-            self._has_slot = True
+        self._session.memory.take(self)
         if self.state.whole:
             self._rewrite(self.end)
         for view in views:
@@ -173,9 +168,7 @@ class UploadBytes:
     def _send_part(self) -> None:
         """Send a whole part in the background."""
         self._note_sent()
-        if not self._has_slot:  # the chunk before was larger than the rest of its part
-            self._session.memory.take(self)
-            self._has_slot = True
+        self._session.memory.take(self)  # the chunk before may have been larger than the rest of its part
         if not self.state.upload_id:
             self._begin_upload()
         number = len(self.state.parts) + len(self._sending) + 1
@@ -183,7 +176,6 @@ class UploadBytes:
         sent = self._session.send_part(self.state.key, self.state.upload_id, number, body)
         self._session.memory.sending(self)
         sent.add_done_callback(lambda _: self._session.memory.sent())
-        self._has_slot = False
         self._pending, self._pending_size = [], 0
         self.state = replace(self.state, fragments=())
         self._sending.append(_Sending(size, sent))

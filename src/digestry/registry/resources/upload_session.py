@@ -78,12 +78,16 @@ class _BatchWriter:
             self._batch.append(part)
             self._size += len(part)
 
+    async def wait_for_room(self) -> None:
+        """Wait until more bytes may come in: not while other uploads have the memory for them."""
+        while not self._ingest.has_room():  # noqa: ASYNC110 - a thread gives the room back
+            await asyncio.sleep(_ROOM_SECONDS)
+
     async def write(self, *, last: bool) -> None:
         """Begin to write the batch if it is full or the ``last``, once the one before is written."""
         if self._batch and (last or self._size >= _BATCH):
             await self.wait()
-            while not self._ingest.has_room():  # noqa: ASYNC110 - a thread gives the room back
-                await asyncio.sleep(_ROOM_SECONDS)
+            await self.wait_for_room()  # the batch before may have taken it
             write = self._executors.run(self._ingest.write_all, self._batch)
             self._job = asyncio.get_running_loop().create_task(write)
             self._batch, self._size = [], 0
@@ -98,6 +102,7 @@ class _BatchWriter:
         """Write all that was collected."""
         await self.wait()
         if self._batch:
+            await self.wait_for_room()
             await self._executors.run(self._ingest.write_all, self._batch)
 
     async def settle(self) -> None:
@@ -129,6 +134,8 @@ async def receive(service: Service, exchange: Exchange, session: UploadSession, 
     try:
         more = True
         while more:
+            if length is None or received < length:
+                await writer.wait_for_room()
             part, more = await exchange.read_part(service.config.patience)
             received += len(part)
             if began + received > limit:
