@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, TableValuedAlias
+from sqlalchemy import ColumnElement, Connection, Row, Select, Table, TableValuedAlias
 
 from digestry.catalog.upserts import InsertDialect, Upserts
 
@@ -73,6 +73,10 @@ class Dialect(InsertDialect, Protocol):
 
     def begin_load(self, connection: Connection, tables: Sequence[str]) -> None:
         """Prepare a transaction for very many new rows of ``tables``. Their triggers may not run in it."""
+        ...
+
+    def load(self, connection: Connection, table: Table, rows: Sequence[Row[Any]]) -> None:
+        """Insert ``rows``, which have all columns of ``table`` in their order."""
         ...
 
     def end_load(self, connection: Connection, tables: Sequence[str]) -> None:

@@ -90,9 +90,9 @@ def load(source: Connection, target: Connection, *, with_objects: bool) -> dict[
 
 def _copy(source: Connection, target: Connection, table: Table) -> int:
     query = select(table).order_by(*table.primary_key.columns)
-    count = 0
-    for rows in source.execute(query, execution_options={"yield_per": _ROWS}).mappings().partitions():
-        target.execute(insert(table), [dict(row) for row in rows])
+    speaking, count = dialect.of(target), 0
+    for rows in source.execute(query, execution_options={"yield_per": _ROWS}).partitions():
+        speaking.load(target, table, rows)
         count += len(rows)
     return count
 

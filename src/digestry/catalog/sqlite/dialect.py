@@ -12,6 +12,7 @@ from sqlalchemy import (
     Connection,
     Insert,
     LargeBinary,
+    Row,
     Select,
     Table,
     cast,
@@ -97,6 +98,10 @@ class SqliteDialect:
 
     def begin_load(self, connection: Connection, tables: Sequence[str]) -> None:
         """Return: each row costs the same, whatever their number."""
+
+    def load(self, connection: Connection, table: Table, rows: Sequence[Row[Any]]) -> None:
+        """Insert ``rows``, which have all columns of ``table`` in their order."""
+        connection.execute(insert(table), [dict(row._mapping) for row in rows])
 
     def end_load(self, connection: Connection, tables: Sequence[str]) -> None:
         """Return: the next number is the largest one's successor."""
