@@ -181,7 +181,7 @@ def from_error(error: DigestryError) -> ErrorResponse:
             text = f"the connection to the registry's catalog broke while it was changed; {there}: look at it"
             return ErrorResponse(503, "UNAVAILABLE", text, headers={"Retry-After": "5"})
         case StorageBusy():
-            text = "the registry's catalog is busy; nothing was changed, and the same can be tried again"
+            text = "the registry's catalog or store is busy, and the same can be tried again"
             return ErrorResponse(503, "UNAVAILABLE", text, headers={"Retry-After": "5"})
     return ErrorResponse(500, "UNKNOWN", "the registry's storage failed; its log says why")
 
