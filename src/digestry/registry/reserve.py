@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -29,6 +30,8 @@ _SHARE: Final = 16
 A_BIT: Final = 1 << 20
 """Bytes: more than a start, or a deletion, needs."""
 _LOOK_SECONDS: Final = 10.0
+_WHOLE_SECONDS: Final = 0.01
+"""To look at the file lets other threads run, and a push then waits for all of them."""
 _LOOK_SOON_SECONDS: Final = 1.0
 
 
@@ -95,6 +98,7 @@ class DiskReserve:
         self._directory = directory
         self._path = directory / FILE
         self._coordination = coordination
+        self._whole_until = 0.0
 
     def spent(self) -> bool:
         """Return whether the file is smaller than it should be."""
@@ -106,8 +110,16 @@ class DiskReserve:
         return size < _BYTES and size < self._wanted()
 
     def check(self) -> None:
-        """Raise :class:`StorageFull` while the file is smaller than it should be."""
+        """Raise :class:`StorageFull` while the file is smaller than it should be.
+
+        What was found whole counts as whole for some milliseconds, unless this process has released it.
+        """
+        now = time.monotonic()
+        if now < self._whole_until:
+            return
+        self._whole_until = now + _WHOLE_SECONDS
         if self.spent():
+            self._whole_until = 0.0
             raise StorageFull(
                 f"the room that {self._path} keeps for deletions is in use",
                 hint="delete what is not needed and collect, or free space on that file system",
@@ -119,6 +131,7 @@ class DiskReserve:
             try:
                 held = self._path.stat().st_size
                 os.truncate(self._path, max(0, held - most))
+                self._whole_until = 0.0
             except FileNotFoundError:
                 return False
         if held:
