@@ -63,12 +63,13 @@ def old(template: Path, tmp_path: Path) -> Place:
 def new_place(
     tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[MakePlace]:
-    """Makes empty stores: in a root, ``s3``, ``postgresql`` or ``both`` beside it."""
+    """Makes empty stores: in a root, ``s3`` or ``postgresql`` beside it, or ``both`` without a root."""
     places: list[Place] = []
 
     def make(kind: str) -> Place:
         name = f"{kind}-{os.urandom(4).hex()}"
-        lines = [f'root = "{tmp_path / name}"', "[storage]"]
+        lines = [] if kind == "both" else [f'root = "{tmp_path / name}"']
+        lines.append("[storage]")
         if kind in {"s3", "both"}:
             server: seaweed.S3Server = request.getfixturevalue("s3_server")
             for variable, value in seaweed.environment(server.endpoint).items():

@@ -13,11 +13,14 @@ from digestry.backend import Backend
 from digestry.blobs.s3.store import S3Blobs
 from digestry.catalog import schema
 from digestry.catalog.stored_objects import StoredObjects
+from digestry.coordination.postgresql.coordination import PostgresCoordination
 from digestry.model.digest import Digest
+from digestry.registry import server as serving
 from digestry.registry.backup.copying import Flow
 from digestry.registry.migration import migrating
 from digestry.registry.migration.migrating import MigratedRegistry
 from digestry.registry.migration.stores import MigratingStores, read_stores
+from digestry.registry.scratch import with_scratch
 from tests.registry.backup.support import Unseen
 
 SAME = (
@@ -41,22 +44,24 @@ class Place:
     """A configuration file, and the stores that it names."""
 
     file: Path
-    opened: list[S3Blobs] = field(default_factory=list)
+    opened: list[Backend] = field(default_factory=list)
 
     @property
     def stores(self) -> MigratingStores:
         stores = read_stores(self.file)
-        if isinstance(stores.backend.blobs, S3Blobs):
-            self.opened.append(stores.backend.blobs)
+        self.opened.append(stores.backend)
         return stores
 
     def close(self) -> None:
-        """Close the rows of S3 stores, which a process has open to its end."""
-        for blobs in self.opened:
-            if blobs._opened is not None:
+        """Close what a process has open to its end: the rows of S3 stores, and of the coordination."""
+        for backend in self.opened:
+            blobs, coordination = backend.blobs, backend.coordination
+            if isinstance(blobs, S3Blobs) and blobs._opened is not None:
                 rows = blobs.session.rows
                 assert isinstance(rows, StoredObjects)
                 rows._database.close()
+            if isinstance(coordination, PostgresCoordination):
+                coordination.close()
 
     @property
     def backend(self) -> Backend:
@@ -75,6 +80,12 @@ def root_of(place: Place) -> Path:
     root = place.stores.config.root
     assert root is not None
     return root
+
+
+def prepare(place: Place) -> None:
+    """Do what a server does before it serves."""
+    with with_scratch(place.stores.config) as (config, _):
+        serving.prepare(config)
 
 
 def migrate(old: Place, new: Place, **options: Any) -> MigratedRegistry:

@@ -13,9 +13,8 @@ import pytest
 
 from digestry.errors import Conflict
 from digestry.model.digest import Digest
-from digestry.registry import server as serving
 from tests.registry.backup.support import push
-from tests.registry.migration.support import MakePlace, Place, content, everything, root_of
+from tests.registry.migration.support import MakePlace, Place, content, everything, prepare, root_of
 from tests.support import PATIENCE, run_digestry, start_digestry, start_registry, wait_until
 
 
@@ -86,7 +85,7 @@ def test_killed_while_it_copies(old: Place, new_place: MakePlace, kind: str) -> 
     there = _stored(new)
     assert 0 < there < len(content(old.backend))
     with pytest.raises(Conflict, match="is not complete"):
-        serving.prepare(new.stores.config)
+        prepare(new)
     push(root_of(old), "golftrack", "1.6", b"later")  # it is not frozen yet
     done = run_digestry(*call(old, new, "--format", "json"), env=dict(os.environ))
     found = json.loads(done.stdout)
@@ -118,15 +117,15 @@ def test_killed_at_any_moment(old: Place, new_place: MakePlace, kind: str) -> No
             continue  # its tables were just made
         if relocation is not None:
             with pytest.raises(Conflict, match="is not complete"):
-                serving.prepare(new.stores.config)
+                prepare(new)
         else:
             assert everything(new.backend) == before
     assert everything(new.backend) == before
     assert content(new.backend) == bytes_before
     assert new.backend.catalog_store.verify_journal().broken is None
     with pytest.raises(Conflict, match="has moved to"):
-        serving.prepare(old.stores.config)
-    serving.prepare(new.stores.config)
+        prepare(old)
+    prepare(new)
 
 
 def _relocation(place: Place) -> object:

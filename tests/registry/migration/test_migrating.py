@@ -14,14 +14,22 @@ from digestry.blobs.protocols import StoreMark
 from digestry.catalog import schema
 from digestry.errors import Conflict, InvalidConfiguration, StorageBusy, StorageError
 from digestry.model.digest import Digest
-from digestry.registry import server as serving
 from digestry.registry.garbage_collection import collect
 from digestry.registry.migration import migrating
 from digestry.registry.migration.migrating import ContentMissing
 from tests.backends import open_blobs
 from tests.catalog.sqlite.test_older_catalog import DUMP
 from tests.registry.backup.support import ORIGIN, push
-from tests.registry.migration.support import MakePlace, Place, content, everything, migrate, root_of, rows
+from tests.registry.migration.support import (
+    MakePlace,
+    Place,
+    content,
+    everything,
+    migrate,
+    prepare,
+    root_of,
+    rows,
+)
 from tests.support import PATIENCE
 
 KINDS = ["disk", "s3", "postgresql", "both"]
@@ -72,12 +80,12 @@ def test_old_registry_takes_no_pushes_and_is_not_served(old: Place, new_place: M
     with pytest.raises(StorageBusy, match="moves to other stores"):
         push(root, "golftrack", "1.6", b"later")
     with pytest.raises(Conflict, match="has moved to") as refused:
-        serving.prepare(old.stores.config)
+        prepare(old)
     assert str(root_of(new)) in refused.value.message
     with pytest.raises(Conflict, match="has moved to"):
         collect(old.stores.config, old.backend)
-    serving.prepare(old.read_only().stores.config)
-    serving.prepare(new.stores.config)
+    prepare(old.read_only())
+    prepare(new)
 
 
 def test_a_move_can_be_taken_back(old: Place, new_place: MakePlace) -> None:
@@ -87,7 +95,7 @@ def test_a_move_can_be_taken_back(old: Place, new_place: MakePlace) -> None:
     migrate(old, new_place("disk"))
     migrating.reopen(old.stores)
     push(root, "golftrack", "1.6", b"later")
-    serving.prepare(old.stores.config)
+    prepare(old)
     assert migrate(old, new_place("disk")).moved
 
 
@@ -105,13 +113,13 @@ def test_content_goes_first_while_the_registry_takes_pushes(
         with pytest.raises(Conflict, match="takes pushes"):
             migrate(old, new)
     with pytest.raises(Conflict, match="is not complete"):
-        serving.prepare(new.stores.config)
+        prepare(new)
     assert rows(new.backend, schema.journal) == []
     second = migrate(old, new)
     assert second.moved
     assert (second.copied, second.present) == (3, first.copied)
     assert everything(new.backend) == everything(old.backend)
-    serving.prepare(new.stores.config)
+    prepare(new)
 
 
 def test_a_registry_that_is_served_read_only_moves(old: Place, new_place: MakePlace) -> None:
@@ -135,7 +143,7 @@ def test_damaged_content_is_named_and_left_out_only_when_told(
     assert (missing.digest, missing.held_by) == (str(layer), ["golftrack:1.5"])
     push(root_of(old), "golftrack", "1.6", b"later")  # it is not frozen
     with pytest.raises(Conflict, match="is not complete"):
-        serving.prepare(new.stores.config)
+        prepare(new)
     result = migrate(old, new, skip_damaged=True)
     assert [one.digest for one in result.missing] == [str(layer)]
     assert new.backend.blobs.stat(layer) is None
@@ -204,10 +212,10 @@ def test_content_that_stays_is_not_copied(old: Place, new_place: MakePlace) -> N
     assert (result.copied, result.moved) == (0, True)
     assert rows(second.backend, schema.blob_objects) == before
     assert content(second.backend).keys() == {Digest.parse(row[0]) for row in before}
-    serving.prepare(second.stores.config)
+    prepare(second)
     migrating.reopen(first.stores)
     with pytest.raises(Conflict, match="is older than the blobs"):
-        serving.prepare(first.stores.config)
+        prepare(first)
 
 
 def test_content_that_stays_on_the_disk_is_not_copied(old: Place, new_place: MakePlace) -> None:
@@ -218,7 +226,7 @@ def test_content_that_stays_on_the_disk_is_not_copied(old: Place, new_place: Mak
     assert (result.copied, result.moved) == (0, True)
     assert migrate(old, new).moved  # once more
     assert content(new.backend) == before
-    serving.prepare(new.stores.config)
+    prepare(new)
 
 
 @pytest.mark.parametrize("kind", ["disk", "both"])
