@@ -239,6 +239,7 @@ class CollectionJob:
         self._held_until = 0.0
         self._starting = True
         self._failures = 0
+        self._waiting = False
         self._throttle: Throttle | None = None
 
     def run(self, stop: threading.Event) -> float:
@@ -315,8 +316,11 @@ class CollectionJob:
         except RemovalRefused:
             raise  # nobody is waited for, but a person
         except Conflict as error:
-            log.info("collection waits: %s", error.message)
+            if not self._waiting:
+                log.info("collection waits: %s", error.message)
+            self._waiting = True
             return False
+        self._waiting = False
         if tally != CollectionCounts():
             log.info(
                 "collection: %d tags, %d manifests, %d links; %d blobs of %d bytes; %d stayed",
