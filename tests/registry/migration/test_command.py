@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import time
+import urllib.request
 from itertools import count
 from pathlib import Path
 
 import pytest
+from sqlalchemy import delete, insert
 
-from digestry.errors import Conflict
+from digestry.catalog import schema
+from digestry.catalog.relocation import Relocation, Stage
+from digestry.errors import Conflict, StorageBusy
 from digestry.model.digest import Digest
 from tests.registry.backup.support import push
-from tests.registry.migration.support import MakePlace, Place, content, everything, prepare, root_of
+from tests.registry.migration.support import MakePlace, Place, content, everything, migrate, prepare, root_of
 from tests.support import PATIENCE, run_digestry, start_digestry, start_registry, wait_until
 
 
@@ -100,9 +105,13 @@ def _stored(place: Place) -> int:
     return sum(1 for _ in place.backend.blobs.digests())
 
 
-@pytest.mark.parametrize("kind", ["disk", "both"])
+@pytest.mark.parametrize("kind", ["disk", "both", "back"])
 def test_killed_at_any_moment(old: Place, new_place: MakePlace, kind: str) -> None:
-    new = new_place(kind)
+    new = new_place("disk" if kind == "back" else kind)
+    if kind == "back":
+        node = new_place("both")
+        migrate(old, node)
+        old = node.read_only()
     before, bytes_before = everything(old.backend), content(old.backend)
     for kills in count(1):
         process = start_digestry(*call(old, new), env=dict(os.environ))
@@ -123,9 +132,14 @@ def test_killed_at_any_moment(old: Place, new_place: MakePlace, kind: str) -> No
     assert everything(new.backend) == before
     assert content(new.backend) == bytes_before
     assert new.backend.catalog_store.verify_journal().broken is None
-    with pytest.raises(Conflict, match="has moved to"):
-        prepare(old)
+    assert _relocation(old) == Relocation(Stage.LEFT, new.stores.name, _identity(new))
     prepare(new)
+
+
+def _identity(place: Place) -> str:
+    identity = place.backend.catalog_store.identity()
+    assert identity is not None
+    return identity.id
 
 
 def _relocation(place: Place) -> object:
@@ -163,3 +177,63 @@ def test_a_server_that_was_forgotten_takes_no_pushes(old: Place, new_place: Make
         assert moved.request("GET", f"/v2/golftrack/blobs/{blob}").status == 404
     finally:
         moved.stop()
+
+
+def test_a_served_registry_becomes_a_node_without_a_root(old: Place, new_place: MakePlace) -> None:
+    new = new_place("both")
+    server = start_registry(root_of(old))
+    try:
+        assert run_digestry(*call(old, new, "--copy-only"), env=dict(os.environ)).returncode == 0
+        digest = server.push_image("team/app", "1", b"later")
+    finally:
+        server.stop()
+    done = run_digestry(*call(old, new), env=dict(os.environ))
+    assert (done.returncode, done.stderr) == (0, "")
+    line: list[str | Path] = ["serve", "--config", new.file, "--listen", "127.0.0.1:0"]
+    node = start_digestry(*line, env=dict(os.environ), stdout=subprocess.PIPE, start_new_session=True)
+    try:
+        assert node.stdout is not None
+        url = node.stdout.readline().decode().strip()
+        with urllib.request.urlopen(f"{url}/v2/team/app/manifests/1", timeout=PATIENCE) as answer:  # noqa: S310
+            assert Digest.of(answer.read()) == digest
+        blob = f"{url}/v2/golftrack/blobs/{Digest.of(b'good')}"
+        with urllib.request.urlopen(blob, timeout=PATIENCE) as answer:  # noqa: S310
+            assert answer.read() == b"good"
+    finally:
+        node.send_signal(signal.SIGTERM)
+        assert node.wait(timeout=PATIENCE) == 0
+        if node.stdout is not None:
+            node.stdout.close()
+
+
+@pytest.mark.parametrize("kind", ["disk", "both"])
+@pytest.mark.parametrize("taken_back", [False, True])
+def test_killed_in_the_last_step(old: Place, new_place: MakePlace, kind: str, *, taken_back: bool) -> None:
+    new = new_place(kind)
+    migrate(old, new, copy_only=True)
+    database = new.backend.catalog_store.open()
+    try:
+        with database.write() as connection:  # the rows wait for this
+            connection.execute(insert(schema.repositories), {"name": "in/the/way", "created_at": 1})
+            process = start_digestry(*call(old, new), env=dict(os.environ))
+            wait_until(lambda: _relocation(old), what="the old catalog is frozen")
+            process.send_signal(signal.SIGKILL)
+            assert process.wait(timeout=PATIENCE) != 0
+            connection.execute(delete(schema.usage))
+            connection.execute(delete(schema.repositories))
+    finally:
+        database.close()
+    with pytest.raises(StorageBusy, match="takes no changes here"):
+        push(root_of(old), "golftrack", "1.6", b"later")
+    for place, why in ((old, "is being moved to"), (new, "is not complete")):
+        with pytest.raises(Conflict, match=why):
+            prepare(place)
+    if taken_back:
+        assert run_digestry("migrate-storage", "--from", old.file, "--reopen").returncode == 0
+        push(root_of(old), "golftrack", "1.6", b"later")
+        prepare(old)
+    done = run_digestry(*call(old, new), env=dict(os.environ))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert everything(new.backend) == everything(old.backend)
+    assert content(new.backend).items() <= content(old.backend).items()  # the refused push left a blob
+    prepare(new)
