@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from sqlalchemy import Select, Table, func, select, union_all
 
+from digestry.catalog import dialect
 from digestry.catalog.database import Database
 from digestry.catalog.schema import blob_objects, links, manifests
 from digestry.catalog.snapshot import Held
@@ -52,6 +53,7 @@ def listed_bytes(database: Database) -> int:
     every = union_all(select(links.c.digest, links.c.size), shown).subquery()
     each = select(func.max(every.c.size).label("size")).group_by(every.c.digest).subquery()
     with database.read() as connection:
+        dialect.of(connection).lift_limits(connection)
         return int(connection.execute(select(func.coalesce(func.sum(each.c.size), 0))).scalar_one())
 
 

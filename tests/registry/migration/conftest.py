@@ -13,6 +13,7 @@ from tests import seaweed
 from tests.postgresql import Cluster, session_cluster, stop_session_cluster
 from tests.registry.backup.support import make_root
 from tests.registry.migration.support import MakePlace, Place
+from tests.stores import needs_disk
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +54,7 @@ def new_database(cluster: Cluster) -> Iterator[Callable[[], str]]:
 @pytest.fixture
 def old(template: Path, tmp_path: Path) -> Place:
     """A registry on the disk, of this test's own, which nobody serves."""
-    root = Path(shutil.copytree(template, tmp_path / "root"))
+    root = needs_disk(Path(shutil.copytree(template, tmp_path / "root")))
     file = tmp_path / "old.toml"
     file.write_text(f'root = "{root}"\n')
     return Place(file)

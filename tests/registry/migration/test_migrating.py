@@ -10,16 +10,19 @@ from pathlib import Path
 import pytest
 from sqlalchemy import delete, insert
 
+from digestry.backend import open_backend
 from digestry.blobs.protocols import StoreMark
 from digestry.catalog import schema
 from digestry.errors import Conflict, InvalidConfiguration, StorageBusy, StorageError
 from digestry.model.digest import Digest
+from digestry.registry import server as serving
+from digestry.registry.config import RegistryConfig
 from digestry.registry.garbage_collection import collect
 from digestry.registry.migration import migrating
 from digestry.registry.migration.migrating import ContentMissing
 from tests.backends import open_blobs
 from tests.catalog.sqlite.test_older_catalog import DUMP
-from tests.registry.backup.support import ORIGIN, push
+from tests.registry.backup.support import ORIGIN, back_up, push, restore
 from tests.registry.migration.support import (
     MakePlace,
     Place,
@@ -86,6 +89,17 @@ def test_old_registry_takes_no_pushes_and_is_not_served(old: Place, new_place: M
         collect(old.stores.config, old.backend)
     prepare(old.read_only())
     prepare(new)
+
+
+def test_a_registry_that_has_moved_can_be_backed_up(old: Place, new_place: MakePlace, tmp_path: Path) -> None:
+    before = everything(old.backend)
+    migrate(old, new_place("disk"))
+    back_up(root_of(old), tmp_path / "backup")
+    restore(tmp_path / "backup", tmp_path / "restored")
+    restored = open_backend(tmp_path / "restored")
+    assert everything(restored) == before
+    with pytest.raises(Conflict, match="has moved to"):
+        serving.prepare(RegistryConfig(tmp_path / "restored"))
 
 
 def test_a_move_can_be_taken_back(old: Place, new_place: MakePlace) -> None:
