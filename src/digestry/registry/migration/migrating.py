@@ -309,12 +309,15 @@ class _Migration:
         return self._shares_content and self.new.backend.blobs.is_listed_in_catalog
 
     def _end(self, result: MigratedRegistry) -> None:
-        """Mark the new store as the new catalog's, and the old catalog as left."""
+        """Mark the new store as the new catalog's, and the old catalog as left, unless both were."""
+        result.moved = True
+        noted = self.catalog.relocation.get()
+        if noted is not None and noted.stage is Stage.LEFT:
+            return
         with contextlib.closing(self.new.backend.open_catalog()) as catalog:
             found = catalog.identity.get()
         self.new.backend.blobs.set_mark(StoreMark(found.id, found.generation))
         self.catalog.relocation.leave()
-        result.moved = True
 
 
 def _difference(verdict: Verdict) -> str:
