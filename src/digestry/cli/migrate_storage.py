@@ -62,8 +62,8 @@ def migrate_storage(
 
     Content is copied first, each byte hashed on its way: --copy-only does that while the registry takes
     pushes. Then stop it, or serve it with read-only = true, and call this without --copy-only: what is new
-    is copied, and the catalog, the journal and the keys in one transaction, which proves every chain. From
-    then on the old registry takes no pushes, and the new one can be served.
+    is copied, and the signing keys, and then the catalog in one transaction, which proves every chain of
+    the journal. From then on the old registry takes no pushes, and the new one can be served.
 
     What was broken off goes on when it is called again. Until the end the new one cannot be served.
     Both files are read without DIGESTRY_DATABASE and DIGESTRY_BLOBS; S3 keys come from the environment.
