@@ -37,6 +37,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="let the reads of the event loop suspend, as those of a database over a network do",
     )
 
+    parser.addoption(
+        "--nodes",
+        choices=["redirect", "bytes"],
+        help="let the registry that tests share be two nodes behind a balancer, whose clients are sent to the"
+        " S3 server for large blobs, or not",
+    )
+
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--slow-reads"):
@@ -81,7 +88,16 @@ def pytest_collection() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def registry() -> Iterator[RegistryServer]:
+def registry(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RegistryServer]:
     """One running registry for all tests of a process: each uses repositories of its own."""
-    with running_registry() as server:
+    kind = request.config.getoption("--nodes")
+    if kind is None:
+        with running_registry() as server:
+            yield server
+        return
+    from tests.cluster.nodes import balanced_nodes
+
+    with balanced_nodes(tmp_path_factory.mktemp("nodes"), redirect=kind == "redirect") as server:
         yield server

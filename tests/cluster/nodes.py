@@ -13,9 +13,14 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests import seaweed
-from tests.cluster.balancer import TcpProxy
-from tests.postgresql import Cluster
+from tests.cluster.balancer import TcpProxy, tcp_proxy
+from tests.postgresql import Cluster, session_cluster, stop_session_cluster
 from tests.support import PATIENCE, RegistryServer, digestry
+
+
+def campaign(usual: int, all_of_them: int) -> int:
+    """How often a long test does something: more often with ``DIGESTRY_CLUSTER=all``, which takes an hour."""
+    return all_of_them if os.environ.get("DIGESTRY_CLUSTER") == "all" else usual
 
 
 @dataclass
@@ -63,6 +68,22 @@ class Nodes:
         for node in self.running:
             if node.process.poll() is None:
                 node.stop()
+
+
+@contextlib.contextmanager
+def balanced_nodes(directory: Path, *, redirect: bool) -> Iterator[RegistryServer]:
+    """Two nodes behind a balancer, each request at another one, as one registry."""
+    settings = directory / "registry.toml"
+    settings.write_text(f"[storage]\nredirect = {str(redirect).lower()}\n")
+    with seaweed.running_server() as s3, registry_nodes(directory, session_cluster(), s3) as nodes:
+        try:
+            running = [nodes.start("--config", str(settings)) for _ in range(2)]
+            targets = [("127.0.0.1", node.port) for node in running]
+            with tcp_proxy(*targets, one_request=True) as balancer:
+                yield RegistryServer(balancer.host, running[0].process, directory, running[0].log)
+        finally:
+            nodes.stop()
+            stop_session_cluster()
 
 
 @contextlib.contextmanager

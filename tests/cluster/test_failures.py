@@ -11,7 +11,7 @@ import pytest
 from digestry.backend import StoreLocations, open_backend
 from tests.cluster.balancer import TcpProxy, tcp_proxy
 from tests.cluster.load import Load
-from tests.cluster.nodes import Nodes, registry_nodes
+from tests.cluster.nodes import Nodes, campaign, registry_nodes
 from tests.postgresql import Cluster
 from tests.seaweed import S3Server
 from tests.support import RegistryServer, wait_until
@@ -50,7 +50,7 @@ def under_load(nodes: Nodes, fail: Callable[[TcpProxy, list[RegistryServer]], No
     verify_journal(nodes)
 
 
-@pytest.mark.parametrize("times", [2, pytest.param(50, marks=pytest.mark.long)])
+@pytest.mark.parametrize("times", [2, pytest.param(campaign(6, 50), marks=pytest.mark.long)])
 def test_nodes_are_killed(own: Nodes, times: int) -> None:
     turn = iter(range(times))
 
@@ -62,12 +62,12 @@ def test_nodes_are_killed(own: Nodes, times: int) -> None:
     under_load(own, kill, times)
 
 
-@pytest.mark.parametrize("times", [1, pytest.param(20, marks=pytest.mark.long)])
+@pytest.mark.parametrize("times", [1, pytest.param(campaign(4, 20), marks=pytest.mark.long)])
 def test_the_database_is_killed(own: Nodes, postgresql: Cluster, times: int) -> None:
     under_load(own, lambda *_: postgresql.restart("immediate"), times)
 
 
-@pytest.mark.parametrize("times", [1, pytest.param(20, marks=pytest.mark.long)])
+@pytest.mark.parametrize("times", [1, pytest.param(campaign(4, 20), marks=pytest.mark.long)])
 def test_connections_to_the_stores_are_reset(own: Nodes, times: int) -> None:
     def reset(*_: object) -> None:
         own.to_store.reset()
