@@ -1,4 +1,7 @@
-"""Nodes that are killed, and a database and a store that go away: nothing acknowledged is lost."""
+"""Nodes that are killed, and a database and a store that go away: nothing acknowledged is lost.
+
+Without the long ones, connections that are reset stand for all of them.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,8 @@ def under_load(nodes: Nodes, fail: Callable[[TcpProxy, list[RegistryServer]], No
     verify_journal(nodes)
 
 
-@pytest.mark.parametrize("times", [2, pytest.param(campaign(6, 50), marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("times", [campaign(6, 50)])
 def test_nodes_are_killed(own: Nodes, times: int) -> None:
     turn = iter(range(times))
 
@@ -62,7 +66,8 @@ def test_nodes_are_killed(own: Nodes, times: int) -> None:
     under_load(own, kill, times)
 
 
-@pytest.mark.parametrize("times", [1, pytest.param(campaign(4, 20), marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("times", [campaign(4, 20)])
 def test_the_database_is_killed(own: Nodes, postgresql: Cluster, times: int) -> None:
     under_load(own, lambda *_: postgresql.restart("immediate"), times)
 
@@ -77,7 +82,8 @@ def test_connections_to_the_stores_are_reset(own: Nodes, times: int) -> None:
 
 
 @pytest.mark.parametrize("which", ["database", "store"])
-@pytest.mark.parametrize("seconds", [6, pytest.param(30, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("seconds", [6, 30])
 def test_a_network_that_drops_everything(own: Nodes, which: str, seconds: int) -> None:
     """Requests and ``/readyz`` answer 503 in bounded time meanwhile, and the node goes on by itself."""
     proxy = own.to_database if which == "database" else own.to_store
