@@ -20,10 +20,10 @@ def loaded_by(statement: str) -> set[str]:
 
 
 def test_the_contracts_hold() -> None:
-    from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
-
-    status = lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True)
-    assert status == EXIT_STATUS_SUCCESS
+    # In a process of its own: it disables the loggers that there are.
+    line = [Path(sys.executable).with_name("lint-imports"), "--no-cache"]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 def test_the_contracts_name_every_room() -> None:

@@ -486,7 +486,8 @@ def test_the_page_names_every_action() -> None:
         for path in (*source.rglob("*.py"),)
         for action in re.findall(
             r'"((?:push|delete|begin|continue|cancel|restore|note|create|move|remove|mount|drop|quarantine|release'
-            r'|fetch|link|revoke|rotate|retry)-(?:manifest|blob|upload|tag|sightings|link|token|key|webhook|backup))"',
+            r"|fetch|link|revoke|rotate|retry|migrate)-(?:manifest|blob|upload|tag|sightings|link|token|key|webhook"
+            r'|backup|storage))"',
             path.read_text(encoding="utf-8"),
         )
     }
