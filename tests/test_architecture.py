@@ -21,7 +21,7 @@ def loaded_by(statement: str) -> set[str]:
 
 def test_the_contracts_hold() -> None:
     # In a process of its own: it disables the loggers that there are.
-    line = [Path(sys.executable).with_name("lint-imports"), "--no-cache"]
+    line = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
