@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import resource
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,6 +47,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Some tests open very many files, besides what tests of stores keep for the next ones.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     if config.getoption("--slow-reads"):
         os.environ[slow_reads.VARIABLE] = "1"  # for the fork server
         slow_reads.install()

@@ -331,7 +331,7 @@ def test_a_beginning_that_several_have_or_none(rich: FakeRegistries, monkeypatch
     assert found.tag.digest == one.manifest
     assert any("no digest begins so" in reason for reason in found.reasons)
     both = (one.manifest, one.config)
-    monkeypatch.setattr(RegistryQueries, "beginning_with", lambda *_: both)
+    monkeypatch.setattr(RegistryQueries, "digests_with_prefix", lambda *_: both)
     found = only(rich, sighted(f"{APP}:1", abbreviations=short(one.manifest)))
     assert found.identity is None
     assert any("2 digests begin so" in reason for reason in found.reasons)

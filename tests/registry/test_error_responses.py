@@ -16,7 +16,7 @@ SECRET = "postgresql://db.internal:5432/registry"
     [
         (StorageError(f"{SECRET} failed"), 500, "its log says why"),
         (StorageFull(f"{SECRET} failed"), 507, "is full"),
-        (StorageBusy(f"{SECRET} failed"), 503, "nothing was changed"),
+        (StorageBusy(f"{SECRET} failed"), 503, "not carried out"),
         (TransactionUndone(f"{SECRET} failed"), 503, "nothing was changed"),
         (OutcomeUnknown(f"{SECRET} failed", committed=True), 503, "the change is there"),
         (OutcomeUnknown(f"{SECRET} failed", committed=None), 503, "the change may be there"),

@@ -13,7 +13,7 @@ from digestry.catalog.blob_links import UnknownRepository
 from digestry.catalog.catalog import MissingContent
 from digestry.catalog.quotas import OverQuota
 from digestry.catalog.tag_moves import TagChanged, TagRefused
-from digestry.catalog.transactions import OutcomeUnknown
+from digestry.catalog.transactions import OutcomeUnknown, TransactionUndone
 from digestry.errors import (
     CallerError,
     Conflict,
@@ -180,8 +180,11 @@ def from_error(error: DigestryError) -> ErrorResponse:
             there = "the change is there" if error.committed else "the change may be there"
             text = f"the connection to the registry's catalog broke while it was changed; {there}: look at it"
             return ErrorResponse(503, "UNAVAILABLE", text, headers={"Retry-After": "5"})
+        case TransactionUndone():
+            text = "the registry's catalog is busy; nothing was changed, and the same can be tried again"
+            return ErrorResponse(503, "UNAVAILABLE", text, headers={"Retry-After": "5"})
         case StorageBusy():
-            text = "the registry's catalog or store is busy, and the same can be tried again"
+            text = "the registry's catalog or store is busy; the request was not carried out: try again"
             return ErrorResponse(503, "UNAVAILABLE", text, headers={"Retry-After": "5"})
     return ErrorResponse(500, "UNKNOWN", "the registry's storage failed; its log says why")
 

@@ -39,12 +39,18 @@ class SqliteStore:
         return str(self.path)
 
     def is_empty(self) -> bool:
-        """Return whether there is no file yet, or one without content. Raises :class:`StorageError`."""
+        """Return whether there is no file yet, or one without a table. Raises :class:`StorageError`.
+
+        A process that was killed before its first transaction leaves a file without tables.
+        """
         with fsio.storage_errors("look at", self.path):
             try:
-                return self.path.stat().st_size == 0
+                if self.path.stat().st_size == 0:
+                    return True
             except FileNotFoundError:
                 return True
+        with contextlib.closing(connect_directly(self.path)) as connection, failures(self.path):
+            return connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone() is None
 
     def require(self) -> None:
         """Raise :class:`NotFound` unless there is a file."""
