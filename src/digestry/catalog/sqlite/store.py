@@ -6,6 +6,7 @@ import contextlib
 import sqlite3
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Final
 
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -26,6 +27,9 @@ from digestry.catalog.sqlite.robot_reads import SqliteRobotReads
 from digestry.catalog.sqlite.snapshot import SqliteSnapshot
 from digestry.errors import NotFound, StorageError
 
+_PAGE: Final = 4096
+"""Bytes of a file that has no table, and of one whose tables are in its log yet."""
+
 
 class SqliteStore:
     """The :class:`~digestry.catalog.store.CatalogFile` under ``root``."""
@@ -45,12 +49,18 @@ class SqliteStore:
         """
         with fsio.storage_errors("look at", self.path):
             try:
-                if self.path.stat().st_size == 0:
-                    return True
+                size = self.path.stat().st_size
             except FileNotFoundError:
                 return True
-        with contextlib.closing(connect_directly(self.path)) as connection, failures(self.path):
-            return connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone() is None
+        return size == 0 or (size <= _PAGE and not self._has_table())
+
+    def _has_table(self) -> bool:
+        """Return whether there is a table, or may be: on a full disk SQLite cannot look into its log."""
+        try:
+            with contextlib.closing(connect_directly(self.path)) as connection, failures(self.path):
+                return connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone() is not None
+        except StorageError:
+            return True
 
     def require(self) -> None:
         """Raise :class:`NotFound` unless there is a file."""
