@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from digestry.cli.file_modes import keep_private
+
 if TYPE_CHECKING:
     from digestry.registry.config import RegistryConfig
 
@@ -36,14 +38,12 @@ def chosen_registry(config: Path | None, root: Path | None) -> RegistryConfig:
     """
     from digestry.registry.config import load
     from digestry.registry.observability.audit_log import record_path
-    from digestry.registry.permissions import is_shared, umask
     from digestry.registry.scratch import with_scratch
 
-    context = click.get_current_context()
     loaded = load(config, {"root": root, "allow_anonymous": True})
     temporary = loaded.root is None
-    loaded, scratch = context.with_resource(with_scratch(loaded))
+    loaded, scratch = click.get_current_context().with_resource(with_scratch(loaded))
     if temporary:
         record_path(loaded.log, scratch)  # else a command would write its audit events there
-    context.with_resource(umask(group=is_shared(scratch)))
+    keep_private(scratch)
     return loaded
