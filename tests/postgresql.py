@@ -11,10 +11,9 @@ import functools
 import itertools
 import os
 import pwd
-import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,7 +51,7 @@ def require_programs() -> Path:
     return programs() or lacking("postgresql", "no such program (apt-get install postgresql-15)")
 
 
-def _as_server() -> dict[str, Any]:
+def as_server() -> dict[str, Any]:
     """Return how a process runs as a user that the server accepts: root may not run one."""
     if os.geteuid() != 0:
         return {}
@@ -83,12 +82,12 @@ class Cluster:
                 stdout=log,
                 stderr=log,
                 env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8"},
-                **_as_server(),
+                **as_server(),
             )
 
     def make(self) -> None:
         """Make the cluster, and a user that is no superuser."""
-        for user in _as_server().items():
+        for user in as_server().items():
             if user[0] == "user":
                 os.chown(self.directory, user[1], -1)
         (self.directory / "log").touch()
@@ -117,7 +116,7 @@ class Cluster:
     def standby(self, directory: Path) -> Cluster:
         """Start another server that follows this one, and return it."""
         directory.mkdir()
-        for name, number in _as_server().items():
+        for name, number in as_server().items():
             if name == "user":
                 os.chown(directory, number, -1)
         follower = Cluster(directory, settings=self._settings)
@@ -168,32 +167,34 @@ class Cluster:
         return f"postgresql://{USER}:{_URL_PASSWORD}@127.0.0.1:{port or self.port}/{name}"
 
 
+@contextlib.contextmanager
+def running_cluster() -> Iterator[Cluster]:
+    """Run a server of the caller's own.
+
+    Its directory is no test's: pytest's are closed to every user but the one that runs the tests.
+    """
+    require_programs()
+    with tempfile.TemporaryDirectory(prefix="digestry-pg-", ignore_cleanup_errors=True) as folder:
+        directory = Path(folder)
+        directory.chmod(0o755)
+        cluster = Cluster(directory)
+        try:
+            cluster.make()
+            yield cluster
+        finally:
+            cluster.stop()
+
+
+_session = contextlib.ExitStack()
+
+
 @functools.cache
 def session_cluster() -> Cluster:
     """Return the server of this test process, made when it is asked for first."""
-    require_programs()
-    directory = Path(tempfile.mkdtemp(prefix="digestry-pg-"))
-    directory.chmod(0o755)
-    cluster = Cluster(directory)
-    try:
-        cluster.make()
-    except BaseException:
-        cluster.stop()
-        shutil.rmtree(directory, ignore_errors=True)
-        raise
-    _cleanups.append(lambda: _remove(cluster))
-    return cluster
-
-
-_cleanups: list[Callable[[], None]] = []
-
-
-def _remove(cluster: Cluster) -> None:
-    cluster.stop()
-    shutil.rmtree(cluster.directory, ignore_errors=True)
+    return _session.enter_context(running_cluster())
 
 
 def stop_session_cluster() -> None:
     """Stop the server of this test process, if it has one."""
-    while _cleanups:
-        _cleanups.pop()()
+    _session.close()
+    session_cluster.cache_clear()

@@ -9,7 +9,7 @@ import pytest
 
 from digestry.coordination.protocol import Coordination
 from tests.coordination.nodes import close_node, open_node, through
-from tests.coordination.pgbouncer import running_pgbouncer
+from tests.pgbouncer import running_pgbouncer
 from tests.postgresql import Cluster, session_cluster, stop_session_cluster
 
 LEASE = 2.0

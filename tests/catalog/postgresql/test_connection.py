@@ -26,7 +26,7 @@ from tests.backends import BlockingReads
 from tests.catalog.postgresql.proxy import CommitProxy, When, proxy_to
 from tests.catalog.support import ORIGIN, image, pushed
 from tests.catalog.test_races import at_once
-from tests.postgresql import PASSWORD, Cluster
+from tests.postgresql import PASSWORD, Cluster, running_cluster
 from tests.support import free_port, wait_until
 
 
@@ -183,15 +183,10 @@ def test_a_transaction_that_fails_leaves_nothing(catalog: Catalog) -> None:
 
 
 @pytest.fixture
-def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def own() -> Iterator[Cluster]:
     """A server that the test may stop."""
-    directory = tmp_path_factory.mktemp("server")
-    for folder in (directory, *list(directory.parents)[:2]):
-        folder.chmod(0o755)
-    cluster = Cluster(directory)
-    cluster.make()
-    yield cluster
-    cluster.stop()
+    with running_cluster() as cluster:
+        yield cluster
 
 
 def test_a_restart_in_the_middle(own: Cluster, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from digestry.backend import Backend, StoreLocations, open_backend
 from digestry.catalog.catalog import Catalog
 from tests.catalog.support import Clock, collected, image, pushed, put
 from tests.catalog.test_races import at_once
-from tests.coordination.pgbouncer import running_pgbouncer
+from tests.pgbouncer import running_pgbouncer
 from tests.postgresql import Cluster
 
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 import shutil
 import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from tests.postgresql import PASSWORD, USER, Cluster
+from tests.postgresql import PASSWORD, USER, Cluster, as_server
 from tests.support import free_port, lacking, wait_until
 
 
@@ -23,10 +21,6 @@ def running_pgbouncer(cluster: Cluster) -> Iterator[int]:
     program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if program is None:
         lacking("pgbouncer", "no such program (apt-get install pgbouncer)")
-    user: dict[str, Any] = {}
-    if os.geteuid() == 0:  # as which it does not run
-        entry = pwd.getpwnam("postgres")
-        user = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": ()}
     with tempfile.TemporaryDirectory(prefix="digestry-pgbouncer-") as folder:
         place, port = Path(folder), free_port()
         place.chmod(0o755)
@@ -37,7 +31,7 @@ def running_pgbouncer(cluster: Cluster) -> Iterator[int]:
             "auth_type = any\npool_mode = transaction\ndefault_pool_size = 4\nmax_client_conn = 100\n"
         )
         settings.chmod(0o644)
-        process = subprocess.Popen([program, "-q", settings], stderr=subprocess.DEVNULL, **user)
+        process = subprocess.Popen([program, "-q", settings], stderr=subprocess.DEVNULL, **as_server())
         try:
             wait_until(lambda: _listens(port), what="the start of PgBouncer")
             yield port
