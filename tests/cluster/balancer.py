@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import selectors
 import socket
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Final, cast
+from typing import Final
 
 _CHUNK: Final = 1 << 16
 _CONNECT_SECONDS: Final = 5.0
@@ -91,43 +90,42 @@ class TcpProxy:
                 return
             with server:
                 server.settimeout(None)
+                for one in (client, server):
+                    one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._open |= {client, server}
-                try:
+                # Each direction by itself: a server may answer while it takes no more of the request.
+                back = threading.Thread(target=self._pump, args=(server, client), daemon=True)
+                back.start()
+                with contextlib.suppress(OSError):
                     if self._one_request:
                         server.sendall(_asking_to_close(client))
                     self._pump(client, server)
-                except OSError:
-                    pass
-                finally:
-                    self._open -= {client, server}
+                back.join()
+                self._open -= {client, server}
 
-    def _pump(self, client: socket.socket, server: socket.socket) -> None:
-        others = {client: server, server: client}
-        with selectors.DefaultSelector() as selector:
-            for one in others:
-                one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                selector.register(one, selectors.EVENT_READ)
-            while selector.get_map():
-                for key, _ in selector.select():
-                    one = cast("socket.socket", key.fileobj)
-                    content = one.recv(_CHUNK)
-                    self._whole.wait()
-                    if content:
-                        others[one].sendall(content)
-                    else:
-                        selector.unregister(one)
-                        with contextlib.suppress(OSError):
-                            others[one].shutdown(socket.SHUT_WR)
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        """Carry bytes one way, until their end."""
+        with contextlib.suppress(OSError):
+            while content := source.recv(_CHUNK):
+                self._whole.wait()
+                sink.sendall(content)
+        with contextlib.suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
 
 
 def _asking_to_close(client: socket.socket) -> bytes:
-    """The beginning of a request, with the header that ends the connection after it."""
-    begun = b""
-    while b"\r\n" not in begun:
+    """The beginning of a request, with the header that ends the connection after it.
+
+    What begins otherwise is returned as it is: TLS, which many clients try first, has no lines to wait for.
+    """
+    begun = client.recv(_CHUNK)
+    while begun[:1].isupper() and b"\r\n" not in begun:
         content = client.recv(_CHUNK)
         if not content:
             return begun
         begun += content
+    if not begun[:1].isupper():
+        return begun
     line, rest = begun.split(b"\r\n", 1)
     return line + b"\r\nConnection: close\r\n" + rest
 

@@ -75,15 +75,15 @@ def balanced_nodes(directory: Path, *, redirect: bool) -> Iterator[RegistryServe
     """Two nodes behind a balancer, each request at another one, as one registry."""
     settings = directory / "registry.toml"
     settings.write_text(f"[storage]\nredirect = {str(redirect).lower()}\n")
-    with seaweed.running_server() as s3, registry_nodes(directory, session_cluster(), s3) as nodes:
-        try:
-            running = [nodes.start("--config", str(settings)) for _ in range(2)]
-            targets = [("127.0.0.1", node.port) for node in running]
-            with tcp_proxy(*targets, one_request=True) as balancer:
-                yield RegistryServer(balancer.host, running[0].process, directory, running[0].log)
-        finally:
-            nodes.stop()
-            stop_session_cluster()
+    with contextlib.ExitStack() as stack:
+        cluster = session_cluster()
+        stack.callback(stop_session_cluster)
+        s3 = stack.enter_context(seaweed.running_server())
+        nodes = stack.enter_context(registry_nodes(directory, cluster, s3))
+        running = [nodes.start("--config", str(settings)) for _ in range(2)]
+        targets = [("127.0.0.1", node.port) for node in running]
+        balancer = stack.enter_context(tcp_proxy(*targets, one_request=True))
+        yield RegistryServer(balancer.host, running[0].process, directory, running[0].log)
 
 
 @contextlib.contextmanager
