@@ -10,6 +10,7 @@ are first used. ``docs/library.md`` shows them at work::
         print(app.resolve("1.5").digest)
 
 - :class:`Registry` and :class:`Repository` ask a registry; :class:`Session` shares connections and logins.
+- :func:`log_in` asks a registry to take a login, and :class:`CredentialFile` keeps it.
 - :class:`LocalStore` keeps images in a directory.
 - :class:`Image` and :class:`Index` are manifests: values over exact bytes.
 - :class:`Digest`, :class:`Reference`, :class:`Descriptor` and :class:`Platform` are the values that they are
@@ -27,7 +28,9 @@ from digestry.version import __version__
 
 if TYPE_CHECKING:
     from digestry import audit, errors
+    from digestry.client.credential_file import CredentialFile
     from digestry.client.credentials import Credential, StaticCredentials
+    from digestry.client.login import Login, log_in
     from digestry.client.options import ClientOptions
     from digestry.client.registry import Registry
     from digestry.client.repository import Repository
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ClientOptions",
     "Credential",
+    "CredentialFile",
     "DamagedImage",
     "Descriptor",
     "Digest",
@@ -54,6 +58,7 @@ __all__ = [
     "ImageConfig",
     "Index",
     "LocalStore",
+    "Login",
     "Platform",
     "PullResult",
     "PushResult",
@@ -67,11 +72,13 @@ __all__ = [
     "__version__",
     "audit",
     "errors",
+    "log_in",
 ]
 
 _MODULES: Final = {
     "ClientOptions": "digestry.client.options",
     "Credential": "digestry.client.credentials",
+    "CredentialFile": "digestry.client.credential_file",
     "DamagedImage": "digestry.images.listing",
     "Descriptor": "digestry.model.descriptor",
     "Digest": "digestry.model.digest",
@@ -79,6 +86,7 @@ _MODULES: Final = {
     "ImageConfig": "digestry.model.image_config",
     "Index": "digestry.model.manifest",
     "LocalStore": "digestry.images.local_store",
+    "Login": "digestry.client.login",
     "Platform": "digestry.model.platform",
     "PullResult": "digestry.images.pull",
     "PushResult": "digestry.images.push",
@@ -89,8 +97,9 @@ _MODULES: Final = {
     "StaticCredentials": "digestry.client.credentials",
     "StoredImage": "digestry.images.listing",
     "TagEvent": "digestry.model.history",
+    "log_in": "digestry.client.login",
 }
-"""The module of each public class."""
+"""The module of each public class and function."""
 
 
 if not TYPE_CHECKING:  # a type checker must know the names, and no others

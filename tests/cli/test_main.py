@@ -128,7 +128,7 @@ def test_wrong_usage(run: Run, arguments: list[str]) -> None:
         (["imags"], "Did you mean images"),
         (["PUSH"], "Did you mean push"),
         (["build"], "Did you mean pack?"),
-        (["login"], "docker login HOST"),
+        (["logn"], "Did you mean login"),
         (["token", "rotatekey"], "Did you mean rotate-key?"),
         (["images", "--digest"], "'--digests'"),
         (["config", "get", "registri"], "Did you mean registry?"),

@@ -187,7 +187,7 @@ def test_a_helper_that_fails(helper: Any, script: str) -> None:
 
 
 def test_a_helper_that_hangs(helper: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("digestry.client.credentials._HELPER_TIMEOUT", 0.1)
+    monkeypatch.setattr("digestry.client.credential_helpers._TIMEOUT", 0.1)
     credentials = helper("exec sleep 5")
     assert credentials.get("a") is None
     assert "did not answer within" in credentials.problem("a")
@@ -427,7 +427,7 @@ def test_no_credentials_where_some_are_wanted(liar: Liar, hostile: Repository) -
     liar.answer = lambda _: Reply(401, headers={"WWW-Authenticate": 'Basic realm="x"'})
     with pytest.raises(Unauthorized) as caught:
         hostile.pull_manifest("latest")
-    assert caught.value.hint.endswith(f"docker login {liar.host}")
+    assert caught.value.hint.endswith(f"digestry login {liar.host}")
 
 
 def test_who_is_logged_in_is_not_told_to_log_in_as_if_nobody_were(liar: Liar, tmp_path: Path) -> None:
@@ -454,7 +454,7 @@ def test_who_is_logged_in_is_not_told_to_log_in_as_if_nobody_were(liar: Liar, tm
     liar.answer = refuse
     with Session(ClientOptions(docker_config=tmp_path)) as session, pytest.raises(Unauthorized) as caught:
         session.repository(Reference(liar.host, "a")).pull_manifest("latest")
-    assert f"docker login {liar.host}" in caught.value.hint
+    assert f"digestry login {liar.host}" in caught.value.hint
     assert "the account ann" in caught.value.hint
 
 

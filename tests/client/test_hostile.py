@@ -292,7 +292,7 @@ def test_the_registry_s_own_words(liar: Liar, hostile: Repository) -> None:
     assert "DENIED: no \\x1b[31mway" in caught.value.message
     assert caught.value.status == 403
     assert caught.value.code == "DENIED"
-    assert "docker login" in caught.value.hint
+    assert "digestry login" in caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -320,7 +320,7 @@ def test_what_to_do_about_a_403_is_what_the_registry_says(
     with pytest.raises(Unauthorized) as caught:
         hostile.pull_manifest("latest")
     assert hint in caught.value.hint
-    assert ("docker login" in caught.value.hint) == ("rule" not in hint and "no login" not in hint), (
+    assert ("digestry login" in caught.value.hint) == ("rule" not in hint and "no login" not in hint), (
         "a login is proposed only where it may help"
     )
 

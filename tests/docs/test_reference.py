@@ -11,7 +11,7 @@ from tests.docs.pages import HOUSE
 
 def test_the_reference_has_every_public_name() -> None:
     text = (HOUSE / "docs" / "api.md").read_text(encoding="utf-8")
-    listed = set(re.findall(r"^\.\. autoclass:: (\w+)(?:\(.*\))?$", text, re.MULTILINE))
+    listed = set(re.findall(r"^\.\. auto(?:class|function):: (\w+)(?:\(.*\))?$", text, re.MULTILINE))
     public = {name for name in digestry.__all__ if name != "__version__"}
     modules = {name for name in public if isinstance(getattr(digestry, name), types.ModuleType)}
     assert listed == public - modules

@@ -25,7 +25,6 @@ _ELSEWHERE: Final = {
     "scan": "audit",
     "vex": "advisory",
 }
-_LOGIN: Final = "digestry uses what docker login, podman login and credential helpers keep: docker login HOST"
 
 
 class Group(click.Group):
@@ -39,9 +38,6 @@ class Group(click.Group):
         if name.startswith("-") or self.get_command(ctx, name) is not None:
             return super().resolve_command(ctx, args)
         known = self.list_commands(ctx)
-        if name in {"login", "logout"}:
-            proposal = f". {_LOGIN}"
-        else:
-            other = _ELSEWHERE.get(name)
-            proposal = f". Did you mean {other}?" if other in known else did_you_mean(name, known)
+        other = _ELSEWHERE.get(name)
+        proposal = f". Did you mean {other}?" if other in known else did_you_mean(name, known)
         return ctx.fail(f"There is no command {name!r}{proposal}")

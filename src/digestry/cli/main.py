@@ -20,6 +20,8 @@ from digestry.version import __version__
 _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "serve": ("serve", "Run the registry."),
     "token": ("token", "Make and revoke the tokens that programs log in to the registry with."),
+    "login": ("login", "Log in to a registry, and keep the login where docker keeps it."),
+    "logout": ("logout", "Forget the login for a registry."),
     "pack": ("pack", "Build an image from a directory: no daemon, no root, same bytes same digest."),
     "pull": ("pull", "Fetch an image, by tag or by digest, verified, into the local store."),
     "push": ("push", "Send an image from the local store to its registry."),

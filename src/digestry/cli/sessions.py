@@ -6,36 +6,41 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from digestry.cli.settings import Settings
+    from digestry.client.options import ClientOptions
     from digestry.client.session import Session
     from digestry.images.store import ImageStore
 
 
-def open_session(settings: Settings) -> Session:
-    """Return a session by ``settings``, ``--timeout`` and ``--time-limit``; the caller closes it."""
+def client_options(settings: Settings) -> ClientOptions:
+    """Return how registries are asked, by ``settings``, ``--timeout`` and ``--time-limit``."""
     import os
 
     from digestry.cli.output import note, printable
-    from digestry.cli.signals import end_promptly
     from digestry.cli.timeout_options import time_limit, timeout
     from digestry.client.options import ClientOptions, podman_files
+
+    waiting = timeout()
+    return ClientOptions(
+        insecure_hosts=frozenset(settings.insecure_registries),
+        token_servers=frozenset(settings.token_servers),
+        docker_config=settings.docker_config,
+        auth_files=podman_files(),
+        auth_config=os.environ.get("DOCKER_AUTH_CONFIG", ""),
+        patience=waiting,
+        waiting=waiting,
+        longest_command=time_limit(),
+        longest_pause=waiting,
+        tell=lambda text: note(printable(f"digestry: {text}")),
+    )
+
+
+def open_session(settings: Settings) -> Session:
+    """Return a session by ``settings``, ``--timeout`` and ``--time-limit``; the caller closes it."""
+    from digestry.cli.signals import end_promptly
     from digestry.client.session import Session
 
     end_promptly()
-    waiting = timeout()
-    return Session(
-        ClientOptions(
-            insecure_hosts=frozenset(settings.insecure_registries),
-            token_servers=frozenset(settings.token_servers),
-            docker_config=settings.docker_config,
-            auth_files=podman_files(),
-            auth_config=os.environ.get("DOCKER_AUTH_CONFIG", ""),
-            patience=waiting,
-            waiting=waiting,
-            longest_command=time_limit(),
-            longest_pause=waiting,
-            tell=lambda text: note(printable(f"digestry: {text}")),
-        )
-    )
+    return Session(client_options(settings))
 
 
 def open_store(settings: Settings) -> ImageStore:

@@ -35,7 +35,7 @@ def token() -> None:
 def create(registry: RegistryConfig, days: int, name: str) -> None:
     """Make a token named NAME; print its secret, which is shown this once and kept nowhere.
 
-    Log in with it: docker login -u 'robot$NAME' --password-stdin HOST
+    Log in with it: digestry login -u 'robot$NAME' --password-stdin HOST
     """
     from digestry.catalog import clock
     from digestry.errors import InvalidConfiguration

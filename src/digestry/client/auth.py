@@ -46,6 +46,7 @@ class _TokenAnswer(msgspec.Struct):
 
     token: str | None = None
     access_token: str | None = None
+    refresh_token: str | None = None
     expires_in: object = None
 
     @property
@@ -63,15 +64,22 @@ class _TokenAnswer(msgspec.Struct):
 
 
 class Authenticator:
-    """The ``Authorization`` headers of requests, by host and scope. Thread-safe."""
+    """The ``Authorization`` headers of requests, by host and scope. Thread-safe.
+
+    With ``offline``, token servers are asked for an identity token beside each token.
+    """
 
     def __init__(
         self,
         transport: Transport,
         credentials: Credentials,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        offline: bool = False,
     ) -> None:
         self._transport = transport
+        self._offline = offline
+        self._identity_tokens: dict[str, str] = {}
         self._credentials = credentials
         self._clock = clock
         self._lock = threading.Lock()
@@ -84,6 +92,11 @@ class Authenticator:
         """Return whether the registry has asked for credentials."""
         with self._lock:
             return host in self._schemes
+
+    def identity_token(self, host: str) -> str:
+        """Return the identity token that the registry's token server gave; empty if it gave none."""
+        with self._lock:
+            return self._identity_tokens.get(host, "")
 
     def account(self, host: str, scopes: Sequence[str] = ()) -> str | None:
         """Return the user who is logged in to ``host``: None for nobody, empty for a token without a name."""
@@ -148,7 +161,7 @@ class Authenticator:
         credential = self._credential(host, scopes)
         if credential is None or not credential.username:
             return None
-        return _basic_header(credential)
+        return basic_header(credential)
 
     def _bearer(self, host: str, challenge: Challenge, scopes: tuple[str, ...], *, fresh: bool) -> str:
         asked = [scope for scope in scopes if scope.startswith("repository:")]
@@ -183,7 +196,7 @@ class Authenticator:
         wanted = [*scopes, *(s for s in challenge.parameters.get("scope", "").split() if s not in scopes)]
         credential = self._allowed(host, realm, credential)
         began = self._clock()
-        call, authorization = _token_call(realm, service, wanted, credential)
+        call, authorization = _token_call(realm, service, wanted, credential, offline=self._offline)
         response = self._transport.send(call, authorization=authorization)
         if call.method == "POST" and response.status in _NO_POST:
             # A token server without OAuth: it takes what else there is, or nobody's name.
@@ -206,6 +219,9 @@ class Authenticator:
         value = said.token or said.access_token
         if not value or not value.isascii() or not value.isprintable() or " " in value:
             raise ProtocolViolation(f"{response.host} sent no token for {host}")
+        if self._offline and credential is not None and said.refresh_token:
+            with self._lock:
+                self._identity_tokens[host] = said.refresh_token
         try:
             seconds = said.life
         except ProtocolViolation as error:
@@ -246,7 +262,12 @@ def _account(credential: Credential | None) -> str | None:
 
 
 def _token_call(
-    realm: str, service: str, scopes: Sequence[str], credential: Credential | None
+    realm: str,
+    service: str,
+    scopes: Sequence[str],
+    credential: Credential | None,
+    *,
+    offline: bool = False,
 ) -> tuple[Call, str | None]:
     if credential is not None and credential.identity_token:
         form = {
@@ -265,11 +286,14 @@ def _token_call(
     authorization = None
     if credential is not None and credential.username:
         query.append(("account", credential.username))
-        authorization = _basic_header(credential)
+        if offline:
+            query += [("client_id", _CLIENT_ID), ("offline_token", "true")]
+        authorization = basic_header(credential)
     url = urlunsplit(parts._replace(query=urlencode(query), fragment=""))
     return Call("GET", url), authorization
 
 
-def _basic_header(credential: Credential) -> str:
+def basic_header(credential: Credential) -> str:
+    """Return the ``Authorization`` of Basic authentication (RFC 7617)."""
     pair = f"{credential.username}:{credential.password}".encode()
     return "Basic " + base64.b64encode(pair).decode()

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import os
-import re
-import shutil
-import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,20 +12,17 @@ from typing import Final, Protocol
 
 import msgspec
 
+from digestry.client.credential_helpers import TOKEN_USER, CredentialHelper
 from digestry.client.options import ClientOptions
-from digestry.client.responses import escaped
-from digestry.errors import DigestryError, InvalidConfiguration, RemoteError
+from digestry.errors import DigestryError, InvalidConfiguration
 from digestry.model.digest import shown
 from digestry.model.reference import DOCKER_HUB
 
 CONFIG_FILE: Final = "config.json"
-_HUB_KEY: Final = "https://index.docker.io/v1/"
+HUB_KEY: Final = "https://index.docker.io/v1/"
 _HUB_HOSTS: Final = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
-_HELPER_TIMEOUT: Final = 30.0
-_HELPER_NAME: Final = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
-_LARGEST_FILE: Final = 4 << 20
+LARGEST_FILE: Final = 4 << 20
 _LEGACY_PATHS: Final = frozenset({"v1", "v2"})
-_TOKEN_USER: Final = "<token>"  # noqa: S105 - what helpers call the user of an identity token
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +33,6 @@ class Credential:
     password: str = field(default="", repr=False)
     identity_token: str = field(default="", repr=False)
     registry_token: str = field(default="", repr=False)
-
-
-class _HelperAnswer(msgspec.Struct, rename="pascal"):
-    """The output of a credential helper (docker-credential-helpers, credentials/credentials.go)."""
-
-    username: str
-    secret: str
 
 
 class Credentials(Protocol):
@@ -141,20 +127,20 @@ class DockerCredentials:
     def _find_in(self, config: dict[str, object], host: str, repository: str) -> Credential | None:
         helpers = self._object(config, "credHelpers")
         for name in _names(host, repository):
-            keys = [key for key in helpers if _name_of(key) == name]
+            keys = [key for key in helpers if name_of_key(key) == name]
             helper = next((helpers[key] for key in sorted(keys, key=lambda key: key != name)), None)
             if helper:
                 found = self._helped(helper, name, host)
                 if found is not None:
                     return found
-            found = self._entry(config, name, whole=name == _plain(host))
+            found = self._entry(config, name, whole=name == plain_host(host))
             if found is not None:
                 return found
         store = config.get("credsStore")
-        return self._helped(store, _plain(host), host) if store else None
+        return self._helped(store, plain_host(host), host) if store else None
 
     def _helped(self, helper: object, name: str, host: str) -> Credential | None:
-        address = _HUB_KEY if name == DOCKER_HUB else name
+        address = HUB_KEY if name == DOCKER_HUB else name
         key = (str(helper), address)
         if key not in self._helpers:
             try:
@@ -187,7 +173,7 @@ class DockerCredentials:
     def _load(self, path: Path) -> dict[str, object]:
         try:
             with path.open("rb") as file:
-                content = file.read(_LARGEST_FILE)
+                content = file.read(LARGEST_FILE)
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except OSError as error:
@@ -215,7 +201,7 @@ class DockerCredentials:
         entries = self._object(config, "auths")
         # The exact name first; then the legacy forms, which are addresses.
         for key in sorted(entries, key=lambda key: key != name):
-            if key == name or _name_of(key) == name or (whole and _host_of(key) == name):
+            if key == name or name_of_key(key) == name or (whole and _host_of(key) == name):
                 found = self._decode(key, entries[key])
                 if found is not None:
                     return found
@@ -245,78 +231,42 @@ class DockerCredentials:
         return Credential(username, password, *tokens)
 
     def _ask(self, helper: object, address: str) -> Credential | None:
-        if not isinstance(helper, str) or not _HELPER_NAME.fullmatch(helper):
-            raise self._unusable(f"{shown(helper)} cannot name a credential helper")
-        program = f"docker-credential-{helper}"
-        path = shutil.which(program)
-        if path is None:
-            raise InvalidConfiguration(
-                f"{self._file} names the credential helper {program}, which is not on the PATH",
-                hint='install it, or remove it from "credsStore" and "credHelpers" in that file',
-            )
-        try:
-            done = subprocess.run(
-                [path, "get"],
-                input=address.encode(),
-                capture_output=True,
-                timeout=_HELPER_TIMEOUT,
-                env=os.environ,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise RemoteError(
-                f"the credential helper {program} did not answer within {_HELPER_TIMEOUT:g} seconds",
-                hint="it may be waiting for somebody to unlock a key ring",
-            ) from error
-        except OSError as error:
-            raise RemoteError(f"cannot run the credential helper {program}: {error.strerror}") from error
-        if done.returncode != 0:
-            words = (done.stdout + done.stderr).decode("utf-8", "replace").strip()
-            # docker-credential-helpers, credentials/error.go: this text is the protocol.
-            if "credentials not found" in words:
-                return None
-            raise RemoteError(
-                f"the credential helper {program} failed for {address}: {escaped(words) or 'it says nothing'}"
-            )
-        try:
-            response = msgspec.json.decode(done.stdout, type=_HelperAnswer)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise RemoteError(
-                f"the credential helper {program} did not answer with Username and Secret"
-            ) from error
-        username, secret = response.username, response.secret
-        if username == _TOKEN_USER:
+        found = CredentialHelper.named(helper, self._file).get(address)
+        if found is None:
+            return None
+        username, secret = found
+        if username == TOKEN_USER:
             return Credential(identity_token=secret)
         return Credential(username, secret) if username else None
 
     def _unusable(self, reason: str) -> InvalidConfiguration:
         return InvalidConfiguration(
             f"{self._file} cannot be used: {reason}",
-            hint="correct the file, or log in again with docker login",
+            hint="correct the file, or log in again with digestry login",
         )
 
 
 def _names(host: str, repository: str) -> list[str]:
     """Return the names to look for, the longest first: ``host/team/app``, ``host/team``, ``host``."""
-    base = _plain(host)
+    base = plain_host(host)
     parts = repository.split("/") if repository else []
     return ["/".join((base, *parts[:count])) for count in range(len(parts), -1, -1)]
 
 
-def _plain(host: str) -> str:
+def plain_host(host: str) -> str:
     """Return ``host``, or the one name for all of Docker Hub's hosts."""
     return DOCKER_HUB if host in _HUB_HOSTS else host
 
 
-def _name_of(key: str) -> str:
+def name_of_key(key: str) -> str:
     """Return what a key is for, such as ``https://index.docker.io/v1/`` or ``registry.example:5000/team``."""
     host, _, path = key.partition("://")[2].partition("/") if "://" in key else key.partition("/")
     path = path.strip("/")
     if "://" in key or path in _LEGACY_PATHS:
         path = ""
-    return f"{_plain(host)}/{path}" if path else _plain(host)
+    return f"{plain_host(host)}/{path}" if path else plain_host(host)
 
 
 def _host_of(key: str) -> str:
     """Return the host of a key that is an address."""
-    return _name_of(key) if "://" in key else ""
+    return name_of_key(key) if "://" in key else ""

@@ -29,7 +29,9 @@ def missing(method: str, code: str, *, registry: str, account: str | None) -> st
     if code == "NAME_UNKNOWN":
         if account is not None:
             return f"check the name; or it may be one that {_who(account)} is not shown"
-        return f"check the name; or it may be private, and shown to who is logged in: docker login {registry}"
+        return (
+            f"check the name; or it may be private, and shown to who is logged in: digestry login {registry}"
+        )
     if not code and method != "HEAD":
         return f"that is not how registries say it: check that a registry answers at {registry}"
     return ""
@@ -37,7 +39,7 @@ def missing(method: str, code: str, *, registry: str, account: str | None) -> st
 
 def limited(*, registry: str, account: str | None) -> str:
     """Return what to do about a 429."""
-    more = "" if account is not None else f", or log in for a higher limit: docker login {registry}"
+    more = "" if account is not None else f", or log in for a higher limit: digestry login {registry}"
     return f"the registry limits how often it may be asked: wait{more}"
 
 
@@ -51,7 +53,7 @@ def hint(status: int, code: str, text: str, *, registry: str, account: str | Non
     ``text`` are the registry's words, ``code`` its error code. ``account`` is who was logged in: None for
     nobody, empty for a token without a name.
     """
-    login = f"docker login {registry}"
+    login = f"digestry login {registry}"
     if _RATE.search(f"{code} {text}"):
         return limited(registry=registry, account=account)
     who = _who(account or "")
