@@ -16,12 +16,17 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """Runs a command with a home of its own; ``status`` is the exit code that it must have."""
+    """Runs a command with a home of its own; ``status`` is the exit code that it must have.
+
+    ``given`` is its standard input, and ``more`` is added to its environment.
+    """
     environment = {key: value for key, value in os.environ.items() if not key.startswith("DIGESTRY_")}
     environment |= {"DIGESTRY_HOME": str(tmp_path / "home"), "DOCKER_CONFIG": str(tmp_path / "docker")}
 
-    def run(*arguments: str | Path, status: int = 0) -> subprocess.CompletedProcess[str]:
-        done = run_digestry(*arguments, env=environment)
+    def run(
+        *arguments: str | Path, status: int = 0, given: str = "", **more: str
+    ) -> subprocess.CompletedProcess[str]:
+        done = run_digestry(*arguments, env=environment | more, given=given)
         assert done.returncode == status, done.stdout + done.stderr
         assert "Traceback" not in done.stderr
         return done

@@ -67,7 +67,7 @@ def test_tags_as_of_a_time(run: Run, registry: RegistryServer, name: str) -> Non
 
     def at(time: str) -> list[tuple[str, str]]:
         rows = parsed(run("tags", full, "--at", time, "--format", "json"))
-        assert all(row["problem"] is None and row["updated"].endswith("Z") for row in rows)
+        assert all(row["problem"] is None and row["updated_at"].endswith("Z") for row in rows)
         return [(row["tag"], row["digest"]) for row in rows]
 
     assert at(times[0]) == [("1.5", str(a))]

@@ -96,7 +96,7 @@ def test_the_story_of_one_moved_tag(run: Run, name: str, app: Path) -> None:
 
     tags = documents(run("tags", name, "--format", "json"))
     assert [(row["tag"], row["digest"]) for row in tags] == [("1.5", str(new))]
-    assert tags[0]["updated"].endswith("Z")
+    assert tags[0]["updated_at"].endswith("Z")
     assert f"sha256:{new.short}" in run("tags", name).stdout
 
     removed = run("rmi", tag, f"{name}@{old}").stdout

@@ -17,11 +17,11 @@ _ELSEWHERE: Final = {
     "history": "log",
     "image": "images",
     "list": "images",
-    "ls": "images",
+    "catalog": "ls",
+    "delete": "rm",
     "manifest": "inspect",
     "ps": "audit",
     "prune": "rmi",
-    "rm": "rmi",
     "scan": "audit",
     "vex": "advisory",
 }

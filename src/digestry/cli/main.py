@@ -30,6 +30,8 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "images": ("images", "List the images of the local store."),
     "inspect": ("inspect", "Show an image's manifest and config."),
     "digest": ("digest", "Print the digest that a name points to, and nothing else."),
+    "ls": ("ls", "List the repositories of a registry."),
+    "rm": ("rm", "Delete tags of a registry, after saying what else points to their digests."),
     "tags": ("tags", "List a repository's tags and the digests they point to."),
     "whose": ("whose", "Show which tags point, or pointed, to a digest."),
     "restore": ("restore", "Point a tag back at a digest that it had."),

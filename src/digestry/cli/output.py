@@ -27,6 +27,7 @@ __all__ = [
     "format_option",
     "human_size",
     "json_document",
+    "json_option",
     "note",
     "printable",
     "say",
@@ -196,6 +197,23 @@ def format_option(function: Callable[..., object]) -> Callable[..., object]:
         default="table",
         show_default=True,
         help="A table for people, or JSON for programs.",
+    )(function)
+
+
+def json_option(function: Callable[..., object]) -> Callable[..., object]:
+    """Add ``--format`` to a command that is no listing; it gets ``as_json``."""
+
+    def is_json(_: click.Context, __: click.Parameter, value: str) -> bool:
+        return value == "json"
+
+    return click.option(
+        "--format",
+        "as_json",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        show_default=True,
+        callback=is_json,
+        help="Text for people, or JSON for programs.",
     )(function)
 
 

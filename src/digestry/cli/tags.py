@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from digestry.cli import exit_codes
-from digestry.cli.output import digest_cell, format_option, json_document, note, printable, table
+from digestry.cli.listing import Column, Listing, View, listing_options
+from digestry.cli.output import note, printable, say
 from digestry.cli.time_options import rfc3339, time_option
 from digestry.cli.timeout_options import timeout_option
 
@@ -20,6 +21,28 @@ if TYPE_CHECKING:
 _AT_ONCE: Final = 8
 _MOST_EVENTS: Final = 10_000
 
+LISTING: Final = Listing(
+    "tags",
+    "The tags of a repository, in the registry's order.",
+    (
+        Column("tag", "text", "The tag; null where the list has something that is no tag.", nullable=True),
+        Column("digest", "digest", "What it points to; null if that could not be read.", nullable=True),
+        Column(
+            "updated_at",
+            "time",
+            "Since when (RFC 3339); null if the registry keeps no journal.",
+            nullable=True,
+        ),
+        Column(
+            "media_type", "text", "What the digest is; null if it was not asked.", nullable=True, shown=False
+        ),
+        Column("size", "size", "The bytes of the manifest; null likewise.", nullable=True, shown=False),
+        Column(
+            "problem", "text", "Why there is no digest; null if there is one.", nullable=True, shown=False
+        ),
+    ),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class _Row:
@@ -27,27 +50,30 @@ class _Row:
 
     tag: str | None
     digest: Digest | None = None
-    updated: str | None = None
+    updated_at: str | None = None
+    media_type: str | None = None
+    size: int | None = None
     problem: str | None = None
 
 
 @click.command()
 @click.argument("repository", metavar="REPO[:TAG]")
 @time_option("--at", last=True, help="As they were then: a time as `log` prints it, a date, 2h, yesterday.")
-@click.option("--no-trunc", is_flag=True, help="Show digests in full.")
-@format_option
+@click.option("--quiet", "-q", is_flag=True, help="Print the tags only, and do not ask where they point.")
+@listing_options(LISTING)
 @timeout_option
 @click.pass_context
 def tags(
-    ctx: click.Context, *, repository: str, at: datetime.datetime | None, no_trunc: bool, format_: str
+    ctx: click.Context, *, repository: str, at: datetime.datetime | None, quiet: bool, view: View
 ) -> None:
     """List a repository's tags, or the one that is named, the digests they point to, and, where the
     registry keeps a journal, since when.
 
     Exit code 3 if a tag could not be read, which is said; the others are shown.
 
-    JSON: a list of objects with tag, digest, updated (RFC 3339, or null), problem (null, or why there
-    is no digest); tag is null where the list has something that is no tag, or came short.
+    JSON: a list of objects with tag, digest, updated_at (RFC 3339, or null), media_type, size (of the
+    manifest), problem (null, or why there is no digest); tag is null where the list has something that is no
+    tag, or came short.
     """
     from digestry.cli.sessions import open_session
     from digestry.cli.settings import load
@@ -62,32 +88,29 @@ def tags(
     reference = settings.reference(repository)
     with open_session(settings) as session:
         remote = session.repository(reference)
-        rows = _now(remote) if at is None else _then(remote, at)
+        rows = _then(remote, at) if at is not None else _names(remote) if quiet else _now(remote)
     if reference.tag is not None:
         rows = [row for row in rows if row.tag in {None, reference.tag}]
         if not rows:
             raise NotFound(f"{reference} is not there", hint=f"digestry tags {reference.name} lists what is")
-    updated = [row for row in rows if row.updated]
-    if format_ == "json":
-        json_document(rows)
+    found = [asdict(row) for row in rows]
+    if quiet and not view.is_json:
+        for one in view.selected(found):
+            say(printable(str(one["tag"] or "-")))
     else:
-        table(
-            ["TAG", "DIGEST", *(["UPDATED"] if updated else [])],
-            [
-                [
-                    row.tag or "-",
-                    digest_cell(row.digest, no_trunc),
-                    *([row.updated or "-"] if updated else []),
-                ]
-                for row in rows
-            ],
-        )
+        updated = any(row.updated_at for row in rows)
+        view.show(found, default=["tag", "digest", *(["updated_at"] if updated else [])])
     problems = [row for row in rows if row.problem]
     for row in problems:
         name = reference.name if row.tag is None else f"{reference.name}:{row.tag}"
         note(printable(f"{name}: {row.problem}"))
     if problems:
         ctx.exit(exit_codes.REMOTE)
+
+
+def _names(remote: Repository) -> list[_Row]:
+    names, odd = _listed(remote)
+    return [_Row(name) for name in names] + odd
 
 
 def _now(remote: Repository) -> list[_Row]:
@@ -97,7 +120,7 @@ def _now(remote: Repository) -> list[_Row]:
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         rows = list(pool.map(lambda name: _row(remote, name), names))
     updated = _updated(remote)
-    return [replace(row, updated=updated.get(row.tag or "")) for row in rows] + odd
+    return [replace(row, updated_at=updated.get(row.tag or "")) for row in rows] + odd
 
 
 def _listed(remote: Repository) -> tuple[list[str], list[_Row]]:
@@ -143,13 +166,14 @@ def _then(remote: Repository, at: datetime.datetime) -> list[_Row]:
             f"{remote.reference.host} cannot tell which tags there were at a time",
             hint="digestry log REPO:TAG shows the history of one tag, if it keeps any",
         )
-    return [_Row(span.tag, span.digest, rfc3339(span.since)) for span in spans]
+    return [_Row(span.tag, span.digest, rfc3339(span.since), span.media_type, span.size) for span in spans]
 
 
 def _row(remote: Repository, name: str) -> _Row:
     from digestry.errors import ContentError, RemoteError
 
     try:
-        return _Row(name, remote.resolve(name).digest)
+        found = remote.resolve(name)
+        return _Row(name, found.digest, media_type=found.media_type, size=found.size)
     except (RemoteError, ContentError) as error:
         return _Row(name, problem=error.message)

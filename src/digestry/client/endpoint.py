@@ -1,4 +1,4 @@
-"""One repository of a registry over HTTP: its addresses, its token scopes, requests to it."""
+"""One registry, or one repository of it, over HTTP: addresses, token scopes, requests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,25 @@ from digestry.client.responses import Response, escaped
 from digestry.client.transport import Body, Call
 from digestry.model.reference import Reference
 
+_CATALOG: Final = ("registry:catalog:*",)
 _MIRRORED: Final = ("/manifests", "/referrers")
+
+
+class RegistryEndpoint:
+    """The part of a registry's API that is about no one repository, such as their list. Thread-safe."""
+
+    def __init__(self, connection: Connection, host: str) -> None:
+        self.connection = connection
+        self.host = host
+
+    def url(self, path: str) -> str:
+        """Return the address of ``path``, such as ``_catalog``."""
+        return f"{self.connection.base(self.host)}/v2/{path}"
+
+    def request(self, method: str, path: str) -> Response:
+        """Send one request, and return the response, whatever its status. See :meth:`Connection.send`."""
+        url = path if "://" in path else self.url(path)
+        return self.connection.send(self.host, Call(method, url), _CATALOG)
 
 
 class RepositoryEndpoint:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from digestry.client.connection import Connection
-from digestry.client.endpoint import RepositoryEndpoint
+from digestry.client.endpoint import RegistryEndpoint, RepositoryEndpoint
 from digestry.client.responses import Response
 from digestry.client.transport import origin_of
 from digestry.errors import ProtocolViolation, Unreachable
@@ -82,7 +82,7 @@ def progress_of(connection: Connection, host: str) -> Progress:
     return Progress(host, connection.options.patience)
 
 
-def pages(endpoint: RepositoryEndpoint, path: str) -> Iterator[Response]:
+def pages(endpoint: RepositoryEndpoint | RegistryEndpoint, path: str) -> Iterator[Response]:
     """Yield the responses to ``path`` and to the pages after it, each closed when the next is asked for.
 
     The caller sets ``entries`` of each to the number of its entries.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Self
 
-from digestry.client import bulk_resolve, prefix_search, registry_search, sightings
+from digestry.client import bulk_resolve, prefix_search, registry_search, repositories, sightings
 from digestry.client.connection import Connection
 from digestry.client.credentials import Credentials
+from digestry.client.endpoint import RegistryEndpoint
 from digestry.client.options import ClientOptions
 from digestry.client.repository import Repository
 from digestry.model.digest import Digest
@@ -48,6 +49,15 @@ class Registry:
         Raises :class:`~digestry.errors.InvalidReference`.
         """
         return Repository(self.connection, Reference(self.host, name))
+
+    def repositories(self, on_invalid: Callable[[str], None] | None = None) -> Iterator[str]:
+        """Yield the names of all repositories that the caller may see, in the registry's order.
+
+        ``on_invalid`` is called with a sentence about each entry that cannot be a repository; such an entry
+        is left out. Raises :class:`~digestry.errors.RemoteError` while iterating, also if the registry has
+        no such list.
+        """
+        return repositories.list_repositories(RegistryEndpoint(self.connection, self.host), on_invalid)
 
     def resolve_many(self, queries: Sequence[ResolveQuery], *, contents: bool = False) -> Resolutions | None:
         """Ask about many repositories with one request. None if the registry cannot be asked so.

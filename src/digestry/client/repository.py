@@ -19,12 +19,14 @@ from digestry.client import (
     referrers,
     sightings,
     tag_history,
+    tag_removal,
     tags,
 )
 from digestry.client.blob_upload import Outcome
 from digestry.client.connection import Connection
 from digestry.client.endpoint import RepositoryEndpoint
 from digestry.client.manifests import LARGEST_MANIFEST
+from digestry.client.tag_removal import DigestTags
 from digestry.errors import InvalidManifest, ProtocolViolation
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
@@ -105,6 +107,20 @@ class Repository:
     def delete(self, target: str) -> None:
         """Delete a tag, or the manifest of a digest. Raises :class:`~digestry.errors.RemoteNotFound`."""
         manifests.delete(self.endpoint, target)
+
+    def delete_tag(self, tag: str) -> bool:
+        """Delete a tag, and not what it points to; return False if the registry deletes digests only.
+
+        Raises :class:`~digestry.errors.RemoteNotFound`.
+        """
+        return tag_removal.delete_tag(self.endpoint, tag)
+
+    def tags_now(self, digest: Digest) -> DigestTags:
+        """Return the tags that point to ``digest`` now.
+
+        A registry that cannot be asked that is asked what each of its tags points to.
+        """
+        return tag_removal.tags_now(self.endpoint, digest)
 
     def tags(self, on_invalid: Callable[[str], None] | None = None) -> Iterator[str]:
         """Yield all tags, in the registry's order.

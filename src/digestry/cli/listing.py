@@ -1,0 +1,308 @@
+"""Listings: rows with named columns, as a table, as JSON or by a template; chosen, filtered and sorted alike.
+
+A command declares a :class:`Listing`; its columns' keys are the keys of the JSON, in every command the same.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import click
+
+from digestry.cli.output import human_size, json_document, say, table
+from digestry.cli.row_template import Row, RowTemplate, field_key
+from digestry.errors import InvalidConfiguration
+
+Kind = Literal["text", "digest", "id", "size", "number", "time", "texts", "flag", "objects", "object"]
+_FILTER: Final = re.compile(r"\s*([A-Za-z_. -]+?)\s*(!=|<=|>=|=|<|>)(.*)", re.DOTALL)
+_SIZE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kMGTP]?)(i?)B?", re.ASCII | re.IGNORECASE)
+_UNITS: Final = " kMGTP"
+_SHORT: Final = 12
+_JSON_TYPES: Final[dict[Kind, dict[str, object]]] = {
+    "text": {"type": "string"},
+    "digest": {"type": "string", "pattern": "^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$"},
+    "id": {"type": "string", "pattern": "^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$"},
+    "size": {"type": "integer", "minimum": 0},
+    "number": {"type": "integer"},
+    "time": {"type": "string"},
+    "texts": {"type": "array", "items": {"type": "string"}},
+    "flag": {"type": "boolean"},
+    "objects": {"type": "array", "items": {"type": "object"}},
+    "object": {"type": "object"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column. ``about`` says what it has, for the schema; ``nothing`` is what a table prints for null.
+
+    ``shown`` is False for one that tables have only if it is asked for. A ``digest`` is cut to its first
+    digits unless it is ``whole``; an ``id`` is one that is printed without its algorithm then.
+    """
+
+    key: str
+    kind: Kind
+    about: str
+    nullable: bool = False
+    shown: bool = True
+    nothing: str = "-"
+    whole: bool = False
+    heading: str = ""
+
+    @property
+    def title(self) -> str:
+        """The heading in tables."""
+        return self.heading or self.key.upper().replace("_", " ")
+
+    def text(self, value: object, *, whole: bool = True) -> str:
+        """Return a value as a table prints it; a digest is cut unless ``whole``."""
+        if value is None or value in ([], ()):
+            return self.nothing
+        if self.kind == "size" and isinstance(value, int):
+            return human_size(value)
+        if self.kind in {"digest", "id"} and not (whole or self.whole):
+            algorithm, _, encoded = str(value).partition(":")
+            short = encoded[:_SHORT]
+            return short if self.kind == "id" else f"{algorithm}:{short}"
+        if self.kind == "flag":
+            return "yes" if value else "no"
+        if isinstance(value, list | tuple):
+            return ", ".join(str(member) for member in value)
+        return str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What a command lists. ``about`` is one sentence for the schema."""
+
+    name: str
+    about: str
+    columns: tuple[Column, ...]
+
+    def by_key(self) -> dict[str, Column]:
+        """Return the columns by their keys."""
+        return {column.key: column for column in self.columns}
+
+    def schema(self) -> dict[str, Any]:
+        """Return the JSON Schema (2020-12) of the output as JSON. Readers must accept further keys."""
+        return {
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "$id": f"urn:digestry:schema:{self.name.replace(' ', '-')}:1",
+            "title": f"digestry {self.name}",
+            "description": self.about,
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {column.key: _property(column) for column in self.columns},
+                "required": [column.key for column in self.columns],
+            },
+        }
+
+
+def _property(column: Column) -> dict[str, object]:
+    kind = _JSON_TYPES[column.kind]
+    described: dict[str, object] = {"description": column.about}
+    if column.nullable:
+        return {**described, "anyOf": [kind, {"type": "null"}]}
+    return {**described, **kind}
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """How the caller wants a listing: its form, columns, order, and which rows."""
+
+    listing: Listing
+    format: str
+    columns: tuple[str, ...]
+    sort: tuple[str, ...]
+    filters: tuple[str, ...]
+    no_trunc: bool
+
+    @property
+    def is_json(self) -> bool:
+        """Whether the output is one JSON document."""
+        return self.format == "json"
+
+    def check(self) -> None:
+        """Raise :class:`InvalidConfiguration` for options that cannot be; to be called before any work."""
+        self._chosen(())
+        self._template()
+        self.selected([])
+
+    def show(self, rows: Iterable[Row], *, default: Sequence[str] = ()) -> None:
+        """Print the rows. ``default`` are the columns of a table if the caller did not choose."""
+        found = self.selected(rows)
+        if self.is_json:
+            json_document(found)
+            return
+        template = self._template()
+        if template is None:
+            self._print_table(found, self._chosen(default))
+        elif template.is_table:
+            lines = [template.line(row).split("\t") for row in found]
+            heading = template.heading().split("\t")
+            table(heading, [[*line, *[""] * (len(heading) - len(line))][: len(heading)] for line in lines])
+        else:
+            for row in found:
+                say(template.line(row))
+
+    def selected(self, rows: Iterable[Row]) -> list[Row]:
+        """Return the rows that the filters let pass, sorted."""
+        tests = [_test(self.listing, text) for text in self.filters]
+        found = [row for row in rows if all(test(row) for test in tests)]
+        for key in reversed(self.sort):
+            column = field_key(key.removeprefix("-"), self.listing.by_key())
+            known = [row for row in found if row.get(column) is not None]
+            unknown = [row for row in found if row.get(column) is None]
+            known.sort(key=functools.partial(_order, column), reverse=key.startswith("-"))
+            found = known + unknown
+        return found
+
+    def _chosen(self, default: Sequence[str]) -> list[Column]:
+        known = self.listing.by_key()
+        if self.columns:
+            return [known[field_key(name, known)] for name in self.columns]
+        if default:
+            return [known[name] for name in default]
+        return [column for column in self.listing.columns if column.shown]
+
+    def _template(self) -> RowTemplate | None:
+        if self.format in {"table", "json"}:
+            return None
+        columns = self.listing.columns
+        return RowTemplate(
+            self.format,
+            {column.key: column.text for column in columns},
+            {column.key: column.title for column in columns},
+        )
+
+    def _print_table(self, rows: list[Row], columns: list[Column]) -> None:
+        table(
+            [column.title for column in columns],
+            [[column.text(row.get(column.key), whole=self.no_trunc) for column in columns] for row in rows],
+        )
+
+
+def _order(key: str, row: Row) -> tuple[int, float, str]:
+    """Return what a row is sorted by: numbers by their value, everything else as text."""
+    value = row[key]
+    return (0, float(value), "") if isinstance(value, int | float) else (1, 0.0, str(value))
+
+
+def _test(listing: Listing, text: str) -> Callable[[Row], bool]:
+    """Return the test that ``--filter`` means. Raises :class:`InvalidConfiguration`."""
+    match = _FILTER.fullmatch(text)
+    if match is None:
+        raise InvalidConfiguration(
+            f"--filter {text!r} is not understood",
+            hint="write COLUMN=PATTERN or COLUMN!=PATTERN, with * and ? in it, or COLUMN>VALUE and the like",
+        )
+    columns = listing.by_key()
+    column = columns[field_key(match[1].replace(" ", ""), columns)]
+    sign, wanted = match[2], match[3]
+    if sign in {"=", "!="}:
+        return lambda row: _matches(row.get(column.key), wanted) == (sign == "=")
+    limit: float | str = _number(wanted) if column.kind in {"size", "number"} else wanted
+
+    def compare(row: Row) -> bool:
+        value = row.get(column.key)
+        if value is None or isinstance(value, list | tuple | Mapping):
+            return False
+        one: Any = value if isinstance(limit, float) else str(value)
+        return bool({"<": one < limit, "<=": one <= limit, ">": one > limit, ">=": one >= limit}[sign])
+
+    return compare
+
+
+def _matches(value: object, pattern: str) -> bool:
+    if isinstance(value, list | tuple):
+        return any(_matches(member, pattern) for member in value) or (not value and not pattern)
+    if isinstance(value, bool):
+        return pattern.lower() in ({"true", "yes"} if value else {"false", "no"})
+    return fnmatch.fnmatchcase("" if value is None else str(value), pattern)
+
+
+def _number(text: str) -> float:
+    """Return a number, which may be of bytes with a unit: ``10MB``, ``1GiB``."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise InvalidConfiguration(f"--filter: {text!r} is not a number", hint="write 1000, 10MB or 1GiB")
+    unit = _UNITS.lower().index(match[2].lower() or " ")
+    return float(match[1]) * float((1024 if match[3] else 1000) ** unit)
+
+
+class _Format(click.ParamType[str]):
+    """``table``, ``json``, or a template."""
+
+    name = "format"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value not in {"table", "json"} and "{{" not in value:
+            self.fail(
+                f"{value!r} is neither table nor json nor a template such as '{{{{.Digest}}}}'", param, ctx
+            )
+        return value
+
+
+def _names(_: click.Context, __: click.Parameter, values: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name.strip() for value in values for name in value.split(",") if name.strip())
+
+
+def listing_options(listing: Listing) -> Callable[[Callable[..., object]], Callable[..., object]]:
+    """Give a command the options of all listings; it gets a :class:`View` for them, as ``view``."""
+    keys = ", ".join(column.key for column in listing.columns)
+
+    def options(function: Callable[..., object]) -> Callable[..., object]:
+        @click.option(
+            "--format",
+            "format_",
+            type=_Format(),
+            default="table",
+            metavar="FORMAT",
+            help="table, json, or a template: '{{.Digest}} {{json .}}', 'table {{.Tag}}\\t{{.Size}}'.  "
+            "[default: table]",
+        )
+        @click.option(
+            "--columns",
+            multiple=True,
+            callback=_names,
+            metavar="NAME,…",
+            help=f"The columns of the table, of: {keys}.",
+        )
+        @click.option(
+            "--sort",
+            multiple=True,
+            callback=_names,
+            metavar="NAME,…",
+            help="Sort by columns; -NAME: descending.",
+        )
+        @click.option(
+            "--filter",
+            "filters",
+            multiple=True,
+            metavar="NAME=PATTERN",
+            help="Only rows that match; also !=, <, > and the like. Repeatable: all must match.",
+        )
+        @click.option("--no-trunc", is_flag=True, help="Show digests in full.")
+        @functools.wraps(function)
+        def command(
+            *,
+            format_: str,
+            columns: tuple[str, ...],
+            sort: tuple[str, ...],
+            filters: tuple[str, ...],
+            no_trunc: bool,
+            **others: object,
+        ) -> object:
+            view = View(listing, format_, columns, sort, filters, no_trunc)
+            view.check()
+            return function(view=view, **others)
+
+        return command
+
+    return options

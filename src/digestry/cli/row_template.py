@@ -1,0 +1,146 @@
+"""Templates for ``--format``: a small part of Go's templates, with fields and a few functions."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from digestry.errors import InvalidConfiguration
+from digestry.model.text import did_you_mean, printable, printable_json
+
+_ACTION: Final = re.compile(r"\{\{-?(.*?)-?\}\}", re.DOTALL)
+_WORD: Final = re.compile(r'\s*(?:(\.[A-Za-z_][A-Za-z0-9_]*|\.)|([a-z]+)|"((?:[^"\\]|\\.)*)"|(\|))\s*')
+_ESCAPES: Final = {"\\t": "\t", "\\n": "\n", "\\\\": "\\"}
+_ESCAPE: Final = re.compile(r"\\[tn\\]")
+_THERE_IS: Final = (
+    "a template has text, fields such as {{.Digest}}, {{json .}}, {{json .Digest}}, {{upper .Tag}}, "
+    '{{lower .Tag}}, {{len .Platforms}} and {{join .Platforms ", "}}'
+)
+TABLE: Final = "table "
+"""How a template begins that is printed as a table, with headings; a tab is between its columns."""
+
+Row = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """The value of a column; the whole row if ``key`` is empty."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Action:
+    """A field, and the function that it goes through, if there is one."""
+
+    field: _Field
+    function: str = ""
+    argument: str = ""
+
+
+Part = str | _Action
+
+
+class RowTemplate:
+    """A template for one line of a listing. ``cells`` make the text that a column's value is printed as."""
+
+    def __init__(self, text: str, cells: Mapping[str, Callable[[object], str]], headings: Mapping[str, str]):
+        self.is_table = text.startswith(TABLE)
+        self._cells = cells
+        self._headings = headings
+        self._parts = list(_parts(text.removeprefix(TABLE) if self.is_table else text, cells))
+
+    def line(self, row: Row) -> str:
+        """Return the text for a row; what comes from outside is escaped."""
+        return "".join(part if isinstance(part, str) else self._value(part, row) for part in self._parts)
+
+    def heading(self) -> str:
+        """Return the text with headings in place of values."""
+        return "".join(
+            part if isinstance(part, str) else self._headings.get(part.field.key, "") for part in self._parts
+        )
+
+    def _value(self, action: _Action, row: Row) -> str:
+        key = action.field.key
+        value: object = row.get(key) if key else dict(row)
+        if action.function == "json" or not key:
+            return printable_json(json.dumps(value, default=str, ensure_ascii=False))
+        if action.function == "join":
+            members = value if isinstance(value, list | tuple) else [value]
+            return printable(action.argument.join(str(member) for member in members))
+        if action.function == "len":
+            return str(len(value)) if isinstance(value, list | tuple | str | dict) else "0"
+        text = printable("" if value is None else self._cells[key](value))
+        return {"upper": text.upper(), "lower": text.lower()}.get(action.function, text)
+
+
+def _parts(text: str, columns: Mapping[str, object]) -> list[Part]:
+    parts: list[Part] = []
+    end = 0
+    for match in _ACTION.finditer(text):
+        parts += [_literal(text[end : match.start()]), _action(match[1], columns)]
+        end = match.end()
+    return [*parts, _literal(text[end:])]
+
+
+def _literal(text: str) -> str:
+    if "{{" in text or "}}" in text:
+        raise InvalidConfiguration(f"--format: {text!r} has braces without others", hint=_THERE_IS)
+    return _unescaped(text)
+
+
+def _unescaped(text: str) -> str:
+    """Return text with the tabs and line ends that a shell passes on as ``\\t`` and ``\\n``."""
+    return _ESCAPE.sub(lambda match: _ESCAPES[match[0]], text)
+
+
+def _action(text: str, columns: Mapping[str, object]) -> _Action:
+    field: _Field | None = None
+    function, argument = "", ""
+    position = 0
+    while position < len(text.rstrip()):
+        match = _WORD.match(text, position)
+        if match is None:
+            raise _wrong(text)
+        position = match.end()
+        if match[1] is not None:
+            if field is not None:
+                raise _wrong(text)
+            field = _Field(field_key(match[1], columns))
+        elif match[2] is not None:
+            if function or match[2] not in {"json", "upper", "lower", "len", "join"}:
+                raise _wrong(text)
+            function = match[2]
+        elif match[3] is not None:
+            argument = _unescaped(match[3].replace('\\"', '"'))
+    if field is None or (not field.key and function not in {"", "json"}):
+        raise _wrong(text)
+    return _Action(field, function, argument)
+
+
+def field_key(name: str, keys: Mapping[str, object] | Sequence[str]) -> str:
+    """Return the key of ``.ImageID``, ``image_id`` or ``IMAGE ID``; empty for the whole row, which is ``.``.
+
+    Raises :class:`InvalidConfiguration`, which names the keys that there are.
+    """
+    if name == ".":
+        return ""
+    wanted = _plain(name.removeprefix("."))
+    for key in keys:
+        if _plain(key) == wanted:
+            return key
+    raise InvalidConfiguration(
+        f"there is no column {name.removeprefix('.')!r}{did_you_mean(name.removeprefix('.').lower(), keys)}",
+        hint=f"the columns are: {', '.join(keys)}",
+    )
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", "").replace(" ", "").replace("-", "").lower()
+
+
+def _wrong(text: str) -> InvalidConfiguration:
+    return InvalidConfiguration(f"--format: {{{{{text}}}}} is not understood", hint=_THERE_IS)
