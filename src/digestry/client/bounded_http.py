@@ -10,15 +10,14 @@ from __future__ import annotations
 import functools
 import http.client
 import io
+import re
 import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-import urllib3
-from urllib3.connection import HTTPConnection, HTTPSConnection
-
+from digestry.client.http_connection import HttpConnection, Proxy, Trust
 from digestry.client.wait_budget import WaitBudget
 from digestry.errors import ProtocolViolation
 
@@ -36,9 +35,11 @@ FRAMING: Final = 16
 FRAMING_AT_LEAST: Final = 1 << 20
 COMMITTED: Final = 32 << 20
 """Bytes in a second at which a registry may look through what it was sent before it answers."""
+_LONGEST_LINE: Final = 4096  # of a chunk's size
 _GRACE: Final = 1.1  # so that what ends a wait is the time in all, which is said
 _PIECE: Final = 1 << 20
 SWITCHING: Final = 101
+_CHUNK_SIZE: Final = re.compile(rb"[0-9A-Fa-f]{1,16}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +181,14 @@ class _Response(http.client.HTTPResponse):
         self._got += len(part)
         return part
 
+    def _read_next_chunk_size(self) -> int:
+        line = self.fp.readline(_LONGEST_LINE + 1)
+        text = line.partition(b";")[0].strip()
+        # int() would take a sign and underscores.
+        if len(line) > _LONGEST_LINE or not _CHUNK_SIZE.fullmatch(text):
+            raise http.client.IncompleteRead(b"")
+        return int(text, 16)
+
     def _read_and_discard_trailer(self) -> None:
         self._reader.expect(
             LARGEST_TRAILER, f"trailers of more than {LARGEST_TRAILER} bytes", TRAILER_SECONDS
@@ -187,16 +196,26 @@ class _Response(http.client.HTTPResponse):
         super()._read_and_discard_trailer()  # type: ignore[misc]
 
 
-class _Bounded(HTTPConnection):
+class BoundedConnection(HttpConnection):
     """A connection that bounds responses, and sends at a least rate."""
 
     _sent: int = 0
 
-    def _bound(self, patience: ResponseTimeouts) -> None:
-        self._patience = patience
-        self._name = f"{self.host}:{self.port}" if self.port else str(self.host)
+    def __init__(
+        self,
+        scheme: str,
+        host: str,
+        port: int,
+        trust: Trust,
+        proxy: Proxy | None,
+        *,
+        timeouts: ResponseTimeouts,
+    ) -> None:
+        super().__init__(scheme, host, port, trust, proxy)
+        self._timeouts = timeouts
+        self._name = f"{host}:{port}"
         self.response_class = functools.partial(  # type: ignore[assignment]
-            _Response, host=self._name, patience=patience, extra=self._take_extra
+            _Response, host=self._name, patience=timeouts, extra=self._take_extra
         )
 
     def _take_extra(self) -> float:
@@ -209,24 +228,18 @@ class _Bounded(HTTPConnection):
         try:
             super().connect()
         except Exception:
-            self._patience.waiting.failed(self._name, began)
+            self._timeouts.waiting.failed(self._name, began)
             raise
-        self._patience.waiting.answered(self._name, began)
+        self._timeouts.waiting.answered(self._name, began)
 
     def send(self, data: Any) -> None:
-        if self.sock is None:
-            self.connect()
-        if isinstance(data, bytes) and self.sock is not None:
-            self._send_all(self.sock, data)
-        else:
-            super().send(data)
-
-    def _send_all(self, sock: socket.socket, data: bytes) -> None:
-        waiting, view = self._patience.waiting, memoryview(data)
+        """Send bytes, in pieces that are counted against the time for waiting."""
+        waiting, timeout, view = self._timeouts.waiting, self._timeouts.timeout, memoryview(data)
+        sock = self.sock
         while view:
             began = time.monotonic()
             left = waiting.left()
-            limit = self._patience.timeout if left is None else min(self._patience.timeout, left + _GRACE)
+            limit = timeout if left is None else min(timeout, left + _GRACE)
             if limit != sock.gettimeout():
                 sock.settimeout(limit)
             try:
@@ -237,30 +250,3 @@ class _Bounded(HTTPConnection):
             waiting.received(self._name, began, count)
             self._sent += count
             view = view[count:]
-
-
-class _Encrypted(_Bounded, HTTPSConnection):
-    """The same over TLS."""
-
-
-def bound(manager: urllib3.PoolManager, patience: ResponseTimeouts) -> None:
-    """Make all further connections of ``manager`` bounded."""
-
-    class Plain(_Bounded):
-        # Any: urllib3 passes arguments of many types, which are handed on.
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            self._bound(patience)
-
-    class Encrypted(_Encrypted):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            self._bound(patience)
-
-    class PlainPool(urllib3.HTTPConnectionPool):
-        ConnectionCls = Plain
-
-    class EncryptedPool(urllib3.HTTPSConnectionPool):
-        ConnectionCls = Encrypted
-
-    manager.pool_classes_by_scheme = {"http": PlainPool, "https": EncryptedPool}

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
 
+from digestry.client.http_connection import Proxy
 from digestry.client.options import is_loopback
 from digestry.errors import InvalidConfiguration
 from digestry.model.digest import shown
@@ -50,6 +51,14 @@ def credentials_of(proxy: str) -> tuple[str, str | None]:
     user, _, password = where.partition(":")
     pair = unquote_to_bytes(user) + b":" + unquote_to_bytes(password)
     return address, "Basic " + base64.b64encode(pair).decode()
+
+
+def chosen_proxy(address: str) -> Proxy:
+    """Return the proxy at an address that :func:`proxy_for` returned."""
+    bare, authorization = credentials_of(address)
+    parts = urlsplit(bare)
+    scheme = parts.scheme.lower()
+    return Proxy(scheme, parts.hostname or "", parts.port or _PORTS[scheme], authorization)
 
 
 def _parts(variable: str, address: str) -> SplitResult:

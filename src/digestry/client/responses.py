@@ -8,12 +8,11 @@ from typing import Any, Final, NoReturn, Self, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
-import urllib3
-from urllib3.exceptions import HTTPError
 
 from digestry.client import refusal_hints
 from digestry.client.encodings import Decoder, decoder_of
-from digestry.client.transport_errors import unreachable
+from digestry.client.http_pool import HttpResponse
+from digestry.client.transport_errors import FAILURES, unreachable
 from digestry.client.wait_budget import retry_after, seconds
 from digestry.errors import (
     AnswerTooLong,
@@ -45,7 +44,7 @@ class Response:
 
     def __init__(
         self,
-        response: urllib3.BaseHTTPResponse,
+        response: HttpResponse,
         method: str,
         url: str,
         *,
@@ -120,8 +119,8 @@ class Response:
 
     def _read_raw(self, count: int) -> bytes:
         try:
-            return self._response.read1(count, decode_content=False) or b""
-        except (HTTPError, OSError) as error:
+            return self._response.read1(count)
+        except FAILURES as error:
             raise unreachable(self.host, error) from error
 
     def read(self, limit: int) -> bytes:
@@ -254,21 +253,15 @@ class Response:
 
     def close(self) -> None:
         """Give the connection back if the body has ended or has little left; else close it."""
-        response, self._decoder = self._response, None
-        if self._method != "HEAD" and (self.length is None or self.length > ERROR_BODY):
-            # Nobody knows how long the rest is. A finished body has given its connection back.
-            response.close()
-            return
+        self._decoder = None
         try:
-            if self._method == "HEAD":
-                response.drain_conn()  # there is nothing to wait for
-            else:
+            if self._method != "HEAD" and self.length is not None and self.length <= ERROR_BODY:
                 while self._read_soon(ERROR_BODY):
                     pass
         except Unreachable:
-            response.close()
+            pass
         finally:
-            response.release_conn()
+            self._response.close()
 
 
 def escaped(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import ssl
 import threading
@@ -10,25 +11,24 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urljoin, urlsplit
 
-import urllib3
-from urllib3.exceptions import (
-    ConnectTimeoutError,
-    HTTPError,
-    LocationParseError,
-    NewConnectionError,
-    ProtocolError,
-    ReadTimeoutError,
-)
-from urllib3.util import Timeout
-
-from digestry.client.bounded_http import ResponseTimeouts, bound
+from digestry.client.bounded_http import BoundedConnection, ResponseTimeouts
+from digestry.client.http_connection import DEFAULT_PORTS, Trust
+from digestry.client.http_pool import ConnectionClass, HttpPool, InvalidAddress
 from digestry.client.options import ClientOptions, bare_host, is_inside, is_loopback
-from digestry.client.proxies import credentials_of, proxy_for
+from digestry.client.proxies import chosen_proxy, proxy_for
 from digestry.client.responses import Response
 from digestry.client.token_servers import parts_of
-from digestry.client.transport_errors import is_certificate_failure, is_not_http, is_not_tls, unreachable
+from digestry.client.transport_errors import (
+    FAILURES,
+    ConnectFailed,
+    ProxyFailed,
+    is_certificate_failure,
+    is_not_http,
+    is_not_tls,
+    unreachable,
+)
 from digestry.client.wait_budget import WaitBudget, retry_after
-from digestry.errors import InvalidConfiguration, ProtocolViolation, Unreachable
+from digestry.errors import ProtocolViolation, Unreachable
 from digestry.model.digest import shown
 from digestry.version import __version__
 
@@ -65,7 +65,8 @@ class Transport:
         self._lock = threading.Lock()
         self._probing: dict[str, threading.Lock] = {}
         self._bases: dict[str, str] = {}
-        self._managers: dict[str, urllib3.PoolManager] = {}
+        self._pools: dict[str, HttpPool] = {}
+        self._trust = Trust(options.authorities)
         self._pins: dict[str, str] = {}
         self.waiting = WaitBudget(
             options.waiting, options.longest_pause, options.tell, longest_command=options.longest_command
@@ -73,16 +74,14 @@ class Transport:
 
     def close(self) -> None:
         """Close all connections."""
-        with self._lock:
-            for manager in self._managers.values():
-                manager.clear()
-            self._managers.clear()
+        self.drop_idle()
 
     def drop_idle(self) -> None:
         """Close the connections that are not in use."""
         with self._lock:
-            for manager in self._managers.values():
-                manager.clear()
+            pools = list(self._pools.values())
+        for pool in pools:
+            pool.close_idle()
 
     # -- where a registry is ------------------------------------------------------------------
 
@@ -116,7 +115,7 @@ class Transport:
                 # What nginx and Go say to plain HTTP on a TLS port.
                 if response.status != 400 or b"HTTPS" not in response.read(64 << 10).upper():
                     return f"http://{host}"
-        except HTTPError as error:
+        except FAILURES as error:
             if not is_not_http(error):
                 raise unreachable(host, error) from error
             # Most likely it answered with a TLS alert.
@@ -128,12 +127,12 @@ class Transport:
         try:
             try:
                 self._open(ping, {}).close()
-            except HTTPError as error:
+            except FAILURES as error:
                 if not is_certificate_failure(error):
                     raise
                 self._pin(host)
                 self._open(ping, {}).close()
-        except HTTPError as error:
+        except FAILURES as error:
             if is_not_tls(error) or is_not_http(error):
                 return f"http://{host}"
             raise unreachable(host, error) from error
@@ -168,7 +167,7 @@ class Transport:
             step = Call(call.method, url, call.headers, call.body, call.repeatable)
             try:
                 response = self._open(step, headers)
-            except (HTTPError, OSError) as error:
+            except FAILURES as error:
                 raise unreachable(urlsplit(url).netloc, error) from error
             location = response.headers.get("Location")
             if response.status not in _REDIRECTS or location is None:
@@ -212,7 +211,7 @@ class Transport:
     def _open(self, call: Call, authorization: Mapping[str, str]) -> Response:
         """Make one request without following redirects, and again after a transient failure.
 
-        Raises what urllib3 raises, and :class:`Unreachable`.
+        Raises one of :data:`FAILURES`, and :class:`Unreachable`.
         """
         # Whoever streams repeats by himself: what was sent in part cannot be sent on.
         attempts = self.options.retries if call.repeatable and not callable(call.body) else 0
@@ -222,10 +221,12 @@ class Transport:
             pause: float | None = None
             try:
                 response = self._exchange(call, authorization)
-            except (NewConnectionError, ConnectTimeoutError):
+            except ConnectFailed:
                 if tried >= min(1, attempts):
                     raise
-            except (ProtocolError, ReadTimeoutError):
+            except (ProxyFailed, ssl.SSLError):
+                raise
+            except FAILURES:
                 if tried >= attempts:
                     raise
             else:
@@ -249,61 +250,40 @@ class Transport:
         headers = {"User-Agent": f"digestry/{__version__}", **call.headers, **authorization}
         body = call.body() if callable(call.body) else call.body
         try:
-            response = self._manager(call.url).urlopen(
+            response = self._pool(call.url).request(
                 call.method,
                 call.url,
-                body=body,
                 headers=headers,
-                redirect=False,
-                preload_content=False,
-                decode_content=False,
-                timeout=Timeout(connect=min(options.connect_timeout, longest), read=longest),
-                retries=False,
+                body=body,
+                connect_timeout=min(options.connect_timeout, longest),
+                timeout=longest,
             )
-        except LocationParseError as error:
+        except InvalidAddress as error:
             raise Unreachable(f"{shown(call.url)} is not a web address") from error
         return Response(response, call.method, call.url, patience=options.patience)
 
-    def _manager(self, url: str) -> urllib3.PoolManager:
+    def _pool(self, url: str) -> HttpPool:
         parts = urlsplit(url)
         with self._lock:
             pin = self._pins.get(parts.netloc) if parts.scheme == "https" else None
-            key = pin or proxy_for(parts.scheme, parts.netloc) or ""
-            manager = self._managers.get(key)
-            if manager is None:
-                manager = self._managers[key] = self._make_manager(pin, "" if pin else key)
-                bound(manager, ResponseTimeouts(self.options.patience, self.options.timeout, self.waiting))
-            return manager
+            proxy = None if pin else proxy_for(parts.scheme, parts.netloc)
+            pool = self._pools.get(pin or proxy or "")
+            if pool is None:
+                pool = self._pools[pin or proxy or ""] = HttpPool(
+                    self.connection_class(),
+                    Trust(pin=pin) if pin else self._trust,
+                    chosen_proxy(proxy) if proxy else None,
+                    max(4, self.options.parallel * 2),
+                )
+            return pool
 
-    def _make_manager(self, pin: str | None, proxy: str) -> urllib3.PoolManager:
-        connections = max(4, self.options.parallel * 2)
-        if pin is not None:
-            return urllib3.PoolManager(maxsize=connections, cert_reqs="CERT_NONE", assert_fingerprint=pin)
-        context = self._trust()
-        if not proxy:
-            return urllib3.PoolManager(maxsize=connections, ssl_context=context)
-        address, user = credentials_of(proxy)
-        return urllib3.ProxyManager(
-            address,
-            maxsize=connections,
-            proxy_headers={"Proxy-Authorization": user} if user else None,
-            ssl_context=context,
-        )
-
-    def _trust(self) -> ssl.SSLContext | None:
-        """Return the TLS context with the trusted certificates; None for the system's alone."""
-        if self.options.authorities is None:
-            return None
-        context = ssl.create_default_context()
-        try:
-            context.load_verify_locations(self.options.authorities)
-        except (OSError, ssl.SSLError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise InvalidConfiguration(f"cannot use {self.options.authorities}: {reason}") from error
-        return context
+    def connection_class(self) -> ConnectionClass:
+        """Return what makes the connections of a new pool."""
+        timeouts = ResponseTimeouts(self.options.patience, self.options.timeout, self.waiting)
+        return functools.partial(BoundedConnection, timeouts=timeouts)
 
 
 def origin_of(url: str) -> tuple[str, str | None, int | None]:
     """Return scheme, host and port: addresses with the same origin may share credentials."""
     parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    return parts.scheme, parts.hostname, parts.port or DEFAULT_PORTS.get(parts.scheme)

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+import http.client
 import socket
 import ssl
-
-from urllib3 import exceptions as http
 
 from digestry.errors import Unreachable
 
 
+class ConnectFailed(Exception):
+    """No connection to the other side could be opened. Its cause says why."""
+
+
+class ProxyFailed(Exception):
+    """A proxy cannot be reached, or refuses. Its cause, if it has one, says why."""
+
+
+class CertificateChanged(ssl.SSLError):
+    """The other side shows another certificate than before."""
+
+
+FAILURES = (ConnectFailed, ProxyFailed, http.client.HTTPException, OSError)
+"""What a request may raise that did not come to its end."""
+
+
 def root_cause(error: BaseException) -> BaseException:
-    """Return the exception that urllib3's exceptions wrap."""
-    seen = 0
-    while seen < 8:
-        seen += 1
-        inner = getattr(error, "reason", None)
-        if isinstance(error, http.ProtocolError) and len(error.args) > 1:
-            inner = error.args[1]
-        if not isinstance(inner, BaseException):
-            inner = None
-        if inner is None and isinstance(error, http.SSLError | http.ProxyError | http.NewConnectionError):
-            inner = next((value for value in error.args if isinstance(value, BaseException)), None)
-            inner = inner or error.__cause__
-        if inner is None:
-            return error
-        error = inner
+    """Return why a request failed."""
+    if isinstance(error, ConnectFailed) and error.__cause__ is not None:
+        return error.__cause__
     return error
 
 
@@ -42,8 +45,9 @@ def is_not_tls(error: BaseException) -> bool:
 
 def is_not_http(error: BaseException) -> bool:
     """Return whether the other side did not answer a request in HTTP."""
-    inner = error.reason if isinstance(error, http.MaxRetryError) else error
-    return isinstance(inner, http.ProtocolError)
+    return isinstance(error, http.client.HTTPException | OSError) and not isinstance(
+        error, TimeoutError | ssl.SSLError
+    )
 
 
 def broke_off(error: Unreachable) -> bool:
@@ -67,25 +71,27 @@ def unreachable(host: str, error: BaseException) -> Unreachable:
             "install the registry's CA on this machine, or, if you accept the risk: "
             f"digestry config set insecure-registries {host}"
         )
+    elif isinstance(cause, CertificateChanged):
+        reason = "its certificate has changed since the first request"
     elif isinstance(cause, ssl.SSLError):
         reason = "it does not speak TLS"
         hint = (
             f"if it speaks plain HTTP and you accept the risk: digestry config set insecure-registries {host}"
         )
-    elif isinstance(cause, http.NameResolutionError | socket.gaierror):
+    elif isinstance(cause, socket.gaierror):
         reason = "there is no such host"
         hint = "check the name for a typo"
-    elif isinstance(cause, http.ConnectTimeoutError | http.ReadTimeoutError | TimeoutError):
+    elif isinstance(cause, TimeoutError):
         reason = "it does not answer in time"
     elif isinstance(cause, ConnectionRefusedError):
         reason = "nothing listens there (connection refused)"
         hint = "check that the registry runs, and on which port"
-    elif isinstance(cause, http.ProxyError):
-        reason = "the proxy does not answer"
+    elif isinstance(cause, ProxyFailed):
+        reason = str(cause)
         hint = "check HTTPS_PROXY and NO_PROXY"
     elif isinstance(cause, OSError) and cause.strerror:
         reason = cause.strerror.lower()
-    elif isinstance(cause, http.IncompleteRead):
+    elif isinstance(cause, http.client.IncompleteRead):
         reason = "the connection broke before the end of its answer"
     else:
         reason = f"the connection broke ({str(cause) or type(cause).__name__})"

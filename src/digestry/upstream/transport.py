@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import threading
-import weakref
 from collections.abc import Iterator, Mapping
 from typing import Final, TypeVar
 from urllib.parse import urljoin, urlsplit
-
-import urllib3
 
 from digestry.client.auth import Authenticator, Token
 from digestry.client.challenges import Challenge
 from digestry.client.connection import Connection
 from digestry.client.credentials import Credential, Credentials
+from digestry.client.http_pool import ConnectionClass
 from digestry.client.options import ClientOptions
 from digestry.client.proxies import proxy_for
 from digestry.client.responses import Response
@@ -25,7 +24,7 @@ from digestry.errors import RedirectRefused
 from digestry.model.digest import shown
 from digestry.upstream.deadline import current
 from digestry.upstream.ssrf_guard import SSRFGuard, parse_url
-from digestry.upstream.wire import guard_connections
+from digestry.upstream.wire import UpstreamConnection
 
 _OF_A_REGISTRY: Final = re.compile(r"/(?:blobs|manifests|referrers)/[^/]+\Z")
 """What has a form that only a registry's content has, wherever it comes from."""
@@ -48,8 +47,6 @@ class GuardedTransport(Transport):
     def __init__(self, options: ClientOptions, guard: SSRFGuard) -> None:
         super().__init__(options)
         self.guard = guard
-        self._guarding = threading.Lock()
-        self._guarded: weakref.WeakSet[urllib3.PoolManager] = weakref.WeakSet()
         self._asking = _Asking()
 
     @contextlib.contextmanager
@@ -111,13 +108,8 @@ class GuardedTransport(Transport):
             self.guard.check_redirect(parts)
         return super()._exchange(call, authorization)
 
-    def _manager(self, url: str) -> urllib3.PoolManager:
-        manager = super()._manager(url)
-        with self._guarding:
-            if manager not in self._guarded:
-                guard_connections(manager, self.guard)
-                self._guarded.add(manager)
-        return manager
+    def connection_class(self) -> ConnectionClass:
+        return functools.partial(UpstreamConnection, guard=self.guard)
 
 
 class GuardedConnection(Connection):

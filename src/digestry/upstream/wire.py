@@ -10,12 +10,10 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-import urllib3
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
-
 from digestry import dns
 from digestry.client.bounded_http import FRAMING, FRAMING_AT_LEAST, LARGEST_HEAD, MOST_INTERIM, SWITCHING
+from digestry.client.http_connection import HttpConnection, Proxy, Trust
+from digestry.client.transport_errors import ConnectFailed
 from digestry.upstream.deadline import LARGE, Deadline, current
 from digestry.upstream.ssrf_guard import SSRFGuard
 
@@ -110,70 +108,46 @@ class _Response(http.client.HTTPResponse):
         return part
 
 
-def _connect(connection: HTTPConnection, guard: SSRFGuard) -> socket.socket:
-    """Resolve the host once, and connect to a checked address. A second look-up might differ.
+class UpstreamConnection(HttpConnection):
+    """A connection that obeys ``guard`` and the calling thread's deadline."""
 
-    A proxy, which the operator has chosen, may be at any address.
-    """
-    host: str = connection._dns_host  # with the dot at its end, which the resolver needs
-    port = connection.port or connection.default_port
-    deadline = current()
-    try:
-        found = _addresses(connection, guard, host.strip("[]"), port)
-    except TimeoutError as error:
-        raise ConnectTimeoutError(connection, f"The look-up of {host} timed out.") from error
-    except (socket.gaierror, UnicodeError) as error:
-        reason = error if isinstance(error, socket.gaierror) else socket.gaierror(str(error))
-        raise NameResolutionError(host, connection, reason) from error
-    failure: OSError = OSError("no address")
-    for family, address in found[:_MOST_ADDRESSES]:
-        sock = socket.socket(family, socket.SOCK_STREAM)
+    response_class = _Response
+
+    def __init__(
+        self, scheme: str, host: str, port: int, trust: Trust, proxy: Proxy | None, *, guard: SSRFGuard
+    ) -> None:
+        super().__init__(scheme, host, port, trust, proxy)
+        self._guard = guard
+
+    def open_socket(self) -> socket.socket:
+        """Resolve the host once, and connect to a checked address. A second look-up might differ.
+
+        A proxy, which the operator has chosen, may be at any address.
+        """
+        deadline = current()
         try:
-            for option in connection.socket_options or ():
-                sock.setsockopt(*option)
-            timeout = connection.timeout
-            if deadline is not None:
-                left = max(0.001, deadline.left())
-                timeout = left if timeout is None else min(left, timeout)
-            sock.settimeout(timeout)
-            sock.connect(address)
-        except OSError as error:
-            failure = error
-            sock.close()
-        else:
-            return sock
-    if isinstance(failure, TimeoutError):
-        raise ConnectTimeoutError(connection, f"Connection to {host} timed out.") from failure
-    raise NewConnectionError(connection, f"Failed to establish a new connection: {failure}") from failure
+            found = self._addresses(*self.address)
+        except (OSError, UnicodeError) as error:
+            cause = error if isinstance(error, OSError) else socket.gaierror(str(error))
+            raise ConnectFailed("cannot find the host") from cause
+        failure: OSError = OSError("no address")
+        for family, address in found[:_MOST_ADDRESSES]:
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            try:
+                timeout = self.timeout
+                if deadline is not None:
+                    left = max(0.001, deadline.left())
+                    timeout = left if timeout is None else min(left, timeout)
+                sock.settimeout(timeout)
+                sock.connect(address)
+            except OSError as error:
+                failure = error
+                sock.close()
+            else:
+                return sock
+        raise ConnectFailed("cannot connect") from failure
 
-
-def _addresses(
-    connection: HTTPConnection, guard: SSRFGuard, host: str, port: int
-) -> list[tuple[socket.AddressFamily, dns.SocketAddress]]:
-    if connection.proxy is None:
-        return list(guard.resolve(host, port))
-    return [(family, address) for family, _, _, _, address in guard.look_up(host, port)]
-
-
-def guard_connections(manager: urllib3.PoolManager, guard: SSRFGuard) -> None:
-    """Make all connections of ``manager`` obey ``guard`` and the calling thread's deadline."""
-
-    class Plain(HTTPConnection):
-        response_class = _Response
-
-        def _new_conn(self) -> socket.socket:
-            return _connect(self, guard)
-
-    class Encrypted(HTTPSConnection):
-        response_class = _Response
-
-        def _new_conn(self) -> socket.socket:
-            return _connect(self, guard)
-
-    class PlainPool(urllib3.HTTPConnectionPool):
-        ConnectionCls = Plain
-
-    class EncryptedPool(urllib3.HTTPSConnectionPool):
-        ConnectionCls = Encrypted
-
-    manager.pool_classes_by_scheme = {"http": PlainPool, "https": EncryptedPool}
+    def _addresses(self, host: str, port: int) -> list[tuple[socket.AddressFamily, dns.SocketAddress]]:
+        if self.proxy is None:
+            return list(self._guard.resolve(host, port))
+        return [(family, address) for family, _, _, _, address in self._guard.look_up(host, port)]

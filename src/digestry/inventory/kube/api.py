@@ -19,7 +19,6 @@ import urllib3
 from urllib3.exceptions import HTTPError
 from urllib3.util import Timeout
 
-from digestry.client.transport_errors import root_cause
 from digestry.errors import (
     DigestryError,
     InvalidConfiguration,
@@ -34,6 +33,7 @@ from digestry.inventory.engines.client import TIMEOUT
 from digestry.inventory.kube.config import Access
 from digestry.inventory.kube.connections import manager_for
 from digestry.inventory.kube.credentials import Credential, Credentials
+from digestry.inventory.kube.failures import root_cause
 from digestry.inventory.kube.watch import Change, Ended, Failure, Stream, changes
 from digestry.model.digest import shown
 from digestry.model.json_values import as_list, as_object, as_text

@@ -1,0 +1,158 @@
+"""One HTTP/1.1 connection of the standard library's client: direct, over TLS, or through a proxy."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import http.client
+import socket
+import ssl
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from digestry.client.transport_errors import CertificateChanged, ConnectFailed, ProxyFailed
+from digestry.errors import InvalidConfiguration
+
+DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """A proxy: its address, and the ``Proxy-Authorization`` that it gets."""
+
+    scheme: str
+    host: str
+    port: int
+    authorization: str | None = None
+
+
+class Trust:
+    """The certificates that are trusted. Thread-safe.
+
+    They are the system's, and those in the file ``authorities``; or, with ``pin``, the one certificate of
+    that SHA-256 hash, whatever it says.
+    """
+
+    def __init__(self, authorities: Path | None = None, pin: str | None = None) -> None:
+        self.pin = pin
+        self._authorities = authorities
+        self._lock = threading.Lock()
+        self._context: ssl.SSLContext | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """Return the TLS context, made when it is first needed. Raises :class:`InvalidConfiguration`."""
+        with self._lock:
+            if self._context is None:
+                self._context = self._make()
+            return self._context
+
+    def _make(self) -> ssl.SSLContext:
+        context = ssl.create_default_context()
+        context.set_alpn_protocols(["http/1.1"])
+        if self.pin is not None:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        elif self._authorities is not None:
+            try:
+                context.load_verify_locations(self._authorities)
+            except (OSError, ssl.SSLError) as error:
+                reason = getattr(error, "strerror", None) or str(error)
+                raise InvalidConfiguration(f"cannot use {self._authorities}: {reason}") from error
+        return context
+
+    def check(self, sock: ssl.SSLSocket) -> None:
+        """Raise :class:`CertificateChanged` if there is a pin, and the certificate is another."""
+        if self.pin is None:
+            return
+        shown = hashlib.sha256(sock.getpeercert(binary_form=True) or b"").hexdigest()
+        if not hmac.compare_digest(shown, self.pin):
+            raise CertificateChanged("the certificate is not the one that was shown before")
+
+
+class HttpConnection(http.client.HTTPConnection):
+    """A connection to ``host`` and ``port``. ``proxy`` is on the way there; None for none.
+
+    Connecting raises :class:`ConnectFailed`, :class:`ProxyFailed`, and what :mod:`ssl` raises.
+    """
+
+    def __init__(self, scheme: str, host: str, port: int, trust: Trust, proxy: Proxy | None = None) -> None:
+        # A dot at the end is for the look-up of the name alone: no certificate has it.
+        super().__init__(host.rstrip("."), port)
+        self.scheme = scheme
+        self.default_port = DEFAULT_PORTS[scheme]
+        self.proxy = proxy
+        self.address = (host, port) if proxy is None else (proxy.host, proxy.port)
+        self._trust = trust
+
+    @property
+    def forwards(self) -> bool:
+        """Return whether a proxy gets the requests themselves, with the whole address in each."""
+        return self.proxy is not None and self.scheme == "http"
+
+    def connect(self) -> None:
+        """Open the connection, with its tunnel and its TLS."""
+        try:
+            self.sock = self.open_socket()
+        except ConnectFailed as error:
+            if self.proxy is None:
+                raise
+            raise ProxyFailed("the proxy does not answer") from error.__cause__
+        try:
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self.proxy is not None:
+                self._pass_proxy(self.proxy)
+            if self.scheme == "https":
+                self.sock = self._encrypted(self.sock, self.host, self._trust)
+                self._trust.check(self.sock)
+        except BaseException:
+            self.close()
+            raise
+
+    def open_socket(self) -> socket.socket:
+        """Return a new TCP connection to :attr:`address`. Raises :class:`ConnectFailed`."""
+        try:
+            return socket.create_connection(self.address, self.timeout)
+        except UnicodeError as error:  # a label of the name is too long
+            raise ConnectFailed("cannot connect") from socket.gaierror(str(error))
+        except OSError as error:
+            raise ConnectFailed("cannot connect") from error
+
+    def _pass_proxy(self, proxy: Proxy) -> None:
+        try:
+            if proxy.scheme == "https":
+                self.sock = self._encrypted(
+                    self.sock, proxy.host, Trust() if self._trust.pin else self._trust
+                )
+            if self.scheme == "https":
+                self._open_tunnel(proxy)
+        except ssl.SSLError:
+            raise
+        except (OSError, http.client.HTTPException) as error:
+            raise ProxyFailed("the proxy does not answer") from error
+
+    def _open_tunnel(self, proxy: Proxy) -> None:
+        name = f"[{self.host}]" if ":" in self.host else self.host
+        lines = [f"CONNECT {name}:{self.port} HTTP/1.1", f"Host: {name}:{self.port}"]
+        if proxy.authorization is not None:
+            lines.append(f"Proxy-Authorization: {proxy.authorization}")
+        self.sock.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
+        response = self.response_class(self.sock, method="CONNECT")
+        try:
+            response.begin()
+            if response.status != http.client.OK:
+                raise ProxyFailed(f"the proxy answers {response.status}")
+        finally:
+            response.close()
+
+    @staticmethod
+    def _encrypted(sock: socket.socket, name: str, trust: Trust) -> ssl.SSLSocket:
+        context = trust.context()
+        if isinstance(sock, ssl.SSLSocket):
+            # The standard library has no TLS inside of TLS.
+            from urllib3.util.ssltransport import SSLTransport  # noqa: PLC0415 - few proxies speak TLS
+
+            inner: Any = SSLTransport(sock, context, name)
+            return inner  # type: ignore[no-any-return] # it does what of an SSLSocket is used here
+        return context.wrap_socket(sock, server_hostname=name)

@@ -1,0 +1,185 @@
+"""Idle HTTP connections that are used again, and the responses that come over them."""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import re
+import select
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+from urllib.parse import quote, urlsplit
+
+from digestry.client.headers import Headers
+from digestry.client.http_connection import DEFAULT_PORTS, HttpConnection, Proxy, Trust
+
+_UNUSUAL: Final = re.compile(r"[^\x21-\x7e]")
+_PRINTABLE: Final = "".join(map(chr, range(0x21, 0x7F)))
+
+Origin = tuple[str, str, int]
+ConnectionClass = Callable[[str, str, int, Trust, Proxy | None], HttpConnection]
+
+
+class InvalidAddress(ValueError):
+    """A text that is no web address."""
+
+
+class HttpPool:
+    """Connections by origin, all with the same trust and proxy. Thread-safe.
+
+    ``make`` makes a connection; ``most`` is how many idle ones of an origin are kept.
+    """
+
+    def __init__(self, make: ConnectionClass, trust: Trust, proxy: Proxy | None, most: int) -> None:
+        self._make = make
+        self._trust = trust
+        self._proxy = proxy
+        self._most = most
+        self._lock = threading.Lock()
+        self._idle: dict[Origin, list[HttpConnection]] = {}
+        weakref.finalize(self, _close_all, self._idle)  # for who never closes a session
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes | Iterable[bytes] | None,
+        connect_timeout: float,
+        timeout: float,
+    ) -> HttpResponse:
+        """Send one request, and return its response without its body.
+
+        ``timeout`` is the seconds without a byte after which it fails. Raises :class:`InvalidAddress`, what
+        :class:`HttpConnection` raises, :class:`http.client.HTTPException` and OSError.
+        """
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port or DEFAULT_PORTS[parts.scheme]
+        except (ValueError, KeyError) as error:
+            raise InvalidAddress(url) from error
+        if not host:
+            raise InvalidAddress(url)
+        origin = (parts.scheme, host, port)
+        connection = self._take(origin)
+        try:
+            if connection.sock is None:
+                connection.timeout = connect_timeout
+                connection.connect()
+            connection.timeout = timeout
+            connection.sock.settimeout(timeout)
+            target = _escaped(f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}")
+            if connection.forwards and connection.proxy is not None:
+                target = f"{parts.scheme}://{parts.netloc}{target}"
+                if connection.proxy.authorization is not None:
+                    headers = {**headers, "Proxy-Authorization": connection.proxy.authorization}
+            try:
+                connection.request(method, target, body, dict(headers))
+            except OSError as error:
+                # Who refuses a body may close the connection after the answer.
+                if error.errno not in {errno.EPIPE, errno.ECONNRESET, errno.EPROTOTYPE}:
+                    raise
+            response = connection.getresponse()
+        except BaseException:
+            connection.close()
+            raise
+        return HttpResponse(response, method, lambda: self._put(origin, connection), connection.close)
+
+    def _take(self, origin: Origin) -> HttpConnection:
+        with self._lock:
+            idle = self._idle.get(origin, [])
+            while idle:
+                connection = idle.pop()
+                if not _has_ended(connection):
+                    return connection
+                connection.close()
+        return self._make(*origin, self._trust, self._proxy)
+
+    def _put(self, origin: Origin, connection: HttpConnection) -> None:
+        with self._lock:
+            idle = self._idle.setdefault(origin, [])
+            if connection.sock is not None and len(idle) < self._most:
+                idle.append(connection)
+                return
+        connection.close()
+
+    def close_idle(self) -> None:
+        """Close the connections that are not in use."""
+        with self._lock:
+            _close_all(self._idle)
+
+
+class HttpResponse:
+    """A response whose body is read from its connection. Not for several threads at once."""
+
+    def __init__(
+        self,
+        response: http.client.HTTPResponse,
+        method: str,
+        release: Callable[[], None],
+        abandon: Callable[[], None],
+    ) -> None:
+        self._response = response
+        self._release = release
+        self._abandon = abandon
+        self._open = True
+        self.status = response.status
+        self.headers = Headers(response.msg.items())
+        if method == "HEAD" or (response.length == 0 and not response.chunked):
+            self._end()
+
+    def read1(self, count: int) -> bytes:
+        """Return up to ``count`` bytes that come next; none at the end of the body.
+
+        Raises :class:`http.client.HTTPException`, also for a body that breaks off, and OSError.
+        """
+        if not self._open or count == 0:
+            return b""
+        response = self._response
+        part = response.read1(count)
+        if response.chunked:
+            if not part:
+                self._end()
+        elif not part and response.length:
+            raise http.client.IncompleteRead(b"", response.length)
+        elif not part or response.length == 0:
+            self._end()
+        return part
+
+    def _end(self) -> None:
+        """Give the connection back: all of the body has come."""
+        self._open = False
+        self._response.close()
+        self._release()
+
+    def close(self) -> None:
+        """Close the connection, unless it was given back at the end of the body."""
+        if self._open:
+            self._open = False
+            self._response.close()
+            self._abandon()
+
+
+def _close_all(idle: dict[Origin, list[HttpConnection]]) -> None:
+    for connections in idle.values():
+        for connection in connections:
+            connection.close()
+    idle.clear()
+
+
+def _has_ended(connection: HttpConnection) -> bool:
+    """Return whether the other side closed an idle connection, or sent something that nobody asked for."""
+    sock = connection.sock
+    if sock is None:
+        return True
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _escaped(target: str) -> str:
+    """Return the target of a request, with percent signs for what a request line cannot have."""
+    return quote(target, safe=_PRINTABLE) if _UNUSUAL.search(target) else target
