@@ -7,7 +7,7 @@ ENGINE ?=
 # Test processes: twice as many as cores, since many tests wait.
 WORKERS ?= 4
 
-.PHONY: demo test test-all reality check bench docs lock format clean setup
+.PHONY: demo test test-all reality check bench docs dist lock format clean setup
 
 setup: $(VENV)/.ready
 
@@ -50,6 +50,10 @@ $(VENV)/.docs-ready: $(VENV)/.ready requirements/docs.txt
 	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements/docs.txt
 	@touch $@
 
+# The sdist and the wheel, in dist/: the same bytes from the same source.
+dist: setup
+	@$(BIN)/python -m hatchling build -t sdist -t wheel
+
 format: setup
 	@$(BIN)/ruff check --fix src tests bench tools
 	@$(BIN)/ruff format src tests bench tools
@@ -62,6 +66,10 @@ lock: setup
 		--custom-compile-command "make lock" -c requirements/run.txt --group dev pyproject.toml -o requirements/dev.txt
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--custom-compile-command "make lock" -c requirements/dev.txt --group docs -o requirements/docs.txt
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--custom-compile-command "make lock" -c requirements/dev.txt --group build -o requirements/build.txt
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--custom-compile-command "make lock" -c requirements/dev.txt --extra aws pyproject.toml -o requirements/image.txt
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .demo

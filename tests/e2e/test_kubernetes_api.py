@@ -43,7 +43,7 @@ from tests.support import PATIENCE, RegistryServer, descriptor, digestry, wait_u
 
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("kube")]
 
-RBAC = Path(__file__).parents[2] / "deploy" / "kubernetes" / "rbac.yaml"
+RBAC = Path(__file__).parents[2] / "deploy" / "kubernetes" / "base" / "rbac.yaml"
 NOWHERE = "127.0.0.1:1"  # nothing listens there
 RUNS = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
 ENDED = {"terminated": {"exitCode": 0, "reason": "Completed", "startedAt": "2026-01-01T00:00:00Z"}}
@@ -68,7 +68,7 @@ def cluster() -> Iterator[KubeServer]:
 
 @dataclass
 class Auditor:
-    """digestry's own command, as the service account of ``deploy/kubernetes/rbac.yaml``."""
+    """digestry's own command, as the service account of ``deploy/kubernetes/base/rbac.yaml``."""
 
     directory: Path
     server: KubeServer

@@ -125,7 +125,7 @@ def test_without_the_right_to_list_pods(cluster: Cluster, environment: dict[str,
     assert (
         '/api/v1/pods: this user lacks the verb "list" on "pods" (403): pods is forbidden' in problem.message
     )
-    assert "deploy/kubernetes/rbac.yaml" in problem.hint
+    assert "deploy/kubernetes/base/rbac.yaml" in problem.hint
     assert "kubernetes:CONTEXT?namespace=a,b" in problem.hint
     # What has pods by its own count is not said to have none.
     assert "deployment/web/app" not in rows(found)

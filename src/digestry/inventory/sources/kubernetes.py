@@ -38,7 +38,7 @@ _WORKLOADS: Final = (
 )
 _PARALLEL: Final = 8
 _WATCH: Final = "what stands between here and the API server may have changed what it said"
-_GRANT: Final = "grant it with deploy/kubernetes/rbac.yaml (docs/kubernetes.md)"
+_GRANT: Final = "grant it with deploy/kubernetes/base/rbac.yaml (docs/kubernetes.md)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""Tests of what digestry is installed and deployed with."""
