@@ -14,7 +14,7 @@ import pytest
 
 from tests import seaweed
 from tests.cluster.balancer import TcpProxy, tcp_proxy
-from tests.postgresql import Cluster, session_cluster, stop_session_cluster
+from tests.postgresql import Cluster, running_cluster
 from tests.support import PATIENCE, RegistryServer, digestry
 
 
@@ -76,8 +76,7 @@ def balanced_nodes(directory: Path, *, redirect: bool) -> Iterator[RegistryServe
     settings = directory / "registry.toml"
     settings.write_text(f"[storage]\nredirect = {str(redirect).lower()}\n")
     with contextlib.ExitStack() as stack:
-        cluster = session_cluster()
-        stack.callback(stop_session_cluster)
+        cluster = stack.enter_context(running_cluster())
         s3 = stack.enter_context(seaweed.running_server())
         nodes = stack.enter_context(registry_nodes(directory, cluster, s3))
         running = [nodes.start("--config", str(settings)) for _ in range(2)]

@@ -18,7 +18,7 @@ from tests.cluster.nodes import Nodes, registry_nodes
 from tests.e2e import asking
 from tests.e2e.engines import Engine, Layout, docker_archive, tar
 from tests.e2e.peers import built
-from tests.postgresql import session_cluster, stop_session_cluster
+from tests.postgresql import running_cluster
 from tests.support import RegistryServer
 
 # Those of one process share their nodes.
@@ -32,8 +32,7 @@ _NOISE: Final = 3_000_000
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     with contextlib.ExitStack() as stack:
-        cluster = session_cluster()
-        stack.callback(stop_session_cluster)
+        cluster = stack.enter_context(running_cluster())
         s3 = stack.enter_context(seaweed.running_server())
         yield stack.enter_context(registry_nodes(tmp_path_factory.mktemp("balanced"), cluster, s3))
 
