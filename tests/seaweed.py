@@ -40,17 +40,31 @@ def environment(endpoint: str) -> dict[str, str]:
     }
 
 
-@dataclass(frozen=True)
+@dataclass
 class S3Server:
     """A server that runs, with one bucket: each takes room for its files."""
 
     endpoint: str
+    command: list[str]
+    directory: Path
+    process: subprocess.Popen[bytes]
     bucket: str = "digestry-tests"
 
     def config(self, **settings: Any) -> S3Config:
         """Return the configuration of a store in a folder of its own."""
         prefix = f"tests/{os.urandom(8).hex()}"
         return S3Config(self.bucket, prefix, endpoint=self.endpoint, **{"settle": 0.0, **settings})
+
+    def kill(self) -> None:
+        """SIGKILL to the server, which keeps its files."""
+        self.process.kill()
+        self.process.wait()
+
+    def start(self) -> None:
+        """Start the server again, on its ports and files, and wait until it takes objects."""
+        log = self.directory / "log"
+        self.process = _run(self.command, self.directory, log)
+        _wait(self.endpoint, self.process, log)
 
 
 def make_bucket(endpoint: str, name: str) -> None:
@@ -71,30 +85,22 @@ def running_server() -> Iterator[S3Server]:
         actions = ["Admin", "Read", "Write", "List", "Tagging"]
         identities = {"identities": [{"name": "tests", "credentials": [key], "actions": actions}]}
         (root / "s3.json").write_text(json.dumps(identities))
-        endpoint, process = _start(weed, root)
+        server = _start(weed, root)
         try:
-            server = S3Server(endpoint)
-            make_bucket(endpoint, server.bucket)
+            make_bucket(server.endpoint, server.bucket)
             yield server
         finally:
-            process.kill()  # what it has is thrown away
-            process.wait()
+            server.kill()  # what it has is thrown away
 
 
-def _start(weed: Path, root: Path) -> tuple[str, subprocess.Popen[bytes]]:
-    """Start the server, again if another program took one of its ports meanwhile; return its endpoint."""
+def _start(weed: Path, root: Path) -> S3Server:
+    """Start the server, again if another program took one of its ports meanwhile."""
     for attempt in range(_ATTEMPTS):
         data, log = root / f"data{attempt}", root / f"log{attempt}"
         data.mkdir()
         endpoint = f"http://127.0.0.1:{free_port()}"
-        with log.open("wb") as file:
-            process = subprocess.Popen(
-                _command(weed, root, data, endpoint),
-                cwd=root,
-                stdout=file,
-                stderr=file,
-                stdin=subprocess.DEVNULL,
-            )
+        command = _command(weed, root, data, endpoint)
+        process = _run(command, root, log)
         try:
             _wait(endpoint, process, log)
         except BaseException:
@@ -105,7 +111,12 @@ def _start(weed: Path, root: Path) -> tuple[str, subprocess.Popen[bytes]]:
                 raise
         else:
             break
-    return endpoint, process
+    return S3Server(endpoint, command, root, process)
+
+
+def _run(command: list[str], directory: Path, log: Path) -> subprocess.Popen[bytes]:
+    with log.open("ab") as file:
+        return subprocess.Popen(command, cwd=directory, stdout=file, stderr=file, stdin=subprocess.DEVNULL)
 
 
 def _command(weed: Path, root: Path, data: Path, endpoint: str) -> list[str]:

@@ -5,18 +5,24 @@ Without the long ones, connections that are reset stand for all of them.
 
 from __future__ import annotations
 
+import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from digestry.backend import StoreLocations, open_backend
-from tests.cluster.balancer import TcpProxy, tcp_proxy
+from digestry.backend import Backend, StoreLocations, open_backend
+from digestry.catalog.job_states import COLLECTION
+from tests import seaweed
+from tests.cluster.balancer import tcp_proxy
 from tests.cluster.load import Load
 from tests.cluster.nodes import Nodes, campaign, registry_nodes
-from tests.postgresql import Cluster
-from tests.seaweed import S3Server
+from tests.cluster.remains import Remains
+from tests.postgresql import Cluster, running_cluster
+from tests.registry.webhook_receiver import SECRET, Receiver, running_receiver
 from tests.support import RegistryServer, wait_until
 
 pytestmark = pytest.mark.xdist_group("cluster")
@@ -24,61 +30,178 @@ pytestmark = pytest.mark.xdist_group("cluster")
 BACK_SECONDS = 40.0
 """So long after a failure pushes must be acknowledged again: less than 10 s on a machine that is not busy."""
 
+_SETTINGS = """
+[limits]
+upload-idle-seconds = 4
+
+[collection]
+every = "6s"
+
+[[webhook]]
+name = "all"
+url = "{url}"
+secret = "{secret}"
+"""
+
 
 @pytest.fixture
-def own(tmp_path: Path, postgresql: Cluster, s3: S3Server) -> Iterator[Nodes]:
+def own(tmp_path: Path, postgresql: Cluster, s3: seaweed.S3Server) -> Iterator[Nodes]:
     """A registry of one test's own, which may break it."""
     with registry_nodes(tmp_path, postgresql, s3) as nodes:
         yield nodes
 
 
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with running_receiver() as server:
+        yield server
+
+
+class Campaign:
+    """Nodes under load, behind a balancer, with all jobs, while something fails again and again."""
+
+    def __init__(self, nodes: Nodes, receiver: Receiver, count: int = 2) -> None:
+        self.nodes = nodes
+        self.receiver = receiver
+        settings = nodes.directory / "registry.toml"
+        settings.write_text(_SETTINGS.format(url=receiver.url, secret=SECRET))
+        self._arguments = ("--config", str(settings))
+        self.running = [nodes.start(*self._arguments) for _ in range(count)]
+
+    def kill_node(self, which: int) -> None:
+        """Kill a node, and start another at its address."""
+        self.running[which].kill()
+        self.running[which] = self.nodes.start(*self._arguments, port=self.running[which].port)
+
+    def run(self, fail: Callable[[int], object], times: int) -> None:
+        """Let something fail so many times; then check what clients were told, and what is left."""
+        with tcp_proxy(*(("127.0.0.1", node.port) for node in self.running)) as balancer:
+            front = RegistryServer(balancer.host, self.running[0].process, self.nodes.directory)
+            began = time.monotonic()
+            with Load(front) as load:
+                load.wait_for_pushes(8, seconds=BACK_SECONDS)
+                back = []
+                for number in range(times):
+                    fail(number)
+                    back.append(load.wait_for_pushes(4, seconds=BACK_SECONDS))
+            seconds = time.monotonic() - began
+        load.check(*self.running)
+        verify_journal(self.nodes)
+        self._check_events(load, times)
+        self._check_collections(seconds, times)
+        self._check_remains()
+        print(
+            f"{times} failures in {seconds:.0f} s; {load.pushed} images acknowledged, {load.refused} pushes"
+            f" refused; the next came after {statistics.median(back):.1f} s, at most {max(back):.1f} s"
+        )
+
+    def _check_events(self, load: Load, times: int) -> None:
+        """Each move was told to the webhook, and twice only if its sender failed before it could note it."""
+        acknowledged = {str(digest) for known in load.known for digest in known.manifests}
+
+        def told() -> bool:
+            with self.receiver.lock:
+                digests = {str(message["data"].get("toDigest")) for message in self.receiver.taken}
+            return acknowledged <= digests
+
+        wait_until(told, what="an event of each move")
+        counts = Counter(self.receiver.ids())
+        assert sum(counts.values()) - len(counts) <= times
+        assert max(counts.values()) <= 2
+
+    def _check_collections(self, seconds: float, times: int) -> None:
+        """Collections were as many as one node at a time makes: each failure may have let one begin anew."""
+        catalog = _backend(self.nodes).open_catalog()
+        with closing(catalog):
+            state = catalog.jobs.state(COLLECTION)
+        runs = 0 if state is None else int(state.state.get("runs", 0))
+        assert runs <= seconds / 6 + times + 3
+
+    def _check_remains(self) -> None:
+        with closing(Remains(self.nodes)) as remains:
+            remains.remove_orphans()
+            wait_until(lambda: not remains.uploads(), what="the end of the uploads that were broken off")
+            remains.remove_orphans()
+            assert remains.unnamed_objects() == []
+            assert remains.uploads() == []
+
+
+def _backend(nodes: Nodes) -> Backend:
+    return open_backend(None, stores=StoreLocations(nodes.database, nodes.blobs))
+
+
 def verify_journal(nodes: Nodes) -> None:
-    store = open_backend(None, stores=StoreLocations(nodes.database, nodes.blobs)).catalog_store
-    verdict = store.verify_journal()
+    verdict = _backend(nodes).catalog_store.verify_journal()
     assert verdict.broken is None
     assert verdict.entries > 0
 
 
-def under_load(nodes: Nodes, fail: Callable[[TcpProxy, list[RegistryServer]], None], times: int) -> None:
-    """Let something fail so many times while clients push, and check all that they were told."""
-    running = [nodes.start(), nodes.start()]
-    with tcp_proxy(*(("127.0.0.1", node.port) for node in running)) as balancer:
-        front = RegistryServer(balancer.host, running[0].process, nodes.directory)
-        with Load(front) as load:
-            load.wait_for_pushes(8, seconds=BACK_SECONDS)
-            for _ in range(times):
-                fail(balancer, running)
-                load.wait_for_pushes(4, seconds=BACK_SECONDS)
-        load.check(*running)
-    verify_journal(nodes)
+@pytest.mark.long
+@pytest.mark.parametrize("times", [campaign(6, 150)])
+def test_nodes_are_killed(own: Nodes, receiver: Receiver, times: int) -> None:
+    three = Campaign(own, receiver, 3)
+    three.run(lambda number: three.kill_node(number % 3), times)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("times", [campaign(6, 50)])
-def test_nodes_are_killed(own: Nodes, times: int) -> None:
-    turn = iter(range(times))
-
-    def kill(balancer: TcpProxy, running: list[RegistryServer]) -> None:
-        which = next(turn) % 2
-        running[which].kill()
-        running[which] = own.start(port=running[which].port)
-
-    under_load(own, kill, times)
+@pytest.mark.parametrize("times", [campaign(4, 19)])
+def test_the_database_is_killed(own: Nodes, receiver: Receiver, postgresql: Cluster, times: int) -> None:
+    Campaign(own, receiver).run(lambda _: postgresql.restart("immediate"), times)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("times", [campaign(4, 20)])
-def test_the_database_is_killed(own: Nodes, postgresql: Cluster, times: int) -> None:
-    under_load(own, lambda *_: postgresql.restart("immediate"), times)
+def test_a_standby_is_promoted(tmp_path: Path, receiver: Receiver, s3: seaweed.S3Server) -> None:
+    """The database's server is killed, and its address goes to the synchronous standby."""
+    with running_cluster() as first, registry_nodes(tmp_path, first, s3) as nodes:
+        second = first.standby(first.directory / "standby")
+        try:
+            with first.superuser() as connection:
+                connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+                connection.execute("SELECT pg_reload_conf()")
+
+            def fail_over(_: int) -> None:
+                first.stop("immediate")
+                second.promote()
+                nodes.to_database.retarget(("127.0.0.1", second.port))
+
+            Campaign(nodes, receiver).run(fail_over, 1)
+        finally:
+            nodes.stop()
+            second.stop()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("times", [campaign(3, 20)])
+def test_the_store_is_killed(tmp_path: Path, postgresql: Cluster, receiver: Receiver, times: int) -> None:
+    with seaweed.running_server() as s3, registry_nodes(tmp_path, postgresql, s3) as nodes:
+
+        def kill(_: int) -> None:
+            s3.kill()
+            time.sleep(0.5)
+            s3.start()
+
+        Campaign(nodes, receiver).run(kill, times)
 
 
 @pytest.mark.parametrize("times", [1, pytest.param(campaign(4, 20), marks=pytest.mark.long)])
-def test_connections_to_the_stores_are_reset(own: Nodes, times: int) -> None:
-    def reset(*_: object) -> None:
+def test_connections_to_the_stores_are_reset(own: Nodes, receiver: Receiver, times: int) -> None:
+    def reset(_: int) -> None:
         own.to_store.reset()
         own.to_database.reset()
 
-    under_load(own, reset, times)
+    Campaign(own, receiver).run(reset, times)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("times", [campaign(2, 6)])
+def test_networks_are_cut_for_half_a_minute_under_load(own: Nodes, receiver: Receiver, times: int) -> None:
+    def cut(number: int) -> None:
+        proxy = (own.to_database, own.to_store)[number % 2]
+        proxy.cut()
+        time.sleep(30)
+        proxy.mend()
+
+    Campaign(own, receiver).run(cut, times)
 
 
 @pytest.mark.parametrize("which", ["database", "store"])
