@@ -16,7 +16,7 @@ from tests.e2e.engines import (
     podman_storage,
     root_file_system,
 )
-from tests.support import digestry, program
+from tests.support import RegistryServer, digestry, program
 
 
 @pytest.fixture(scope="session")
@@ -61,6 +61,14 @@ def tool(tmp_path: Path) -> Engine:
     home.mkdir()
     environment = {"HOME": str(home), "DOCKER_CONFIG": str(home), "DIGESTRY_HOME": str(home)}
     return Engine(tuple(digestry()), environment)
+
+
+@pytest.fixture
+def registry_on_disk(request: pytest.FixtureRequest, registry: RegistryServer) -> RegistryServer:
+    """The registry, for tests that change the files in its root."""
+    if request.config.getoption("--nodes"):
+        pytest.skip("changes files, and the content of nodes is in a store")
+    return registry
 
 
 @pytest.fixture

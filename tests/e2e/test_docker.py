@@ -118,15 +118,13 @@ def test_an_unchanged_image_writes_no_event(
     name = f"{registry.host}/{repository}:1"
     build(docker, name, "unchanged")
     first = push(docker, name)
-    before = asking.journal(registry, repository)
-    assert len(before) == 1
     said = docker("push", name)
     assert "Layer already exists" in said
     assert push(docker, name) == first
     forget(docker, name)
     docker("pull", name)  # and by an engine that only knows it from a pull
     assert push(docker, name) == first
-    assert asking.journal(registry, repository) == before
+    assert asking.moves(registry, repository, "1") == [("created", None, first)]
     forget(docker, name)
 
 
@@ -165,6 +163,7 @@ def test_a_push_to_another_repository_mounts(
         path: path.stat().st_ino
         for layer in content["layers"]
         if (path := registry.root / "blobs" / layer["digest"].replace(":", "/"))
+        and (registry.root / "blobs").is_dir()  # else its content is in a store
     }
     docker("tag", first, second)
     said = docker("push", second)
@@ -299,8 +298,9 @@ def test_what_is_not_there_is_said_in_words(
 
 @pytest.mark.long
 def test_a_layer_that_was_damaged_on_the_disk_is_refused(
-    docker: Engine, registry: RegistryServer, repository: str
+    docker: Engine, registry_on_disk: RegistryServer, repository: str
 ) -> None:
+    registry = registry_on_disk
     name = f"{registry.host}/{repository}:1"
     layers = [root_file_system(noise=os.urandom(200_000)), tar({"small": os.urandom(50)})]
     docker("load", stdin=docker_archive(name, layers, "cat", "/small"))

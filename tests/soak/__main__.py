@@ -15,17 +15,19 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--nodes", type=int, default=0, help="on PostgreSQL and S3; 0: on a disk")
     parser.add_argument("--lease", type=int, default=6, help="seconds")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="digestry-soak-") as folder:
         outcome = soak(
-            Path(folder) / "root",
+            Path(folder),
             seconds=given.minutes * 60,
             clients=given.clients,
             seed=given.seed,
             lease=given.lease,
             workers=given.workers,
+            nodes=given.nodes,
         )
     print(f"{outcome.seconds:.0f} s; the clients: {dict(sorted(outcome.did.items()))}")
     print(f"collection, in all: {outcome.collected}")

@@ -6,12 +6,24 @@ from pathlib import Path
 
 import pytest
 
-from tests.soak.run import soak
+from tests.cluster.nodes import campaign
+from tests.soak.run import Outcome, soak
 
 
 @pytest.mark.parametrize(("seconds", "clients"), [(5, 4), pytest.param(12, 8, marks=pytest.mark.long)])
 def test_nothing_live_is_lost_and_nothing_dead_is_left(tmp_path: Path, seconds: float, clients: int) -> None:
-    outcome = soak(tmp_path / "root", seconds=seconds, clients=clients, seed=1)
+    _check(soak(tmp_path, seconds=seconds, clients=clients, seed=1))
+
+
+@pytest.mark.long
+@pytest.mark.xdist_group("cluster")
+def test_three_nodes_lose_nothing_live_and_leave_nothing_dead(tmp_path: Path) -> None:
+    seconds = campaign(20, 600)
+    _check(soak(tmp_path, seconds=seconds, clients=6, seed=1, lease=30, nodes=3))
+
+
+def _check(outcome: Outcome) -> None:
+    print(outcome)
     assert outcome.wrong == []
     assert outcome.left == []
     assert outcome.logged == []

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import Final
 
+from digestry.errors import DigestryError
 from digestry.registry.sequencer import Sequencer
 from digestry.registry.service import Service
 from digestry.registry.webhook_dispatcher import WebhookDispatcher
@@ -61,6 +62,8 @@ class Lifecycle:
             await asyncio.sleep(_WATCH_INTERVAL)
             try:
                 await self._service.gate.refresh()
+            except DigestryError as error:
+                log.error("looking for changed users and keys failed; trying again: %s", error.message)
             except Exception:
                 log.exception("looking for changed users and keys failed; trying again")
 
@@ -70,6 +73,8 @@ class Lifecycle:
             try:
                 if not service.config.read_only:
                     await service.executors.run(service.upload_sweep.run)
+            except DigestryError as error:
+                log.error("dropping stale uploads failed; trying again: %s", error.message)
             except Exception:
                 log.exception("dropping stale uploads failed; trying again")
             await asyncio.sleep(min(_SWEEP_INTERVAL, service.config.upload_timeout / 2))

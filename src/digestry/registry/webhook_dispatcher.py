@@ -132,6 +132,10 @@ class WebhookDispatcher:
                     self._one(sender, delivery, event, ended)
             except Conflict:
                 return
+            except DigestryError as error:
+                log.error("webhook %s: trying again: %s", sender.webhook.name, error.message)
+                ended.wait(_TROUBLE_SECONDS)
+                continue
             except Exception:
                 log.exception("webhook %s: trying again in %d s", sender.webhook.name, _TROUBLE_SECONDS)
                 ended.wait(_TROUBLE_SECONDS)
