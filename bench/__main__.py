@@ -23,7 +23,7 @@ from typing import Any
 
 from tests.support import RegistryServer, digestry
 
-from bench import large, listing, requests, servers, upkeep
+from bench import large, listing, nodes, requests, servers, upkeep
 from bench.compare import OURS, THEIRS, Line, Options, table
 from bench.content import Repository, fill_ours, fill_peer
 
@@ -214,6 +214,31 @@ def start(bench: Bench) -> None:
     bench.report.raw["digestry images, ms"] = took
 
 
+def many_nodes(bench: Bench) -> None:
+    title = "A node on PostgreSQL and S3, docker-registry on the same S3 store (one worker : all cores)"
+    if lacking := nodes.lacking():
+        print(f"\n{title}\n  not measured: {' and '.join(lacking)} cannot be found")
+        return
+    report, options = bench.report, bench.options
+    with nodes.running(bench.directory) as pair:
+        report.lines(title, nodes.small(pair, options))
+        report.lines(f"{title}: large blobs", nodes.large_blobs(pair, options))
+        print(f"\n{title}: memory\n  {'':<36}{'before, MB':>12}{'most, MB':>10}{'more':>7}{'GB/s':>7}")
+        raw = {}
+        for what, name, grown in nodes.memory(pair, options):
+            verdict = ""
+            if name == OURS:
+                verdict = report.judge(
+                    grown.more <= nodes.MORE_MEMORY, f"{what}: {grown.more:.0f} MB more than before"
+                )
+            raw[f"{what}, {name}"] = asdict(grown)
+            print(
+                f"  {what:<20}{name:<16}{grown.before:>12.0f}{max(grown.fifths):>10.0f}{grown.more:>7.0f}"
+                f"{grown.bytes / grown.seconds / 1e9:>7.2f}  {verdict}".rstrip()
+            )
+        report.raw[f"{title}: memory"] = raw
+
+
 PARTS: dict[str, Callable[[Bench], None]] = {
     "cores": cores,
     "clients": clients,
@@ -223,9 +248,10 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "uploads": uploads,
     "care": care,
     "start": start,
+    "nodes": many_nodes,
 }
 _FILLED = frozenset({"tags", "pages"})
-_ALONE = frozenset({"care", "start"})
+_ALONE = frozenset({"care", "start", "nodes"})
 
 
 def run(parts: list[str], bench: Bench) -> None:

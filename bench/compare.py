@@ -11,7 +11,7 @@ from typing import Any
 from tests.support import RegistryServer
 
 from bench.load import Load
-from bench.servers import MemoryWatch
+from bench.servers import MemoryWatch, processor_seconds
 
 OURS, THEIRS = "digestry", "docker-registry"
 _BETWEEN = 0.25
@@ -34,10 +34,12 @@ class Options:
 
 @dataclass
 class Result:
-    """One server's rounds. ``megabytes`` is the most memory seen meanwhile."""
+    """One server's rounds. ``megabytes`` is the most memory seen meanwhile, ``processor`` the seconds of the
+    processor that its processes took in all."""
 
     loads: list[Load] = field(default_factory=list)
     megabytes: float = 0.0
+    processor: float = 0.0
 
     @property
     def rate(self) -> float:
@@ -54,6 +56,12 @@ class Result:
     @property
     def refused(self) -> float:
         return max(load.refused for load in self.loads)
+
+    @property
+    def processor_ms(self) -> float:
+        """Milliseconds of the processor for each answer: the other work of a machine does not count."""
+        pieces = sum(load.pieces for load in self.loads)
+        return self.processor / pieces * 1000 if pieces else 0.0
 
 
 @dataclass
@@ -89,6 +97,7 @@ class Line:
         sides = {
             name: {
                 "megabytes": round(result.megabytes, 1),
+                "processor_ms": result.processor_ms,
                 "rounds": [
                     {"rate": load.rate, "p50_ms": load.p50, "p99_ms": load.p99, "refused": load.refused}
                     for load in result.loads
@@ -116,8 +125,10 @@ def measure(servers: Mapping[str, RegistryServer], rounds: int, load: Measure) -
     results = {name: Result() for name in servers}
     for _ in range(rounds):
         for name, server in servers.items():
+            before = processor_seconds(server)
             with MemoryWatch(server, _BETWEEN) as memory:
                 results[name].loads.append(load(server))
+            results[name].processor += processor_seconds(server) - before
             results[name].megabytes = max(results[name].megabytes, memory.peak)
     return results
 
@@ -128,9 +139,9 @@ def table(title: str, lines: Sequence[Line]) -> None:
     aside = max(len(line.setting) for line in lines)
     print(f"\n{title}")
     print(
-        f"  {'':<{width + aside + 2}}{OURS:>27}{THEIRS:>29}\n"
-        f"  {'':<{width + aside + 2}}{'rate':>12}{'p99 ms':>9}{'MB':>6}  "
-        f"{'rate':>12}{'p99 ms':>9}{'MB':>6}{'ratio':>8}{'(of each round)':>18}{'goal':>7}"
+        f"  {'':<{width + aside + 2}}{OURS:>35}{THEIRS:>37}\n"
+        f"  {'':<{width + aside + 2}}{'rate':>12}{'p99 ms':>9}{'CPU ms':>8}{'MB':>6}  "
+        f"{'rate':>12}{'p99 ms':>9}{'CPU ms':>8}{'MB':>6}{'ratio':>8}{'(of each round)':>18}{'goal':>7}"
     )
     for line in lines:
         spread = f"({min(line.ratios):.1f} to {max(line.ratios):.1f})" if len(line.ratios) > 1 else ""
@@ -147,4 +158,5 @@ def table(title: str, lines: Sequence[Line]) -> None:
 def _side(result: Result, unit: str) -> str:
     rate = f"{result.rate:,.0f}" if result.rate >= 100 else f"{result.rate:.2f}"
     latency = f"{result.p99:,.1f}" if result.p99 else ""
-    return f"{rate + ' ' + unit:>12}{latency:>9}{result.megabytes:>6.0f}"
+    processor = f"{result.processor_ms:,.2f}" if result.processor_ms else ""
+    return f"{rate + ' ' + unit:>12}{latency:>9}{processor:>8}{result.megabytes:>6.0f}"

@@ -141,6 +141,13 @@ def fill_ours(server: RegistryServer, repository: Repository) -> None:
     _work_off(server, pieces)
 
 
+def fill(server: RegistryServer, repository: Repository) -> None:
+    """Pushes it all through the API that every registry has: a PUT for each tag."""
+    _push_blobs(server, repository)
+    targets = [(repository.tag(tag), IMAGE.manifest(tag % MANIFESTS)) for tag in range(repository.tags)]
+    _work_off(server, [put_manifest(repository.name, tag, raw) for tag, raw in targets])
+
+
 def fill_peer(server: RegistryServer, repository: Repository) -> None:
     """Pushes blobs and manifests; its tags are written as the files that it would write, but for the
     index of each tag's past, which only a delete reads. By its API 100,000 of them take minutes."""

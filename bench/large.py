@@ -8,7 +8,7 @@ import os
 import socket
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -98,7 +98,13 @@ def pull(server: RegistryServer, body: Body) -> float:
     return took
 
 
-def large(pair: Mapping[str, RegistryServer], options: Options) -> list[Line]:
+def large(
+    pair: Mapping[str, RegistryServer],
+    options: Options,
+    *,
+    put_goal: float = PUT_GOAL,
+    get_goal: float = GET_GOAL,
+) -> list[Line]:
     """One large blob at a time, new for each push."""
     size = options.large
     what = f"blob of {size >> 20} MB"
@@ -107,18 +113,18 @@ def large(pair: Mapping[str, RegistryServer], options: Options) -> list[Line]:
     def put(server: RegistryServer, *, patch: bool) -> Load:
         body = pushed[server.host] = Body(size)
         took = push(server, body, patch=patch)
-        return Load(size / took / 1e9, took * 1000, 0.0)
+        return Load(size / took / 1e9, took * 1000, 0.0, pieces=1)
 
     def get(server: RegistryServer) -> Load:
         # A twentieth of a second each: one alone says little.
         took = statistics.median(pull(server, pushed[server.host]) for _ in range(_PULLS))
-        return Load(size / took / 1e9, took * 1000, 0.0)
+        return Load(size / took / 1e9, took * 1000, 0.0, pieces=_PULLS)
 
     lines = []
     for name, load, goal in (
-        (f"PUT {what}", lambda server: put(server, patch=False), PUT_GOAL),
-        (f"PATCH {what}", lambda server: put(server, patch=True), PUT_GOAL),
-        (f"GET {what}", get, GET_GOAL),
+        (f"PUT {what}", lambda server: put(server, patch=False), put_goal),
+        (f"PATCH {what}", lambda server: put(server, patch=True), put_goal),
+        (f"GET {what}", get, get_goal),
     ):
         ours, theirs = measure(pair, options.rounds, load).values()
         lines.append(Line(name, "1 client", "GB/s", ours, theirs, goal))
@@ -135,6 +141,11 @@ class Growth:
     bytes: int
 
     @property
+    def more(self) -> float:
+        """How many MB more than before at the most."""
+        return max(self.fifths) - self.before
+
+    @property
     def ratio(self) -> float:
         """The last three fifths to the first two."""
         return max(self.fifths[2:]) / max(self.fifths[:2])
@@ -143,10 +154,20 @@ class Growth:
 def at_once(server: RegistryServer, options: Options) -> Growth:
     """``options.uploads`` blobs, as docker pushes them, all at the same time."""
     bodies = [Body(options.upload) for _ in range(options.uploads)]
+    return growth(server, bodies, lambda body: push(server, body, patch=True))
+
+
+def pulls_at_once(server: RegistryServer, body: Body, options: Options) -> Growth:
+    """One blob that is there, pulled by so many clients at the same time."""
+    return growth(server, [body] * options.uploads, lambda body: pull(server, body))
+
+
+def growth(server: RegistryServer, bodies: Sequence[Body], move: Callable[[Body], float]) -> Growth:
+    """What memory a server takes while all ``bodies`` are moved at the same time."""
     before = megabytes(server)
     began = time.perf_counter()
-    with MemoryWatch(server) as memory, ThreadPoolExecutor(options.uploads) as pool:
-        list(pool.map(lambda body: push(server, body, patch=True), bodies))
+    with MemoryWatch(server) as memory, ThreadPoolExecutor(len(bodies)) as pool:
+        list(pool.map(move, bodies))
     took = time.perf_counter() - began
     seen = memory.seen
     fifths = tuple(
@@ -156,4 +177,4 @@ def at_once(server: RegistryServer, options: Options) -> Growth:
         )
         for number in range(_FIFTHS)
     )
-    return Growth(before, fifths, took, options.uploads * options.upload)
+    return Growth(before, fifths, took, sum(body.size for body in bodies))

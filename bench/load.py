@@ -54,6 +54,8 @@ class Load:
     p99: float
     refused: float = 0.0
     """The share of the answers that were errors."""
+    pieces: int = 0
+    """How many answers, or pieces of work, there were."""
 
 
 # -- wrk ---------------------------------------------------------------------------------------
@@ -93,6 +95,7 @@ def parse_wrk(output: str) -> Load:
         milliseconds(50),
         milliseconds(99),
         int(refused[1]) / total if refused and total else 0.0,
+        total,
     )
 
 
@@ -194,7 +197,8 @@ def drive(port: int, work: Work, *, clients: int, seconds: float, most: int | No
                     took.append(time.perf_counter() - client.began)
                     busy -= not next_piece(client)
         elapsed = time.perf_counter() - began
-    return Load(len(took) / elapsed, quantile(took, 0.5) * 1000, quantile(took, 0.99) * 1000)
+    half, most_of_them = quantile(took, 0.5) * 1000, quantile(took, 0.99) * 1000
+    return Load(len(took) / elapsed, half, most_of_them, pieces=len(took))
 
 
 def _begin(selector: selectors.BaseSelector, client: _Client, data: bytes) -> None:

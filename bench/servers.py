@@ -13,7 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.support import RegistryServer, free_port, start_registry, wait_until
+from tests import seaweed
+from tests.seaweed import S3Server
+from tests.support import RegistryServer, digestry, free_port, start_registry, wait_until
 
 PEER = "docker-registry"
 _INTERVAL = 0.1
@@ -30,9 +32,53 @@ def ours(root: Path, *arguments: str) -> Iterator[RegistryServer]:
 
 
 @contextlib.contextmanager
-def peer(root: Path, *, cores: int | None = None) -> Iterator[RegistryServer]:
-    """docker-registry with the storage of its package's own configuration: files, descriptors cached
-    in memory. ``cores`` is its GOMAXPROCS; without one it takes all."""
+def node(directory: Path, database: str, s3: S3Server, *arguments: str) -> Iterator[RegistryServer]:
+    """``digestry serve`` without a root: a node on a PostgreSQL database and an S3 store."""
+    environment = {
+        **os.environ,
+        **seaweed.environment(s3.endpoint),
+        "DIGESTRY_DATABASE": database,
+        "DIGESTRY_BLOBS": f"s3://{s3.bucket}/node",
+    }
+    log = directory / f"node-{free_port()}.log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            digestry("serve", "--listen", "127.0.0.1:0", *arguments),
+            stdout=subprocess.PIPE,
+            stderr=file,
+            env=environment,
+            start_new_session=True,
+        )
+    assert process.stdout is not None
+    url = process.stdout.readline().decode().strip()
+    process.stdout.close()
+    assert url.startswith("http://"), log.read_text()
+    try:
+        yield RegistryServer(url.partition("://")[2], process, directory, log)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def files(root: Path) -> str:
+    """docker-registry's storage in files."""
+    return f"  filesystem: {{rootdirectory: {root}}}\n"
+
+
+def objects(s3: S3Server) -> str:
+    """docker-registry's storage in an S3 store. Its clients get the bytes from it, as digestry's do."""
+    return (
+        f"  s3: {{accesskey: {seaweed.ACCESS_KEY}, secretkey: {seaweed.SECRET_KEY}, region: us-east-1,"
+        f" regionendpoint: '{s3.endpoint}', bucket: {s3.bucket}, rootdirectory: /peer, secure: false,"
+        " v4auth: true}\n"
+        "  redirect: {disable: true}\n"
+    )
+
+
+@contextlib.contextmanager
+def peer(root: Path, *, storage: str = "", cores: int | None = None) -> Iterator[RegistryServer]:
+    """docker-registry as its package's own configuration has it: descriptors cached in memory, and files
+    unless ``storage`` says otherwise. ``cores`` is its GOMAXPROCS; without one it takes all."""
     port = free_port()
     root.mkdir(exist_ok=True)
     config = root / f"config-{port}.yml"
@@ -41,11 +87,13 @@ def peer(root: Path, *, cores: int | None = None) -> Iterator[RegistryServer]:
         "log: {accesslog: {disabled: true}, level: error}\n"
         "storage:\n"
         "  cache: {blobdescriptor: inmemory}\n"
-        f"  filesystem: {{rootdirectory: {root}}}\n"
+        f"{storage or files(root)}"
         "  delete: {enabled: true}\n"
         f"http: {{addr: '127.0.0.1:{port}'}}\n"
     )
-    environment = os.environ | ({} if cores is None else {"GOMAXPROCS": str(cores)})
+    # It cannot use a file of certificate authorities that AWS_CA_BUNDLE names.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    environment |= {} if cores is None else {"GOMAXPROCS": str(cores)}
     log = root / f"log-{port}"
     with log.open("wb") as file:
         process = subprocess.Popen(
