@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from digestry.blobs.protocols import Chunk
-from digestry.blobs.running_hash import RunningHash
+from digestry.blobs.running_hash import IngestHash
 from digestry.blobs.verify import too_long, too_short, wrong_hash
 from digestry.errors import Conflict, NotFound, SizeMismatch, StorageError
 from digestry.fsio import Writeback, make_directory, open_regular, publish, storage_error, storage_errors
@@ -79,7 +79,7 @@ class DiskIngest:
         self._keep = keep
         self._size = size
         self._algorithm = algorithm
-        self._hasher: RunningHash | None = RunningHash(algorithm)
+        self._hash = IngestHash(algorithm)
         self._descriptor = _open_locked(path, create)
         self._open = True
         try:
@@ -105,10 +105,7 @@ class DiskIngest:
         if self._offset < present:
             with storage_errors("truncate", self._path):
                 os.ftruncate(self._descriptor, self._offset)
-        self._known = known
-        # Only from the first byte on can a hash run along.
-        self._drop_hash()
-        self._hasher = RunningHash(self._algorithm) if self._offset == 0 else None
+        self._hash.begin(self._offset, known)
         self._writeback = Writeback(self._descriptor, offset=self._offset)
 
     @property
@@ -150,7 +147,6 @@ class DiskIngest:
         total = sum(map(len, views))
         if self._size is not None and self._offset + total > self._size:
             raise SizeMismatch(f"more bytes came than the {self._size} that were declared")
-        self._known = None if total else self._known
         with storage_errors("write", self._path):
             for start in range(0, len(views), _MOST_PARTS):
                 self._write_batch(views[start : start + _MOST_PARTS], lasting=lasting)
@@ -166,8 +162,7 @@ class DiskIngest:
                 if count < len(view):
                     views.insert(0, view[count:])
                 count -= len(written[-1])
-            if self._hasher is not None:
-                self._hasher.update(written, lasting=lasting)
+            self._hash.update(written, lasting=lasting)
         self._writeback.advance(self._offset)
 
     def digest(self, algorithm: str | None = None) -> Digest:
@@ -177,10 +172,9 @@ class DiskIngest:
         """
         self._check_open()
         wanted = algorithm or self._algorithm
-        if self._known is not None and self._known.algorithm == wanted:
-            return self._known
-        if self._hasher is not None and wanted == self._algorithm:
-            return Digest(wanted, self._hasher.hexdigest())
+        known = self._hash.digest(wanted)
+        if known is not None:
+            return known
         hasher = new_hasher(wanted)
         buffer = bytearray(_REREAD)
         view = memoryview(buffer)
@@ -226,13 +220,8 @@ class DiskIngest:
         """Let go of the file and its lock; the bytes stay for the next to open it."""
         if self._open:
             self._open = False
-            self._drop_hash()
+            self._hash.close()
             os.close(self._descriptor)
-
-    def _drop_hash(self) -> None:
-        if self._hasher is not None:
-            self._hasher.close()
-            self._hasher = None
 
     def _check_open(self) -> None:
         if not self._open:

@@ -1,22 +1,24 @@
-"""A hash that is computed while content is written, in a thread of its own for long content.
+"""Hashes of content on its way in: one that runs along while it is written, and what is known of the content.
 
 Hashing takes longer than writing, and both let other threads run. One after the other, they would take
-an upload the sum of both times.
+an upload the sum of both times: long content is hashed in a thread of its own.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from digestry.model.digest import new_hasher
+from digestry.model.digest import Digest, new_hasher
 
 _WORTH: Final = 512 << 10
 """The number of bytes at once from which a thread is worth its start."""
 _AHEAD: Final = 2
 """The most batches that wait in memory to be hashed."""
+
+_Batch = Sequence[memoryview] | Callable[[], None]
 
 
 class RunningHash:
@@ -24,7 +26,7 @@ class RunningHash:
 
     def __init__(self, algorithm: str) -> None:
         self._hasher = new_hasher(algorithm)
-        self._batches: queue.Queue[Sequence[memoryview] | None] | None = None
+        self._batches: queue.Queue[_Batch | None] | None = None
         self._thread: threading.Thread | None = None
 
     def update(self, views: Sequence[memoryview], *, lasting: bool) -> None:
@@ -38,6 +40,13 @@ class RunningHash:
         self._drain()
         self._hash(views)
 
+    def call_after(self, function: Callable[[], None]) -> None:
+        """Call ``function`` once all bytes so far are hashed, perhaps in another thread."""
+        if self._batches is None:
+            function()
+        else:
+            self._batches.put(function)
+
     def hexdigest(self) -> str:
         """Return the hash of all bytes so far, in hex."""
         self._drain()
@@ -49,16 +58,20 @@ class RunningHash:
             self._batches.put(None)
             self._thread = self._batches = None
 
-    def _waiting(self) -> queue.Queue[Sequence[memoryview] | None]:
+    def _waiting(self) -> queue.Queue[_Batch | None]:
         if self._batches is None:
             self._batches = queue.Queue(_AHEAD)
             self._thread = threading.Thread(target=self._run, args=(self._batches,), name="hash", daemon=True)
             self._thread.start()
         return self._batches
 
-    def _run(self, batches: queue.Queue[Sequence[memoryview] | None]) -> None:
-        while (views := batches.get()) is not None:
-            self._hash(views)
+    def _run(self, batches: queue.Queue[_Batch | None]) -> None:
+        while (batch := batches.get()) is not None:
+            if callable(batch):
+                batch()
+            else:
+                self._hash(batch)
+            del batch  # it may be long before the next one comes
             batches.task_done()
 
     def _hash(self, views: Sequence[memoryview]) -> None:
@@ -68,3 +81,47 @@ class RunningHash:
     def _drain(self) -> None:
         if self._batches is not None:
             self._batches.join()
+
+
+class IngestHash:
+    """The digest of content on its way in, as far as it need not be read again. Not for several threads at
+    once."""
+
+    def __init__(self, algorithm: str) -> None:
+        self._algorithm = algorithm
+        self._known: Digest | None = None
+        self._running: RunningHash | None = None
+
+    def begin(self, offset: int, known: Digest | None = None) -> None:
+        """Go on after ``offset`` bytes, whose digest is ``known``. A hash runs along from the first on."""
+        self.close()
+        self._known = known
+        self._running = RunningHash(self._algorithm) if offset == 0 else None
+
+    def update(self, views: Sequence[memoryview], *, lasting: bool) -> None:
+        """Add ``views``; see :meth:`RunningHash.update`."""
+        self._known = None
+        if self._running is not None:
+            self._running.update(views, lasting=lasting)
+
+    def call_after(self, function: Callable[[], None]) -> None:
+        """Call ``function`` once no bytes so far are read any more; see :meth:`RunningHash.call_after`."""
+        if self._running is None:
+            function()
+        else:
+            self._running.call_after(function)
+
+    def digest(self, algorithm: str) -> Digest | None:
+        """Return the digest of all bytes so far; None if they must be read for it."""
+        if self._known is not None and self._known.algorithm == algorithm:
+            return self._known
+        if self._running is not None and algorithm == self._algorithm:
+            return Digest(algorithm, self._running.hexdigest())
+        return None
+
+    def close(self) -> None:
+        """Forget what is known, and end the hash that runs along."""
+        self._known = None
+        if self._running is not None:
+            self._running.close()
+            self._running = None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Self
 
 from digestry.blobs.protocols import Chunk
-from digestry.blobs.running_hash import RunningHash
+from digestry.blobs.running_hash import IngestHash
 from digestry.blobs.s3.rows import IngestState
 from digestry.blobs.s3.session import S3Session
 from digestry.blobs.s3.upload_bytes import UploadBytes
@@ -38,10 +38,9 @@ class S3Ingest:
         self._algorithm = algorithm
         self._size = size
         self._open = True
-        self._hasher: RunningHash | None = None
-        self._known: Digest | None = None
-        self._bytes = UploadBytes(session, name, holder, state, self._begin_hash)
-        self._begin_hash()
+        self._hash = IngestHash(algorithm)
+        self._bytes = UploadBytes(session, name, holder, state, self._hash)
+        self._hash.begin(self.offset)
 
     @property
     def offset(self) -> int:
@@ -65,19 +64,7 @@ class S3Ingest:
                 )
             if offset < self.offset:
                 self._bytes.cut(offset)
-            self._begin_hash()
-            self._known = known
-
-    def _begin_hash(self) -> None:
-        self._known = None
-        self._drop_hash()
-        # Only from the first byte on can a hash run along.
-        self._hasher = RunningHash(self._algorithm) if self.offset == 0 else None
-
-    def _drop_hash(self) -> None:
-        if self._hasher is not None:
-            self._hasher.close()
-            self._hasher = None
+            self._hash.begin(offset, known)
 
     # -- writing -------------------------------------------------------------------------------
 
@@ -106,16 +93,8 @@ class S3Ingest:
             limit = self._session.config.largest
             if self.offset + total > limit:
                 raise TooLarge(f"{self._session.location} takes blobs of up to {limit} bytes", limit=limit)
-            if not total:
-                return
-            self._known = None
-            try:
+            if total:
                 self._bytes.append(views)
-            except BaseException:
-                self._begin_hash()  # how much of the chunks got in is not known to the hash
-                raise
-            if self._hasher is not None:
-                self._hasher.update(views, lasting=True)
 
     def save(self) -> None:
         """Make the bytes so far last until another opens this; see :meth:`ResumableIngest.save`."""
@@ -131,20 +110,13 @@ class S3Ingest:
         with self._bytes.lock:
             self._check_open()
             wanted = algorithm or self._algorithm
-            known = self._known_digest(wanted)
+            known = self._hash.digest(wanted)
             if known is not None:
                 return known
             hasher = new_hasher(wanted)
             for piece in self._bytes.pieces():
                 hasher.update(piece)
             return Digest(wanted, hasher.hexdigest())
-
-    def _known_digest(self, algorithm: str) -> Digest | None:
-        if self._known is not None and self._known.algorithm == algorithm:
-            return self._known
-        if self._hasher is not None and algorithm == self._algorithm:
-            return Digest(algorithm, self._hasher.hexdigest())
-        return None
 
     # -- the end -----------------------------------------------------------------------------------
 
@@ -163,7 +135,7 @@ class S3Ingest:
         offset = self.offset
         if size is not None and offset != size:
             raise too_long(digest, size) if offset > size else too_short(digest, size, offset)
-        found = self._known_digest(digest.algorithm)
+        found = self._hash.digest(digest.algorithm)
         if found is not None and found != digest:
             raise wrong_hash(digest, found)
         stored = self._bytes.stored_object(digest)
@@ -201,7 +173,7 @@ class S3Ingest:
         self._open = False
         self._session.leases.end(self._holder)
         self._bytes.forget()
-        self._drop_hash()
+        self._hash.close()
 
     def _check_open(self) -> None:
         if not self._open:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import threading
 import time
 from collections.abc import Callable
@@ -28,36 +29,59 @@ class PartHolder(Protocol):
         ...
 
 
-class PartMemory:
-    """Slots for ``slots`` parts. Thread-safe. Who waits longest gets the next.
+class PartBuffer:
+    """The memory of one part, filled by one thread at a time. It is used again for the parts after it."""
 
-    A stream that keeps a slot and does not go on, while others wait, is called to put its part aside, by
+    def __init__(self, size: int) -> None:
+        # Not from the allocator, which would keep a hole of this size in each thread's memory.
+        self._memory = memoryview(mmap.mmap(-1, size))
+        self.filled = 0
+        """How many bytes are in it."""
+        self.users = 0
+        """How many must let go of it before it is used again."""
+
+    def keep(self, view: memoryview) -> memoryview:
+        """Copy some bytes after those that are there, and return the copy."""
+        end = self.filled + len(view)
+        copy = self._memory[self.filled : end]
+        copy[:] = view
+        self.filled = end
+        return copy
+
+
+class PartMemory:
+    """Buffers for ``slots`` parts of ``size`` bytes. Thread-safe. Who waits longest gets the next.
+
+    A stream that keeps a buffer and does not go on, while others wait, is called to put its part aside, by
     ``in_background``.
     """
 
     def __init__(
-        self, slots: int, patience: float, in_background: Callable[[Callable[[], None]], object]
+        self, slots: int, size: int, patience: float, in_background: Callable[[Callable[[], None]], object]
     ) -> None:
-        self._free = slots
+        self._size = size
+        self._unmade = slots
+        self._free: list[PartBuffer] = []
         self._patience = patience
         self._in_background = in_background
         self._changed = threading.Condition()
         self._waiting: dict[PartHolder, float] = {}  # since when, in the order in which they came
         self._asked: dict[PartHolder, float] = {}
-        self._holders: dict[PartHolder, float] = {}
+        self._holders: dict[PartHolder, tuple[float, PartBuffer]] = {}  # since when
         self._called: set[PartHolder] = set()
 
-    def has_slot(self, holder: PartHolder) -> bool:
-        """Return whether ``holder`` has a slot."""
-        return holder in self._holders
+    def buffer_of(self, holder: PartHolder) -> PartBuffer | None:
+        """Return the buffer that ``holder`` has."""
+        held = self._holders.get(holder)
+        return None if held is None else held[1]
 
     def is_whole(self) -> bool:
-        """Return whether nobody has a slot, or waits for one."""
+        """Return whether nobody has a buffer, or waits for one."""
         with self._changed:
             return not self._waiting and not self._holders
 
     def try_take(self, holder: PartHolder) -> bool:
-        """Return whether ``holder`` has a slot. One is taken if it is its turn, else it waits.
+        """Return whether ``holder`` has a buffer. One is taken if it is its turn, else it waits.
 
         Raises :class:`StorageBusy` once it has waited for too long.
         """
@@ -69,10 +93,9 @@ class PartMemory:
             now = time.monotonic()
             since = self._waiting.setdefault(holder, now)
             self._asked[holder] = now
-            if self._free and holder in self._next(now):
+            if holder in self._next(now):
                 self._stop_waiting(holder)
-                self._free -= 1
-                self._holders[holder] = now
+                self._holders[holder] = now, self._new_buffer()
                 return True
             if now - since > self._patience:
                 self._stop_waiting(holder)
@@ -85,14 +108,20 @@ class PartMemory:
     def _next(self, now: float) -> list[PartHolder]:
         """Return those whose turn it is, passing over who has not asked for a while."""
         asking = [one for one in self._waiting if now - self._asked[one] < _ASKING_SECONDS]
-        return asking[: self._free]
+        return asking[: len(self._free) + self._unmade]
+
+    def _new_buffer(self) -> PartBuffer:
+        if self._free:
+            return self._free.pop()
+        self._unmade -= 1
+        return PartBuffer(self._size)
 
     def _stop_waiting(self, holder: PartHolder) -> None:
         self._waiting.pop(holder, None)
         self._asked.pop(holder, None)
 
     def take(self, holder: PartHolder) -> None:
-        """Wait for a slot. Raises :class:`StorageBusy` after the patience."""
+        """Wait for a buffer. Raises :class:`StorageBusy` after the patience."""
         while not self.try_take(holder):
             with self._changed:
                 self._changed.wait(_LOOK_SECONDS)
@@ -100,7 +129,7 @@ class PartMemory:
     def _call_idle(self, now: float) -> None:
         """Call the stream that has been idle longest."""
         others = [item for item in self._holders.items() if item[0] not in self._called]
-        since = {holder: max(taken, holder.idle_since()) for holder, taken in others}
+        since = {holder: max(taken, holder.idle_since()) for holder, (taken, _) in others}
         holder = min(since, key=since.__getitem__, default=None)
         if holder is not None and now - since[holder] > _IDLE_SECONDS:
             self._called.add(holder)
@@ -113,21 +142,23 @@ class PartMemory:
             with self._changed:
                 self._called.discard(holder)
 
-    def sending(self, holder: PartHolder) -> None:
-        """Note that the part of ``holder`` is complete: :meth:`sent` frees its slot."""
-        with self._changed:
-            self._holders.pop(holder, None)
+    def give_up(self, holder: PartHolder, *, users: int) -> PartBuffer | None:
+        """Take the buffer of ``holder`` away from it, and its turn, if it waits; return the buffer.
 
-    def sent(self) -> None:
-        """Free the slot of a part that was sent."""
-        with self._changed:
-            self._free += 1
-            self._changed.notify_all()
-
-    def leave(self, holder: PartHolder) -> None:
-        """Free the slot of ``holder``, if it has one, and its turn, if it waits."""
+        The next gets it when each of its ``users`` has called :meth:`free`.
+        """
         with self._changed:
             self._stop_waiting(holder)
-            if self._holders.pop(holder, None) is not None:
-                self._free += 1
-            self._changed.notify_all()
+            _, buffer = self._holders.pop(holder, (0.0, None))
+            if buffer is not None:
+                buffer.users = users
+            return buffer
+
+    def free(self, buffer: PartBuffer) -> None:
+        """Let go of a buffer that was given up."""
+        with self._changed:
+            buffer.users -= 1
+            if buffer.users == 0:
+                buffer.filled = 0
+                self._free.append(buffer)
+                self._changed.notify_all()

@@ -17,6 +17,8 @@ _LONGEST_WINDOW: Final = 64 << 20
 _GROWTH: Final = 4
 _PIECE: Final = 1 << 20
 _ATTEMPTS: Final = 3
+_SENT: Final = 512 << 10
+"""The most bytes that are read at once for a client: the server keeps some of them for each that is slow."""
 
 
 class ObjectReader:
@@ -124,7 +126,7 @@ class S3Ranges:
 
     async def read(self, position: int, count: int) -> bytes:
         """Return up to ``count`` bytes; see :meth:`BlobRanges.read`."""
-        return await self._in_thread(self._reader.read_at, position, count)
+        return await self._in_thread(self._reader.read_at, position, min(count, _SENT))
 
     def close(self) -> None:
         """Let go of the object."""

@@ -32,7 +32,7 @@ class S3Session:
         self.leases = IngestLeases(rows, config.lease)
         self.removal = ObjectRemoval(config, client, rows)
         self._senders = ThreadPoolExecutor(config.slots, thread_name_prefix="s3 part")
-        self.memory = PartMemory(config.slots, _MEMORY_PATIENCE, self._senders.submit)
+        self.memory = PartMemory(config.slots, config.part_size, _MEMORY_PATIENCE, self._senders.submit)
 
     @property
     def location(self) -> str:

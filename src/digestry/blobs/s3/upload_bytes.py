@@ -1,6 +1,6 @@
 """The bytes of one upload: in parts and fragments at the store, on their way there, and in memory.
 
-What arrives is collected in memory until it makes a part, which a thread then sends. What is left over when
+What arrives is copied into a buffer until it makes a part, which a thread then sends. What is left over when
 the bytes are saved becomes a fragment, an object by itself, which is read again once there is enough for a
 part. Content that is smaller than a part is one object, fragment or not.
 """
@@ -10,11 +10,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Final
 
+from digestry.blobs.running_hash import IngestHash
 from digestry.blobs.s3.documents import UploadedPart
 from digestry.blobs.s3.rows import Fragment, IngestState, StoredObject
 from digestry.blobs.s3.session import S3Session
@@ -24,6 +25,8 @@ from digestry.model.digest import Digest
 log: Final = logging.getLogger("digestry.blobs")
 
 _REREAD: Final = 1 << 20
+_LEFT_OVER: Final = 2 << 20
+"""The most bytes that an upload keeps after a part of its chunks was full, without a buffer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +40,20 @@ class _Sending:
 class UploadBytes:
     """The bytes of an upload that ``holder`` alone writes. Whoever calls a method holds the ``lock``.
 
-    Without ``name`` the upload has no rows, and gets some once it is larger than a part. ``on_loss`` is
-    called when the bytes have become fewer because a part could not be sent.
+    Without ``name`` the upload has no rows, and gets some once it is larger than a part. ``hashed`` gets the
+    bytes that are appended, and begins anew when they have become fewer because a part could not be sent.
     """
 
     def __init__(
-        self, session: S3Session, name: str, holder: str, state: IngestState, on_loss: Callable[[], None]
+        self, session: S3Session, name: str, holder: str, state: IngestState, hashed: IngestHash
     ) -> None:
         self.lock = threading.RLock()
         self.name = name
         self._session = session
         self._holder = holder
-        self._on_loss = on_loss
+        self._hash = hashed
+        self._unhashed: list[memoryview] = []
+        self._read_back: dict[str, list[memoryview]] = {}  # fragments in the buffer, by their keys
         self.saved = self.state = state
         self._sending: list[_Sending] = []
         self._pending: list[bytes | memoryview] = []
@@ -80,11 +85,11 @@ class UploadBytes:
         if not self.lock.acquire(blocking=False):
             return
         try:
-            if self._pending and self._session.memory.has_slot(self):
+            if self._pending and self._session.memory.buffer_of(self) is not None:
                 if not self.name:
                     self._begin_upload()
                 self.save()
-            self._session.memory.leave(self)
+            self._give_buffer_back()
         except StorageError as error:
             log.warning("what came of an upload cannot be put aside: %s", error.message)
         finally:
@@ -99,7 +104,13 @@ class UploadBytes:
 
     def _forget_pending(self) -> None:
         self._pending, self._pending_size = [], 0
-        self._session.memory.leave(self)
+        self._give_buffer_back()
+
+    def _give_buffer_back(self) -> None:
+        self._read_back = {}
+        memory = self._session.memory
+        if (buffer := memory.give_up(self, users=1)) is not None:
+            self._hash.call_after(lambda: memory.free(buffer))
 
     def _collect(self, view: bytes | memoryview) -> None:
         if view:
@@ -110,22 +121,43 @@ class UploadBytes:
     # -- more and fewer bytes ------------------------------------------------------------------
 
     def append(self, views: Sequence[memoryview]) -> None:
-        """Add bytes, which do not change afterwards."""
+        """Add bytes, which do not change afterwards, and hash them."""
         self._note_sent()
         self._session.memory.take(self)
         if self.state.whole:
             self._rewrite(self.end)
-        for view in views:
-            self._append(view)
+        try:
+            for view in views:
+                self._append(view, new=True)
+            self._hash_new()
+        except BaseException:
+            self._unhashed.clear()
+            self._hash.begin(self.end)  # how much of the bytes got in is not known to the hash
+            raise
 
-    def _append(self, view: memoryview) -> None:
+    def _append(self, view: memoryview, *, new: bool) -> None:
         part_size = self._session.config.part_size
+        memory = self._session.memory
         while view:
-            room = part_size - self._unsent
-            self._collect(view[:room])
-            view = view[room:]
+            buffer = memory.buffer_of(self)
+            if buffer is None and len(view) > _LEFT_OVER:
+                memory.take(self)
+                continue
+            piece = view[: part_size - self._unsent]
+            view = view[len(piece) :]
+            # Without a buffer they are what a part before was too full for: the next call waits for one.
+            kept = piece if buffer is None else buffer.keep(piece)
+            if new:
+                self._unhashed.append(kept)
+            self._collect(kept)
             if self._unsent == part_size:
                 self._send_part()
+
+    def _hash_new(self) -> None:
+        """Hash what was appended, in the background if it is much."""
+        if self._unhashed:
+            self._hash.update(self._unhashed, lasting=True)
+            self._unhashed = []
 
     def cut(self, end: int) -> None:
         """Drop the bytes from ``end`` on."""
@@ -138,7 +170,8 @@ class UploadBytes:
             self.state = replace(self.state, fragments=self.state.fragments[:-1])
             self._forget_pending()
             if last.start < end:
-                self._collect(self._session.read(last.key, 0, end - last.start))
+                for view in self._read_into_buffer(last.key, end - last.start):
+                    self._collect(view)
         if self._pending_size:
             kept = b"".join(self._pending)[: end - self.state.end]
             self._forget_pending()
@@ -159,8 +192,9 @@ class UploadBytes:
         old = self.state
         self.state = IngestState(self._session.new_key())
         for position in range(0, end, _REREAD):
+            self._session.memory.take(self)
             piece = self._session.read(old.key, position, min(position + _REREAD, end))
-            self._append(memoryview(piece))
+            self._append(memoryview(piece), new=False)
         self.save()
 
     # -- parts -----------------------------------------------------------------------------------
@@ -168,14 +202,19 @@ class UploadBytes:
     def _send_part(self) -> None:
         """Send a whole part in the background."""
         self._note_sent()
-        self._session.memory.take(self)  # the chunk before may have been larger than the rest of its part
+        self._hash_new()
         if not self.state.upload_id:
             self._begin_upload()
         number = len(self.state.parts) + len(self._sending) + 1
-        body, size = [*self._fragment_bytes(), *self._pending], self._unsent
+        memory = self._session.memory
+        memory.take(self)  # all of it may be what parts before were too full for
+        body, size = [*self._read_fragments(self.state.fragments), *self._pending], self._unsent
+        buffer = memory.give_up(self, users=2)
+        self._read_back = {}
+        assert buffer is not None  # noqa: S101 - just taken
         sent = self._session.send_part(self.state.key, self.state.upload_id, number, body)
-        self._session.memory.sending(self)
-        sent.add_done_callback(lambda _: self._session.memory.sent())
+        sent.add_done_callback(lambda _: memory.free(buffer))
+        self._hash.call_after(lambda: memory.free(buffer))
         self._pending, self._pending_size = [], 0
         self.state = replace(self.state, fragments=())
         self._sending.append(_Sending(size, sent))
@@ -214,7 +253,8 @@ class UploadBytes:
         self.forget()
         if self.state.parts_end < self.saved.end:
             self.state = self.saved
-        self._on_loss()
+        self._unhashed.clear()
+        self._hash.begin(self.end)
 
     # -- what lasts --------------------------------------------------------------------------------
 
@@ -232,19 +272,35 @@ class UploadBytes:
 
         So there are few fragments, and no byte is written more often than their number's logarithm.
         """
-        kept, body, size = list(self.state.fragments), list(self._pending), self._pending_size
+        kept, size = list(self.state.fragments), self._pending_size
         while kept and kept[-1].size <= size:
-            last = kept.pop()
-            body.insert(0, self._session.read(last.key, 0, last.size))
-            size += last.size
+            size += kept.pop().size
         key = self._session.new_key()
+        body = [*self._read_fragments(self.state.fragments[len(kept) :]), *self._pending]
         self._session.client.put(key, body)
         start = kept[-1].end if kept else self.state.parts_end
         self.state = replace(self.state, fragments=(*kept, Fragment(start, size, key)))
         self._forget_pending()
 
-    def _fragment_bytes(self) -> list[bytes]:
-        return [self._session.read(one.key, 0, one.size) for one in self.state.fragments]
+    def _read_fragments(self, fragments: Sequence[Fragment]) -> list[memoryview]:
+        """Return the bytes of fragments, read back into the buffer: they and what is in it are one part at
+        most."""
+        for one in fragments:
+            if one.key not in self._read_back:
+                self._read_back[one.key] = self._read_into_buffer(one.key, one.size)
+        return [view for one in fragments for view in self._read_back[one.key]]
+
+    def _read_into_buffer(self, key: str, size: int) -> list[memoryview]:
+        self._session.memory.take(self)
+        buffer = self._session.memory.buffer_of(self)
+        assert buffer is not None  # noqa: S101 - just taken
+        filled = buffer.filled
+        try:
+            with self._session.reader(key, size) as reader:
+                return [buffer.keep(memoryview(piece)) for piece in reader]
+        except BaseException:
+            buffer.filled = filled
+            raise
 
     def pieces(self) -> Iterator[bytes | memoryview]:
         """Iterate over all bytes. What was sent in parts becomes an object for that."""
@@ -255,7 +311,9 @@ class UploadBytes:
         if self.state.whole:
             with self._session.reader(self.state.key, self.state.parts_end) as reader:
                 yield from reader
-        yield from self._fragment_bytes()
+        for one in self.state.fragments:
+            with self._session.reader(one.key, one.size) as reader:
+                yield from reader
         yield from self._pending
 
     def make_whole(self) -> str:
@@ -264,7 +322,7 @@ class UploadBytes:
         state, size = self.state, self._unsent
         if state.whole and not size:
             return ""
-        body = [*self._fragment_bytes(), *self._pending]
+        body = [*self._read_fragments(state.fragments), *self._pending]
         client, parts = self._session.client, state.parts
         if parts:
             if size:

@@ -22,6 +22,8 @@ from digestry.registry.service import Service
 
 _BATCH: Final = 1 << 20
 """So many bytes are collected before a thread hashes and writes them: fewer hand-overs."""
+_WAITING_BATCH: Final = 256 << 10
+"""The same for a store that has to be waited for: each upload holds a batch while it waits for memory."""
 _ROOM_SECONDS: Final = 0.01
 """How often an upload that waits for memory looks for it: no thread waits meanwhile."""
 
@@ -68,6 +70,7 @@ class _BatchWriter:
     def __init__(self, executors: Executors, session: UploadSession) -> None:
         self._executors = executors
         self._ingest = session.ingest
+        self._full = _WAITING_BATCH if session.ingest.waits else _BATCH
         self._batch: list[bytes] = []
         self._size = 0
         self._job: asyncio.Task[None] | None = None
@@ -85,7 +88,7 @@ class _BatchWriter:
 
     async def write(self, *, last: bool) -> None:
         """Begin to write the batch if it is full or the ``last``, once the one before is written."""
-        if self._batch and (last or self._size >= _BATCH):
+        if self._batch and (last or self._size >= self._full):
             await self.wait()
             await self.wait_for_room()  # the batch before may have taken it
             write = self._executors.run(self._ingest.write_all, self._batch)
