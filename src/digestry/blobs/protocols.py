@@ -280,7 +280,10 @@ class GrowingContent(Protocol):
         ...
 
     def read(self, position: int, count: int) -> bytes:
-        """Return up to ``count`` of the bytes that have arrived, from ``position`` on."""
+        """Return up to ``count`` of the bytes that have arrived, from ``position`` on.
+
+        None are returned of those that cannot be read before the commit.
+        """
         ...
 
     def is_arriving(self) -> bool:
@@ -340,8 +343,8 @@ class Ingests(Protocol):
     def follow(self, name: str) -> GrowingContent | None:
         """Open the content on its way in as ``name``, to be read while another writes it.
 
-        None from a store whose content cannot be read before it is committed. Raises :class:`NotFound`
-        and :class:`StorageError`.
+        None where it cannot be read before its commit: in a store that only the process reads which writes,
+        and another one does. Raises :class:`NotFound` and :class:`StorageError`.
         """
         ...
 

@@ -7,6 +7,7 @@ from typing import Self
 
 from digestry.blobs.protocols import Chunk
 from digestry.blobs.running_hash import IngestHash
+from digestry.blobs.s3.recent_bytes import RecentBytes
 from digestry.blobs.s3.rows import IngestState
 from digestry.blobs.s3.session import S3Session
 from digestry.blobs.s3.upload_bytes import UploadBytes
@@ -41,6 +42,7 @@ class S3Ingest:
         self._hash = IngestHash(algorithm)
         self._bytes = UploadBytes(session, name, holder, state, self._hash)
         self._hash.begin(self.offset)
+        self._recent: RecentBytes | None = None
 
     @property
     def offset(self) -> int:
@@ -65,6 +67,17 @@ class S3Ingest:
             if offset < self.offset:
                 self._bytes.cut(offset)
             self._hash.begin(offset, known)
+
+    def recent_bytes(self) -> RecentBytes | None:
+        """Return what keeps the latest bytes for readers, from now on; None if this was ended."""
+        with self._bytes.lock:
+            if not self._open:
+                return None
+            if self._recent is None:
+                kept = self._bytes.pending()
+                self._recent = RecentBytes(self._session.rows)
+                self._recent.append(self.offset - len(kept), [memoryview(kept)])
+            return self._recent
 
     # -- writing -------------------------------------------------------------------------------
 
@@ -94,7 +107,10 @@ class S3Ingest:
             if self.offset + total > limit:
                 raise TooLarge(f"{self._session.location} takes blobs of up to {limit} bytes", limit=limit)
             if total:
+                before = self.offset
                 self._bytes.append(views)
+                if self._recent is not None:
+                    self._recent.append(before, views)
 
     def save(self) -> None:
         """Make the bytes so far last until another opens this; see :meth:`ResumableIngest.save`."""
@@ -148,6 +164,8 @@ class S3Ingest:
             rows.commit_ingest(self._bytes.name, self._holder, stored, linger=linger)
         else:
             rows.store(stored, linger=linger)
+        if self._recent is not None:
+            self._recent.end(stored.key)
 
     def abort(self) -> None:
         """Forget the bytes. Does nothing after a commit, a close or another abort."""
@@ -171,6 +189,8 @@ class S3Ingest:
 
     def _end(self) -> None:
         self._open = False
+        if self._recent is not None and self._recent.is_arriving():
+            self._recent.end()
         self._session.leases.end(self._holder)
         self._bytes.forget()
         self._hash.close()

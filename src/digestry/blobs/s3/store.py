@@ -12,6 +12,7 @@ import io
 import os
 import re
 import threading
+import weakref
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from typing import Final
 
@@ -34,6 +35,7 @@ from digestry.blobs.s3.credentials import find_credentials
 from digestry.blobs.s3.ingest import S3Ingest
 from digestry.blobs.s3.leases import IngestLeases
 from digestry.blobs.s3.reader import ObjectFile, ObjectReader, S3Ranges
+from digestry.blobs.s3.recent_bytes import RecentBytes
 from digestry.blobs.s3.rows import IngestState, ObjectRows, QuarantinedObject, StoredObject
 from digestry.blobs.s3.session import S3Session
 from digestry.blobs.verify import wrong_hash
@@ -61,6 +63,7 @@ class S3Blobs:
         self.config = config
         self._open_rows = open_rows
         self._opened: tuple[int, S3Session] | None = None
+        self._writing: weakref.WeakValueDictionary[str, S3Ingest] = weakref.WeakValueDictionary()
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -259,10 +262,13 @@ class S3Blobs:
         new_key = session.new_key() if create else ""
         state = session.rows.open_ingest(name, holder, seconds=self.config.lease, new_key=new_key)
         session.leases.keep(holder)
-        return S3Ingest(session, name, holder, state, algorithm=algorithm)
+        ingest = self._writing[name] = S3Ingest(session, name, holder, state, algorithm=algorithm)
+        return ingest
 
-    def follow(self, name: str) -> None:
-        """Return None: nothing can be read before its commit."""
+    def follow(self, name: str) -> RecentBytes | None:
+        """Open the content that this process writes as ``name``; see :meth:`Ingests.follow`."""
+        ingest = self._writing.get(name)
+        return None if ingest is None else ingest.recent_bytes()
 
     def ingests(self) -> Iterator[str]:
         """Iterate over the names of all content on its way in, abandoned or not."""

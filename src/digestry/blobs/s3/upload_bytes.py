@@ -118,6 +118,10 @@ class UploadBytes:
             self._pending_size += len(view)
             self._written_at = time.monotonic()
 
+    def pending(self) -> bytes:
+        """Return the bytes that are in memory: the last ones."""
+        return b"".join(self._pending)
+
     # -- more and fewer bytes ------------------------------------------------------------------
 
     def append(self, views: Sequence[memoryview]) -> None:

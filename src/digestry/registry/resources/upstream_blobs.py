@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Final
 
+from digestry.blobs.protocols import BlobRanges
 from digestry.errors import DigestryError, RemoteNotFound
 from digestry.model.digest import Digest
 from digestry.registry import ranges
@@ -158,16 +159,30 @@ async def _send(service: Service, exchange: Exchange, download: Download, watch:
     assert size is not None  # noqa: S101 - that was waited for
     assert content is not None  # noqa: S101 - it is opened before the size is told
 
+    stored: BlobRanges | None = None
+
     async def read(position: int, last: int) -> bytes:
+        nonlocal stored
         # From here on an error breaks the connection: the client has the beginning, and no end.
         await _wait(download, watch, lambda: download.ready > position)
         count = min(_PART, last + 1 - position, download.ready - position)
-        return await service.executors.run(content.read, position, count)
+        if stored is None:
+            part = await service.executors.run(content.read, position, count)
+            if part:
+                return part
+            # The client is so far behind that what it needs is only in the store, once it is committed there.
+            await _wait(download, watch, lambda: False)
+            stored = await service.stores.open_ranges(download.digest, size, service.executors.run)
+        return await stored.read(position, count)
 
     selection = ranges.choose(exchange, size, etag=f'"{download.digest}"', media_type=blobs.MEDIA_TYPE)
     headers = selection.headers(blobs.headers_of(download.digest))
     await exchange.start_response(selection.status, headers, selection.length)
-    await ranges.send(exchange, selection, read)
+    try:
+        await ranges.send(exchange, selection, read)
+    finally:
+        if stored is not None:
+            stored.close()
 
 
 def _problem(repository: UpstreamRepository, digest: Digest, error: DigestryError) -> ErrorResponse:
