@@ -12,7 +12,6 @@ from typing import Any, Self
 
 from digestry.blobs.protocols import (
     GONE,
-    SMALL,
     BlobRanges,
     Chunk,
     InThread,
@@ -22,6 +21,7 @@ from digestry.blobs.protocols import (
     Verification,
 )
 from digestry.blobs.put_each import put_each
+from digestry.blobs.read_limit import SMALL
 from digestry.blobs.verify import too_long, too_short, wrong_hash
 from digestry.errors import (
     Conflict,

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from digestry.blobs.protocols import (
-    SMALL,
     BlobRanges,
     BlobStore,
     Chunk,
@@ -26,6 +25,7 @@ from digestry.blobs.protocols import (
     Verification,
 )
 from digestry.blobs.put_each import put_each
+from digestry.blobs.read_limit import SMALL
 from digestry.errors import DigestryError, StorageError
 from digestry.model.digest import Digest
 from tests.blobs.memory import MemoryBlobs

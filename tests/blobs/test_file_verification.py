@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from digestry.blobs.disk import DiskBlobs
+from digestry.blobs.failures import Unreadable
 from digestry.blobs.file_verification import file_revision, verify_file
-from digestry.blobs.protocols import GONE, FullSpeed, Unreadable
+from digestry.blobs.protocols import GONE, FullSpeed
 from digestry.errors import StorageError
 from digestry.model.digest import Digest
 

@@ -20,19 +20,8 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from digestry.blobs import registry_id_file
 from digestry.blobs.file_errors import NO_FILE, file_error
-from digestry.blobs.protocols import (
-    SMALL,
-    BlobRanges,
-    BlobStore,
-    GrowingContent,
-    InThread,
-    QuarantinedBlob,
-    StoreMark,
-    Throttle,
-    Verification,
-)
+from digestry.blobs.read_limit import SMALL
 from digestry.errors import Conflict, DigestMismatch, DigestryError, NotFound, StorageError, TooLarge
 from digestry.fsio import (
     NotRegular,
@@ -51,6 +40,16 @@ from digestry.model.digest import ALGORITHMS, Digest, shown
 if TYPE_CHECKING:
     from digestry.blobs.disk_ingest import DiskIngest
     from digestry.blobs.file_verification import FileRevision
+    from digestry.blobs.protocols import (
+        BlobRanges,
+        BlobStore,
+        GrowingContent,
+        InThread,
+        QuarantinedBlob,
+        StoreMark,
+        Throttle,
+        Verification,
+    )
 
 LAYOUT_FILE: Final = "oci-layout"
 LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
@@ -108,6 +107,8 @@ class DiskBlobs:
     @property
     def mark_path(self) -> Path:
         """The file of :meth:`mark`: with the content, so that it goes where that goes."""
+        from digestry.blobs import registry_id_file  # noqa: PLC0415 - as below
+
         return self._blobs / registry_id_file.NAME
 
     @property
@@ -117,10 +118,14 @@ class DiskBlobs:
 
     def mark(self) -> StoreMark | None:
         """Return which registry the content belongs to; see :meth:`BlobStore.mark`."""
+        from digestry.blobs import registry_id_file  # noqa: PLC0415 - as below
+
         return registry_id_file.read(self.mark_path)
 
     def set_mark(self, mark: StoreMark) -> None:
         """Note, durably, which registry the content belongs to."""
+        from digestry.blobs import registry_id_file  # noqa: PLC0415 - as below
+
         if self.mark() != mark:
             make_directory(self._blobs)
             registry_id_file.write(self.mark_path, mark)
@@ -364,6 +369,8 @@ class DiskBlobs:
                     yield self._quarantined_blob(found, directory / name)
 
     def _quarantined_blob(self, digest: Digest, path: Path) -> QuarantinedBlob:
+        from digestry.blobs.protocols import QuarantinedBlob  # noqa: PLC0415 - as above
+
         with storage_errors("look at", path):
             size = path.lstat().st_size
         return QuarantinedBlob(digest, str(path.relative_to(self.root)), str(path), size)

@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 from typing import Final
 
+from digestry.blobs.failures import BytesLost
 from digestry.blobs.file_errors import file_error
-from digestry.blobs.protocols import BytesLost, InThread
+from digestry.blobs.protocols import InThread
 
 _PROBED: Final = 512 << 10
 _NOWAIT: Final[int] = getattr(os, "RWF_NOWAIT", 0)

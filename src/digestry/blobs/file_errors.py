@@ -6,7 +6,7 @@ import errno
 from pathlib import Path
 from typing import Final
 
-from digestry.blobs.protocols import BytesLost
+from digestry.blobs.failures import BytesLost
 from digestry.errors import StorageError
 from digestry.fsio import storage_error
 

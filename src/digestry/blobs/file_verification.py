@@ -11,8 +11,9 @@ import stat
 from pathlib import Path
 from typing import Final
 
+from digestry.blobs.failures import Unreadable
 from digestry.blobs.file_errors import BROKEN, NO_FILE
-from digestry.blobs.protocols import GONE, Throttle, Unreadable, Verification
+from digestry.blobs.protocols import GONE, Throttle, Verification
 from digestry.errors import StorageError
 from digestry.fsio import storage_error
 from digestry.model.digest import Digest

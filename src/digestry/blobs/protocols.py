@@ -8,28 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, ParamSpec, Protocol, Self, TypeVar
 
-from digestry.errors import DigestryError, StorageError
+from digestry.blobs.read_limit import SMALL
+from digestry.errors import DigestryError
 from digestry.model.digest import Digest
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-SMALL: Final = 32 << 20
-"""Bytes that :meth:`BlobReader.read` takes into memory unless told otherwise."""
 
 GONE: Final = "its file is gone"
 """The problem of content that is not in the store."""
 
 Chunk = bytes | bytearray | memoryview
 """What may be written: the store copies it, so that the caller can use the buffer again."""
-
-
-class BytesLost(StorageError):
-    """The store has the content and cannot give its bytes any more: they are damaged or unreadable."""
-
-
-class Unreadable(StorageError):
-    """The store cannot look at one piece of content now; whether that is whole is not known."""
 
 
 class InThread(Protocol):

@@ -16,7 +16,7 @@ import click
 from digestry.cli import exit_codes
 from digestry.cli.file_modes import keep_private
 from digestry.cli.output import complain, format_option, human_size, json_document, note, printable, say
-from digestry.cli.time_options import rfc3339
+from digestry.model.timestamps import rfc3339
 
 if TYPE_CHECKING:
     from digestry.blobs.protocols import Chunk

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from digestry.cli.output import digest_cell, format_option, json_document, note, printable, table
-from digestry.cli.time_options import rfc3339, time_option
+from digestry.cli.time_options import time_option
 from digestry.cli.timeout_options import timeout_option
+from digestry.model.timestamps import rfc3339
 
 if TYPE_CHECKING:
     from digestry.client.repository import Repository

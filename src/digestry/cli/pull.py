@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from digestry.cli.output import note, printable, say
-from digestry.cli.time_options import rfc3339, time_option
+from digestry.cli.time_options import time_option
 from digestry.cli.timeout_options import transfer_timeout_option
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ def _as_of(remote: Repository, wanted: Reference, at: datetime.datetime) -> Refe
     """Return the tag with the digest that it had at a time, and print that."""
     from digestry.errors import RemoteError
     from digestry.model.reference import Reference
+    from digestry.model.timestamps import rfc3339
 
     assert wanted.tag is not None  # noqa: S101 - a reference without digest has one by now
     span = remote.tag_at(wanted.tag, at)

@@ -14,7 +14,7 @@ from digestry.cli.backup import rate_option, tell_missing
 from digestry.cli.file_modes import keep_private
 from digestry.cli.journal import hashes
 from digestry.cli.output import complain, format_option, human_size, json_document, note, say
-from digestry.cli.time_options import rfc3339
+from digestry.model.timestamps import rfc3339
 
 if TYPE_CHECKING:
     from digestry.registry.backup.restoring import RestoredBackup

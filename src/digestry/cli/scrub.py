@@ -16,8 +16,8 @@ import click
 from digestry.cli import exit_codes
 from digestry.cli.output import complain, format_option, human_size, json_document, note, say, table
 from digestry.cli.registry_options import registry_options
-from digestry.cli.time_options import rfc3339
 from digestry.model.text import number_of
+from digestry.model.timestamps import rfc3339
 
 if TYPE_CHECKING:
     from digestry.backend import Backend

@@ -11,8 +11,9 @@ import click
 from digestry.cli import exit_codes
 from digestry.cli.listing import Column, Listing, View, listing_options
 from digestry.cli.output import note, printable, say
-from digestry.cli.time_options import rfc3339, time_option
+from digestry.cli.time_options import time_option
 from digestry.cli.timeout_options import timeout_option
+from digestry.model.timestamps import rfc3339
 
 if TYPE_CHECKING:
     from digestry.client.repository import Repository

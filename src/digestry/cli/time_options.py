@@ -5,20 +5,20 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from digestry.cli.output import note
-from digestry.model.timestamps import Period, parse, rfc3339
 
-__all__ = ["moment", "rfc3339", "time_option"]
+if TYPE_CHECKING:
+    from digestry.model.timestamps import Period
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-_AGO: Final = re.compile(
-    r"(?:(?P<number>[0-9]{1,9})\s*(?P<unit>seconds?|secs?|s|minutes?|mins?|m|hours?|h|days?|d|weeks?|w)\s*)",
-    re.ASCII,
+_AGO: Final = (
+    r"(?a:(?P<number>[0-9]{1,9})\s*(?P<unit>seconds?|secs?|s|minutes?|mins?|m|hours?|h|days?|d|weeks?|w)\s*)"
 )
+"""Compiled where it is used: few commands are given a time."""
 _FORMS: Final = (
     "write 2026-11-27T02:34:31.123456Z as it is printed, 2026-11-27 02:34:31 or 2026-11-27 (in UTC), "
     "2h or 3d for so long ago, now, today or yesterday"
@@ -41,6 +41,8 @@ def time_option(
     ) -> datetime.datetime | None:
         if text is None:
             return None
+        from digestry.model.timestamps import rfc3339
+
         now = datetime.datetime.now(datetime.UTC)
         at = moment(text, last=last, now=now)
         later = ", which is still to come by this machine's clock" if at > now else ""
@@ -52,6 +54,8 @@ def time_option(
 
 def moment(text: str, *, last: bool, now: datetime.datetime) -> datetime.datetime:
     """Read an option's value, for click: an aware datetime in UTC."""
+    from digestry.model.timestamps import parse
+
     words = text.strip().lower()
     try:
         if words in {"now", "today", "yesterday"}:
@@ -75,10 +79,11 @@ def _one(found: Period, *, last: bool) -> datetime.datetime:
 
 def _ago(text: str) -> datetime.timedelta | None:
     """Return the time of ``2h``, ``1d12h`` or ``90 minutes ago``; None for other text."""
+    ago = re.compile(_AGO)
     rest = text.removesuffix(" ago")
     seconds = position = 0
     while position < len(rest):
-        match = _AGO.match(rest, position)
+        match = ago.match(rest, position)
         if match is None:
             return None
         seconds += int(match["number"]) * _UNITS[match["unit"][0]]

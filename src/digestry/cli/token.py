@@ -10,7 +10,7 @@ import click
 from digestry.cli.command_group import Group
 from digestry.cli.output import format_option, note, say
 from digestry.cli.registry_options import registry_options
-from digestry.cli.time_options import rfc3339
+from digestry.model.timestamps import rfc3339
 
 if TYPE_CHECKING:
     from digestry.catalog.robot_tokens import RobotTokens

@@ -9,7 +9,7 @@ import click
 from digestry.cli.command_group import Group
 from digestry.cli.output import format_option, json_document, say, table
 from digestry.cli.registry_options import registry_options
-from digestry.cli.time_options import rfc3339
+from digestry.model.timestamps import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Callable

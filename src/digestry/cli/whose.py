@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from digestry.cli.output import digest_cell, format_option, json_document, note, printable, say, table
-from digestry.cli.time_options import rfc3339
 from digestry.cli.timeout_options import timeout_option
+from digestry.model.timestamps import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from digestry.client.auth import Authenticator
-from digestry.client.credentials import Credentials, DockerCredentials
 from digestry.client.options import ClientOptions
 from digestry.client.responses import Response
 from digestry.client.session_cache import SessionCache
 from digestry.client.transport import Call, Transport, origin_of
+
+if TYPE_CHECKING:
+    from digestry.client.auth import Authenticator
+    from digestry.client.credentials import Credentials
 
 
 class Connection:
@@ -31,17 +35,35 @@ class Connection:
         self.options = options
         self.transport = transport or Transport(options)
         self.cache = cache or SessionCache()
-        self._authenticator = authenticator or Authenticator(
-            self.transport, credentials or DockerCredentials.from_options(options)
-        )
+        self._credentials = credentials
+        self._authenticator = authenticator
+        self._lock = threading.Lock()
 
     def base(self, host: str) -> str:
         """Return the address of a registry, ``scheme://host[:port]``. Raises :class:`Unreachable`."""
         return self.transport.base(host)
 
+    def likely_base(self, host: str) -> str:
+        """Return the address of a registry, which :meth:`send` corrects if it is another.
+
+        Raises :class:`Unreachable`.
+        """
+        return self.transport.likely_base(host)
+
+    def _authentication(self) -> Authenticator:
+        """Return the authenticator, made when a registry first asks who somebody is."""
+        from digestry.client.auth import Authenticator  # noqa: PLC0415 - many registries never ask
+        from digestry.client.credentials import DockerCredentials  # noqa: PLC0415
+
+        with self._lock:
+            if self._authenticator is None:
+                credentials = self._credentials or DockerCredentials.from_options(self.options)
+                self._authenticator = Authenticator(self.transport, credentials)
+            return self._authenticator
+
     def is_authenticated(self, host: str) -> bool:
         """Return whether ``host`` asked for credentials, so that its responses are for one account."""
-        return self._authenticator.challenged(host)
+        return self._authenticator is not None and self._authenticator.challenged(host)
 
     def send(self, host: str, call: Call, scopes: Sequence[str]) -> Response:
         """Send ``call`` to the registry ``host``, with credentials if it asks for them.
@@ -50,31 +72,44 @@ class Connection:
         Raises :class:`Unreachable`, :class:`ProtocolViolation`, and :class:`Unauthorized` if a token server
         refuses.
         """
+        first = self.transport.send_first(host, call)
         base = self.transport.base(host)
+        call = self.transport.corrected(host, call)
         # An upload may be sent to another host, which has no right to these credentials.
         ours = origin_of(call.url) == origin_of(base)
-        header = self._authenticator.header(host, scopes) if ours else None
-        response = self._send(host, call, header, scopes)
+        known = self._authenticator
+        header = known.header(host, scopes) if ours and known is not None else None
+        response = (
+            self._described(host, first, None, scopes) if first else self._send(host, call, header, scopes)
+        )
         if response.status != 401 or not ours or origin_of(response.url) != origin_of(base):
             return response
         try:
             challenges = response.headers.getlist("WWW-Authenticate")
-            other = self._authenticator.reauthorize(host, challenges, scopes, header)
+            other = self._authentication().reauthorize(host, challenges, scopes, header)
         except BaseException:
             response.close()
             raise
         if other is None:
             # By now the credentials were looked for, so that the reason why there are none is known.
-            response.remark = self._authenticator.problem(host)
+            response.remark = self._authentication().problem(host)
             return response
         response.close()
         return self._send(host, call, other, scopes)
 
     def _send(self, host: str, call: Call, authorization: str | None, scopes: Sequence[str]) -> Response:
         response = self.transport.send(call, authorization=authorization)
-        response.registry, response.remark = host, self._authenticator.problem(host)
-        if response.status in {401, 403, 404, 429} and authorization is not None:
-            response.account = self._authenticator.account(host, scopes)
+        return self._described(host, response, authorization, scopes)
+
+    def _described(
+        self, host: str, response: Response, authorization: str | None, scopes: Sequence[str]
+    ) -> Response:
+        """Return ``response`` with what its error must say of the registry and the login."""
+        response.registry = host
+        if self._authenticator is not None:
+            response.remark = self._authenticator.problem(host)
+            if response.status in {401, 403, 404, 429} and authorization is not None:
+                response.account = self._authenticator.account(host, scopes)
         return response
 
     def close(self) -> None:

@@ -55,7 +55,7 @@ class RepositoryEndpoint:
 
     def url(self, path: str) -> str:
         """Return the address of ``path`` (such as ``manifests/1.5``) in this repository."""
-        return f"{self.connection.base(self.host)}/v2/{self.repository.repository}/{path}"
+        return f"{self.connection.likely_base(self.host)}/v2/{self.repository.repository}/{path}"
 
     def display_name(self, target: str) -> str:
         """Return a tag or digest of this repository as messages name it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
 import http.client
 import socket
 import ssl
@@ -67,7 +66,7 @@ class Trust:
         if self.pin is None:
             return
         shown = hashlib.sha256(sock.getpeercert(binary_form=True) or b"").hexdigest()
-        if not hmac.compare_digest(shown, self.pin):
+        if shown != self.pin:
             raise CertificateChanged("the certificate is not the one that was shown before")
 
 
@@ -113,7 +112,10 @@ class HttpConnection(http.client.HTTPConnection):
     def open_socket(self) -> socket.socket:
         """Return a new TCP connection to :attr:`address`. Raises :class:`ConnectFailed`."""
         try:
-            return socket.create_connection(self.address, self.timeout)
+            host, port = self.address
+            # As bytes, which getaddrinfo takes too, a name that is ASCII needs no codec for others.
+            name: Any = host.encode("ascii") if host.isascii() else host
+            return socket.create_connection((name, port), self.timeout)
         except UnicodeError as error:  # a label of the name is too long
             raise ConnectFailed("cannot connect") from socket.gaierror(str(error))
         except OSError as error:

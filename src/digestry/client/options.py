@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -94,6 +93,10 @@ def is_loopback(host: str) -> bool:
     name = bare_host(host)
     if name == "localhost":
         return True
+    if name.isascii() and not name[-1:].isdigit() and ":" not in name:
+        return False  # no address, which would take longer to find out
+    import ipaddress  # noqa: PLC0415 - few hosts are addresses
+
     try:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
@@ -107,6 +110,8 @@ def is_inside(host: str) -> bool:
     """
     if is_loopback(host):
         return True
+    import ipaddress  # noqa: PLC0415 - few hosts are asked about
+
     try:
         address = ipaddress.ip_address(bare_host(host).partition("%")[0])
     except ValueError:

@@ -106,6 +106,8 @@ def pages(endpoint: RepositoryEndpoint | RegistryEndpoint, path: str) -> Iterato
             if link is None or response.status != 200:
                 return
             progress.page(response.entries, took + response.took)
+            if len(seen) == 1:
+                url = endpoint.url(path)  # by now its address is known for certain
             following = endpoint.connection.transport.follow(url, link)
             if origin_of(following) != origin_of(url):
                 raise ProtocolViolation(

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import ipaddress
 import os
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
 
 from digestry.client.http_connection import Proxy
 from digestry.client.options import is_loopback
 from digestry.errors import InvalidConfiguration
 from digestry.model.digest import shown
+
+if TYPE_CHECKING:
+    import ipaddress
 
 _PORTS: Final = {"http": 80, "https": 443}
 _KINDS: Final = frozenset({"http", "https"})
@@ -48,6 +49,8 @@ def credentials_of(proxy: str) -> tuple[str, str | None]:
     address = parts._replace(netloc=netloc, path="", query="", fragment="").geturl()
     if not where:
         return address, None
+    import base64  # noqa: PLC0415 - few proxies have users
+
     user, _, password = where.partition(":")
     pair = unquote_to_bytes(user) + b":" + unquote_to_bytes(password)
     return address, "Basic " + base64.b64encode(pair).decode()
@@ -80,6 +83,8 @@ def _parts(variable: str, address: str) -> SplitResult:
 
 
 def _bypassed(scheme: str, host: str, no_proxy: str) -> bool:
+    import ipaddress  # noqa: PLC0415 - few users have proxies
+
     try:
         parts = urlsplit(f"//{host}")
         name, port = (parts.hostname or "").rstrip("."), parts.port or _PORTS.get(scheme)
@@ -95,6 +100,8 @@ def _bypassed(scheme: str, host: str, no_proxy: str) -> bool:
 def _matches(
     entry: str, name: str, port: int | None, address: ipaddress.IPv4Address | ipaddress.IPv6Address | None
 ) -> bool:
+    import ipaddress  # noqa: PLC0415 - as above
+
     if not entry:
         return False
     if entry == "*":

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from digestry.client import bulk_resolve, prefix_search, registry_search, repositories, sightings
 from digestry.client.connection import Connection
-from digestry.client.credentials import Credentials
 from digestry.client.endpoint import RegistryEndpoint
 from digestry.client.options import ClientOptions
 from digestry.client.repository import Repository
-from digestry.model.digest import Digest
-from digestry.model.digest_prefix import DigestPrefix
-from digestry.model.history import TagSpan
 from digestry.model.reference import Reference, check_host
-from digestry.model.resolution import Resolutions, ResolveQuery
-from digestry.model.sightings import SightingReport, SightingsReceipt
+
+if TYPE_CHECKING:
+    from digestry.client.credentials import Credentials
+    from digestry.model.digest import Digest
+    from digestry.model.digest_prefix import DigestPrefix
+    from digestry.model.history import TagSpan
+    from digestry.model.resolution import Resolutions, ResolveQuery
+    from digestry.model.sightings import SightingReport, SightingsReceipt
 
 
 class Registry:
@@ -57,6 +58,8 @@ class Registry:
         is left out. Raises :class:`~digestry.errors.RemoteError` while iterating, also if the registry has
         no such list.
         """
+        from digestry.client import repositories
+
         return repositories.list_repositories(RegistryEndpoint(self.connection, self.host), on_invalid)
 
     def resolve_many(self, queries: Sequence[ResolveQuery], *, contents: bool = False) -> Resolutions | None:
@@ -65,6 +68,8 @@ class Registry:
         It answers as many of the first ``queries`` as it has room for, and at least one. ``contents`` asks
         for the bytes of indexes and advisories, too; they were verified.
         """
+        from digestry.client import bulk_resolve
+
         return bulk_resolve.resolve_many(self.connection, self.host, queries, contents=contents)
 
     def tags_for_digest(self, digest: Digest) -> list[TagSpan] | None:
@@ -73,6 +78,8 @@ class Registry:
         They are those of all repositories that the caller may pull from. None if the registry cannot be
         asked that.
         """
+        from digestry.client import registry_search
+
         return registry_search.tags_for_digest(self.connection, self.host, digest)
 
     def find_digest(self, prefix: DigestPrefix) -> Digest:
@@ -81,6 +88,8 @@ class Registry:
         Raises :class:`~digestry.errors.NotFound` and :class:`~digestry.errors.Ambiguous`, and
         :class:`~digestry.errors.RemoteError` if the registry cannot be asked that.
         """
+        from digestry.client import prefix_search
+
         return prefix_search.find_in_registry(self.connection, self.host, prefix)
 
     def record_sightings(self, sightings_: Sequence[SightingReport]) -> SightingsReceipt | None:
@@ -88,6 +97,8 @@ class Registry:
 
         At most as many as :func:`~digestry.model.sightings.batch` says.
         """
+        from digestry.client import sightings
+
         return sightings.record(self.connection, self.host, sightings_)
 
     def close(self) -> None:

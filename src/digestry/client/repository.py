@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Callable, Iterator, Sequence
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-from digestry.blobs.protocols import SMALL, Ingest
-from digestry.client import (
-    blob_download,
-    blob_upload,
-    blobs,
-    digest_queries,
-    journal,
-    manifests,
-    past_tags,
-    prefix_search,
-    referrers,
-    sightings,
-    tag_history,
-    tag_removal,
-    tags,
-)
-from digestry.client.blob_upload import Outcome
+from digestry.blobs.read_limit import SMALL
+from digestry.client import blobs, manifests
 from digestry.client.connection import Connection
 from digestry.client.endpoint import RepositoryEndpoint
 from digestry.client.manifests import LARGEST_MANIFEST
-from digestry.client.tag_removal import DigestTags
 from digestry.errors import InvalidManifest, ProtocolViolation
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
-from digestry.model.digest_prefix import DigestPrefix
-from digestry.model.history import Holders, Restored, TagEvent, TagSpan
 from digestry.model.image_config import ImageConfig
 from digestry.model.manifest import Image, Index
 from digestry.model.reference import Reference
-from digestry.model.sightings import SightingsOf
+
+if TYPE_CHECKING:
+    import datetime
+
+    from digestry.blobs.protocols import Ingest
+    from digestry.client.blob_upload import Outcome
+    from digestry.client.tag_removal import DigestTags
+    from digestry.model.digest_prefix import DigestPrefix
+    from digestry.model.history import Holders, Restored, TagEvent, TagSpan
+    from digestry.model.sightings import SightingsOf
 
 Progress = Callable[[int], None]
 """Called with the number of bytes that have arrived or left since the last call. An exception that it raises
@@ -101,6 +91,8 @@ class Repository:
         """
         manifest, knows_subject = manifests.push(self.endpoint, raw, media_type, tags=tags, digest=digest)
         if manifest.subject is not None and not knows_subject:
+            from digestry.client import referrers
+
             referrers.add_to_referrers_tag(self.endpoint, manifest)
         return manifest.digest
 
@@ -113,6 +105,8 @@ class Repository:
 
         Raises :class:`~digestry.errors.RemoteNotFound`.
         """
+        from digestry.client import tag_removal
+
         return tag_removal.delete_tag(self.endpoint, tag)
 
     def tags_now(self, digest: Digest) -> DigestTags:
@@ -120,6 +114,8 @@ class Repository:
 
         A registry that cannot be asked that is asked what each of its tags points to.
         """
+        from digestry.client import tag_removal
+
         return tag_removal.tags_now(self.endpoint, digest)
 
     def tags(self, on_invalid: Callable[[str], None] | None = None) -> Iterator[str]:
@@ -128,6 +124,8 @@ class Repository:
         ``on_invalid`` is called with a sentence about each entry that cannot be a tag; such an entry is left
         out. Raises :class:`~digestry.errors.RemoteNotFound` while iterating.
         """
+        from digestry.client import tags
+
         return tags.list_tags(self.endpoint, on_invalid)
 
     def referrers(self, digest: Digest, artifact_type: str | None = None) -> list[Descriptor]:
@@ -135,6 +133,8 @@ class Repository:
 
         A registry without that endpoint is asked for the referrers tag instead.
         """
+        from digestry.client import referrers
+
         return referrers.list_referrers(self.endpoint, digest, artifact_type)
 
     # -- blobs --------------------------------------------------------------------------------
@@ -158,6 +158,8 @@ class Repository:
         Raises :class:`~digestry.errors.RemoteNotFound`, :class:`~digestry.errors.DigestMismatch`,
         :class:`~digestry.errors.SizeMismatch`, and what the sink raises. The sink's owner aborts it then.
         """
+        from digestry.client import blob_download
+
         blob_download.pull_blob(self.endpoint, descriptor, sink, progress)
 
     def push_blob(
@@ -174,6 +176,8 @@ class Repository:
         for each attempt; they are verified while they are sent. For damaged ones, raises
         :class:`~digestry.errors.DigestMismatch` or :class:`~digestry.errors.SizeMismatch`.
         """
+        from digestry.client import blob_upload
+
         return blob_upload.push_blob(self.endpoint, descriptor, source, mount_from, progress)
 
     # -- history ------------------------------------------------------------------------------
@@ -183,6 +187,8 @@ class Repository:
 
         None if the registry keeps no history.
         """
+        from digestry.client import tag_history
+
         return tag_history.tag_history(self.endpoint, tag)
 
     def journal(
@@ -198,6 +204,8 @@ class Repository:
         At most ``limit`` entries, from ``since`` to ``until``, both inclusive. None if the registry keeps no
         journal.
         """
+        from digestry.client import journal
+
         return journal.journal(self.endpoint, tag, limit, since, until)
 
     def tag_at(self, tag: str, at: datetime.datetime) -> TagSpan | None:
@@ -206,6 +214,8 @@ class Repository:
         None if the registry keeps neither. Raises :class:`~digestry.errors.RemoteNotFound` if there was no
         such tag then.
         """
+        from digestry.client import past_tags
+
         return past_tags.tag_at(self.endpoint, tag, at)
 
     def tags_at(self, at: datetime.datetime) -> list[TagSpan] | None:
@@ -213,6 +223,8 @@ class Repository:
 
         None if the registry cannot be asked that, or has no such repository.
         """
+        from digestry.client import past_tags
+
         return past_tags.tags_at(self.endpoint, at)
 
     def restore(self, tag: str, to: Digest | datetime.datetime) -> Restored | None:
@@ -221,6 +233,8 @@ class Repository:
         None if the registry cannot do that, or has no such repository. Raises
         :class:`~digestry.errors.RemoteNotFound` if the tag never was there, or the manifest is gone.
         """
+        from digestry.client import past_tags
+
         return past_tags.restore(self.endpoint, tag, to)
 
     def tags_for_digest(self, digest: Digest, limit: int | None = None) -> list[TagSpan] | None:
@@ -228,10 +242,14 @@ class Repository:
 
         At most ``limit`` of them. None if the registry cannot be asked that.
         """
+        from digestry.client import digest_queries
+
         return digest_queries.tags_for_digest(self.endpoint, digest, limit)
 
     def holders(self, digest: Digest) -> Holders | None:
         """Return the manifests that hold ``digest``. None if the registry cannot be asked that."""
+        from digestry.client import digest_queries
+
         return digest_queries.holders(self.endpoint, digest)
 
     def sightings(self, digest: Digest, *, limit: int = 100) -> SightingsOf | None:
@@ -239,6 +257,8 @@ class Repository:
 
         None if the registry keeps no sightings.
         """
+        from digestry.client import sightings
+
         return sightings.sightings_of(self.endpoint, digest, limit)
 
     def find_digest(self, prefix: DigestPrefix) -> Digest:
@@ -247,6 +267,8 @@ class Repository:
         Of a registry that cannot be asked that, only what the tags point to now is searched. Raises
         :class:`~digestry.errors.NotFound` and :class:`~digestry.errors.Ambiguous`.
         """
+        from digestry.client import prefix_search
+
         return prefix_search.find_in_repository(self.endpoint, prefix)
 
     # -- doubts -------------------------------------------------------------------------------

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Final, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
 
-from digestry.client import refusal_hints
-from digestry.client.encodings import Decoder, decoder_of
 from digestry.client.http_pool import HttpResponse
 from digestry.client.transport_errors import FAILURES, unreachable
 from digestry.client.wait_budget import retry_after, seconds
@@ -25,6 +23,9 @@ from digestry.errors import (
     Unreachable,
 )
 from digestry.model.digest import Digest, shown
+
+if TYPE_CHECKING:
+    from digestry.client.encodings import Decoder
 
 ERROR_BODY: Final = 64 << 10
 _LONGEST_TEXT: Final = 400
@@ -89,6 +90,8 @@ class Response:
         Raises :class:`ProtocolViolation` for an encoding that cannot be undone.
         """
         if self.encoding and self._decoder is None:
+            from digestry.client.encodings import decoder_of  # noqa: PLC0415 - few responses are encoded
+
             self._decoder = decoder_of(self.encoding, self.host, of_gzip=of_gzip)
 
     def read_some(self, count: int) -> bytes:
@@ -180,6 +183,8 @@ class Response:
 
     def fail(self, action: str) -> NoReturn:
         """Raise the error that this response means for somebody who tried to ``action``."""
+        from digestry.client import refusal_hints  # noqa: PLC0415 - of use to failures only
+
         code, text, damaged = self._reason()
         registry = self.registry or self.host
         message = f"cannot {action}: {self.host} answers {self.status}" + (f", {text}" if text else "")

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from digestry.client.connection import Connection
-from digestry.client.credentials import Credentials
 from digestry.client.options import ClientOptions
-from digestry.client.registry import Registry
 from digestry.client.repository import Repository
 from digestry.model.reference import Reference
-from digestry.model.resolution import Resolutions, ResolveQuery
-from digestry.model.sightings import SightingReport, SightingsReceipt
+
+if TYPE_CHECKING:
+    from digestry.client.credentials import Credentials
+    from digestry.client.registry import Registry
+    from digestry.model.resolution import Resolutions, ResolveQuery
+    from digestry.model.sightings import SightingReport, SightingsReceipt
 
 
 class Session:
@@ -38,6 +40,8 @@ class Session:
 
     def registry(self, host: str) -> Registry:
         """Return the registry at ``host[:port]``. Sends nothing."""
+        from digestry.client.registry import Registry  # noqa: PLC0415 - most ask a repository
+
         return Registry(host, connection=self.connection)
 
     def repository(self, reference: Reference) -> Repository:

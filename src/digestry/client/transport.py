@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import ssl
@@ -17,7 +18,6 @@ from digestry.client.http_pool import ConnectionClass, HttpPool, InvalidAddress
 from digestry.client.options import ClientOptions, bare_host, is_inside, is_loopback
 from digestry.client.proxies import chosen_proxy, proxy_for
 from digestry.client.responses import Response
-from digestry.client.token_servers import parts_of
 from digestry.client.transport_errors import (
     FAILURES,
     ConnectFailed,
@@ -33,6 +33,8 @@ from digestry.model.digest import shown
 from digestry.version import __version__
 
 _MOST_REDIRECTS: Final = 5
+_PROBING: Final = frozenset({"GET", "HEAD"})
+_SPEAKS_TLS: Final = 400  # what nginx and Go say to plain HTTP on a TLS port
 _BACKOFF: Final = 0.2
 _TRANSIENT: Final = frozenset({429, 502, 503, 504})
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -47,7 +49,8 @@ Body = bytes | Callable[[], Iterable[bytes]]
 @dataclass(frozen=True, slots=True)
 class Call:
     """One request. ``repeatable`` requests are sent again after a transient failure; the body of a
-    ``secret`` one goes to its own origin only."""
+    ``secret`` one goes to its own origin only. A ``guessed`` one is sent to where there may be no HTTP: a
+    connection that fails tells that, and is not tried again."""
 
     method: str
     url: str
@@ -55,6 +58,7 @@ class Call:
     body: Body | None = None
     repeatable: bool = True
     secret: bool = False
+    guessed: bool = False
 
 
 class Transport:
@@ -104,6 +108,50 @@ class Transport:
                 self._bases[host] = known
             return known
 
+    def _is_tried_plain(self, host: str) -> bool:
+        return self.options.may_be_plain(host) and is_loopback(host)
+
+    def likely_base(self, host: str) -> str:
+        """Return what :meth:`base` returns, without a probe where the first request can tell as well."""
+        if host not in self._bases and self._is_tried_plain(host):
+            return f"http://{host}"
+        return self.base(host)
+
+    def send_first(self, host: str, call: Call) -> Response | None:
+        """Send the first request to a registry of this machine, over plain HTTP, in place of a probe.
+
+        None if it cannot be that request, or if its response leaves open whether the registry speaks TLS.
+        Raises as :meth:`send` does.
+        """
+        if host in self._bases or call.method not in _PROBING or not call.url.startswith(f"http://{host}/"):
+            return None
+        if not self._is_tried_plain(host):
+            return None
+        with self._lock:
+            lock = self._probing.setdefault(host, threading.Lock())
+        with lock:
+            if host in self._bases:
+                return None
+            try:
+                response = self.send(dataclasses.replace(call, guessed=True))
+            except Unreachable as error:
+                if error.__cause__ is not None and is_not_http(error.__cause__):
+                    return None
+                raise
+            plain = f"http://{host}"
+            self._bases[host] = self._probe_plain(host) if response.status == _SPEAKS_TLS else plain
+            if self._bases[host] == plain:
+                return response
+            response.close()
+            return None
+
+    def corrected(self, host: str, call: Call) -> Call:
+        """Return ``call`` with the address that the registry ``host`` has, if it was taken for another."""
+        likely, base = f"http://{host}", self.base(host)
+        if base == likely or not call.url.startswith(f"{likely}/"):
+            return call
+        return dataclasses.replace(call, url=base + call.url.removeprefix(likely))
+
     def place(self, host: str, base: str) -> None:
         """Set the address of the registry ``host``, ``scheme://host[:port]``, so that it is not probed."""
         with self._lock:
@@ -112,8 +160,7 @@ class Transport:
     def _probe_plain(self, host: str) -> str:
         try:
             with self._open(Call("GET", f"http://{host}/v2/", repeatable=False), {}) as response:
-                # What nginx and Go say to plain HTTP on a TLS port.
-                if response.status != 400 or b"HTTPS" not in response.read(64 << 10).upper():
+                if response.status != _SPEAKS_TLS or b"HTTPS" not in response.read(64 << 10).upper():
                     return f"http://{host}"
         except FAILURES as error:
             if not is_not_http(error):
@@ -164,7 +211,7 @@ class Transport:
         url = call.url
         for _ in range(_MOST_REDIRECTS + 1):
             headers = {"Authorization": authorization} if authorization and origin_of(url) == origin else {}
-            step = Call(call.method, url, call.headers, call.body, call.repeatable)
+            step = dataclasses.replace(call, url=url)
             try:
                 response = self._open(step, headers)
             except FAILURES as error:
@@ -188,6 +235,8 @@ class Transport:
 
         Raises :class:`ProtocolViolation` if that is not a web address, or leads from TLS to plain HTTP.
         """
+        from digestry.client.token_servers import parts_of  # noqa: PLC0415 - few responses lead anywhere
+
         host = urlsplit(url).netloc
         try:
             target = urljoin(url, location)
@@ -222,12 +271,12 @@ class Transport:
             try:
                 response = self._exchange(call, authorization)
             except ConnectFailed:
-                if tried >= min(1, attempts):
+                if tried >= min(1, attempts) or call.guessed:
                     raise
             except (ProxyFailed, ssl.SSLError):
                 raise
             except FAILURES:
-                if tried >= attempts:
+                if tried >= attempts or call.guessed:
                     raise
             else:
                 if response.status not in _TRANSIENT or tried >= attempts:

@@ -45,6 +45,8 @@ class Layout:
         # Any: other tools wrote it, and what they wrote must stay as it is.
         self._document = document
         self._items: list[dict[str, Any]] = document["manifests"]
+        self.changed = False
+        """Whether a name or an entry was changed since it was read."""
 
     @classmethod
     def read(cls, root: Path) -> Layout:
@@ -100,8 +102,10 @@ class Layout:
                 before = Digest.parse(item["digest"])
                 if before != descriptor.digest:
                     self._items[position] = new
+                    self.changed = True
                 return before
         self._items.append(new)
+        self.changed = True
         return None
 
     def remove_name(self, name: str) -> bool:
@@ -109,6 +113,7 @@ class Layout:
         kept = [item for item in self._items if (item.get("annotations") or {}).get(NAME) != name]
         dropped = len(kept) != len(self._items)
         self._items[:] = kept
+        self.changed = self.changed or dropped
         return dropped
 
     def remove_entry(self, entry: LayoutEntry) -> bool:
@@ -121,6 +126,7 @@ class Layout:
         ]
         dropped = len(kept) != len(self._items)
         self._items[:] = kept
+        self.changed = self.changed or dropped
         return dropped
 
     def write(self) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from digestry.client.repository import Repository
 from digestry.client.session import Session
 from digestry.errors import ContentError, InvalidManifest, NotFound, RemoteNotFound, SizeMismatch, TooLarge
+from digestry.images.blob_fetch import fetch_blob
 from digestry.images.platform_selection import DEEPEST, select_image
-from digestry.images.store import ImageStore
+from digestry.images.store import LARGEST_MANIFEST, ImageStore
 from digestry.images.transfer import (
     SilentObserver,
     Skipped,
@@ -24,7 +26,7 @@ from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.image_config import ImageConfig
-from digestry.model.manifest import Image, Index, Manifest
+from digestry.model.manifest import Image, Index, Manifest, parse_manifest
 from digestry.model.platform import Platform, by_preference
 from digestry.model.reference import Reference
 
@@ -66,31 +68,27 @@ def pull(
     is no image for.
     """
     remote = session.repository(reference)
+    content = _Content(remote, store)
     observer = observer or SilentObserver()
     tally = TransferTally()
     with store.adding():
-        top = remote.pull_manifest(reference.target)
+        top = content.top(reference)
         tag_now = _tag_now(remote, reference)
         if all_platforms:
-            manifests = _all_manifests(remote, top, tally)
+            manifests = _all_manifests(content, top, tally)
         else:
-            manifests = manifests_for_platform(remote, top, platform or Platform.of_host())
+            manifests = manifests_for_platform(content, top, platform or Platform.of_host())
         blobs = transferable_blobs(manifests, tally, observer)
         if platform is not None and isinstance(top, Image):
-            _check_platform(remote, top, platform)
+            _check_platform(content, top, platform)
 
         def fetch(descriptor: Descriptor, progress: Callable[[int], None]) -> None:
-            stage: Stage = "present"
-            if store.blobs.stat(descriptor.digest) != descriptor.size:
-                with store.blobs.begin(descriptor.digest, descriptor.size) as sink:
-                    remote.pull_blob(descriptor, sink, progress)
-                stage = "done"
+            stage: Stage = fetch_blob(remote, store.blobs, descriptor, progress)
             tally.add(descriptor, stage)
             observer.stage(descriptor, stage)
 
         transfer_each(blobs, fetch, observer, session.options.parallel)
-        for manifest in (*manifests, top):
-            store.blobs.put(manifest.raw, manifest.digest)
+        content.keep((*manifests, top))
         name = reference
         if reference.digest is not None and tag_now != top.digest:
             name = reference.with_digest(reference.digest)  # its tag is another image's by now
@@ -117,7 +115,73 @@ def _tag_now(remote: Repository, reference: Reference) -> Digest | None:
         return None
 
 
-def manifests_for_platform(remote: Repository, top: Image | Index, platform: Platform) -> list[Image | Index]:
+class Source(Protocol):
+    """Where manifests and configs come from: a :class:`Repository`, or what is here of one."""
+
+    reference: Reference
+
+    def pull_manifest(self, target: str, /) -> Image | Index:
+        """Return what a tag or digest points to, verified."""
+        ...
+
+    def read_blob(self, descriptor: Descriptor, /) -> bytes:
+        """Return the bytes of a small blob, verified."""
+        ...
+
+
+class _Content:
+    """The content of a repository, of which nothing is asked for that the store has."""
+
+    def __init__(self, remote: Repository, store: ImageStore) -> None:
+        self.reference = remote.reference
+        self._remote = remote
+        self._store = store
+        self._stored: set[Digest] = set()
+
+    def top(self, reference: Reference) -> Image | Index:
+        """Return what ``reference`` means in its registry.
+
+        Costs one HEAD if that is what it means here, and one GET if it was not here before.
+        """
+        try:
+            self._store.find(reference)
+        except NotFound:
+            return self._remote.pull_manifest(reference.target)
+        stored = self._in_store(self._remote.resolve(reference.target).digest)
+        return stored or self._remote.pull_manifest(reference.target)
+
+    def pull_manifest(self, target: str) -> Image | Index:
+        """Return what a digest points to."""
+        return self._in_store(Digest.parse(target)) or self._remote.pull_manifest(target)
+
+    def read_blob(self, descriptor: Descriptor) -> bytes:
+        """Return the bytes of a small blob."""
+        if self._store.blobs.stat(descriptor.digest) == descriptor.size:
+            with contextlib.suppress(ContentError, NotFound):  # damaged, or gone by now
+                return self._store.blobs.read(descriptor.digest)
+        return self._remote.read_blob(descriptor)
+
+    def keep(self, manifests: Iterable[Manifest]) -> None:
+        """Store the manifests that were not in the store."""
+        new = {one.digest: one.raw for one in manifests if one.digest not in self._stored}
+        problems = self._store.blobs.put_all([(raw, digest) for digest, raw in new.items()])
+        for problem in problems:
+            if problem is not None:
+                raise problem
+
+    def _in_store(self, digest: Digest) -> Image | Index | None:
+        if self._store.blobs.stat(digest) is None:
+            return None
+        try:
+            raw = self._store.blobs.read(digest, limit=LARGEST_MANIFEST)
+            manifest = parse_manifest(raw, None, algorithm=digest.algorithm)
+        except (ContentError, InvalidManifest, NotFound, TooLarge):
+            return None  # what is damaged is fetched once more
+        self._stored.add(digest)
+        return manifest
+
+
+def manifests_for_platform(remote: Source, top: Image | Index, platform: Platform) -> list[Image | Index]:
     """Return the image of ``top`` for ``platform``, then the indexes that it is in, the innermost first.
 
     Raises :class:`NotFound`, :class:`SizeMismatch`, and what :class:`Repository` does.
@@ -130,7 +194,7 @@ def manifests_for_platform(remote: Repository, top: Image | Index, platform: Pla
     return [image, *reversed(selection.inside), top]
 
 
-def _all_manifests(remote: Repository, top: Image | Index, tally: TransferTally) -> list[Image | Index]:
+def _all_manifests(remote: Source, top: Image | Index, tally: TransferTally) -> list[Image | Index]:
     """Return the manifests below and including ``top``, children before the indexes that they are in."""
     content = _RemoteContent(remote, top)
     found: dict[Digest, Image | Index] = {}
@@ -154,7 +218,7 @@ def _all_manifests(remote: Repository, top: Image | Index, tally: TransferTally)
 class _RemoteContent:
     """The parts of an index, in its registry."""
 
-    def __init__(self, remote: Repository, top: Manifest) -> None:
+    def __init__(self, remote: Source, top: Manifest) -> None:
         self._remote = remote
         self._top = top
 
@@ -182,7 +246,7 @@ class _RemoteContent:
         return None if config is None else config.platform
 
 
-def _check_platform(remote: Repository, image: Image, platform: Platform) -> None:
+def _check_platform(remote: Source, image: Image, platform: Platform) -> None:
     """Raise :class:`NotFound` if the config of ``image`` says that it is for another platform."""
     config = _config(remote, image)
     if config is None or not config.platform.is_stated:
@@ -191,7 +255,7 @@ def _check_platform(remote: Repository, image: Image, platform: Platform) -> Non
         raise NotFound(f"{remote.reference}: this image is for {config.platform}, not for {platform}")
 
 
-def _config(remote: Repository, image: Manifest) -> ImageConfig | None:
+def _config(remote: Source, image: Manifest) -> ImageConfig | None:
     """Return the config of an image; None for what has none. Raises :class:`ContentError` for a bad one."""
     if image.config is None or image.config.media_type not in media_types.IMAGE_CONFIGS:
         return None

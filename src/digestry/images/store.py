@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from digestry.blobs.disk import open_layout
+from digestry.blobs.disk import LAYOUT_FILE, open_layout
 from digestry.errors import ContentError, InvalidManifest, NotFound
 from digestry.fsio import locked
 from digestry.images.layout import Layout, LayoutEntry
 from digestry.images.platform_selection import select_image
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
-from digestry.model.digest import Digest
+from digestry.model.digest import ALGORITHMS, Digest
 from digestry.model.image_config import ImageConfig
 from digestry.model.manifest import Image, Index, Manifest, parse_manifest
 from digestry.model.platform import Platform
@@ -40,7 +40,7 @@ class ImageStore:
     @contextlib.contextmanager
     def adding(self) -> Iterator[None]:
         """Keep content that no name holds yet from being removed, for the block that brings it in."""
-        self.blobs.prepare()
+        self._prepare()
         with locked(self.root / _CONTENT_LOCK, shared=True):
             yield
 
@@ -52,12 +52,19 @@ class ImageStore:
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[Layout]:
-        """Lock the index for the block, and write it at its end, unless the block raises."""
-        self.blobs.prepare()
+        """Lock the index for the block, and write what changed at its end, unless the block raises."""
+        self._prepare()
         with locked(self.root / _INDEX_LOCK):
             layout = Layout.read(self.root)
             yield layout
-            layout.write()
+            if layout.changed:
+                layout.write()
+
+    def _prepare(self) -> None:
+        # Its last step writes that file: whoever finds all of this need not sync the directories again.
+        made = (LAYOUT_FILE, "ingest", *(f"blobs/{algorithm}" for algorithm in ALGORITHMS))
+        if not all((self.root / name).exists() for name in made):
+            self.blobs.prepare()
 
     # -- names --------------------------------------------------------------------------------
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.manifest import Manifest
+
+_WORTH_THREADS: Final = 64 << 10
+"""Bytes of all blobs together from which threads are worth their start."""
 
 Stage = Literal["waiting", "present", "done", "mounted", "sent", "skipped"]
 """How far a blob is: its transfer has not begun; it was there already; it was pulled; it was mounted from
@@ -101,30 +103,69 @@ def transfer_each(
     ``work`` gets the blob and a function to report bytes with. The first failure stops the others and is
     raised.
     """
-    stop = threading.Event()
-
-    def one(descriptor: Descriptor) -> None:
-        def progress(count: int) -> None:
-            if stop.is_set():
-                raise _Stopped
-            observer.moved(descriptor, count)
-
-        if stop.is_set():
-            return
-        work(descriptor, progress)
-
     for descriptor in descriptors:
         observer.stage(descriptor, "waiting")
-    with ThreadPoolExecutor(max_workers=max(1, parallel), thread_name_prefix="digestry-blob") as pool:
-        futures: list[Future[None]] = [pool.submit(one, descriptor) for descriptor in descriptors]
+    crew = _Crew(descriptors, work, observer)
+    if len(descriptors) == 1 or sum(descriptor.size for descriptor in descriptors) <= _WORTH_THREADS:
+        crew.run()  # threads would cost more than they save
+    else:
+        threads = [
+            threading.Thread(target=crew.run, name=f"digestry-blob-{number}", daemon=True)
+            for number in range(min(max(1, parallel), len(descriptors)))
+        ]
         try:
-            wait(futures, return_when=FIRST_EXCEPTION)
-        finally:
-            # Also after Ctrl-C: the threads end at their next chunk.
-            if not all(future.done() and future.exception() is None for future in futures):
-                stop.set()
-                pool.shutdown(wait=True, cancel_futures=True)
-    errors = [e for future in futures if not future.cancelled() and (e := future.exception()) is not None]
-    for error in errors:
-        if not isinstance(error, _Stopped):
-            raise error
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        except BaseException:
+            crew.stop.set()  # after Ctrl-C: the threads end at their next chunk
+            for thread in threads:
+                if thread.ident is not None:
+                    thread.join()
+            raise
+    if crew.failure is not None:
+        raise crew.failure
+
+
+class _Crew:
+    """Threads that transfer blobs, each the next one that nobody has begun."""
+
+    def __init__(
+        self,
+        descriptors: list[Descriptor],
+        work: Callable[[Descriptor, Callable[[int], None]], None],
+        observer: TransferObserver,
+    ) -> None:
+        self._waiting = iter(descriptors)
+        self._work = work
+        self._observer = observer
+        self._lock = threading.Lock()
+        self.stop = threading.Event()
+        self.failure: BaseException | None = None
+
+    def run(self) -> None:
+        """Transfer blobs until there is no other, or one has failed."""
+        while not self.stop.is_set():
+            with self._lock:
+                descriptor = next(self._waiting, None)
+            if descriptor is None:
+                return
+            try:
+                self._work(descriptor, self._progress(descriptor))
+            except BaseException as error:  # noqa: BLE001 - raised in the calling thread
+                self._fail(error)
+
+    def _progress(self, descriptor: Descriptor) -> Callable[[int], None]:
+        def progress(count: int) -> None:
+            if self.stop.is_set():
+                raise _Stopped
+            self._observer.moved(descriptor, count)
+
+        return progress
+
+    def _fail(self, error: BaseException) -> None:
+        with self._lock:
+            self.stop.set()
+            if self.failure is None:
+                self.failure = error

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from digestry.backend import Backend
-from digestry.blobs.protocols import Unreadable
+from digestry.blobs.failures import Unreadable
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.damage import HeldContent

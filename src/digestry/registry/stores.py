@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from digestry.backend import Backend
-from digestry.blobs.protocols import GONE, BlobRanges, BlobStore, BytesLost, InThread
+from digestry.blobs.failures import BytesLost
+from digestry.blobs.protocols import GONE, BlobRanges, BlobStore, InThread
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.empty import EmptyCatalog, EmptyReads
 from digestry.catalog.queries import RepositoryQueries

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from digestry.blobs.protocols import BytesLost, FullSpeed
+from digestry.blobs.failures import BytesLost
+from digestry.blobs.protocols import FullSpeed
 from digestry.blobs.s3.config import MIB, S3Config
 from digestry.blobs.s3.ingest import S3Ingest
 from digestry.blobs.s3.store import S3Blobs

@@ -6,7 +6,8 @@ import io
 from collections.abc import Iterator
 from typing import Final, Self
 
-from digestry.blobs.protocols import BytesLost, InThread
+from digestry.blobs.failures import BytesLost
+from digestry.blobs.protocols import InThread
 from digestry.blobs.s3.client import S3Client, read_body
 from digestry.blobs.s3.failures import S3Refusal
 from digestry.blobs.s3.transport import BodyStream

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
-from digestry.blobs.protocols import GONE, BytesLost
+from digestry.blobs.failures import BytesLost
+from digestry.blobs.protocols import GONE
 from digestry.blobs.s3.client import S3Client
 from digestry.blobs.s3.config import S3Config
 from digestry.blobs.s3.documents import UploadedPart

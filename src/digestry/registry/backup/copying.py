@@ -11,8 +11,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeVar
 
+from digestry.blobs.failures import BytesLost
 from digestry.blobs.file_errors import file_error
-from digestry.blobs.protocols import BlobStore, BytesLost
+from digestry.blobs.protocols import BlobStore
 from digestry.catalog.snapshot import Held
 from digestry.errors import ContentError, DigestMismatch, NotFound, SizeMismatch
 

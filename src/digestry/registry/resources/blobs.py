@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from typing import Final
 
-from digestry.blobs.protocols import BytesLost
+from digestry.blobs.failures import BytesLost
 from digestry.errors import NotFound
 from digestry.model.digest import Digest
 from digestry.registry import ranges

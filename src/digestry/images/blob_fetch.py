@@ -1,0 +1,64 @@
+"""Fetching a blob into a local store, from where an earlier command left off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Literal
+
+from digestry.errors import Conflict, ContentError, DigestMismatch, RemoteError, Unreachable
+
+if TYPE_CHECKING:
+    from digestry.blobs.protocols import BlobStore
+    from digestry.client.repository import Repository
+    from digestry.model.descriptor import Descriptor
+
+_WORTH_KEEPING: Final = 256 << 10
+"""Bytes of a blob from which its beginning is kept for the next command."""
+
+
+def fetch_blob(
+    remote: Repository, blobs: BlobStore, descriptor: Descriptor, progress: Callable[[int], None]
+) -> Literal["present", "done"]:
+    """Make ``blobs`` have a blob of ``remote``, and return whether it was there.
+
+    What has arrived when the transfer breaks off, or the process is killed, is where the next command goes
+    on; its bytes are verified with the rest. Raises what :meth:`Repository.pull_blob` does.
+    """
+    if blobs.stat(descriptor.digest) == descriptor.size:
+        return "present"
+    if descriptor.size < _WORTH_KEEPING:
+        with blobs.begin(descriptor.digest, descriptor.size) as sink:
+            remote.pull_blob(descriptor, sink, progress)
+        return "done"
+    try:
+        _go_on(remote, blobs, descriptor, progress)
+    except Conflict:
+        # Another process fetches it, and may take longer than this one, or be stopped.
+        with blobs.begin(descriptor.digest, descriptor.size) as sink:
+            remote.pull_blob(descriptor, sink, progress)
+    return "done"
+
+
+def _go_on(
+    remote: Repository, blobs: BlobStore, descriptor: Descriptor, progress: Callable[[int], None]
+) -> None:
+    name = f"pull-{descriptor.digest.encoded[:64]}"
+    with blobs.ingest(name, algorithm=descriptor.digest.algorithm) as sink:
+        if sink.offset > descriptor.size:
+            sink.resume(0)
+        begun = sink.offset
+        progress(begun)
+        try:
+            remote.pull_blob(descriptor, sink, progress)
+            return
+        except DigestMismatch:
+            if not begun:
+                raise  # the commit has removed the file
+        except (ContentError, RemoteError) as error:
+            if not isinstance(error, Unreachable):
+                sink.abort()  # nothing that a registry lied about is gone on with
+            raise
+    # What was there from before may be what is damaged, as after a power loss.
+    progress(-descriptor.size)
+    with blobs.begin(descriptor.digest, descriptor.size) as again:
+        remote.pull_blob(descriptor, again, progress)
