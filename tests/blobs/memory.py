@@ -265,6 +265,9 @@ class MemoryRanges:
     async def read(self, position: int, count: int) -> bytes:
         return self._content[position : position + count]
 
+    async def file_with(self, position: int, count: int) -> None:
+        pass
+
     def close(self) -> None:
         pass
 

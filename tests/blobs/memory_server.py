@@ -284,6 +284,9 @@ class RemoteRanges:
         found: bytes = await self._in_thread(self._call, "read", position, count)
         return found
 
+    async def file_with(self, position: int, count: int) -> None:
+        pass
+
     def close(self) -> None:
         self._call.close()
 

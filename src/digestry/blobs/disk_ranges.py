@@ -28,11 +28,9 @@ class DiskRanges:
 
     async def read(self, position: int, count: int) -> bytes:
         """Return up to ``count`` bytes; see :meth:`BlobRanges.read`."""
-        if self._descriptor < 0:
-            raise BytesLost(f"{self._path} was closed while it was read")
-        places = (*range(position, position + count, _PROBED), position + count - 1)
+        self._check_open()
         try:
-            if all(_in_memory(self._descriptor, place) for place in places):
+            if self._is_in_memory(position, count):
                 # Nothing else here waits once the client has left: others, and who watches for that, get
                 # a turn.
                 await asyncio.sleep(0)
@@ -40,6 +38,28 @@ class DiskRanges:
             return await self._in_thread(os.pread, self._descriptor, count, position)
         except OSError as error:
             raise file_error("read", self._path, error) from error
+
+    async def file_with(self, position: int, count: int) -> int:
+        """Return the descriptor, once these bytes are in memory; see :meth:`BlobRanges.file_with`."""
+        self._check_open()
+        if self._is_in_memory(position, count):
+            await asyncio.sleep(0)  # as above
+        else:
+            try:
+                found = len(await self._in_thread(os.pread, self._descriptor, count, position))
+            except OSError as error:
+                raise file_error("read", self._path, error) from error
+            if found < count:
+                raise BytesLost(f"{self._path} ended at byte {position + found}")
+        return self._descriptor
+
+    def _check_open(self) -> None:
+        if self._descriptor < 0:
+            raise BytesLost(f"{self._path} was closed while it was read")
+
+    def _is_in_memory(self, position: int, count: int) -> bool:
+        places = (*range(position, position + count, _PROBED), position + count - 1)
+        return all(_in_memory(self._descriptor, place) for place in places)
 
     def close(self) -> None:
         """Close the file."""

@@ -99,6 +99,14 @@ class BlobRanges(Protocol):
         """
         ...
 
+    async def file_with(self, position: int, count: int) -> int | None:
+        """Return the descriptor of a file that has all of these bytes, in memory and at the same position, so
+        that the kernel can send them; None if there is no file.
+
+        Raises :class:`BytesLost` and :class:`StorageError`.
+        """
+        ...
+
     def close(self) -> None:
         """Let go of the content."""
         ...

@@ -46,6 +46,8 @@ _SOON: Final = 0.5
 _UNKNOWN_SECONDS: Final = 1.0
 """The guard has found a connection by then, or it is gone."""
 _DIGEST: Final = b"docker-content-digest"
+ZERO_COPY: Final = "http.response.zerocopysend"
+"""The extension of ASGI by which the kernel sends a part of a file."""
 
 
 class SuccessWithheld(Exception):
@@ -183,6 +185,24 @@ class Exchange(IncomingRequest):
             await self._wait_until_taken(sending, connection)
         else:
             await sending  # the server keeps it, whole
+
+    @property
+    def sends_files(self) -> bool:
+        """Return whether the server has the kernel send parts of files."""
+        return ZERO_COPY in self.scope.get("extensions", ())
+
+    async def send_file(self, descriptor: int, position: int, count: int, *, more: bool) -> None:
+        """Send a part of a file as a part of the body. Raises as :meth:`send_body` does."""
+        connection = self.connection
+        self.sent += count
+        sending = self._send(
+            {"type": ZERO_COPY, "file": descriptor, "offset": position, "count": count, "more_body": more}
+        )
+        if connection is None:
+            await sending
+        else:
+            connection.sent += count
+            await self._wait_until_taken(sending, connection)
 
     @property
     def bytes_taken(self) -> int:

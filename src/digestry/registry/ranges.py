@@ -21,6 +21,10 @@ _BEYOND: Final = 10**_DIGITS
 """Larger than every size, for numbers that are too long to be read."""
 _GATHERED: Final = 64 << 10
 
+FileWith = Callable[[int, int], Awaitable[tuple[int, int] | None]]
+"""Called with a position and the last byte that is wanted. Returns the descriptor of a file with the bytes
+from ``position`` on, and how many of them are to be sent from it; None if they are to be read."""
+
 
 class Part(NamedTuple):
     """The bytes ``first`` to ``last`` of the content, and the head that precedes them."""
@@ -185,13 +189,17 @@ async def send(
     selection: RangeSelection,
     read: Callable[[int, int], Awaitable[bytes]],
     *,
+    file_with: FileWith | None = None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> None:
     """Send the body of an answer that has begun.
 
     ``read(position, last)`` returns at least one byte of the content from ``position`` on, none after
-    ``last``. Once ``stopped`` says so, nothing more is sent.
+    ``last``. Where the server can send files, ``file_with`` is asked first, for more than a few bytes. Once
+    ``stopped`` says so, nothing more is sent.
     """
+    if not exchange.sends_files:
+        file_with = None
     left = selection.length
     gathered = bytearray()
     for part in selection.parts:
@@ -200,6 +208,18 @@ async def send(
         while position <= part.last:
             if stopped():
                 return
+            if file_with is not None and part.last - position >= _GATHERED:
+                found = await file_with(position, part.last)
+                if found is not None:
+                    if gathered:
+                        left -= len(gathered)
+                        await exchange.send_body(bytes(gathered), more=True)
+                        gathered.clear()
+                    file, count = found
+                    left -= count
+                    await exchange.send_file(file, position, count, more=left > 0)
+                    position += count
+                    continue
             content = await read(position, part.last)
             if not content:
                 raise StorageError(f"content that is being sent ends before byte {position}")

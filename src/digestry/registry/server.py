@@ -21,6 +21,7 @@ from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings, HTTP2Settings
 from granian.log import LogLevels
 from granian.net import SocketHolder  # type: ignore[attr-defined]
+from granian.server.mp import WorkerProcess
 
 from digestry import fsio
 from digestry.backend import Backend, host_coordination
@@ -32,10 +33,11 @@ from digestry.registry.access import passwords
 from digestry.registry.access.keys import KeyRing
 from digestry.registry.app import create_app
 from digestry.registry.config import RegistryConfig
-from digestry.registry.connections import listening
+from digestry.registry.connections import kernel, listening
 from digestry.registry.connections.guard import most_accepted
 from digestry.registry.connections.heartbeat import Heartbeat
 from digestry.registry.connections.listening import Listening
+from digestry.registry.http1 import worker as http1_worker
 from digestry.registry.jobs import jobs
 from digestry.registry.maintenance import Maintenance
 from digestry.registry.mounts import Mounts
@@ -304,7 +306,7 @@ class _Workers:
         """Serve until SIGTERM or SIGINT. Raises :class:`StorageError` if the workers keep dying."""
         while True:
             try:
-                self._server.serve(target_loader=self._load, wrap_loader=False)
+                self._server.serve(self._spawn_target(), target_loader=self._load, wrap_loader=False)
             except SystemExit as error:
                 if not error.code or self._server.interrupt_signal:
                     return
@@ -316,6 +318,19 @@ class _Workers:
                 return
             log.error("a worker died twice within seconds: all workers are started anew")
             self._server = self._make()
+
+    def _spawn_target(self) -> Callable[..., None] | None:
+        """Return what a worker process does; None for Granian's own server, which has TLS and HTTP/2."""
+        config = self._config
+        if config.tls is not None or config.http2 or config.socket is not None or not kernel.available():
+            return None
+        listening, most = self._socket.socket, most_accepted(config.connections)
+
+        def work(_worker: int, app: Any, _socket: Any, _pipe: Any, loop: Any, *_options: Any) -> None:
+            http1_worker.serve(app, loop, listening, most=most, patience=_STOP_SECONDS / 2)
+
+        target: Callable[..., None] = WorkerProcess.wrap_target(work)  # type: ignore[no-untyped-call]
+        return target
 
     def _may_restart(self) -> bool:
         now = time.monotonic()

@@ -129,6 +129,9 @@ class S3Ranges:
         """Return up to ``count`` bytes; see :meth:`BlobRanges.read`."""
         return await self._in_thread(self._reader.read_at, position, min(count, _SENT))
 
+    async def file_with(self, position: int, count: int) -> None:
+        """Return None: an object is no file here."""
+
     def close(self) -> None:
         """Let go of the object."""
         self._reader.close()

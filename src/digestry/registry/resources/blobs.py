@@ -128,14 +128,17 @@ async def _send_ranges(
     def stopped() -> bool:
         return watch is not None and watch.done()
 
-    async def read(position: int, last: int) -> bytes:
+    async def next_count(position: int, last: int) -> int:
         nonlocal answered
         await exchange.wait_until_read(service.chunk_size, stopped=stopped)
         before, answered = answered, service.observer.answered
-        size = service.chunk_size.size(
+        chunk = service.chunk_size.size(
             alone=before == answered, taken=exchange.bytes_taken, slow=exchange.slow
         )
-        count = min(size, last + 1 - position)
+        return min(chunk, last + 1 - position)
+
+    async def read(position: int, last: int) -> bytes:
+        count = await next_count(position, last)
         try:
             part = await content.read(position, count)
         except BytesLost as error:
@@ -144,13 +147,21 @@ async def _send_ranges(
             raise ContentDamaged(digest, size, f"it ended at byte {position} of {size}")
         return part
 
+    async def file_with(position: int, last: int) -> tuple[int, int] | None:
+        count = await next_count(position, last)
+        try:
+            file = await content.file_with(position, count)
+        except BytesLost as error:
+            raise ContentDamaged(digest, size, error.message) from error
+        return None if file is None else (file, count)
+
     try:
         with service.chunk_size.sending():
             await exchange.start_response(selection.status, headers, selection.length)
             answered = service.observer.answered
             if selection.length > AMONG_OTHERS:
                 watch = asyncio.create_task(until_gone(exchange))
-            await ranges.send(exchange, selection, read, stopped=stopped)
+            await ranges.send(exchange, selection, read, file_with=file_with, stopped=stopped)
     finally:
         content.close()
         if watch is not None:

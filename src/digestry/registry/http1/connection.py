@@ -1,0 +1,217 @@
+"""One connection of a client: it reads requests, one after the other, and has each answered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, cast
+
+from digestry.registry.http1 import response
+from digestry.registry.http1.cycle import Cycle
+from digestry.registry.http1.head import LONGEST, HeadParser, MalformedRequest, RequestHead
+
+_KEPT: Final = 512 << 10
+"""Bytes of a body, or of requests that come before their turn, from which on the client has to wait."""
+_LINGER_SECONDS: Final = 2.0
+"""So long what a client still sends is read away, so that it sees the answer and not a broken connection."""
+
+Begin = Callable[["HttpConnection", Cycle], None]
+"""Has a request answered, and calls :meth:`HttpConnection.ended` after that."""
+
+
+class HttpConnection(asyncio.Protocol):
+    """The protocol of one connection. ``begin`` is called for each request, ``closed`` at the end."""
+
+    def __init__(self, begin: Begin, closed: Callable[[HttpConnection], None]) -> None:
+        self._begin = begin
+        self._closed = closed
+        self._parser = HeadParser()
+        self._transport: asyncio.Transport = cast("asyncio.Transport", None)
+        self._cycle: Cycle | None = None
+        self._ahead = bytearray()
+        """What came of the next request."""
+        self._searched = 0
+        self._reading = True
+        self._flushing: asyncio.Future[None] | None = None
+        self._lingering: asyncio.TimerHandle | None = None
+        self._last = False
+        self.task: asyncio.Task[None] | None = None
+        """What answers the present request."""
+        self.descriptor = -1
+        self.client: tuple[str, str] | None = None
+        self.server: tuple[str, int] | None = None
+
+    # -- of the transport ----------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        # The kernel keeps enough: what is kept here would be sent by nobody but a waiting client.
+        self._transport.set_write_buffer_limits(high=0)
+        self.descriptor = transport.get_extra_info("socket").fileno()
+        peer, own = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+        if peer:
+            self.client = str(peer[0]).partition("%")[0], str(peer[1])
+        if own:
+            self.server = str(own[0]), own[1]
+
+    def data_received(self, data: bytes) -> None:
+        if self._lingering is not None:
+            return
+        cycle = self._cycle
+        if cycle is not None and not cycle.body_ended:
+            data = self._feed(cycle, data)
+            if not data:
+                return
+        if cycle is not None or self._ahead:
+            self._ahead += data
+            if cycle is None:
+                self._next()
+            elif len(self._ahead) > _KEPT:
+                self._pause()
+            return
+        end = data.find(b"\r\n\r\n")
+        if end > 0:
+            self._start(data[: end + 2], data[end + 4 :])
+        else:
+            self._ahead += data
+            self._next()
+
+    def eof_received(self) -> bool:
+        if self._cycle is not None:
+            self._cycle.lose()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.descriptor = -1
+        self._resume_writing()
+        if self._lingering is not None:
+            self._lingering.cancel()
+        if self._cycle is not None:
+            self._cycle.lose()
+        self._closed(self)
+
+    def pause_writing(self) -> None:
+        if self._flushing is None:
+            self._flushing = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        self._resume_writing()
+
+    def _resume_writing(self) -> None:
+        if self._flushing is not None:
+            if not self._flushing.done():
+                self._flushing.set_result(None)
+            self._flushing = None
+
+    # -- of the requests -----------------------------------------------------------------------
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is being answered."""
+        return self._cycle is None
+
+    def _next(self) -> None:
+        """Begin with the request of which all or some is there already."""
+        ahead = self._ahead
+        while ahead[:2] == b"\r\n":
+            del ahead[:2]  # some clients end a body so (RFC 9112, section 2.2)
+        end = ahead.find(b"\r\n\r\n", max(0, self._searched - 3))
+        if end >= 0:
+            head, rest = bytes(ahead[: end + 2]), bytes(ahead[end + 4 :])
+            self._ahead = bytearray()
+            self._searched = 0
+            self._start(head, rest)
+        elif len(ahead) > LONGEST:
+            self._refuse(431)
+        else:
+            self._searched = len(ahead)
+
+    def _start(self, head: bytes, rest: bytes) -> None:
+        try:
+            request: RequestHead = self._parser.parse(head)
+        except MalformedRequest as error:
+            self._refuse(error.status)
+            return
+        cycle = self._cycle = Cycle(self, request, persistent=not self._last)
+        if rest:
+            rest = self._feed(cycle, rest)
+            self._ahead += rest
+        self._begin(self, cycle)
+
+    def _feed(self, cycle: Cycle, data: bytes) -> bytes:
+        try:
+            rest = cycle.feed(data)
+        except MalformedRequest:
+            cycle.broken = True
+            cycle.lose()
+            return b""
+        if cycle.kept > _KEPT:
+            self._pause()
+        return rest
+
+    def ended(self, cycle: Cycle) -> None:
+        """Go on after a request whose answer has ended, or never will."""
+        self._cycle = self.task = None
+        if self._transport.is_closing():
+            return
+        if not cycle.answered:
+            self.abort()
+        elif not cycle.persistent:
+            self._finish(linger=not cycle.body_ended)
+        elif self._last:
+            self._finish(linger=False)
+        else:
+            self.want_body()
+            if self._ahead:
+                self._next()
+
+    def _refuse(self, status: int) -> None:
+        self._transport.write(response.refusal(status))
+        self._finish(linger=True)
+
+    def _finish(self, *, linger: bool) -> None:
+        """Close the connection once all is sent."""
+        if not linger:
+            self._transport.close()
+            return
+        self.want_body()
+        self._transport.write_eof()
+        loop = asyncio.get_running_loop()
+        self._lingering = loop.call_later(_LINGER_SECONDS, self._transport.abort)
+
+    def close_when_idle(self) -> None:
+        """Close the connection, after the request that is being answered."""
+        self._last = True
+        if self._cycle is not None:
+            self._cycle.persistent = False
+        else:
+            self._transport.close()
+
+    # -- for a request -------------------------------------------------------------------------
+
+    def write(self, *parts: bytes) -> None:
+        """Send bytes; see :class:`Wire`."""
+        if len(parts) == 1:
+            self._transport.write(parts[0])
+        else:
+            self._transport.writelines(parts)
+
+    async def flushed(self) -> None:
+        """Wait until the kernel has all; see :class:`Wire`."""
+        while self._flushing is not None:
+            await asyncio.shield(self._flushing)
+
+    def want_body(self) -> None:
+        """Go on reading."""
+        if not self._reading:
+            self._reading = True
+            self._transport.resume_reading()
+
+    def _pause(self) -> None:
+        if self._reading:
+            self._reading = False
+            self._transport.pause_reading()
+
+    def abort(self) -> None:
+        """Break the connection, so that the client sees that its answer is cut."""
+        self._transport.abort()
