@@ -17,14 +17,19 @@ import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, Final, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
 
 from digestry.errors import Conflict, StorageError, StorageFull
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 _SYNC_FILE_RANGE_WRITE: Final = 2  # linux/fs.h
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _NO_LOCKS: Final = frozenset({errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOTSUP})
 _PROBE: Final = bytes(64 << 10)
+_SIDE_BY_SIDE: Final = 4
+"""So many files are synced at a time."""
 _TEMPORARY: Final = re.compile(r"\..+\.[0-9a-f]{16}")
 
 
@@ -103,7 +108,7 @@ class NewFile(NamedTuple):
 def publish_all(files: Sequence[NewFile]) -> list[StorageError | None]:
     """Move finished files to their final names, as :func:`publish` does; return for each why it failed.
 
-    Each directory is fsynced once, for all of its files.
+    The files are synced side by side, and each directory once, for all of its files.
     """
     problems: list[StorageError | None] = [None] * len(files)
 
@@ -114,8 +119,17 @@ def publish_all(files: Sequence[NewFile]) -> list[StorageError | None]:
         except StorageError as error:
             problems[number] = error
 
-    for number, file in enumerate(files):
-        attempt(number, functools.partial(os.fdatasync, file.descriptor))
+    def sync(lane: int) -> None:
+        for number in range(lane, len(files), _SIDE_BY_SIDE):
+            attempt(number, functools.partial(os.fdatasync, files[number].descriptor))
+
+    if len(files) > 1:
+        _begin_writing(files)
+    # Those that wait at the same time wait for one commit of the file system's journal.
+    others = [_sync_threads().submit(sync, lane) for lane in range(1, min(_SIDE_BY_SIDE, len(files)))]
+    sync(0)
+    for lane in others:
+        lane.result()
     directories: dict[Path, list[int]] = {}
     for number, file in enumerate(files):
         if problems[number] is None:
@@ -128,6 +142,23 @@ def publish_all(files: Sequence[NewFile]) -> list[StorageError | None]:
             for number in numbers:
                 problems[number] = problems[number] or error
     return problems
+
+
+def _begin_writing(files: Sequence[NewFile]) -> None:
+    start = _find_sync_file_range()
+    if start is not None:
+        for file in files:
+            start(file.descriptor, 0, 0)
+
+
+@functools.cache
+def _sync_threads() -> ThreadPoolExecutor:
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - as below
+
+    return ThreadPoolExecutor(2 * (_SIDE_BY_SIDE - 1), thread_name_prefix="sync")
+
+
+os.register_at_fork(after_in_child=_sync_threads.cache_clear)  # the parent has the threads
 
 
 class NotRegular(OSError):

@@ -17,7 +17,7 @@ KNOWN: Final = 8 << 20
 """Who has taken so many bytes is known to read."""
 _TOGETHER: Final = 32 << 20
 _UNKNOWN_TOGETHER: Final = 8 << 20
-_UNDER_WAY: Final = 16 << 20
+_UNDER_WAY: Final = 8 << 20
 _FEW: Final = 16
 _BEGUN_AT_ONCE: Final = 32
 _LONGEST_PAUSE: Final = 0.25

@@ -210,6 +210,26 @@ async def _send_zeros(writer: asyncio.StreamWriter, size: int) -> None:
         await writer.drain()
 
 
+def test_requests_of_who_reads_nothing_wait() -> None:
+    async def work() -> None:
+        answered = 0
+
+        async def count(scope: Scope, receive: Receive, send: Send) -> None:
+            nonlocal answered
+            answered += 1
+            await respond(send, 200, bytes(60 << 10))
+
+        async with serving(count) as (_, address):
+            reader, writer = await asyncio.open_connection(*address, limit=1 << 10)
+            writer.write(b"GET / HTTP/1.1\r\n\r\n" * 999 + b"GET / HTTP/1.1\r\n" + CLOSE + b"\r\n")
+            await asyncio.sleep(0.5)
+            assert answered < 500  # the kernel's buffers are smaller than that
+            assert len(bodies(await reader.read())) == 1000
+            writer.close()
+
+    run(work)
+
+
 def test_no_more_connections_than_there_may_be() -> None:
     async def work() -> None:
         async with serving(echo, most=1) as (_, address):

@@ -13,7 +13,9 @@ from digestry.registry.http1.head import LONGEST, HeadParser, MalformedRequest, 
 _KEPT: Final = 512 << 10
 """Bytes of a body, or of requests that come before their turn, from which on the client has to wait."""
 _LINGER_SECONDS: Final = 2.0
-"""So long what a client still sends is read away, so that it sees the answer and not a broken connection."""
+_LINGER_BYTES: Final = 8 << 20
+"""So long, and so much, what a client still sends is read away, so that it sees the answer and not a broken
+connection."""
 
 Begin = Callable[["HttpConnection", Cycle], None]
 """Has a request answered, and calls :meth:`HttpConnection.ended` after that."""
@@ -34,6 +36,9 @@ class HttpConnection(asyncio.Protocol):
         self._reading = True
         self._flushing: asyncio.Future[None] | None = None
         self._lingering: asyncio.TimerHandle | None = None
+        self._read_away = 0
+        self._held = False
+        """Whether the next request waits until the client has taken its answers."""
         self._last = False
         self.task: asyncio.Task[None] | None = None
         """What answers the present request."""
@@ -56,15 +61,18 @@ class HttpConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._lingering is not None:
+            self._read_away += len(data)
+            if self._read_away > _LINGER_BYTES:
+                self.abort()
             return
         cycle = self._cycle
         if cycle is not None and not cycle.body_ended:
             data = self._feed(cycle, data)
             if not data:
                 return
-        if cycle is not None or self._ahead:
+        if cycle is not None or self._ahead or self._held:
             self._ahead += data
-            if cycle is None:
+            if cycle is None and not self._held:
                 self._next()
             elif len(self._ahead) > _KEPT:
                 self._pause()
@@ -102,6 +110,10 @@ class HttpConnection(asyncio.Protocol):
             if not self._flushing.done():
                 self._flushing.set_result(None)
             self._flushing = None
+        if self._held:
+            self._held = False
+            if not self._transport.is_closing():
+                self._go_on()
 
     # -- of the requests -----------------------------------------------------------------------
 
@@ -160,10 +172,16 @@ class HttpConnection(asyncio.Protocol):
             self._finish(linger=not cycle.body_ended)
         elif self._last:
             self._finish(linger=False)
+        elif self._flushing is not None:
+            self._held = True  # of who reads nothing, no more is answered
+            self._pause()
         else:
-            self.want_body()
-            if self._ahead:
-                self._next()
+            self._go_on()
+
+    def _go_on(self) -> None:
+        self.want_body()
+        if self._ahead:
+            self._next()
 
     def _refuse(self, status: int) -> None:
         self._transport.write(response.refusal(status))
@@ -182,7 +200,9 @@ class HttpConnection(asyncio.Protocol):
     def close_when_idle(self) -> None:
         """Close the connection, after the request that is being answered."""
         self._last = True
-        if self._cycle is not None:
+        if self._held:
+            self._transport.close()  # once the client has taken its answers
+        elif self._cycle is not None:
             self._cycle.persistent = False
         else:
             self._transport.close()
