@@ -12,8 +12,10 @@ from digestry.model.text import did_you_mean
 _ELSEWHERE: Final = {
     "build": "pack",
     "commit": "pack",
-    "cp": "pull",
-    "copy": "pull",
+    "cp": "copy",
+    "import": "load",
+    "mirror": "copy",
+    "export": "save",
     "history": "log",
     "image": "images",
     "list": "images",

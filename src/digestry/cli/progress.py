@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
 from digestry.cli.output import human_size, note
@@ -27,12 +27,19 @@ _WORDS: Final[dict[Stage, str]] = {
 }
 
 
+COPYING: Final[dict[Stage, str]] = {**_WORDS, "sent": "copied"}
+"""The words of a copy, which is neither a pull nor a push."""
+
+
 class _Lines:
     """An observer that prints a line when a blob has come to its end."""
 
+    def __init__(self, words: Mapping[Stage, str]) -> None:
+        self._words = words
+
     def stage(self, descriptor: Descriptor, stage: Stage) -> None:
         if stage != "waiting":
-            note(f"{descriptor.digest.short}: {_WORDS[stage]} ({human_size(descriptor.size)})")
+            note(f"{descriptor.digest.short}: {self._words[stage]} ({human_size(descriptor.size)})")
 
     def moved(self, descriptor: Descriptor, count: int) -> None:
         pass
@@ -41,8 +48,9 @@ class _Lines:
 class _Bars:
     """An observer that has rich draw a bar for each blob."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, words: Mapping[Stage, str]) -> None:
         self._progress = progress
+        self._words = words
         self._tasks: dict[Digest, TaskID] = {}
         self._lock = threading.Lock()
 
@@ -53,7 +61,7 @@ class _Bars:
                 total = max(descriptor.size, 1)
                 task = self._progress.add_task(descriptor.digest.short, total=total, stage="")
                 self._tasks[descriptor.digest] = task
-        self._progress.update(task, stage=_WORDS[stage])
+        self._progress.update(task, stage=self._words[stage])
         if stage not in {"waiting", "skipped"}:
             self._progress.update(task, completed=max(descriptor.size, 1))
 
@@ -63,14 +71,14 @@ class _Bars:
 
 
 @contextlib.contextmanager
-def watching(*, quiet: bool) -> Iterator[TransferObserver]:
-    """Yield an observer that shows a transfer on standard error."""
+def watching(*, quiet: bool, words: Mapping[Stage, str] = _WORDS) -> Iterator[TransferObserver]:
+    """Yield an observer that shows a transfer on standard error; ``words`` are those for the stages."""
     if quiet:
         from digestry.images.transfer import SilentObserver
 
         yield SilentObserver()
     elif sys.stderr is None or not sys.stderr.isatty():
-        yield _Lines()
+        yield _Lines(words)
     else:
         # rich takes a twentieth of a second to import: only a terminal needs it.
         from rich.console import Console
@@ -84,7 +92,7 @@ def watching(*, quiet: bool) -> Iterator[TransferObserver]:
             TextColumn("{task.fields[stage]}"),
         )
         with Progress(*columns, console=Console(stderr=True)) as progress:
-            yield _Bars(progress)
+            yield _Bars(progress, words)
 
 
 class Amount:

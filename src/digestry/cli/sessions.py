@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from digestry.cli.settings import Settings
     from digestry.client.options import ClientOptions
     from digestry.client.session import Session
+    from digestry.copy.places import Surroundings
     from digestry.images.store import ImageStore
 
 
@@ -48,3 +49,16 @@ def open_store(settings: Settings) -> ImageStore:
     from digestry.images.store import ImageStore
 
     return ImageStore(settings.store)
+
+
+def open_surroundings(settings: Settings, session: Session) -> Surroundings:
+    """Return what the places of a copy need. Nothing is read or made yet."""
+    from digestry.cli.digest_completion import complete_reference
+    from digestry.copy.places import Surroundings
+
+    return Surroundings(
+        session,
+        open_store(settings),
+        settings.store.with_name("transfers"),
+        lambda text: complete_reference(settings, session, text),
+    )

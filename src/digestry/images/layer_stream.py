@@ -81,11 +81,54 @@ def _inflated(chunks: Iterator[bytes], descriptor: Descriptor) -> Iterator[bytes
     if kind in {media_types.OCI_LAYER, media_types.DOCKER_LAYER}:
         yield from (chunk for chunk in chunks if chunk)
     elif kind in {media_types.OCI_LAYER_GZIP, media_types.DOCKER_LAYER_GZIP}:
-        yield from _gunzip(chunks, descriptor)
+        yield from _gunzip(chunks, f"layer {descriptor.digest}")
     elif kind == media_types.OCI_LAYER_ZSTD:
-        yield from _unzstd(chunks, descriptor)
+        yield from _unzstd(chunks, f"layer {descriptor.digest}")
     else:
         raise ContentError(f"layer {descriptor.digest} is {shown(kind)}, which cannot be unpacked")
+
+
+def decompressed(chunks: Iterator[bytes], beginning: bytes, what: str) -> Iterator[bytes] | None:
+    """Yield what ``chunks`` inflate to, by their ``beginning``; None if that is of no known compression.
+
+    Raises :class:`ContentError` about ``what`` while iterating.
+    """
+    if beginning.startswith(b"\x1f\x8b"):
+        return _gunzip(chunks, what)
+    if beginning.startswith(b"\x28\xb5\x2f\xfd"):
+        return _unzstd(chunks, what)
+    if beginning.startswith(b"BZh"):
+        return _by_library("bz2", "BZ2Decompressor", chunks, what)
+    if beginning.startswith(b"\xfd7zXZ\0"):
+        return _by_library("lzma", "LZMADecompressor", chunks, what)
+    return None
+
+
+def _by_library(module: str, name: str, chunks: Iterator[bytes], what: str) -> Iterator[bytes]:
+    """Yield what the decompressor ``name`` of a standard ``module`` makes of ``chunks``."""
+    library = importlib.import_module(module)
+    inflater = getattr(library, name)()
+    errors = (OSError, EOFError, getattr(library, "LZMAError", OSError))
+    for chunk in chunks:
+        rest = chunk
+        while True:
+            try:
+                output = inflater.decompress(rest, _CHUNK)
+            except errors as error:
+                raise ContentError(f"{what} is not valid {module}: {error}") from error
+            if output:
+                yield output
+            if inflater.eof:
+                rest = inflater.unused_data
+                if not rest:
+                    break
+                inflater = getattr(library, name)()
+            elif inflater.needs_input:
+                break
+            else:
+                rest = b""
+    if not inflater.eof:
+        raise ContentError(f"{what} ends in the middle of its {module} stream")
 
 
 def _inflate_module() -> Any:
@@ -97,7 +140,7 @@ def _inflate_module() -> Any:
         return zlib
 
 
-def _gunzip(chunks: Iterator[bytes], descriptor: Descriptor) -> Iterator[bytes]:
+def _gunzip(chunks: Iterator[bytes], what: str) -> Iterator[bytes]:
     module = _inflate_module()
     inflater = module.decompressobj(wbits=31)
     started = False
@@ -120,14 +163,14 @@ def _gunzip(chunks: Iterator[bytes], descriptor: Descriptor) -> Iterator[bytes]:
                 if inflater.eof:
                     started = False
     except (zlib.error, module.error) as error:
-        raise ContentError(f"layer {descriptor.digest} is not valid gzip: {error}") from error
+        raise ContentError(f"{what} is not valid gzip: {error}") from error
     while not inflater.eof:
         try:
             output = inflater.decompress(b"", _CHUNK)
         except (zlib.error, module.error) as error:
-            raise ContentError(f"layer {descriptor.digest} is not valid gzip: {error}") from error
+            raise ContentError(f"{what} is not valid gzip: {error}") from error
         if not output:
-            raise ContentError(f"layer {descriptor.digest} ends in the middle of its gzip stream")
+            raise ContentError(f"{what} ends in the middle of its gzip stream")
         yield output
 
 
@@ -137,7 +180,7 @@ def _pieces(chunks: Iterator[bytes]) -> Iterator[bytes]:
             yield chunk[start : start + _PIECE]
 
 
-def _unzstd(chunks: Iterator[bytes], descriptor: Descriptor) -> Iterator[bytes]:
+def _unzstd(chunks: Iterator[bytes], what: str) -> Iterator[bytes]:
     import zstandard  # noqa: PLC0415 - of use to few layers
 
     source = cast("BinaryIO", _Joined(chunks))
@@ -148,7 +191,7 @@ def _unzstd(chunks: Iterator[bytes], descriptor: Descriptor) -> Iterator[bytes]:
         try:
             output = reader.read(_CHUNK)
         except zstandard.ZstdError as error:
-            raise ContentError(f"layer {descriptor.digest} is not valid zstd: {error}") from error
+            raise ContentError(f"{what} is not valid zstd: {error}") from error
         if not output:
             return
         yield output

@@ -108,6 +108,14 @@ class Layout:
         self.changed = True
         return None
 
+    def add_unnamed(self, descriptor: Descriptor) -> None:
+        """List ``descriptor``, without a name, unless its digest is listed already."""
+        digest = str(descriptor.digest)
+        if all(item["digest"] != digest for item in self._items):
+            self._items.append(
+                {"mediaType": descriptor.media_type, "digest": digest, "size": descriptor.size}
+            )
+
     def remove_name(self, name: str) -> bool:
         """Remove ``name``, and return whether it was there."""
         kept = [item for item in self._items if (item.get("annotations") or {}).get(NAME) != name]

@@ -50,10 +50,14 @@ class _Overrides:
 
 
 class TarReader:
-    """An iterator over a tar stream. Raises :class:`ContentError` while iterating and reading."""
+    """An iterator over a tar stream. Raises :class:`ContentError` while iterating and reading.
 
-    def __init__(self, read: Callable[[int], bytes]) -> None:
+    Content that nobody asks for is read, or passed over by ``skip`` where the stream can be positioned.
+    """
+
+    def __init__(self, read: Callable[[int], bytes], *, skip: Callable[[int], None] | None = None) -> None:
         self._read_some = read
+        self._skip = skip
         self._left = 0  # bytes of the current entry's content
         self._pad = 0
         self._defaults = _Overrides()
@@ -69,10 +73,7 @@ class TarReader:
         overrides = _Overrides()
         extensions = 0
         while True:
-            for _ in self.content():
-                pass
-            self._exactly(self._pad)
-            self._pad = 0
+            self._pass_over()
             block = self._upto(BLOCK)
             if not block or not block.strip(b"\0"):
                 return
@@ -94,6 +95,17 @@ class TarReader:
             self._left = entry.size
             self._pad = -entry.size % BLOCK
             yield entry
+
+    def _pass_over(self) -> None:
+        """Go to the end of the current entry."""
+        if self._skip is not None:
+            self._skip(self._left + self._pad)
+            self._left = 0
+        else:
+            for _ in self.content():
+                pass
+            self._exactly(self._pad)
+        self._pad = 0
 
     def _extend(self, entry: TarEntry, overrides: _Overrides) -> None:
         if entry.size > _LARGEST_EXTENSION:

@@ -1,0 +1,176 @@
+"""``digestry copy``: copy images from any place to any other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from digestry.cli.output import human_size, json_document, note, printable, say, table
+from digestry.cli.timeout_options import transfer_timeout_option
+
+if TYPE_CHECKING:
+    from digestry.copy.copy import CopiedImage, CopyResult
+    from digestry.copy.location import Location
+
+
+@click.command()
+@click.argument("source", metavar="SRC")
+@click.argument("target", metavar="DST")
+@click.option(
+    "--platform",
+    "platforms",
+    metavar="OS/ARCH",
+    multiple=True,
+    help="An image of an index to copy; may be given several times.  [default: all that DST can hold]",
+)
+@click.option("--all-platforms", is_flag=True, help="Copy all images of an index, or fail.")
+@click.option("--all-tags", "-a", is_flag=True, help="Copy all tags of the repository SRC.")
+@click.option(
+    "--tags", metavar="PATTERN", multiple=True, help="Copy the tags that match, such as '1.*'; repeatable."
+)
+@click.option(
+    "--referrers",
+    is_flag=True,
+    help="Copy what refers to the images, too: signatures, SBOMs, advisories, and cosign's tags.",
+)
+@click.option("--dry-run", "-n", is_flag=True, help="Say what would be copied, and copy nothing.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Text for people, or JSON for programs.",
+)
+@click.option("--quiet", "-q", is_flag=True, help="Print the digests only.")
+@transfer_timeout_option
+def copy(
+    *,
+    source: str,
+    target: str,
+    platforms: tuple[str, ...],
+    all_platforms: bool,
+    all_tags: bool,
+    tags: tuple[str, ...],
+    referrers: bool,
+    dry_run: bool,
+    format_: str,
+    quiet: bool,
+) -> None:
+    """Copy images from SRC to DST; only what DST lacks is sent, and every byte is verified.
+
+    \b
+    SRC and DST are each one of
+      REF or docker://REF       an image of a registry
+      local:NAME                an image of the local store
+      oci:DIR[:NAME]            an OCI image layout; @DIGEST instead of :NAME reads one
+      oci-archive:FILE[:NAME]   such a layout in a tar file
+      docker-archive:FILE[:REF] a file that docker save wrote, or docker load reads
+      docker-daemon:REF         the docker engine's images
+      containers-storage:REF    podman's images
+
+    Digests stay as they are, unless one platform is taken out of an index. A copy that was interrupted, even
+    killed, goes on where it ended when it is called again.
+
+    JSON: source, target, dry_run, images (a list of objects with name, digest, source_digest,
+    previous_digest, referrers), blobs_sent, bytes_sent, blobs_mounted, blobs_present, skipped.
+    """
+    from digestry.cli.progress import COPYING, watching
+    from digestry.cli.sessions import open_session, open_surroundings
+    from digestry.cli.settings import load
+    from digestry.copy.copy import CopyOptions
+    from digestry.copy.location import parse_location
+    from digestry.copy.request import CopyRequest, run_copy
+    from digestry.errors import InvalidConfiguration
+    from digestry.model.platform import Platform
+
+    if platforms and all_platforms:
+        raise InvalidConfiguration("--platform and --all-platforms exclude each other")
+    settings = load()
+    with open_session(settings) as session, watching(quiet=quiet or dry_run, words=COPYING) as observer:
+        around = open_surroundings(settings, session)
+        request = CopyRequest(
+            parse_location(source, around.read), parse_location(target, around.read), all_tags, tags
+        )
+        if all_platforms and request.target.transport in _WITHOUT_INDEXES:
+            raise InvalidConfiguration(
+                f"{request.target.transport} holds one image for a name, and no index",
+                hint="copy to oci-archive:FILE, or choose with --platform",
+            )
+        options = CopyOptions(
+            tuple(Platform.parse(text) for text in platforms), referrers, dry_run, session.options.parallel
+        )
+        result = run_copy(
+            request, around, options, observer=observer, tell=lambda text: note(printable(text))
+        )
+    for skipped in result.skipped:
+        note(f"skipped {skipped.descriptor.digest}: {printable(skipped.reason)}")
+    if format_ == "json":
+        _print_json(request.source, request.target, result, dry_run)
+    elif quiet:
+        for digest in dict.fromkeys(image.digest for image in result.images):
+            say(str(digest))
+    else:
+        _print(request.target, result, dry_run)
+
+
+_WITHOUT_INDEXES = frozenset({"docker-archive", "docker-daemon", "containers-storage"})
+
+
+def _print(target: Location, result: CopyResult, dry_run: bool) -> None:
+    if len(result.images) == 1:
+        (image,) = result.images
+        say(f"Digest: {image.digest}")
+        say(f"Status: {_status(image, dry_run)}")
+        say(printable(target.text))
+    else:
+        table(
+            ["NAME", "DIGEST", "STATUS"],
+            [[image.name or "-", image.digest.short, _status(image, dry_run)] for image in result.images],
+        )
+    kept = [f"{len(result.present)} were there"] if result.present else []
+    kept += [f"{len(result.mounted)} mounted"] if result.mounted else []
+    sent = f"{_count(len(result.sent))}, {human_size(result.bytes_sent)}"
+    said = f"{'would copy' if dry_run else 'copied'} {sent}{'; ' if kept else ''}{', '.join(kept)}"
+    note(said)
+
+
+def _count(number: int) -> str:
+    return f"{number} blob" if number == 1 else f"{number} blobs"
+
+
+def _status(image: CopiedImage, dry_run: bool) -> str:
+    name = image.name or "the image"
+    if image.before is not None and image.before != image.digest:
+        return f"{name} {'would move' if dry_run else 'has moved'}, from {image.before}"
+    if image.before is not None:
+        return f"{name} was already there, with this digest"
+    return f"{name} {'would be' if dry_run else 'is'} new" if image.name else "copied"
+
+
+def _print_json(source: Location, target: Location, result: CopyResult, dry_run: bool) -> None:
+    json_document(
+        {
+            "source": source.text,
+            "target": target.text,
+            "dry_run": dry_run,
+            "images": [
+                {
+                    "name": image.name,
+                    "digest": image.digest,
+                    "source_digest": image.source,
+                    "previous_digest": image.before,
+                    "referrers": image.referrers,
+                }
+                for image in result.images
+            ],
+            "blobs_sent": len(result.sent),
+            "bytes_sent": result.bytes_sent,
+            "blobs_mounted": len(result.mounted),
+            "blobs_present": len(result.present),
+            "skipped": [
+                {"digest": skipped.descriptor.digest, "reason": skipped.reason} for skipped in result.skipped
+            ],
+        }
+    )

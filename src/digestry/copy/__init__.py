@@ -1,0 +1,1 @@
+"""Copies of images between registries, the local store, layouts, archives and engines."""

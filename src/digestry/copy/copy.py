@@ -1,0 +1,297 @@
+"""The copy of images from one place to another: what is missing there, blobs first, names last."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+from digestry.copy.protocols import BlobContent, ImageSource, ImageTarget, Outcome
+from digestry.copy.selection import Selection, select
+from digestry.errors import Conflict, DigestMismatch, NotFound, SizeMismatch
+from digestry.images.transfer import (
+    SilentObserver,
+    Skipped,
+    TransferObserver,
+    TransferTally,
+    transfer_each,
+    transferable_blobs,
+)
+from digestry.model.descriptor import Descriptor
+from digestry.model.digest import Digest
+from digestry.model.manifest import Image, Index
+from digestry.model.platform import Platform
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_AT_ONCE: Final = 32
+"""Images that are planned, and copied, together."""
+
+
+@dataclass(frozen=True, slots=True)
+class CopyOptions:
+    """What is copied, and how. ``parallel`` blobs are moved at once.
+
+    Without ``platforms`` all images of an index are, where the target holds an index. ``referrers`` are
+    signatures, SBOMs, advisories and whatever else refers to an image. ``dry_run`` moves nothing.
+    """
+
+    platforms: tuple[Platform, ...] = ()
+    referrers: bool = False
+    dry_run: bool = False
+    parallel: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class CopiedImage:
+    """One image that was copied, or would be.
+
+    ``source`` is what the source's name means, ``digest`` what the target's name means now, and ``before``
+    what it meant. ``referrers`` came with it. ``remark`` says why the digests differ.
+    """
+
+    source_name: str | None
+    name: str | None
+    source: Digest
+    digest: Digest
+    before: Digest | None
+    referrers: tuple[Digest, ...] = ()
+    remark: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CopyResult:
+    """What was copied; in a dry run what would be. The blobs are by how the target came to have them."""
+
+    images: tuple[CopiedImage, ...]
+    sent: tuple[Descriptor, ...]
+    mounted: tuple[Descriptor, ...]
+    present: tuple[Descriptor, ...]
+    skipped: tuple[Skipped, ...]
+
+    @property
+    def bytes_sent(self) -> int:
+        """The bytes of all blobs that were sent, or would be."""
+        return sum(blob.size for blob in self.sent)
+
+
+@dataclass(slots=True)
+class _Plan:
+    """One image of a copy. ``selection`` is None if the target has it already, under that name."""
+
+    source_name: str | None
+    name: str | None
+    descriptor: Descriptor
+    before: Digest | None
+    selection: Selection | None
+    missing: list[Image | Index] = field(default_factory=list)
+
+
+def copy_images(
+    source: ImageSource,
+    target: ImageTarget,
+    names: Sequence[tuple[str | None, str | None]],
+    options: CopyOptions,
+    *,
+    observer: TransferObserver | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> CopyResult:
+    """Copy images from ``source`` to ``target``: each pair is the name there and the name here.
+
+    Nothing is sent that the target has. ``tell`` is called with the reason why a digest does not survive,
+    before anything of the image moves. A name changes when all that it needs is there. Raises
+    :class:`NotFound` for what neither place has, :class:`Conflict` for a digest that the target's name
+    cannot get, and what the places raise: what arrived until then is kept for the next copy.
+    """
+    copying = _Copy(
+        source, target, options, observer=observer or SilentObserver(), tell=tell or (lambda _: None)
+    )
+    with copying.contents():
+        for start in range(0, len(names), _AT_ONCE):
+            copying.together(names[start : start + _AT_ONCE])
+        if options.referrers and target.holds_indexes:
+            attached = copying.attached_names()
+            for start in range(0, len(attached), _AT_ONCE):
+                copying.together(attached[start : start + _AT_ONCE])
+        if not options.dry_run:
+            target.finish()
+    tally = copying.tally
+    return CopyResult(
+        tuple(copying.copied),
+        tally.at("sent"),
+        tally.at("mounted"),
+        tally.at("present"),
+        tuple(tally.skipped),
+    )
+
+
+class _Copy:
+    """A copy that is under way."""
+
+    def __init__(
+        self,
+        source: ImageSource,
+        target: ImageTarget,
+        options: CopyOptions,
+        *,
+        observer: TransferObserver,
+        tell: Callable[[str], None],
+    ) -> None:
+        self.source = source
+        self.target = target
+        self.options = options
+        self.observer = observer
+        self.tell = tell
+        self.tally = TransferTally()
+        self.copied: list[CopiedImage] = []
+        self._done: set[Digest] = set()
+        self._manifests: dict[Digest, None] = {}
+        self._spent: list[BlobContent] = []
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def contents(self) -> Iterator[None]:
+        """Forget at the end of the block the bytes that were kept until the target was finished."""
+        yield
+        for content in self._spent:
+            content.forget()
+
+    def together(self, names: Sequence[tuple[str | None, str | None]]) -> None:
+        """Copy some images, their blobs at the same time."""
+        plans = self._each(lambda pair: self._plan(*pair), names)
+        selections = [plan.selection for plan in plans if plan.selection is not None]
+        for selection in selections:
+            if selection.remark:
+                self.tell(f"{selection.source.digest} becomes {selection.top.digest}: {selection.remark}")
+            self._skip(selection.skipped)
+            self._manifests |= dict.fromkeys(manifest.digest for manifest in selection.manifests)
+        missing = [manifest for plan in plans for manifest in plan.missing]
+        found = transferable_blobs(missing, self.tally, self.observer)
+        blobs = [blob for blob in found if blob.digest not in self._done]
+        self._done |= {blob.digest for blob in blobs}
+        if self.options.dry_run:
+            self._look(blobs)
+        else:
+            transfer_each(blobs, self._move, self.observer, self.options.parallel)
+            for plan in plans:
+                self._put(plan)
+        self.copied += [_copied(plan) for plan in plans]
+
+    def attached_names(self) -> list[tuple[str | None, str | None]]:
+        """Return the names by which cosign attached something to what was copied."""
+        found = self._each(self.source.attached_names, list(self._manifests))
+        return [(name, name) for names in found for name in names]
+
+    def _each(self, work: Callable[[T], R], things: Sequence[T]) -> list[R]:
+        if len(things) == 1:
+            return [work(things[0])]
+        with ThreadPoolExecutor(max(1, self.options.parallel), "digestry-copy") as pool:
+            return list(pool.map(work, things))
+
+    def _plan(self, source_name: str | None, name: str | None) -> _Plan:
+        descriptor = self.source.resolve(source_name)
+        wanted = Digest.parse(name) if name is not None and ":" in name and _is_digest(name) else None
+        named = None if wanted is not None else name
+        before = self.target.current(named)
+        options = self.options
+        whole = not options.platforms and not options.referrers and not self.target.may_lack_images
+        if whole and before == descriptor.digest and wanted is None:
+            return _Plan(source_name, named, descriptor, before, None)
+        selection = select(
+            self.source, descriptor, options.platforms, self.target, referrers=options.referrers
+        )
+        if wanted is not None and selection.top.digest != wanted:
+            raise Conflict(
+                f"{self.target.description} was to get {wanted}; {selection.top.digest} is another"
+            )
+        plan = _Plan(source_name, named, descriptor, before, selection)
+        manifests = [*selection.manifests, *selection.referrers]
+        if not self.target.has_manifest(selection.top.descriptor()):
+            plan.missing = [m for m in manifests if not self.target.has_manifest(m.descriptor())]
+        else:
+            plan.missing = [m for m in selection.referrers if not self.target.has_manifest(m.descriptor())]
+        return plan
+
+    def _skip(self, skipped: Sequence[Skipped]) -> None:
+        for one in skipped:
+            self.tally.skipped.append(one)
+            self.observer.stage(one.descriptor, "skipped")
+
+    def _look(self, blobs: Sequence[Descriptor]) -> None:
+        """Count what a copy would send."""
+        there = self._each(self.target.has_blob, blobs) if blobs else []
+        for blob, present in zip(blobs, there, strict=True):
+            self.tally.add(blob, "present" if present else "sent")
+
+    def _move(self, descriptor: Descriptor, progress: Callable[[int], None]) -> None:
+        """Make the target have one blob."""
+        content = self.source.blob(descriptor)
+        try:
+            if self.target.repository is None and self.target.has_blob(descriptor):
+                outcome: Outcome = "present"
+            else:
+                outcome = self._send(descriptor, content, progress)
+        except BaseException:
+            content.close()
+            raise
+        if self.target.is_written_whole:
+            content.close()
+            with self._lock:
+                self._spent.append(content)
+        else:
+            content.forget()
+        self.tally.add(descriptor, outcome)
+        self.observer.stage(descriptor, outcome)
+
+    def _send(self, descriptor: Descriptor, content: BlobContent, progress: Callable[[int], None]) -> Outcome:
+        here, there = self.source.repository, self.target.repository
+        mountable = here is not None and there is not None and here.host == there.host
+        mount_from = here.repository if here is not None and mountable else None
+        try:
+            return self.target.put_blob(descriptor, content, mount_from=mount_from, progress=progress)
+        except (DigestMismatch, SizeMismatch):
+            content.forget()  # what was kept of an earlier attempt may be what is wrong
+            raise
+        except NotFound as error:
+            if not self.target.has_blob(descriptor):
+                raise NotFound(
+                    f"{descriptor.digest}, a part of the image, is not in {self.source.description}",
+                    hint=error.hint,
+                ) from error
+            return "present"
+
+    def _put(self, plan: _Plan) -> None:
+        """Store an image's manifests, and point its name to it."""
+        if plan.selection is None:
+            return
+        top = plan.selection.top
+        for manifest in plan.missing:
+            if manifest.digest != top.digest and manifest not in plan.selection.referrers:
+                self.target.put_manifest(manifest)
+        self.target.point(plan.name, top)
+        for manifest in plan.missing:
+            if manifest in plan.selection.referrers:
+                self.target.put_manifest(manifest)
+
+
+def _is_digest(name: str) -> bool:
+    return name.startswith(("sha256:", "sha512:"))
+
+
+def _copied(plan: _Plan) -> CopiedImage:
+    if plan.selection is None:
+        digest = plan.descriptor.digest
+        return CopiedImage(plan.source_name, plan.name, digest, digest, plan.before)
+    return CopiedImage(
+        plan.source_name,
+        plan.name,
+        plan.selection.source.digest,
+        plan.selection.top.digest,
+        plan.before,
+        tuple(manifest.digest for manifest in plan.selection.referrers),
+        plan.selection.remark,
+    )

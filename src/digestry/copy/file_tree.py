@@ -1,0 +1,216 @@
+"""Files by their relative names: those of a directory, or of a tar file that is read in place."""
+
+from __future__ import annotations
+
+import io
+import os
+import posixpath
+import tempfile
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, BinaryIO, Final, Protocol
+
+from digestry.errors import ContentError, NotFound, TooLarge
+from digestry.fsio import NotRegular, open_regular, storage_error, storage_errors
+from digestry.images.layer_stream import decompressed
+from digestry.images.tar_reader import REGULAR, SYMLINK, TarReader
+from digestry.model.digest import shown
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+_MOST_ENTRIES: Final = 200_000
+_MOST_LINKS: Final = 8
+_CHUNK: Final = 1 << 20
+_LEAST_LIMIT: Final = 1 << 30
+_RATIO: Final = 200
+"""How many times its own size a compressed archive may inflate to, beyond ``_LEAST_LIMIT`` bytes."""
+
+
+class FileTree(Protocol):
+    """Files by relative names, such as ``blobs/sha256/…``. Thread-safe."""
+
+    @property
+    def path(self) -> Path:
+        """The directory or the tar file."""
+        ...
+
+    def size(self, name: str) -> int | None:
+        """Return a file's size in bytes; None if there is no such file."""
+        ...
+
+    def open(self, name: str) -> BinaryIO:
+        """Return a file from its first byte on. Raises :class:`NotFound` and :class:`StorageError`."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what is open."""
+        ...
+
+
+def read(tree: FileTree, name: str, limit: int) -> bytes:
+    """Return a small file's bytes. Raises :class:`NotFound`, :class:`TooLarge` and :class:`StorageError`."""
+    with tree.open(name) as file, storage_errors("read", tree.path):
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise TooLarge(f"{name} in {tree.path} has more than {limit} bytes", limit=limit)
+    return content
+
+
+class DirectoryTree:
+    """The files of a directory. Links, devices and pipes are no files."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def size(self, name: str) -> int | None:
+        path = self.path / name
+        try:
+            return path.stat().st_size if path.is_file() else None
+        except OSError as error:
+            raise storage_error("look at", path, error) from error
+
+    def open(self, name: str) -> BinaryIO:
+        path = self.path / name
+        try:
+            return os.fdopen(open_regular(path), "rb")
+        except FileNotFoundError as error:
+            raise NotFound(f"{path} is not there") from error
+        except NotRegular as error:
+            raise ContentError(f"{path} is no regular file") from error
+        except OSError as error:
+            raise storage_error("open", path, error) from error
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class ArchiveTree:
+    """The files of a tar file, plain or compressed; a compressed one is inflated into a file of its own.
+
+    Links that stay inside the archive are followed, as old versions of ``docker save`` write them. Raises
+    :class:`NotFound`, :class:`ContentError`, :class:`TooLarge` and :class:`StorageError`.
+    """
+
+    def __init__(self, path: Path, *, scratch: Path | None = None) -> None:
+        self.path = path
+        try:
+            descriptor = open_regular(path)
+        except FileNotFoundError as error:
+            raise NotFound(f"{path} is not there") from error
+        except NotRegular as error:
+            raise ContentError(f"{path} is no regular file", hint="write a pipe to a file first") from error
+        except OSError as error:
+            raise storage_error("open", path, error) from error
+        self._file: IO[bytes] = os.fdopen(descriptor, "rb")
+        try:
+            self._inflate(scratch)
+            self._files, self._links = _list(self._file, path)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _inflate(self, scratch: Path | None) -> None:
+        stored = os.fstat(self._file.fileno()).st_size
+        with storage_errors("read", self.path):
+            beginning = self._file.read(8)
+            self._file.seek(0)
+        chunks = decompressed(iter(lambda: self._file.read(_CHUNK), b""), beginning, str(self.path))
+        if chunks is None:
+            return
+        limit = max(_LEAST_LIMIT, stored * _RATIO)
+        inflated = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115 - it stays open
+        try:
+            count = 0
+            with storage_errors("inflate", self.path):
+                for chunk in chunks:
+                    count += len(chunk)
+                    if count > limit:
+                        raise TooLarge(
+                            f"{self.path} inflates to more than {limit} bytes",
+                            limit=limit,
+                            hint="inflate it by hand if you trust it",
+                        )
+                    inflated.write(chunk)
+                inflated.flush()
+        except BaseException:
+            inflated.close()
+            raise
+        self._file.close()
+        self._file = inflated
+
+    def _find(self, name: str) -> tuple[int, int] | None:
+        for _ in range(_MOST_LINKS):
+            found = self._files.get(name)
+            if found is not None:
+                return found
+            link = self._links.get(name)
+            if link is None:
+                return None
+            name = posixpath.normpath(posixpath.join(posixpath.dirname(name), link))
+        return None
+
+    def size(self, name: str) -> int | None:
+        found = self._find(name)
+        return None if found is None else found[1]
+
+    def open(self, name: str) -> BinaryIO:
+        found = self._find(name)
+        if found is None:
+            raise NotFound(f"{shown(name)} is not in {self.path}")
+        return io.BufferedReader(_Part(self._file.fileno(), *found), _CHUNK)
+
+    def names(self) -> list[str]:
+        """Return the names of all files, links among them."""
+        return [*self._files, *self._links]
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Part(io.RawIOBase):
+    """Bytes of an open file, from a position on; the file itself is not moved."""
+
+    def __init__(self, descriptor: int, start: int, size: int) -> None:
+        self._descriptor = descriptor
+        self._position = start
+        self._end = start + size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer)[: max(self._end - self._position, 0)]
+        if not view:
+            return 0
+        count = os.preadv(self._descriptor, [view], self._position)
+        self._position += count
+        return count
+
+
+def _list(file: IO[bytes], path: Path) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
+    """Return position and size of each file, and the targets of links, by their names."""
+    files: dict[str, tuple[int, int]] = {}
+    links: dict[str, str] = {}
+    end = os.fstat(file.fileno()).st_size
+    with storage_errors("read", path):
+        file.seek(0)
+
+        def skip(count: int) -> None:
+            file.seek(count, os.SEEK_CUR)
+
+        for number, entry in enumerate(TarReader(file.read, skip=skip)):
+            if number >= _MOST_ENTRIES:
+                raise TooLarge(
+                    f"{path} has more than {_MOST_ENTRIES} entries: it is no image", limit=_MOST_ENTRIES
+                )
+            name = posixpath.normpath(os.fsdecode(entry.name)).lstrip("/")
+            if entry.kind in REGULAR:
+                position = file.tell()
+                if position + entry.size > end:
+                    raise ContentError(f"{path} ends in the middle of {shown(name)}")
+                files[name] = (position, entry.size)
+                links.pop(name, None)
+            elif entry.kind == SYMLINK:
+                links[name] = os.fsdecode(entry.link)
+                files.pop(name, None)
+    return files, links

@@ -1,0 +1,129 @@
+"""A request to copy: which images of which place get which names in another one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from digestry.copy.copy import CopyOptions, CopyResult, copy_images
+from digestry.copy.location import Location
+from digestry.copy.places import OpenSource, OpenTarget, Surroundings, open_source, open_target
+from digestry.errors import InvalidConfiguration, InvalidReference, NotFound
+from digestry.images.transfer import TransferObserver
+from digestry.model.name_pattern import check_pattern, matches
+from digestry.model.reference import DEFAULT_TAG, Reference
+
+_ENGINES = frozenset({"docker-archive", "docker-daemon", "containers-storage"})
+"""Transports whose images have full names."""
+
+
+@dataclass(frozen=True, slots=True)
+class CopyRequest:
+    """One image, or with ``all_tags`` or ``tags`` (patterns) many of one repository or place."""
+
+    source: Location
+    target: Location
+    all_tags: bool = False
+    tags: tuple[str, ...] = ()
+
+    @property
+    def is_many(self) -> bool:
+        """Whether images are chosen by their tags."""
+        return self.all_tags or bool(self.tags)
+
+
+def run_copy(
+    request: CopyRequest,
+    around: Surroundings,
+    options: CopyOptions,
+    *,
+    observer: TransferObserver | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> CopyResult:
+    """Copy what ``request`` says.
+
+    ``tell`` is called with a sentence about what the target cannot keep, before anything moves. Raises
+    :class:`InvalidConfiguration` for a request that means nothing, :class:`NotFound` for a pattern that no
+    tag matches, and what :func:`copy_images` does.
+    """
+    _check(request)
+    with ExitStack() as opened:
+        source = open_source(request.source, around, opened)
+        target = open_target(request.target, around, opened)
+        if tell is not None and target.target.loss:
+            tell(f"{target.target.description}: {target.target.loss}")
+        names = _many(request, source) if request.is_many else [_single(request, source, target)]
+        return copy_images(source.source, target.target, names, options, observer=observer, tell=tell)
+
+
+def _check(request: CopyRequest) -> None:
+    if request.all_tags and request.tags:
+        raise InvalidConfiguration("--all-tags and --tags exclude each other")
+    for pattern in request.tags:
+        check_pattern(pattern)
+    for place, what in ((request.source, "source"), (request.target, "target")):
+        if request.is_many and _names_one(place):
+            raise InvalidConfiguration(
+                f"--all-tags and --tags choose the tags: the {what} {place} names one",
+                hint="leave the tag out",
+            )
+
+
+def _names_one(place: Location) -> bool:
+    if place.transport in {"docker", "oci", "oci-archive"}:
+        return place.name is not None
+    return place.transport == "local" and "@" in (place.name or "")
+
+
+def _many(request: CopyRequest, source: OpenSource) -> list[tuple[str | None, str | None]]:
+    names = list(source.source.names())
+    chosen = [
+        (name, tag)
+        for name in names
+        if (tag := _tag(name)) is not None
+        and (request.all_tags or any(matches(pattern, tag) for pattern in request.tags))
+    ]
+    if not chosen:
+        what = f"that matches {' or '.join(request.tags)}" if request.tags else "at all"
+        raise NotFound(f"{source.source.description} has no tag {what}: it has {len(names)} tags")
+    return [(name, _full(request.target, source, tag)) for name, tag in chosen]
+
+
+def _single(request: CopyRequest, source: OpenSource, target: OpenTarget) -> tuple[str | None, str | None]:
+    wanted = source.name
+    if wanted is None and request.source.transport == "docker":
+        wanted = DEFAULT_TAG
+    name = target.name
+    if name is None and request.target.transport in {"docker", "local"}:
+        name = DEFAULT_TAG
+    if name is None and request.target.transport == "docker-archive":
+        known = source.reference
+        name = str(known) if known is not None and known.tag is not None and known.digest is None else None
+    return wanted, name
+
+
+def _tag(name: str) -> str | None:
+    """Return the tag of a name of a place; None for what can have none."""
+    try:
+        Reference("localhost", "any", name)
+    except InvalidReference:
+        pass
+    else:
+        return name
+    try:
+        return Reference.parse(name).tag
+    except InvalidReference:
+        return None
+
+
+def _full(target: Location, source: OpenSource, tag: str) -> str:
+    """Return the name that the image ``tag`` gets in ``target``."""
+    if target.transport not in _ENGINES:
+        return tag
+    base = target.reference or source.reference
+    if base is None:
+        raise InvalidConfiguration(
+            f"{target} needs the name of a repository for the tags", hint=f"write {target}:REPO"
+        )
+    return str(base.repository_only().with_tag(tag))

@@ -1,0 +1,83 @@
+"""A proxy before a registry that passes bytes on slowly, counts them, and cuts connections."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+_PIECE = 16 << 10
+
+
+class SlowProxy:
+    """Passes TCP connections on; ``rate`` is bytes a second from the registry, on all of them together.
+
+    With ``cut_after`` a connection is cut after about so many bytes.
+    """
+
+    def __init__(self, port: int, rate: float, cut_after: int = 0) -> None:
+        self._target = ("127.0.0.1", port)
+        self._rate = rate
+        self._cut_after = cut_after
+        self._lock = threading.Lock()
+        self._free_at = 0.0
+        self._random = random.Random(1)
+        self.sent = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.host = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _PIECE)
+                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, socket.create_connection(self._target) as upstream:
+            ahead = threading.Thread(target=self._pass, args=(client, upstream, False), daemon=True)
+            ahead.start()
+            self._pass(upstream, client, True)
+            ahead.join()
+
+    def _pass(self, source: socket.socket, target: socket.socket, back: bool) -> None:
+        left = self._random.randint(1, 2 * self._cut_after) if back and self._cut_after else None
+        with contextlib.suppress(OSError):
+            while data := source.recv(_PIECE):
+                if back:
+                    self._wait(len(data))
+                target.sendall(data)
+                if back:
+                    with self._lock:
+                        self.sent += len(data)
+                if left is not None:
+                    left -= len(data)
+                    if left <= 0:
+                        break
+        for one in (source, target):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    def _wait(self, count: int) -> None:
+        with self._lock:
+            now = time.monotonic()
+            self._free_at = max(self._free_at, now) + count / self._rate
+            pause = self._free_at - now
+        time.sleep(pause)
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+@contextlib.contextmanager
+def slow_proxy(port: int, *, rate: float, cut_after: int = 0) -> Iterator[SlowProxy]:
+    """Run a proxy before the registry at ``port``."""
+    proxy = SlowProxy(port, rate, cut_after)
+    try:
+        yield proxy
+    finally:
+        proxy.close()
