@@ -1,0 +1,207 @@
+"""Round trips of ``copy``, ``save`` and ``load`` with other programs on both ends: digests are compared."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from pathlib import Path
+
+import pytest
+
+from digestry.model.digest import Digest
+from tests.e2e import asking
+from tests.e2e.engines import Engine, Layout, docker_archive, root_file_system, tar
+from tests.e2e.peers import built
+from tests.support import RegistryServer
+
+_PLAIN = "--tls-verify=false"
+
+
+def layers(*marks: str) -> list[bytes]:
+    return [tar({"mark": mark.encode(), "body": mark.encode() * 400_000}) for mark in marks]
+
+
+@pytest.fixture
+def image(skopeo: Engine, registry: RegistryServer, repository: str, tmp_path: Path) -> tuple[str, Digest]:
+    """An image of a registry: its name and its digest."""
+    layout = Layout(tmp_path / "made")
+    digest = layout.name(layout.image(layers("a", "b"), "cat", "/mark", compress=True), "one")
+    name = f"{registry.host}/{repository}:1"
+    skopeo(
+        "copy", "--dest-tls-verify=false", "--preserve-digests", f"oci:{layout.path}:one", f"docker://{name}"
+    )
+    return name, digest
+
+
+def test_skopeo_reads_what_was_written(
+    tool: Engine, skopeo: Engine, image: tuple[str, Digest], tmp_path: Path
+) -> None:
+    name, digest = image
+    for place in (f"oci:{tmp_path}/layout:one", f"oci-archive:{tmp_path}/layout.tar:one"):
+        tool("copy", name, place)
+        assert skopeo.json("inspect", place)["Digest"] == str(digest)
+    saved = f"docker-archive:{tmp_path}/saved.tar"
+    tool("copy", name, saved)
+    config = skopeo("inspect", "--config", "--raw", saved)
+    assert Digest.of(config.encode()) == asking_config(name, skopeo)
+
+
+def asking_config(name: str, skopeo: Engine) -> Digest:
+    return Digest.of(skopeo("inspect", _PLAIN, "--config", "--raw", f"docker://{name}").encode())
+
+
+def test_what_skopeo_wrote_is_read(
+    *,
+    tool: Engine,
+    skopeo: Engine,
+    registry: RegistryServer,
+    repository: str,
+    image: tuple[str, Digest],
+    tmp_path: Path,
+) -> None:
+    name, digest = image
+    for number, place in enumerate((f"oci:{tmp_path}/layout:one", f"oci-archive:{tmp_path}/layout.tar:one")):
+        skopeo("copy", "--src-tls-verify=false", "--preserve-digests", f"docker://{name}", place)
+        tool("copy", place, f"{registry.host}/{repository}/back:{number}")
+        assert asking.head(registry, f"{repository}/back", str(number)) == digest
+    skopeo("copy", "--src-tls-verify=false", f"docker://{name}", f"docker-archive:{tmp_path}/s.tar:any:1")
+    tool("copy", f"docker-archive:{tmp_path}/s.tar", f"{registry.host}/{repository}/back:docker")
+    manifest = asking.manifest(registry, f"{repository}/back", "docker")
+    assert manifest["config"]["digest"] == str(asking_config(name, skopeo))
+
+
+def test_an_index_of_skopeo(
+    *, tool: Engine, skopeo: Engine, registry: RegistryServer, repository: str, tmp_path: Path
+) -> None:
+    layout = Layout(tmp_path / "layout")
+    entries = [
+        layout.image(layers("same", name), "sh", architecture=name) for name in ("amd64", "arm64", "s390x")
+    ]
+    digest = layout.name(layout.index(entries), "all")
+    name = f"{registry.host}/{repository}:1"
+    tool("copy", f"oci:{layout.path}:all", name)
+    assert asking.head(registry, repository, "1") == digest
+    tool("copy", name, f"oci-archive:{tmp_path}/all.tar:all")
+    back = f"docker://{registry.host}/{repository}:2"
+    skopeo("copy", "--all", "--dest-tls-verify=false", f"oci-archive:{tmp_path}/all.tar:all", back)
+    assert asking.head(registry, repository, "2") == digest
+
+
+@pytest.mark.xdist_group("docker")
+def test_docker_loads_and_saves(
+    *,
+    tool: Engine,
+    docker: Engine,
+    registry: RegistryServer,
+    repository: str,
+    image: tuple[str, Digest],
+    tmp_path: Path,
+) -> None:
+    name, digest = image
+    image_id = asking.manifest(registry, repository, "1")["config"]["digest"]
+    tool("pull", name)
+    tool("save", "-o", tmp_path / "saved.tar", name)
+    assert name in docker("load", "--input", tmp_path / "saved.tar")
+    assert docker("image", "inspect", "--format={{.Id}}", name).strip() in {image_id, str(digest)}
+    docker("save", "--output", tmp_path / "theirs.tar", name)
+    docker("rmi", "--force", name)
+    tool("rmi", name)
+    assert tool("load", "-i", tmp_path / "theirs.tar").splitlines()[0] == f"Loaded image: {name}"
+    assert image_id in tool("inspect", name)
+    # The engine itself, by its API.
+    engine = Engine(
+        tool.command, {**tool.environment, **docker.environment, "HOME": tool.environment["HOME"]}
+    )
+    engine("copy", name, f"docker-daemon:{name}")
+    assert docker("image", "inspect", "--format={{.Id}}", name).strip() in {image_id, str(digest)}
+    engine("copy", f"docker-daemon:{name}", f"{registry.host}/{repository}/engine:1")
+    assert asking.manifest(registry, f"{repository}/engine", "1")["config"]["digest"] == image_id
+    refused = engine.attempt("copy", "docker-daemon:nobody/has:this", "local:x:1")
+    assert refused.returncode != 0
+    assert b"nobody/has:this" in refused.stderr
+    docker("rmi", "--force", name)
+
+
+def test_docker_load_of_an_image_that_runs(
+    *, tool: Engine, docker: Engine, registry: RegistryServer, repository: str, skopeo: Engine, tmp_path: Path
+) -> None:
+    archive = tmp_path / "image.tar"
+    archive.write_bytes(docker_archive("any:1", [root_file_system(hello=b"hello")], "cat", "/hello"))
+    name = f"{registry.host}/{repository}:1"
+    tool("copy", f"docker-archive:{archive}", name)
+    tool("copy", name, f"docker-archive:{tmp_path}/again.tar")
+    docker("load", "--input", tmp_path / "again.tar")
+    assert docker("run", "--rm", "--network=none", name) == "hello"
+    docker("rmi", "--force", name)
+
+
+@pytest.mark.xdist_group("podman")
+def test_podman_loads_and_saves(
+    *,
+    tool: Engine,
+    podman: Engine,
+    registry: RegistryServer,
+    repository: str,
+    image: tuple[str, Digest],
+    tmp_path: Path,
+) -> None:
+    name, _ = image
+    image_id = asking.manifest(registry, repository, "1")["config"]["digest"]
+    tool("copy", name, f"docker-archive:{tmp_path}/saved.tar")
+    podman("load", "--input", tmp_path / "saved.tar")
+    assert podman.json("image", "inspect", name)[0]["Id"] == image_id.removeprefix("sha256:")
+    for form in ("docker-archive", "oci-archive"):
+        podman("save", "--format", form, "--output", tmp_path / f"{form}.tar", name)
+        tool("copy", f"{form}:{tmp_path}/{form}.tar", f"{registry.host}/{repository}/back:{form}")
+        back = asking.manifest(registry, f"{repository}/back", form)
+        assert back["config"]["digest"] == image_id
+    podman("rmi", "--force", name)
+    # The storage itself, by the podman that is in PATH.
+    wrapper = tmp_path / "bin/podman"
+    wrapper.parent.mkdir()
+    wrapper.write_text(f'#!/bin/sh\nexec {shlex.join(map(str, podman.command))} "$@"\n')
+    wrapper.chmod(0o755)
+    path = f"{wrapper.parent}:{os.environ['PATH']}"
+    here = Engine(tool.command, {**tool.environment, **podman.environment, "PATH": path})
+    here("copy", name, f"containers-storage:{name}")
+    found = podman.json("image", "inspect", name)[0]
+    assert found["Id"] == image_id.removeprefix("sha256:")
+    here("copy", f"containers-storage:{name}", f"{registry.host}/{repository}/storage:1")
+    stored = asking.manifest(registry, f"{repository}/storage", "1")
+    assert stored["config"]["digest"] == image_id
+    podman("rmi", "--force", name)
+
+
+def test_crane_reads_and_writes(
+    *, tool: Engine, registry: RegistryServer, repository: str, image: tuple[str, Digest], tmp_path: Path
+) -> None:
+    name, digest = image
+    crane = Engine((str(built("crane")),), {"HOME": str(tmp_path), "DOCKER_CONFIG": str(tmp_path)})
+    crane("pull", "--format=oci", name, tmp_path / "layout")
+    tool("copy", f"oci:{tmp_path}/layout", f"{registry.host}/{repository}/back:oci")
+    assert asking.head(registry, f"{repository}/back", "oci") == digest
+    crane("pull", "--format=tarball", name, tmp_path / "crane.tar")
+    tool("copy", f"docker-archive:{tmp_path}/crane.tar", f"{registry.host}/{repository}/back:tarball")
+    image_id = asking.manifest(registry, repository, "1")["config"]["digest"]
+    assert asking.manifest(registry, f"{repository}/back", "tarball")["config"]["digest"] == image_id
+    tool("copy", name, f"docker-archive:{tmp_path}/ours.tar")
+    crane("push", tmp_path / "ours.tar", f"{registry.host}/{repository}/back:ours")
+    assert asking.manifest(registry, f"{repository}/back", "ours")["config"]["digest"] == image_id
+    tool("copy", name, f"oci:{tmp_path}/ours")
+    crane("push", tmp_path / "ours", f"{registry.host}/{repository}/back:layout")
+    assert asking.head(registry, f"{repository}/back", "layout") == digest
+
+
+def test_between_two_registries(
+    *, tool: Engine, registry: RegistryServer, peer_registry: str, repository: str, image: tuple[str, Digest]
+) -> None:
+    """To docker-registry and back; a second time only looks."""
+    name, digest = image
+    there = f"{peer_registry}/{repository}:1"
+    tool("copy", name, there)
+    done = json.loads(tool("copy", "--format", "json", there, f"{registry.host}/{repository}/back:1"))
+    assert done["images"][0]["digest"] == str(digest)
+    assert asking.head(registry, f"{repository}/back", "1") == digest
+    again = json.loads(tool("copy", "--format", "json", name, there))
+    assert (again["blobs_sent"], again["images"][0]["previous_digest"]) == (0, str(digest))
