@@ -119,7 +119,7 @@ def test_docker_loads_and_saves(
     assert asking.manifest(registry, f"{repository}/engine", "1")["config"]["digest"] == image_id
     refused = engine.attempt("copy", "docker-daemon:nobody/has:this", "local:x:1")
     assert refused.returncode != 0
-    assert b"nobody/has:this" in refused.stderr
+    assert "nobody/has:this" in refused.stderr
     docker("rmi", "--force", name)
 
 
