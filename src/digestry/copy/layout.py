@@ -10,7 +10,8 @@ from typing import BinaryIO, Final
 import msgspec
 
 from digestry.blobs.disk import open_layout
-from digestry.blobs.protocols import SMALL, BlobStore, Ingest
+from digestry.blobs.protocols import BlobStore, Ingest
+from digestry.blobs.read_limit import SMALL
 from digestry.blobs.verify import Verifier
 from digestry.copy.file_tree import FileTree, read
 from digestry.copy.protocols import BlobContent, Outcome, Progress, cosign_names
