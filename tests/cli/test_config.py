@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tomllib
 from pathlib import Path
 
+import bcrypt
 import pytest
 from click.testing import CliRunner, Result
 from hypothesis import HealthCheck, given
@@ -17,6 +19,7 @@ from digestry.cli import settings
 from digestry.cli.config import config
 from digestry.errors import DigestryError, InvalidConfiguration, InvalidReference, StorageError
 from digestry.model.reference import DOCKER_HUB
+from tests.inventory.kube import make_papers
 
 
 @pytest.fixture(autouse=True)
@@ -262,3 +265,72 @@ def test_any_value_comes_back(home: Path, value: str) -> None:
     settings.change("docker-config", value)
     assert settings.read_values(home / "config.toml") == {"docker-config": value}
     assert tomllib.loads((home / "config.toml").read_bytes().decode()) == {"docker-config": value}
+
+
+# -- a registry's configuration -----------------------------------------------------------------
+
+
+REGISTRY = """
+root = "root"
+listen = "0.0.0.0:5000"
+
+[tls]
+certificate = "certificate.pem"
+key = "key.pem"
+
+[auth]
+htpasswd = "users"
+"""
+
+
+@pytest.fixture
+def registry_toml(tmp_path: Path) -> Path:
+    """A configuration without mistakes, and the files that it names."""
+    papers = make_papers(tmp_path)
+    shutil.copy(papers.path("server.pem"), tmp_path / "certificate.pem")
+    shutil.copy(papers.path("server.key"), tmp_path / "key.pem")
+    (tmp_path / "users").write_bytes(b"alice:" + bcrypt.hashpw(b"secret", bcrypt.gensalt(4)) + b"\n")
+    file = tmp_path / "registry.toml"
+    file.write_text(REGISTRY)
+    return file
+
+
+def test_a_configuration_without_mistakes(registry_toml: Path) -> None:
+    done = run("check", str(registry_toml))
+    assert (done.exit_code, done.stdout) == (0, f"{registry_toml}: no mistake found\n")
+    assert not (registry_toml.parent / "root").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("workerz = 2\n" + REGISTRY, "unknown key"),
+        (REGISTRY + "\n[limits]\nupload = 'much'\n", "[limits]"),
+        (REGISTRY + "\n[[webhook]]\nurl = 'https://a.example'\n", "[webhook 1]"),
+        (REGISTRY.replace("[auth]", "[auths]"), "auths"),
+        ("root = ", "not valid TOML"),
+        ("listen = '0.0.0.0:5000'\nroot = 'root'\n", "not a loopback address"),
+        ("listen = '127.0.0.1:5000'\n", "no directory"),
+    ],
+)
+def test_a_mistake_in_the_file_is_named(registry_toml: Path, text: str, message: str) -> None:
+    registry_toml.write_text(text)
+    error = failure("check", str(registry_toml))
+    assert isinstance(error, InvalidConfiguration)
+    assert message in error.message
+
+
+def test_all_files_with_mistakes_are_named(registry_toml: Path) -> None:
+    (registry_toml.parent / "users").write_text("alice:{SHA}nothing\n")
+    (registry_toml.parent / "key.pem").write_text("no key\n")
+    done = run("check", str(registry_toml))
+    assert done.exit_code == 2
+    assert "users" in done.stderr
+    assert "[tls]" in done.stderr
+    assert "{SHA}" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_root_of_the_command_line(registry_toml: Path) -> None:
+    registry_toml.write_text(REGISTRY.replace('root = "root"', ""))
+    assert run("check", str(registry_toml), "--root", "elsewhere").exit_code == 0

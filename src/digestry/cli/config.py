@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from digestry.cli import settings as user_settings
 from digestry.cli.command_group import Group
-from digestry.cli.output import format_option, json_document, printable, say, table
+from digestry.cli.output import complain, format_option, json_document, printable, say, table
 
 
 def _key(_context: click.Context, _parameter: click.Parameter, key: str) -> str:
@@ -20,7 +22,7 @@ def _key(_context: click.Context, _parameter: click.Parameter, key: str) -> str:
 
 @click.group(cls=Group)
 def config() -> None:
-    """Show and change settings."""
+    """Show and change settings, and check the configuration of a registry."""
 
 
 @config.command("show")
@@ -72,3 +74,29 @@ def set_(key: str, value: str) -> None:
 def unset(key: str) -> None:
     """Reset KEY to its default."""
     user_settings.change(key, None)
+
+
+@config.command("check")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--root",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The root that `digestry serve --root` names, for a FILE that names none.",
+)
+def check(file: Path, root: Path | None) -> None:
+    """Check FILE, the registry.toml of `digestry serve`, and the files that it names.
+
+    Nothing is changed, and no server is asked. Environment variables count as they do for `digestry serve`.
+    Ends with 2 if there is a mistake.
+    """
+    from digestry.cli import exit_codes
+    from digestry.registry import config_files
+    from digestry.registry.config import load
+
+    loaded = load(file, {"root": root})
+    found = list(config_files.mistakes(loaded))
+    for mistake in found:
+        complain(mistake.message, mistake.hint)
+    if found:
+        raise click.exceptions.Exit(exit_codes.USAGE)
+    say(f"{printable(str(file))}: no mistake found")

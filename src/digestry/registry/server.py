@@ -28,8 +28,7 @@ from digestry.backend import Backend, host_coordination
 from digestry.catalog import clock
 from digestry.coordination.protocol import Job
 from digestry.errors import Conflict, StorageError, StorageFull
-from digestry.registry import retention_config, store_identity, tls
-from digestry.registry.access import passwords
+from digestry.registry import config_files, retention_config, store_identity, tls
 from digestry.registry.access.keys import KeyRing
 from digestry.registry.app import create_app
 from digestry.registry.config import RegistryConfig
@@ -44,7 +43,6 @@ from digestry.registry.mounts import Mounts
 from digestry.registry.observability import exposition, logs
 from digestry.registry.observability.audit_log import AuditLog, record_path
 from digestry.registry.permissions import make_private, umask
-from digestry.registry.pull_through.config import check_files
 from digestry.registry.pull_through.upstream import MakeUpstream
 from digestry.registry.reserve import A_BIT, reserve_of
 from digestry.registry.root import check_catalog, check_content, check_root, warn_of_owner
@@ -101,9 +99,8 @@ def _prepare(config: RegistryConfig, backend: Backend) -> None:
 
 
 def _prepare_stores(config: RegistryConfig, backend: Backend) -> None:
-    if config.access.htpasswd is not None:
-        passwords.read(config.access.htpasswd)  # a mistake in it is told here, and not by every worker
-    check_files(config.mirrors)
+    for mistake in config_files.mistakes(config):  # told here, and not by every worker
+        raise mistake
     blobs = backend.blobs
     blobs.prepare()
     fsio.sweep_temporaries(config.scratch)

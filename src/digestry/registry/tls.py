@@ -57,18 +57,14 @@ class Certificate:
         copy is what it was.
         """
         content = _read(self._files.certificate), _read(self._files.key)
+        # Not by size and time: who renews a certificate may keep both (`cp -p`).
+        if content == self._content:
+            return False
+        check(self._files)
         try:
-            # Not by size and time: who renews a certificate may keep both (`cp -p`).
-            if content == self._content:
-                return False
-            _load(self._files)
             used = self._write(*content)
         except (OSError, ValueError) as error:
-            reason = error.reason if isinstance(error, ssl.SSLError) and error.reason else str(error)
-            raise InvalidConfiguration(
-                f"[tls]: {self._files.certificate} and {self._files.key} cannot be used for TLS: {reason}",
-                hint="PEM is required: the certificate with its chain, and its key, without a password",
-            ) from error
+            raise _unusable(self._files, error) from error
         self._content, self.used = content, used
         return True
 
@@ -120,6 +116,16 @@ class Certificate:
                 renew(self)
 
 
+def check(files: TlsConfig) -> None:
+    """Raise :class:`InvalidConfiguration` unless the files have a certificate and its key."""
+    for file in (files.certificate, files.key):
+        _read(file)
+    try:
+        _load(files)
+    except (OSError, ValueError) as error:
+        raise _unusable(files, error) from error
+
+
 def clear(scratch: Path) -> None:
     """Remove the copies that this server, or a killed one, made."""
     shutil.rmtree(scratch / DIRECTORY, ignore_errors=True)
@@ -133,6 +139,14 @@ def _read(file: Path) -> bytes:
             f"[tls]: cannot read {file}: {(error.strerror or str(error)).lower()}",
             hint="certificate and key in [tls] of registry.toml are paths, relative to that file",
         ) from error
+
+
+def _unusable(files: TlsConfig, error: Exception) -> InvalidConfiguration:
+    reason = error.reason if isinstance(error, ssl.SSLError) and error.reason else str(error)
+    return InvalidConfiguration(
+        f"[tls]: {files.certificate} and {files.key} cannot be used for TLS: {reason}",
+        hint="PEM is required: the certificate with its chain, and its key, without a password",
+    )
 
 
 def _load(files: TlsConfig) -> None:
