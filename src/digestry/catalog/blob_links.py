@@ -56,6 +56,11 @@ class BlobLinks(Uploads):
         self._lease = lease
         self._quotas = tuple(limits)
 
+    def change_limits(self, lease: int, limits: Sequence[Quota]) -> None:
+        """Use another lease and other quotas from now on."""
+        self._lease = lease
+        self._quotas = tuple(limits)
+
     @retried
     def add_blob(self, repository: str, digest: Digest, size: int, *, upload: str | None = None) -> None:
         """Make a stored blob visible in the repository, and end the upload that brought it."""

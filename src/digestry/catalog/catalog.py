@@ -134,6 +134,14 @@ class Catalog(BlobLinks):
             self._database, self.sequencing, self._rules, options.lease, self._quotas
         )
 
+    def change_options(self, options: CatalogOptions) -> None:
+        """Go by other ``options`` from now on. A transaction under way may still go by the earlier ones."""
+        self._sparse = options.sparse
+        self._rules = Rules(options.policy, options.subscriptions, self._rules.now, options.lease)
+        self.change_limits(options.lease, options.quotas)
+        self.pull_through.change_rules(self._rules, options.lease, options.quotas)
+        self.sequencing.change_subscriptions(options.subscriptions)
+
     def describe(self) -> str:
         """Return what messages call the catalog, such as its path."""
         return self._database.describe()

@@ -66,6 +66,10 @@ class JournalSequencing:
         self._subscriptions = subscriptions
         self.wake = threading.Event()
 
+    def change_subscriptions(self, subscriptions: Sequence[Subscription]) -> None:
+        """Queue entries for other subscriptions from now on."""
+        self._subscriptions = subscriptions
+
     @contextlib.contextmanager
     def write(self) -> Iterator[Connection]:
         """Open a transaction that may write, and move tags."""

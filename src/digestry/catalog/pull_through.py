@@ -37,6 +37,10 @@ class PullThrough:
     ) -> None:
         self._database = database
         self._sequencing = sequencing
+        self.change_rules(rules, lease, limits)
+
+    def change_rules(self, rules: Rules, lease: int, limits: Sequence[Quota]) -> None:
+        """Use other rules, another lease and other quotas from now on."""
         self._rules = rules
         self._lease = lease
         self._quotas = tuple(limits)

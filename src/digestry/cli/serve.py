@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,18 +54,20 @@ def serve(config: Path | None, **options: Unpack[Options]) -> None:
     """Run the registry.
 
     Prints one line, its URL, when it is ready; logs go to standard error. SIGTERM and SIGINT stop
-    it after the requests under way. One server at a time may have a root.
+    it after the requests under way. SIGHUP reads FILE of --config again: rules, users, retention,
+    webhooks and limits change without a restart. One server at a time may have a root.
     """
     from digestry.registry.config import load
     from digestry.registry.server import serve as run
 
     loaded = load(config, options)
+    again = None if config is None else partial(load, config, options)
 
     def ready(url: str) -> None:
         say(url)
         sys.stdout.flush()
 
-    run(loaded, ready=ready, make_upstream=upstream)
+    run(loaded, ready=ready, make_upstream=upstream, read_again=again)
 
 
 def upstream(mirror: MirrorConfig) -> Upstream:

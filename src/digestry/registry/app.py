@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from typing import Final, NoReturn
 
@@ -35,9 +35,11 @@ from digestry.registry.pull_through.mirrors import read_only
 from digestry.registry.pull_through.upstream import MakeUpstream
 from digestry.registry.route import UNKNOWN, Operation
 from digestry.registry.routes import find
-from digestry.registry.service import Service, open_service
+from digestry.registry.service import Service, open_service, reconfigured
 
 log: Final = logging.getLogger("digestry.registry")
+
+Follow = Callable[[Callable[[RegistryConfig], Awaitable[None]]], Coroutine[None, None, None]]
 
 
 class RegistryApp:
@@ -49,18 +51,21 @@ class RegistryApp:
         *,
         address: tuple[str, int] | None = None,
         beat: Callable[[], Coroutine[None, None, None]] | None = None,
+        follow: Follow | None = None,
         mounts: Mounts | None = None,
     ) -> None:
         """``address`` is where the connections come in, if they do by TCP; ``beat`` says for ever that this
-        process lives. ``mounts`` are other applications, which answer what is not the API's."""
+        process lives; ``follow`` calls for ever what it is given with each new configuration. ``mounts`` are
+        other applications, which answer what is not the API's."""
         self._mounts = MountTable(mounts or {})
         self._make_service = make_service
         self._service: Service | None = None
         self._lifecycle: Lifecycle | None = None
         self._address = address
         self._beat = beat
+        self._follow = follow
         self._guard: ConnectionGuard | None = None
-        self._beating: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def service(self) -> Service:
@@ -181,8 +186,11 @@ class RegistryApp:
                 return
 
     def _begin(self, service: Service) -> None:
+        loop = asyncio.get_running_loop()
         if self._beat is not None:
-            self._beating = asyncio.get_running_loop().create_task(self._beat())
+            self._tasks.append(loop.create_task(self._beat()))
+        if self._follow is not None:
+            self._tasks.append(loop.create_task(self._follow(self._adopt)))
         if self._address is not None:
             config = service.config
             self._guard = ConnectionGuard(
@@ -191,6 +199,13 @@ class RegistryApp:
             service.connections.note_turns()
             self._guard.start()
             service.observer.watch(ConnectionMeter(service.observer.metrics, self._guard).read)
+
+    async def _adopt(self, config: RegistryConfig) -> None:
+        """Serve by another configuration. Each request sees one alone, from its beginning to its end."""
+        service = reconfigured(self.service, config)
+        self._service = service
+        if self._lifecycle is not None:
+            await self._lifecycle.change(service)
 
 
 def _refuse_method(service: Service, exchange: Exchange, name: str, last: str) -> NoReturn:
@@ -251,10 +266,15 @@ def create_app(
     *,
     address: tuple[str, int] | None = None,
     beat: Callable[[], Coroutine[None, None, None]] | None = None,
+    follow: Follow | None = None,
     mounts: Mounts | None = None,
 ) -> ASGIApp:
     """Return the registry's application for one worker process; ``make_upstream`` if it has mirrors. The rest
     is as :class:`RegistryApp` has it."""
     return RegistryApp(
-        lambda: open_service(config, make_upstream=make_upstream), address=address, beat=beat, mounts=mounts
+        lambda: open_service(config, make_upstream=make_upstream),
+        address=address,
+        beat=beat,
+        follow=follow,
+        mounts=mounts,
     )

@@ -169,16 +169,21 @@ class RegistryConfig:
             raise AssertionError("a node without a root has no scratch directory yet")
         return self.root
 
-    def backend(self, now: clock.Clock = clock.now) -> Backend:
-        """Return the stores of this registry, without making or opening them."""
-        options = CatalogOptions(
+    @property
+    def catalog_options(self) -> CatalogOptions:
+        """Return what the catalog is told of this configuration."""
+        return CatalogOptions(
             lease=int(self.collection.lease * clock.SECOND),
             policy=self.tags,
             subscriptions=tuple(webhook.subscription for webhook in self.webhooks),
             quotas=tuple(self.quotas),
             sparse=tuple(self.sparse),
         )
-        return open_backend(self.root, options, self.storage.stores, largest_blob=self.upload_limit, now=now)
+
+    def backend(self, now: clock.Clock = clock.now) -> Backend:
+        """Return the stores of this registry, without making or opening them."""
+        options, stores = self.catalog_options, self.storage.stores
+        return open_backend(self.root, options, stores, largest_blob=self.upload_limit, now=now)
 
     @property
     def scheme(self) -> str:

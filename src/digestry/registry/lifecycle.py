@@ -7,6 +7,7 @@ import logging
 from typing import Final
 
 from digestry.errors import DigestryError
+from digestry.registry.access.gate import Gate
 from digestry.registry.sequencer import Sequencer
 from digestry.registry.service import Service
 from digestry.registry.webhook_dispatcher import WebhookDispatcher
@@ -15,6 +16,8 @@ log: Final = logging.getLogger("digestry.registry")
 
 _SWEEP_INTERVAL: Final = 3600.0
 _WATCH_INTERVAL: Final = 1.0
+_LOGINS_END_SECONDS: Final = 60.0
+"""A request that asks who its client is waits no longer, docs/registry.md."""
 
 
 class Lifecycle:
@@ -22,12 +25,7 @@ class Lifecycle:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._webhooks = WebhookDispatcher(
-            service.stores.coordination,
-            service.stores.catalog.delivery_queue,
-            service.config.webhooks,
-            now=service.now,
-        )
+        self._webhooks = _dispatcher(service)
         self._sequencer = Sequencer(service.stores.coordination, service.stores.catalog.sequencing)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -42,6 +40,16 @@ class Lifecycle:
         loop = asyncio.get_running_loop()
         for work in (self._sweep_forever(), self._watch_forever(), service.observer.publish_forever()):
             self._tasks.append(loop.create_task(work))
+
+    async def change(self, service: Service) -> None:
+        """Go on with ``service``, which has another configuration. Requests may still use the earlier one."""
+        earlier, self._service = self._service, service
+        if service.config.webhooks != earlier.config.webhooks:
+            await asyncio.to_thread(self._webhooks.stop)
+            self._webhooks = _dispatcher(service)
+            self._webhooks.start()
+        if service.gate is not earlier.gate:
+            self._tasks.append(asyncio.get_running_loop().create_task(_close_later(earlier.gate)))
 
     async def stop(self) -> None:
         """Stop the periodic work, and wait for tasks under way."""
@@ -68,8 +76,8 @@ class Lifecycle:
                 log.exception("looking for changed users and keys failed; trying again")
 
     async def _sweep_forever(self) -> None:
-        service = self._service
         while True:
+            service = self._service
             try:
                 if not service.config.read_only:
                     await service.executors.run(service.upload_sweep.run)
@@ -78,3 +86,15 @@ class Lifecycle:
             except Exception:
                 log.exception("dropping stale uploads failed; trying again")
             await asyncio.sleep(min(_SWEEP_INTERVAL, service.config.upload_timeout / 2))
+
+
+def _dispatcher(service: Service) -> WebhookDispatcher:
+    stores = service.stores
+    webhooks = service.config.webhooks
+    return WebhookDispatcher(stores.coordination, stores.catalog.delivery_queue, webhooks, now=service.now)
+
+
+async def _close_later(gate: Gate) -> None:
+    """Close a gate that no new request gets, once logins under way have ended."""
+    await asyncio.sleep(_LOGINS_END_SECONDS)
+    await gate.close()

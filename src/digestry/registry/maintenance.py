@@ -53,8 +53,8 @@ class Maintenance:
         self._context = multiprocessing.get_context("spawn")
         self._runs = self._context.Event()
         self._arguments = (make_jobs, logging_config, os.getpid(), self._runs)
-        self._process: BaseProcess | None = None
         self._stop = threading.Event()
+        self._again = False
         self._keeper = threading.Thread(target=self._keep, name="maintenance", daemon=True)
 
     def start(self) -> None:
@@ -65,6 +65,11 @@ class Maintenance:
         """Wait until the process runs, for some seconds at most."""
         self._runs.wait(_BEGIN_SECONDS)
 
+    def change(self, make_jobs: MakeJobs) -> None:
+        """End the process and start another one, which does other jobs; unfinished work resumes there."""
+        self._arguments = (make_jobs, *self._arguments[1:])
+        self._again = True
+
     def stop(self) -> None:
         """Stop the process; unfinished work resumes at the next start."""
         self._stop.set()
@@ -72,20 +77,26 @@ class Maintenance:
 
     def _keep(self) -> None:
         while not self._stop.is_set():
-            self._process = self._context.Process(
+            self._again = False
+            process = self._context.Process(
                 target=_main, args=self._arguments, name="digestry-maintenance", daemon=True
             )
-            self._process.start()
-            while self._process.is_alive() and not self._stop.is_set():
+            process.start()
+            while process.is_alive() and not self._stop.is_set() and not self._again:
                 self._stop.wait(_PARENT_SECONDS)
-            if not self._stop.is_set():
+            if self._stop.is_set() or self._again:
+                _end(process)
+            else:
                 log.error("the process for collection and scrub ended; it is started again")
                 self._stop.wait(_RESPAWN_SECONDS)
-        if self._process is not None and self._process.is_alive():
-            self._process.terminate()
-            self._process.join(_STOP_SECONDS)
-            if self._process.is_alive():
-                self._process.kill()
+
+
+def _end(process: BaseProcess) -> None:
+    if process.is_alive():
+        process.terminate()
+        process.join(_STOP_SECONDS)
+        if process.is_alive():
+            process.kill()
 
 
 def _main(make_jobs: MakeJobs, logging_config: dict[str, object], parent: int, runs: Event) -> None:

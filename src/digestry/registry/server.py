@@ -44,6 +44,7 @@ from digestry.registry.observability import exposition, logs
 from digestry.registry.observability.audit_log import AuditLog, record_path
 from digestry.registry.permissions import make_private, umask
 from digestry.registry.pull_through.upstream import MakeUpstream
+from digestry.registry.reloading import Announcements, Reloader
 from digestry.registry.reserve import A_BIT, reserve_of
 from digestry.registry.root import check_catalog, check_content, check_root, warn_of_owner
 from digestry.registry.scratch import with_scratch
@@ -134,8 +135,11 @@ def serve(
     ready: Callable[[str], None],
     make_upstream: MakeUpstream | None = None,
     make_mounts: Callable[[], Mounts] | None = None,
+    read_again: Callable[[], RegistryConfig] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT. Calls ``ready`` with the URL once requests are answered.
+
+    SIGHUP reloads the configuration, which ``read_again`` reads, as far as :mod:`.reloading` has it.
 
     ``make_upstream`` is for a configuration with mirrors, and ``make_mounts`` gives the applications that
     answer beside the API; each worker process calls them.
@@ -145,7 +149,7 @@ def serve(
     """
     with umask(group=config.group_access), with_scratch(config) as (node, scratch):
         fsio.make_directory(scratch)
-        _serve(node, scratch, ready, make_upstream, make_mounts)
+        _serve(node, scratch, ready, make_upstream, make_mounts, read_again=read_again)
 
 
 def _serve(
@@ -154,6 +158,8 @@ def _serve(
     ready: Callable[[str], None],
     make_upstream: MakeUpstream | None,
     make_mounts: Callable[[], Mounts] | None,
+    *,
+    read_again: Callable[[], RegistryConfig] | None,
 ) -> None:
     backend = config.backend()
     host = host_coordination(root)
@@ -174,19 +180,27 @@ def _serve(
         certificate = None if config.tls is None else tls.Certificate(config.tls, config.scratch)
         heartbeat = Heartbeat(config.connections.worker_seconds)
         socket = _listen(config)
+        announcements = Announcements(config)
         load = partial(
             _load,
-            config,
+            announcements,
             os.getpid(),
             make_upstream,
             make_mounts,
             address=socket.address,
             beat=heartbeat.beat,
         )
-        workers = _Workers(config, socket, certificate, load)
-        heartbeat.watch(workers.processes)
-
         maintenance = Maintenance(partial(jobs, config), logs.configuration(config.log.format))
+        reloader = Reloader(
+            announcements,
+            None if read_again is None else partial(_read_again, read_again),
+            prepare=partial(_prepare_reload, backend),
+            workers=lambda: workers.processes(),  # noqa: PLW0108 - they are made below
+            changed=lambda new: maintenance.change(partial(jobs, new)),
+        )
+        signal.signal(signal.SIGHUP, reloader.want)
+        workers = _Workers(config, socket, certificate, load, reloader.want)
+        heartbeat.watch(workers.processes)
 
         def answers() -> None:
             workers.answered = True
@@ -201,6 +215,7 @@ def _serve(
         if certificate is not None:
             certificate.watch(workers.renew)
         maintenance.start()
+        reloader.start()
         try:
             workers.run()
         finally:
@@ -221,9 +236,18 @@ def _listen(config: RegistryConfig) -> Listening:
 class _Server(Granian):  # type: ignore[misc,valid-type]
     """Granian on an already bound socket, which all workers share."""
 
-    def __init__(self, socket: Listening, **options: Any) -> None:
+    def __init__(self, socket: Listening, reload: Callable[..., None], **options: Any) -> None:
         super().__init__("digestry.registry.app", **options)
         self._listening = socket
+        self._reload_configuration = reload
+
+    def signal_handler_reload(self, *arguments: Any, **options: Any) -> None:
+        """Handle SIGHUP."""
+        self._reload_configuration()
+
+    def respawn(self) -> None:
+        """Replace the workers, one after the other."""
+        super().signal_handler_reload()
 
     def _init_shared_socket(self) -> None:
         socket = self._listening.socket
@@ -258,11 +282,13 @@ class _Workers:
         socket: Listening,
         certificate: tls.Certificate | None,
         load: Callable[[], object],
+        reload: Callable[..., None],
     ) -> None:
         self._config = config
         self._socket = socket
         self._certificate = certificate
         self._load = load
+        self._reload = reload
         self._server = self._make()
         self._begun: list[float] = []
         self.answered = False
@@ -272,6 +298,7 @@ class _Workers:
         limits = config.connections
         return _Server(
             self._socket,
+            self._reload,
             interface=Interfaces.ASGI,
             workers=config.workers,
             websockets=False,
@@ -297,7 +324,7 @@ class _Workers:
         """Replace the workers, one after the other, with ones that use the present ``certificate``."""
         files = certificate.used
         self._server.build_ssl_context(files.certificate, files.key, None, tls.OLDEST, None, [], False)
-        self._server.signal_handler_reload()
+        self._server.respawn()
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Raises :class:`StorageError` if the workers keep dying."""
@@ -343,8 +370,22 @@ def _raise_file_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def _read_again(read: Callable[[], RegistryConfig]) -> RegistryConfig:
+    """Read the configuration. Raises :class:`InvalidConfiguration` for a mistake in it or in its files."""
+    config = read()
+    for mistake in config_files.mistakes(config):
+        raise mistake
+    return config
+
+
+def _prepare_reload(backend: Backend, config: RegistryConfig) -> None:
+    retention_config.record_served_retention(backend.coordination.notes, config.collection.retention)
+    if config.access.enabled:
+        KeyRing(backend.coordination.keys).ensure()
+
+
 def _load(
-    config: RegistryConfig,
+    announcements: Announcements,
     parent: int,
     make_upstream: MakeUpstream | None,
     make_mounts: Callable[[], Mounts] | None,
@@ -355,7 +396,8 @@ def _load(
     """Make the application; called in each worker process."""
     threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
     mounts = None if make_mounts is None else make_mounts()
-    return create_app(config, make_upstream, address=address, beat=beat, mounts=mounts)
+    config, follow = announcements.served, announcements.follow
+    return create_app(config, make_upstream, address=address, beat=beat, follow=follow, mounts=mounts)
 
 
 def _end_with(parent: int) -> None:

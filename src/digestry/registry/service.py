@@ -10,6 +10,7 @@ import logging
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from digestry.backend import Backend
 from digestry.catalog import clock
 from digestry.errors import InvalidConfiguration, StorageError
 from digestry.model.digest import Digest
@@ -42,6 +43,7 @@ class Service:
 
     config: RegistryConfig
     now: clock.Clock
+    backend: Backend
     stores: Stores
     executors: Executors
     small_pushes: SmallPushes
@@ -135,15 +137,11 @@ def open_service(
     return Service(
         config=config,
         now=backend.now,
+        backend=backend,
         stores=stores,
         executors=executors,
         small_pushes=SmallPushes(stores.blobs, stores.coordination, executors),
-        gate=Gate(
-            config.access,
-            stores.coordination.keys,
-            backend.open_robot_reads() if config.access.enabled else None,
-            stores.coordination.login_failures,
-        ),
+        gate=_gate(config, backend, stores),
         admission=Admission(config),
         observer=observer,
         health=Health(config, stores.catalog, stores.blobs, backend.disk, reserve),
@@ -153,4 +151,35 @@ def open_service(
         ),
         upload_sweep=UploadSweep(stores, observer.note, timeout=config.upload_timeout, now=backend.now),
         mirrors=mirrors,
+    )
+
+
+def _gate(config: RegistryConfig, backend: Backend, stores: Stores) -> Gate:
+    robots = backend.open_robot_reads() if config.access.enabled else None
+    return Gate(config.access, stores.coordination.keys, robots, stores.coordination.login_failures)
+
+
+def reconfigured(service: Service, config: RegistryConfig) -> Service:
+    """Return the service of a running process with what can be reloaded of ``config``.
+
+    Its stores, threads and observers stay, and so does what it remembers of logins, unless the rules or who
+    the users are have changed.
+
+    Raises :class:`InvalidConfiguration`, :class:`StorageError`; then nothing has changed.
+    """
+    backend, stores, gate = service.backend, service.stores, service.gate
+    if config.access != service.config.access:
+        gate = _gate(config, backend, stores)
+        gate.start()
+    stores.catalog.change_options(config.catalog_options)
+    return replace(
+        service,
+        config=config,
+        gate=gate,
+        admission=Admission(config),
+        health=Health(config, stores.catalog, stores.blobs, backend.disk, reserve_of(backend)),
+        scrape=Scrape(config, stores.catalog, stores.coordination, backend.disk, service.observer.metrics),
+        upload_sweep=UploadSweep(
+            stores, service.observer.note, timeout=config.upload_timeout, now=service.now
+        ),
     )
