@@ -113,6 +113,11 @@ class Cluster:
     def stop(self, mode: str = "immediate") -> None:
         self.run("pg_ctl", "-D", str(self.data), "-w", "-m", mode, "stop", check=False)
 
+    @property
+    def runs(self) -> bool:
+        """Whether the server was started, and not stopped since."""
+        return (self.data / "postmaster.pid").exists()
+
     def standby(self, directory: Path) -> Cluster:
         """Start another server that follows this one, and return it."""
         directory.mkdir()

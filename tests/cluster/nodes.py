@@ -108,4 +108,5 @@ def registry_nodes(directory: Path, cluster: Cluster, s3: seaweed.S3Server) -> I
         nodes.stop()
         to_database.close()
         to_store.close()
-        cluster.drop_database(url)
+        if cluster.runs:
+            cluster.drop_database(url)
