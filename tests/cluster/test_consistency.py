@@ -6,6 +6,7 @@ import itertools
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -82,6 +83,34 @@ def test_twenty_writers_on_one_tag_leave_one_chain(three: Three, nodes: Nodes) -
     assert entries[-1].get("fromDigest") is None
     verdict = open_backend(None, stores=StoreLocations(nodes.database, nodes.blobs)).catalog_store
     assert verdict.verify_journal().broken is None
+
+
+@pytest.mark.long
+def test_twenty_writers_on_immutable_tags_of_three_nodes_move_none(nodes: Nodes, tmp_path: Path) -> None:
+    settings = tmp_path / "registry.toml"
+    settings.write_text('[[immutability]]\nrepository = ["frozen"]\nmode = "immutable"\n')
+    ruled = [nodes.start("--config", str(settings)) for _ in range(3)]
+    raws = manifests(ruled[0], "frozen", 20)
+    tags = [str(number) for number in range(campaign(5, 100))]
+    begin = threading.Barrier(20)
+
+    def write(number: int) -> list[int]:
+        statuses = []
+        for turn, tag in enumerate(tags):
+            begin.wait()
+            statuses.append(put(ruled[(number + turn) % 3], f"/v2/frozen/manifests/{tag}", raws[number]))
+        return statuses
+
+    with ThreadPoolExecutor(20) as threads:
+        written = list(threads.map(write, range(20)))
+    for number, tag in enumerate(tags):
+        statuses = [found[number] for found in written]
+        assert statuses.count(201) == 1
+        assert set(statuses) == {201, 409}
+        (entry,) = history(ruled[0], "frozen", tag)
+        assert entry["toDigest"] == str(Digest.of(raws[statuses.index(201)]))
+    for node in ruled:
+        node.stop()
 
 
 def history(node: RegistryServer, name: str, tag: str) -> list[dict[str, object]]:
