@@ -9,19 +9,17 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import textwrap
 import threading
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from digestry import fsio
-from digestry.errors import Conflict, StorageError
+from digestry.errors import StorageError
+from digestry.file_locks import locked
 
 
 @contextlib.contextmanager
@@ -211,7 +209,7 @@ def operations(path: Path) -> dict[str, Callable[[], object]]:
         "create the directory": lambda: fsio.make_directory(path),
         "publish": lambda: fsio.publish(path, path),
         "sync the directory": lambda: fsio.sync_directory(path),
-        "open the lock file": lambda: fsio.locked(path).__enter__(),
+        "open the lock file": lambda: locked(path).__enter__(),
     }
 
 
@@ -261,7 +259,7 @@ def test_no_descriptor_is_left_open(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             with pytest.raises(StorageError, match="Input/output error"):
                 operations(path)[action]()
     monkeypatch.setattr(fcntl, "flock", no_lock)
-    with pytest.raises(StorageError, match="cannot lock"), fsio.locked(tmp_path / "lock"):
+    with pytest.raises(StorageError, match="cannot lock"), locked(tmp_path / "lock"):
         pytest.fail("the lock was not taken")
     assert open_now() == before
 
@@ -316,137 +314,6 @@ def test_readers_never_see_a_mixture(tmp_path: Path) -> None:
     assert seen <= contents
 
 
-# -- locks --------------------------------------------------------------------------------------
-
-
-def test_a_held_lock_is_a_conflict_in_the_callers_words(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    with fsio.locked(path):
-        with (
-            pytest.raises(Conflict, match="somebody serves"),
-            fsio.locked(path, wait=False, held="somebody serves"),
-        ):
-            pytest.fail("the lock was taken twice")
-        with pytest.raises(Conflict, match="in use by another process"), fsio.locked(path, wait=False):
-            pytest.fail("the lock was taken twice")
-    with fsio.locked(path, wait=False):
-        pass
-
-
-def test_shared_locks_share(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    with (
-        fsio.locked(path, shared=True),
-        fsio.locked(path, shared=True, wait=False),
-        pytest.raises(Conflict),
-        fsio.locked(path, wait=False),
-    ):
-        pytest.fail("an exclusive lock was taken beside shared ones")
-    with fsio.locked(path), pytest.raises(Conflict), fsio.locked(path, shared=True, wait=False):
-        pytest.fail("a shared lock was taken beside an exclusive one")
-
-
-def test_a_lock_file_that_was_removed_or_replaced_is_noticed(tmp_path: Path) -> None:
-    path, beside = tmp_path / "lock", tmp_path / "beside"
-    beside.mkdir()
-    with fsio.locked(path, beside=beside) as lock:
-        lock.check()
-        path.unlink()
-        with pytest.raises(Conflict, match="removed or replaced"):
-            lock.check()
-        # Who comes now gets the new file, but not the directory.
-        with (
-            pytest.raises(Conflict, match="served"),
-            fsio.locked(path, wait=False, held="served", beside=beside),
-        ):
-            pytest.fail("the lock was taken twice")
-        path.write_bytes(b"")
-        with pytest.raises(Conflict, match="removed or replaced"):
-            lock.check()
-    with fsio.locked(path, wait=False, beside=beside) as lock:
-        lock.check()
-
-
-def test_who_waited_for_a_file_that_was_removed_meanwhile_locks_the_new_one(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    with ThreadPoolExecutor(1) as pool:
-
-        def wait() -> None:
-            with fsio.locked(path) as lock:
-                lock.check()
-
-        with fsio.locked(path):
-            waiting = pool.submit(wait)
-            time.sleep(0.2)
-            path.unlink()
-        waiting.result(timeout=10)
-
-
-def test_locks_that_lock(tmp_path: Path) -> None:
-    fsio.check_locks(tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("kind", ["flock", "fcntl"])
-def test_locks_that_do_not_lock_are_noticed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
-    monkeypatch.setattr(fcntl, kind, lambda *_: 0)
-    with pytest.raises(StorageError, match="do not lock"):
-        fsio.check_locks(tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_error_in_the_block_is_the_blocks_and_frees_the_lock(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    with pytest.raises(BlockingIOError), fsio.locked(path):
-        raise BlockingIOError
-    with fsio.locked(path, wait=False):
-        pass
-
-
-def test_waiting_for_a_lock(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    order: list[str] = []
-    holding = threading.Event()
-
-    def hold() -> None:
-        with fsio.locked(path):
-            holding.set()
-            order.append("first")
-
-    with fsio.locked(path):
-        other = threading.Thread(target=hold)
-        other.start()
-        assert not holding.wait(0.05)
-        order.append("before")
-    other.join(timeout=60)
-    assert order == ["before", "first"]
-
-
-def test_a_killed_holder_leaves_no_lock(tmp_path: Path) -> None:
-    script = """
-        import sys, time
-        from pathlib import Path
-        from digestry import fsio
-        with fsio.locked(Path(sys.argv[1])):
-            print("held", flush=True)
-            time.sleep(60)
-    """
-    path = tmp_path / "lock"
-    command = [sys.executable, "-c", textwrap.dedent(script), str(path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None
-        try:
-            assert holder.stdout.readline() == "held\n"
-            with pytest.raises(Conflict), fsio.locked(path, wait=False):
-                pytest.fail("another process holds it")
-        finally:
-            holder.kill()
-    with fsio.locked(path, wait=False):
-        pass
-
-
 # -- early writeback ----------------------------------------------------------------------------
 
 
@@ -479,30 +346,3 @@ def test_what_a_killed_writer_left_is_swept(tmp_path: Path) -> None:
     os.utime(new)
     fsio.sweep_temporaries(tmp_path)
     assert set(tmp_path.iterdir()) == {new, *others}
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_a_lock_file_that_another_user_made() -> None:
-    """A backup that root takes must not keep the server's user from its own locks."""
-    script = """
-        import os, sys
-        from pathlib import Path
-        from digestry.errors import Conflict
-        from digestry.fsio import locked
-        path = Path(sys.argv[1])
-        os.setuid(12345)
-        with locked(path, wait=False):
-            try:
-                with locked(path, shared=True, wait=False):
-                    print("both")
-            except Conflict:
-                print("one")
-    """
-    with tempfile.TemporaryDirectory() as name:  # where others may look
-        Path(name).chmod(0o755)
-        path = Path(name) / "x.lock"
-        with fsio.locked(path):
-            pass
-        command = [sys.executable, "-c", textwrap.dedent(script), str(path)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.stdout, done.stderr) == ("one\n", "")

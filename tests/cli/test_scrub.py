@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from digestry import fsio
 from digestry.coordination.files import lock_file
 from digestry.coordination.protocol import Job
+from digestry.file_locks import locked
 from digestry.model.digest import Digest
 from tests.registry.support import query
 from tests.stores import blob_file
@@ -112,7 +112,7 @@ def test_some_content_alone_whatever_else_is_under_way(served: RegistryServer, r
     for digest in digests[:2]:
         blob_file(served.root, digest).write_bytes(bytes(200_000))
     assert served.request("HEAD", f"/v2/x/blobs/{digests[0]}").status == 200  # nobody knows
-    with fsio.locked(served.root / lock_file(Job.SCRUB)):  # as a pass that is under way has it
+    with locked(served.root / lock_file(Job.SCRUB)):  # as a pass that is under way has it
         found = run(str(digests[0]), str(digests[2]), str(digests[0]), status=1)
     (line,) = (line for line in found.stdout.splitlines() if line.startswith("sha256:"))
     assert line.startswith(str(digests[0]))

@@ -15,7 +15,7 @@ from digestry.backend import open_backend
 from digestry.coordination.files import lock_file
 from digestry.coordination.protocol import Job
 from digestry.errors import StorageFull
-from digestry.fsio import locked
+from digestry.file_locks import locked
 from digestry.registry.config import RegistryConfig
 from digestry.registry.reserve import A_BIT, FILE, Reserve, ReserveJob, reserve_of
 from digestry.registry.server import prepare

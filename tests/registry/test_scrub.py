@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 
-from digestry import fsio
 from digestry.backend import open_backend
 from digestry.blobs.protocols import GONE, QuarantinedBlob, Verification
 from digestry.catalog import clock
@@ -24,6 +23,7 @@ from digestry.catalog.job_states import SCRUB
 from digestry.coordination.files import lock_file
 from digestry.coordination.protocol import Job
 from digestry.errors import Conflict, StorageError
+from digestry.file_locks import locked
 from digestry.model.digest import Digest
 from digestry.registry.quarantine import Quarantine
 from digestry.registry.scrub import Pass, RateThrottle, Scrub, ScrubConfig, ScrubJob, Stopped, last
@@ -261,7 +261,7 @@ def test_a_kill_leaves_what_the_next_scrub_completes(store: Store, place: str) -
 def test_one_at_a_time(store: Store) -> None:
     store.push(b"content")
     job = ScrubJob(open_backend(store.root), ScrubConfig())
-    with fsio.locked(store.root / lock_file(Job.SCRUB)):
+    with locked(store.root / lock_file(Job.SCRUB)):
         with pytest.raises(Conflict, match="under way"):
             store.scrub()
         assert job.run(threading.Event()) == 5.0  # it waits its turn

@@ -161,7 +161,8 @@ def change(key: str, value: str | None) -> None:
     """Write one setting, or remove it (None), leaving the rest of the file as it is."""
     import tomlkit
 
-    from digestry.fsio import locked, make_directory, storage_errors, write_file
+    from digestry.file_locks import locked
+    from digestry.fsio import make_directory, storage_errors, write_file
 
     config_file, _ = locate()
     make_directory(config_file.parent)

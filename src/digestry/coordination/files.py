@@ -26,7 +26,8 @@ from digestry.coordination.backoff_files import BackoffFile
 from digestry.coordination.key_files import KeyFiles
 from digestry.coordination.note_files import NoteFiles
 from digestry.coordination.protocol import Backoff, FencedLock, Job, KeyStore, LoginFailures, Notes
-from digestry.fsio import Lock, check_locks, locked, make_directory, storage_errors
+from digestry.file_locks import Lock, check_locks, locked
+from digestry.fsio import make_directory, storage_errors
 from digestry.model.digest import Digest
 
 TURNS_DIRECTORY: Final = "mirror"

@@ -9,7 +9,7 @@ from typing import Final
 
 from digestry.blobs.disk import LAYOUT_FILE, open_layout
 from digestry.errors import ContentError, InvalidManifest, NotFound
-from digestry.fsio import locked
+from digestry.file_locks import locked
 from digestry.images.layout import Layout, LayoutEntry
 from digestry.images.platform_selection import select_image
 from digestry.model import media_types

@@ -26,6 +26,7 @@ from digestry.catalog.job_states import COLLECTION, JobState
 from digestry.catalog.throttle import Throttle
 from digestry.coordination.protocol import FencedLock, Job
 from digestry.errors import Conflict, StorageError, StorageFull
+from digestry.file_locks import locked
 from digestry.registry import store_identity
 from digestry.registry.config import RegistryConfig
 from digestry.registry.garbage_run import CollectionCounts, Run, Tell, refuse
@@ -180,7 +181,7 @@ def dry_run(
         with fsio.storage_errors("write to", config.scratch):
             folder = tempfile.TemporaryDirectory(prefix=_DRY, dir=config.scratch)
             copy = Path(held.enter_context(folder))
-        held.enter_context(fsio.locked(copy / "lock"))
+        held.enter_context(locked(copy / "lock"))
         # What came after this moment the copy may not know.
         began = time.time() - _DRY_MARGIN
         catalog = held.enter_context(_copied(backend, copy))
@@ -216,7 +217,7 @@ def _sweep_dry_runs(scratch: Path) -> None:
     """Remove the copies that killed dry runs left behind."""
     for folder in scratch.glob(f"{_DRY}*"):
         try:
-            with fsio.locked(folder / "lock", wait=False):
+            with locked(folder / "lock", wait=False):
                 for file in folder.iterdir():
                     file.unlink(missing_ok=True)
                 folder.rmdir()

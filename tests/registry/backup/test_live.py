@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from digestry import fsio
 from digestry.coordination.files import lock_file
 from digestry.coordination.protocol import Job
+from digestry.file_locks import locked
 from digestry.model.digest import Digest
 from tests.crash.checks import (
     Reader,
@@ -155,7 +155,7 @@ def test_a_backup_is_not_served(root: Path, tmp_path: Path) -> None:
 
 
 def test_it_waits_for_a_collection(root: Path, tmp_path: Path) -> None:
-    with fsio.locked(root / lock_file(Job.COLLECTION)):
+    with locked(root / lock_file(Job.COLLECTION)):
         process = start_digestry("backup", "--root", root, tmp_path / "backup")
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(timeout=2)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from digestry import fsio
 from digestry.catalog import clock
 from digestry.catalog.garbage import Garbage, Removed, Stayed
 from digestry.catalog.job_states import COLLECTION, JobState
@@ -22,6 +21,7 @@ from digestry.coordination.files import lock_file
 from digestry.coordination.note_files import NoteFiles
 from digestry.coordination.protocol import Job
 from digestry.errors import Conflict, InvalidConfiguration, NotFound, StorageError
+from digestry.file_locks import locked
 from digestry.model.digest import Digest
 from digestry.registry import garbage_collection
 from digestry.registry.config import RegistryConfig, load
@@ -148,7 +148,7 @@ def test_a_push_waits_while_its_digest_is_being_removed(server: RegistryServer) 
 
 
 def test_one_at_a_time(server: RegistryServer, settings: Path) -> None:
-    with fsio.locked(server.root / lock_file(Job.COLLECTION)), pytest.raises(Conflict, match="already"):
+    with locked(server.root / lock_file(Job.COLLECTION)), pytest.raises(Conflict, match="already"):
         collect(config(server, settings))
 
 

@@ -25,7 +25,7 @@ from digestry.catalog.job_states import COLLECTION, JobState
 from digestry.coordination.files import FileCoordination, lock_file
 from digestry.coordination.protocol import Job
 from digestry.errors import Conflict, StorageError
-from digestry.fsio import Lock, locked
+from digestry.file_locks import Lock, locked
 from digestry.model.digest import Digest
 from digestry.registry import garbage_collection
 from digestry.registry.config import RegistryConfig

@@ -21,6 +21,7 @@ from digestry.catalog.snapshot import Held, Snapshot
 from digestry.coordination import key_files
 from digestry.coordination.key_files import KeyFiles
 from digestry.errors import Conflict, ContentError, NotFound
+from digestry.file_locks import locked
 from digestry.model.digest import Digest
 from digestry.registry import store_identity
 from digestry.registry.backup import copying, description
@@ -88,7 +89,7 @@ def to_directory(
     _check_destination(root, destination)
     fsio.make_directory(destination)
     held = f"another backup is being written to {destination}"
-    with fsio.locked(destination / BACKUP_LOCK, wait=False, held=held, mode=0o600):
+    with locked(destination / BACKUP_LOCK, wait=False, held=held, mode=0o600):
         make_private(destination, group=is_shared(destination))
         earlier = _earlier(destination)
         follows = None if earlier is None or not earlier.journal.entries else earlier.journal.last_hash
