@@ -9,7 +9,8 @@ from typing import Any
 from digestry.backend import Backend, open_backend
 from digestry.blobs.protocols import BlobStore
 from digestry.catalog import clock
-from digestry.catalog.catalog import Catalog, CatalogOptions
+from digestry.catalog.catalog import Catalog
+from digestry.catalog.options import CatalogOptions
 from digestry.catalog.reads import CachedBlob, CachedManifest, CatalogReads, MirroredTag
 from digestry.catalog.sqlite.database import SqliteDatabase
 from digestry.coordination.protocol import Coordination

@@ -13,7 +13,8 @@ from typing import Final
 from digestry.blobs.disk import open_layout
 from digestry.blobs.protocols import BlobStore
 from digestry.catalog import clock
-from digestry.catalog.catalog import Catalog, CatalogOptions
+from digestry.catalog.catalog import Catalog
+from digestry.catalog.options import CatalogOptions
 from digestry.catalog.reads import CatalogReads
 from digestry.catalog.robot_tokens import RobotReads, RobotTokens
 from digestry.catalog.sqlite.store import SqliteStore

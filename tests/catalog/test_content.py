@@ -15,7 +15,9 @@ import pytest
 from digestry.backend import Backend
 from digestry.catalog import uploads
 from digestry.catalog.blob_links import LEASE, UnknownRepository
-from digestry.catalog.catalog import Catalog, CatalogOptions, MissingContent
+from digestry.catalog.catalog import Catalog
+from digestry.catalog.manifest_rows import MissingContent
+from digestry.catalog.options import CatalogOptions
 from digestry.errors import Conflict, NotFound
 from digestry.model import media_types
 from digestry.model.digest import Digest

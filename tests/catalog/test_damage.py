@@ -7,8 +7,9 @@ import os
 import pytest
 
 from digestry.backend import Backend
-from digestry.catalog.catalog import Catalog, MissingContent
+from digestry.catalog.catalog import Catalog
 from digestry.catalog.damage import Affected, DamagedContent
+from digestry.catalog.manifest_rows import MissingContent
 from digestry.errors import NotFound
 from digestry.model.digest import Digest
 from tests.backends import BlockingReads

@@ -12,7 +12,8 @@ import pytest
 
 from digestry.backend import Backend
 from digestry.catalog.blob_links import LEASE
-from digestry.catalog.catalog import Catalog, MissingContent
+from digestry.catalog.catalog import Catalog
+from digestry.catalog.manifest_rows import MissingContent
 from digestry.catalog.quotas import OverQuota, Quota
 from digestry.catalog.tag_moves import TagRefused
 from digestry.catalog.tag_policy import TagPolicy, TagRule

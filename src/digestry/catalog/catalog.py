@@ -7,7 +7,7 @@ order: bytes are durable in the blob store before a method here makes them visib
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Unpack
 
 from sqlalchemy import Connection, exists, select
@@ -26,19 +26,19 @@ from digestry.catalog import (
     resolution,
     tag_moves,
 )
-from digestry.catalog.blob_links import LEASE, BlobLinks, UnknownRepository
+from digestry.catalog.blob_links import BlobLinks, UnknownRepository
 from digestry.catalog.damage import Damage
 from digestry.catalog.database import Database, Job, Outcome
-from digestry.catalog.delivery_queue import DeliveryQueue, Subscription
+from digestry.catalog.delivery_queue import DeliveryQueue
 from digestry.catalog.digest_prefixes import DigestPrefixes
 from digestry.catalog.garbage import Garbage
 from digestry.catalog.job_states import Jobs
 from digestry.catalog.journal import Filters, Origin
 from digestry.catalog.journal_chain import BrokenEntry
 from digestry.catalog.journal_sequencing import JournalSequencing
-from digestry.catalog.manifest_rows import StoredManifest
+from digestry.catalog.manifest_rows import MissingContent, StoredManifest
+from digestry.catalog.options import CatalogOptions
 from digestry.catalog.pull_through import PullThrough
-from digestry.catalog.quotas import Quota
 from digestry.catalog.referrer_pages import Cursor, Page
 from digestry.catalog.registry_identity import RegistryIdentities
 from digestry.catalog.relocation import Relocations
@@ -50,7 +50,6 @@ from digestry.catalog.sightings import Sightings
 from digestry.catalog.statistics import Statistics
 from digestry.catalog.tag_history import TagHistory
 from digestry.catalog.tag_moves import ANYTHING, NOWHERE, Expected, RepositoryKey, Rules, Target
-from digestry.catalog.tag_policy import TagPolicy
 from digestry.catalog.throttle import Throttle
 from digestry.catalog.transactions import retried
 from digestry.errors import Conflict, NotFound
@@ -61,18 +60,6 @@ from digestry.model.name_pattern import matches
 from digestry.model.resolution import ResolveQuery
 
 
-class MissingContent(NotFound):
-    """A manifest refers to content that its repository does not have; ``digests`` names it."""
-
-    def __init__(self, digests: list[str]) -> None:
-        more = f" and {len(digests) - 1} more" if len(digests) > 1 else ""
-        super().__init__(
-            f"the manifest refers to {digests[0]}{more}, which this repository does not have",
-            hint="push the blobs and child manifests first",
-        )
-        self.digests = digests
-
-
 @dataclass(frozen=True, slots=True)
 class TagRow:
     """A tag, where it points, and since when (microseconds since 1970)."""
@@ -80,25 +67,6 @@ class TagRow:
     name: str
     digest: Digest
     moved_at: int
-
-
-@dataclass(frozen=True, slots=True)
-class CatalogOptions:
-    """What a registry's configuration says about its catalog.
-
-    ``lease`` is for how many microseconds content is kept after it was pushed, mounted or found. Every move
-    of a tag goes by ``policy``, and is queued for the ``subscriptions`` that ask for it. What makes a
-    repository larger goes by the ``quotas``. In repositories that a pattern of ``sparse`` matches, an index
-    may list manifests that are not there. With ``uploads_last`` the bytes of uploads that are under way
-    outlive a restart of the machine, and every machine has the same.
-    """
-
-    lease: int = LEASE
-    policy: TagPolicy = field(default_factory=TagPolicy)
-    subscriptions: tuple[Subscription, ...] = ()
-    quotas: tuple[Quota, ...] = ()
-    sparse: tuple[str, ...] = ()
-    uploads_last: bool = False
 
 
 class Catalog(BlobLinks):
@@ -113,7 +81,7 @@ class Catalog(BlobLinks):
     def __init__(
         self,
         database: Database,
-        options: CatalogOptions = CatalogOptions(),
+        options: CatalogOptions = CatalogOptions(),  # noqa: B008 - frozen
         *,
         now: clock.Clock = clock.now,
     ) -> None:

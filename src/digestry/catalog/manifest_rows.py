@@ -14,11 +14,24 @@ from sqlalchemy import Connection, Select, select, update
 
 from digestry.catalog import dialect, push_statements
 from digestry.catalog.schema import manifest_references, manifests, tags
+from digestry.errors import NotFound
 from digestry.model import media_types
 from digestry.model.digest import Digest
 from digestry.model.manifest import Manifest
 
 _CHUNK: Final = 500  # SQLite allows 999 variables and more; stay below in one statement
+
+
+class MissingContent(NotFound):
+    """A manifest refers to content that its repository does not have; ``digests`` names it."""
+
+    def __init__(self, digests: list[str]) -> None:
+        more = f" and {len(digests) - 1} more" if len(digests) > 1 else ""
+        super().__init__(
+            f"the manifest refers to {digests[0]}{more}, which this repository does not have",
+            hint="push the blobs and child manifests first",
+        )
+        self.digests = digests
 
 
 @dataclass(frozen=True, slots=True)

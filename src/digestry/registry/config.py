@@ -16,7 +16,7 @@ from typing import Final, TypedDict
 
 from digestry.backend import Backend, open_backend
 from digestry.catalog import clock
-from digestry.catalog.catalog import CatalogOptions
+from digestry.catalog.options import CatalogOptions
 from digestry.catalog.quotas import Quota
 from digestry.catalog.tag_policy import TagPolicy
 from digestry.errors import InvalidConfiguration

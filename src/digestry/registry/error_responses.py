@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Final, TypedDict
 
 from digestry.catalog.blob_links import UnknownRepository
-from digestry.catalog.catalog import MissingContent
+from digestry.catalog.manifest_rows import MissingContent
 from digestry.catalog.quotas import OverQuota
 from digestry.catalog.tag_moves import TagChanged, TagRefused
 from digestry.catalog.transactions import OutcomeUnknown, TransactionUndone

@@ -6,7 +6,7 @@ import functools
 import re
 from typing import Final
 
-from digestry.catalog.catalog import MissingContent
+from digestry.catalog.manifest_rows import MissingContent
 from digestry.catalog.tag_moves import ANYTHING, Expected
 from digestry.errors import InvalidReference, NotFound
 from digestry.model import media_types
