@@ -12,6 +12,7 @@ from digestry.backend import Backend, StoreLocations, open_backend
 from digestry.catalog.catalog import Catalog
 from tests.catalog.raw import PostgresqlRaw, Raw, SqliteRaw
 from tests.catalog.support import Clock
+from tests.catalog_databases import CatalogDatabases
 from tests.postgresql import Cluster, session_cluster, stop_session_cluster
 
 DATABASES: Final = ("postgresql", "sqlite")
@@ -22,6 +23,12 @@ def cluster() -> Iterator[Cluster]:
     """A PostgreSQL server for all tests of a process."""
     yield session_cluster()
     stop_session_cluster()
+
+
+@pytest.fixture(scope="session")
+def catalog_databases(cluster: Cluster) -> CatalogDatabases:
+    """Databases of that server with a catalog's tables."""
+    return CatalogDatabases(cluster)
 
 
 @pytest.fixture
@@ -44,8 +51,13 @@ def url(database: str, request: pytest.FixtureRequest) -> Iterator[str | None]:
     if database == "sqlite":
         yield None
         return
+    if "catalog" in request.fixturenames:  # it migrates the database
+        databases: CatalogDatabases = request.getfixturevalue("catalog_databases")
+        with databases.lend() as made:
+            yield made
+        return
     cluster: Cluster = request.getfixturevalue("cluster")
-    made = cluster.new_database(migrated="catalog" in request.fixturenames)
+    made = cluster.new_database()
     yield made
     cluster.drop_database(made)
 

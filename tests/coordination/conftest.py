@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from digestry.coordination.protocol import Coordination
+from tests.catalog_databases import CatalogDatabases
 from tests.coordination.nodes import close_node, open_node, through
 from tests.pgbouncer import running_pgbouncer
 from tests.postgresql import Cluster, session_cluster, stop_session_cluster
@@ -32,12 +33,17 @@ def pgbouncer(cluster: Cluster) -> Iterator[int]:
         yield port
 
 
+@pytest.fixture(scope="session")
+def catalog_databases(cluster: Cluster) -> CatalogDatabases:
+    """Databases of that server with a catalog's tables."""
+    return CatalogDatabases(cluster)
+
+
 @pytest.fixture
-def database(cluster: Cluster) -> Iterator[str]:
+def database(catalog_databases: CatalogDatabases) -> Iterator[str]:
     """The URL of a database with the catalog's tables."""
-    url = cluster.new_database(migrated=True)
-    yield url
-    cluster.drop_database(url)
+    with catalog_databases.lend() as url:
+        yield url
 
 
 @pytest.fixture(params=["files", "postgresql", "pgbouncer"])
