@@ -64,7 +64,7 @@ class _CatalogDatabase:
                 if connection.execute(f"SELECT FROM migrated.{table} LIMIT 1").fetchone() is None:
                     self._statements.append(f"DELETE FROM {table}")  # noqa: S608 - a table's name
                 else:
-                    same = f"SELECT FROM migrated.{table} AS before WHERE before = now"  # noqa: S608 - as above
+                    same = f"SELECT FROM migrated.{table} AS before WHERE before = now"
                     self._statements.append(f"DELETE FROM {table} AS now WHERE NOT EXISTS ({same})")  # noqa: S608
                     self._statements.append(
                         f"INSERT INTO {table} TABLE migrated.{table} EXCEPT TABLE {table}"

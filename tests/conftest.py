@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests import new_catalogs, seaweed
+from tests import groups, new_catalogs, seaweed
 from tests.blobs import memory_server
 from tests.blobs.s3 import registries
 from tests.catalog import slow_reads
@@ -79,6 +79,16 @@ def pytest_configure(config: pytest.Config) -> None:
             endpoint = stack.enter_context(seaweed.running_server()).endpoint
             os.environ[registries.VARIABLE] = endpoint  # for the fork server, and other test processes
         registries.install(endpoint)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+    """Groups the tests, where several processes run them."""
+    if not hasattr(config, "workerinput"):
+        return (yield)
+    groups.group_by_module(items)
+    yield
+    groups.name_groups(items)
 
 
 @pytest.hookimpl(wrapper=True)
