@@ -21,7 +21,8 @@ from digestry.client.credentials import (
     plain_host,
 )
 from digestry.errors import InvalidConfiguration
-from digestry.fsio import locked, read_file, storage_error, storage_errors, write_file
+from digestry.file_locks import locked
+from digestry.fsio import read_file, storage_error, storage_errors, write_file
 from digestry.model.reference import DOCKER_HUB
 
 _LOCK: Final = ".digestry.lock"
