@@ -260,10 +260,13 @@ def test_one_repository_holds_nothing_for_another(catalog: Catalog, later: Clock
     assert collection.held([one.digest]) == {one.digest}  # the bytes stay for x
 
 
-def test_exactly_what_a_walk_from_the_roots_does_not_reach_goes(catalog: Catalog, later: Clock) -> None:
+@pytest.mark.parametrize("turns", [4, pytest.param(12, marks=pytest.mark.long)])
+def test_exactly_what_a_walk_from_the_roots_does_not_reach_goes(
+    catalog: Catalog, later: Clock, turns: int
+) -> None:
     """Random graphs, against the textbook's mark."""
     chance = random.Random(7)
-    for turn in range(12):
+    for turn in range(turns):
         name = f"random{turn}"
         made: list[Manifest] = []
         holds: dict[str, set[str]] = {}

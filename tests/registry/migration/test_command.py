@@ -22,6 +22,9 @@ from tests.registry.backup.support import push
 from tests.registry.migration.support import MakePlace, Place, content, everything, migrate, prepare, root_of
 from tests.support import PATIENCE, run_digestry, start_digestry, start_registry, wait_until
 
+NODES = [pytest.param(kind, marks=pytest.mark.long) for kind in ("both", "back")]
+"""To a node's stores, and from there: as killing goes on until nothing is left to do, it takes a while."""
+
 
 def call(old: Place, new: Place, *options: str) -> list[str | Path]:
     return ["migrate-storage", "--from", old.file, "--to", new.file, *options]
@@ -78,7 +81,7 @@ def test_the_environment_names_no_stores(old: Place, new_place: MakePlace) -> No
     assert run_digestry(*call(old, new_place("disk")), env=environment).returncode == 0
 
 
-@pytest.mark.parametrize("kind", ["disk", "both"])
+@pytest.mark.parametrize("kind", ["disk", NODES[0]])
 def test_killed_while_it_copies(old: Place, new_place: MakePlace, kind: str) -> None:
     new = new_place(kind)
     process = start_digestry(*call(old, new, "--rate", "1 MiB"), env=dict(os.environ))
@@ -105,7 +108,7 @@ def _stored(place: Place) -> int:
     return sum(1 for _ in place.backend.blobs.digests())
 
 
-@pytest.mark.parametrize("kind", ["disk", "both", "back"])
+@pytest.mark.parametrize("kind", ["disk", *NODES])
 def test_killed_at_any_moment(old: Place, new_place: MakePlace, kind: str) -> None:
     new = new_place("disk" if kind == "back" else kind)
     if kind == "back":
@@ -206,7 +209,7 @@ def test_a_served_registry_becomes_a_node_without_a_root(old: Place, new_place: 
             node.stdout.close()
 
 
-@pytest.mark.parametrize("kind", ["disk", "both"])
+@pytest.mark.parametrize("kind", ["disk", NODES[0]])
 @pytest.mark.parametrize("taken_back", [False, True])
 def test_killed_in_the_last_step(old: Place, new_place: MakePlace, kind: str, *, taken_back: bool) -> None:
     new = new_place(kind)

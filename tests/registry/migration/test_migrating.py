@@ -35,7 +35,12 @@ from tests.registry.migration.support import (
 )
 from tests.support import PATIENCE
 
-KINDS = ["disk", "s3", "postgresql", "both"]
+KINDS = [
+    "disk",
+    pytest.param("s3", marks=pytest.mark.long),
+    pytest.param("postgresql", marks=pytest.mark.long),
+    "both",
+]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -41,14 +41,14 @@ def files(server: RegistryServer, stem: str) -> list[Path]:
 
 
 def test_strangers_cannot_put_the_lines_of_others_aside() -> None:
-    """Thousands of refused requests: what they leave is bounded, counted, and in a file of its own."""
+    """Very many refused requests: what they leave is bounded, counted, and in a file of its own."""
     log = '[log]\nrequests = "none"\naudit-size = 20000\naudit-files = 1\n'
     with guarded(log) as server:
         assert of(server, "alice").push_image("a/b", "1").status == 201
         before = (server.root / "audit.log").read_bytes()
         long = {"User-Agent": "y" * 2000}
-        refused(server, 3000, f"/v2/{'x' * 2000}/manifests/1", long)
-        refused(server, 500, "/v2/a/b/manifests/1", long | basic("alice", "wrong"))
+        refused(server, 1000, f"/v2/{'x' * 2000}/manifests/1", long)
+        refused(server, 200, "/v2/a/b/manifests/1", long | basic("alice", "wrong"))
         assert (server.root / "audit.log").read_bytes() == before
         assert sum(file.stat().st_size for file in files(server, "audit-refused")) < 200_000
         server.stop()
@@ -58,7 +58,7 @@ def test_strangers_cannot_put_the_lines_of_others_aside() -> None:
         own = len(told) - len(summaries)
         # One window, unless the machine is very slow.
         assert refusals.OF_AN_ADDRESS <= own <= refusals.OF_AN_ADDRESS * (len(summaries) + 1)
-        assert sum(entry["count"] for entry in summaries) + own == 3500
+        assert sum(entry["count"] for entry in summaries) + own == 1200
         for entry in summaries:
             assert sum(entry["actions"].values()) == sum(entry["statuses"].values()) == entry["count"]
             assert (entry["user"], entry["address"]) == ("anonymous", "127.0.0.1")
