@@ -84,6 +84,7 @@ def test_found_listed_healed(served: RegistryServer, run: Run) -> None:
 def test_interrupted_it_goes_on_where_it_was(served: RegistryServer, run: Run) -> None:
     for _ in range(100):
         served.push_blob("x", os.urandom(10))
+    run()  # so that the server does not begin a pass of its own
     command = digestry("scrub", "--root", served.root, "--from-start", "--rate", "256 KiB")
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

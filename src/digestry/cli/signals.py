@@ -7,6 +7,7 @@ it first waits for its threads.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
@@ -36,6 +37,7 @@ class Interrupts:
         self._came = False
         signal.signal(signal.SIGALRM, _end)
         signal.signal(signal.SIGINT, self._interrupt)
+        atexit.register(_take_alarm_back)
 
     def _interrupt(self, _: int, __: FrameType | None) -> NoReturn:
         # No lock here, nor anything that takes one: the thread that is interrupted may hold it.
@@ -97,11 +99,17 @@ def end_promptly() -> None:
     ):
         signal.signal(signal.SIGALRM, _end_and_say)
         signal.signal(signal.SIGINT, _interrupt_promptly)
+        atexit.register(_take_alarm_back)
 
 
 def _interrupt_promptly(_: int, __: FrameType | None) -> NoReturn:
     signal.setitimer(signal.ITIMER_REAL, _PROMPT)
     raise KeyboardInterrupt
+
+
+def _take_alarm_back() -> None:
+    """Take back the alarm, once nothing is waited for: an interpreter that ends has no handler for it."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _end_and_say(_: int, __: FrameType | None) -> NoReturn:

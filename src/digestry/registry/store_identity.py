@@ -43,7 +43,8 @@ def check(catalog: Catalog, blobs: BlobStore, *, remove: bool = True) -> bool:
 
     Raises :class:`Conflict` if the two are not of one registry, or if the catalog is older than it was.
     """
-    found, mark = catalog.identity.get(), blobs.mark()
+    mark = blobs.mark()  # first: a server may advance both meanwhile, the catalog's before the store's
+    found = catalog.identity.get()
     if mark is None:
         if remove or found.bound:
             _check_new(catalog, blobs, found)
@@ -69,14 +70,17 @@ def of_copy(copy: CatalogStore) -> StoreMark | None:
     return None if found is None else StoreMark(found.id, found.generation)
 
 
-def check_copy(copy: CatalogStore, blobs: BlobStore) -> StoreMark | None:
+def check_copy(copy: CatalogStore, mark: StoreMark | None, location: str) -> StoreMark | None:
     """Return :func:`of_copy`. Raises :class:`Conflict` if the blobs are another registry's, or if the catalog
-    is older than it was when they were marked."""
-    found, mark = of_copy(copy), blobs.mark()
+    is older than it was when they were marked.
+
+    ``mark`` is that of the blobs at ``location``, from before the copy was taken, if they are being served.
+    """
+    found = of_copy(copy)
     if mark is None or (found is not None and mark.id == found.id and mark.generation <= found.generation):
         return found
     raise Conflict(
-        f"the blobs under {blobs.location} are another registry's than the catalog, or of a later state",
+        f"the blobs under {location} are another registry's than the catalog, or of a later state",
         hint="put the right catalog back, or choose another directory",
     )
 

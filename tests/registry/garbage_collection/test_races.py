@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -214,6 +215,8 @@ def test_a_run_that_fails_is_tried_again_more_and_more_rarely(
     daily: RegistryConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(garbage_collection, "_FIRST_SECONDS", 0.05)
+    now = time.monotonic()
+    monkeypatch.setattr(garbage_collection, "time", SimpleNamespace(monotonic=lambda: now, time=time.time))
     runs: list[int] = []
 
     def fails(config: RegistryConfig, _: Backend, **__: object) -> CollectionCounts:
@@ -227,13 +230,13 @@ def test_a_run_that_fails_is_tried_again_more_and_more_rarely(
     job = collection_job(daily)
     pauses = []
     for _ in range(3):
-        time.sleep(max(0.0, job._held_until - time.monotonic(), 0.06))
+        now = max(job._held_until, now + 0.06)
         with pytest.raises(StorageError):
             job.run(threading.Event())
-        pauses.append(job._held_until - time.monotonic())
+        pauses.append(job._held_until - now)
         assert job.run(threading.Event()) > 0  # not yet
     assert len(runs) == 3
-    assert pauses[0] < pauses[1] < pauses[2] <= 0.4
+    assert pauses == pytest.approx([0.1, 0.2, 0.4])
 
 
 def test_one_that_has_the_root_is_waited_for_by_hand_too(server: RegistryServer, settings: Path) -> None:

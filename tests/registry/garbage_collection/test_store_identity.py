@@ -18,7 +18,9 @@ from sqlalchemy import create_engine
 
 from digestry.backend import open_backend
 from digestry.blobs.protocols import StoreMark
+from digestry.catalog.registry_identity import RegistryIdentities
 from digestry.catalog.schema_version import newest_schema
+from digestry.catalog.sqlite.store import SqliteStore
 from digestry.errors import Conflict
 from digestry.model.digest import Digest
 from digestry.registry import store_identity
@@ -277,6 +279,32 @@ def test_copies_from_while_it_is_served_are_older(tmp_path: Path) -> None:
     assert job.run(threading.Event()) <= 10
     mark: Any = blobs.mark()
     assert mark.generation == catalog.identity.get().generation == first + 1
+    catalog.close()
+
+
+@pytest.mark.parametrize("where", ["RegistryIdentities.get", "SqliteStore.snapshot_to"])
+def test_one_that_is_advanced_meanwhile_is_no_older_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """A server may do so at any moment: here, once another process has read the catalog's generation."""
+    root = made(tmp_path / "root")
+    catalog, blobs = open_catalog(root), open_blobs(root)
+    kind = {"RegistryIdentities": RegistryIdentities, "SqliteStore": SqliteStore}[where.partition(".")[0]]
+    method = where.rpartition(".")[2]
+    real: Any = getattr(kind, method)
+    before = catalog.identity.get().generation
+
+    def read_and_advanced(*arguments: Any) -> Any:
+        result = real(*arguments)
+        with monkeypatch.context() as undone:
+            undone.setattr(kind, method, real)
+            store_identity.advance(catalog, blobs)
+        return result
+
+    monkeypatch.setattr(kind, method, read_and_advanced)
+    assert not gathered(dry_run, RegistryConfig(root))
+    back_up(root, tmp_path / "backup")
+    assert catalog.identity.get().generation > before
     catalog.close()
 
 

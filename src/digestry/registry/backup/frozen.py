@@ -146,8 +146,9 @@ def frozen(backend: Backend, root: Path, place: Path, follows: str | None = None
             staging = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
         try:
             taken_at = datetime.datetime.now(datetime.UTC)
+            before = backend.blobs.mark()
             copy = catalog_file.snapshot_to(staging)
-            mark = store_identity.check_copy(copy, backend.blobs)
+            mark = store_identity.check_copy(copy, before, backend.blobs.location)
             with copy.open_snapshot() as catalog:
                 journal = _journal_end(copy, () if follows is None else (follows,))
                 size, sha256 = description.hash_file(catalog.path)

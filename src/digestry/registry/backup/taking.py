@@ -95,7 +95,7 @@ def to_directory(
         follows = None if earlier is None or not earlier.journal.entries else earlier.journal.last_hash
         with frozen(backend, root, destination, follows) as source:
             target = open_layout(destination)
-            store_identity.check_copy(source.copy, target)
+            store_identity.check_copy(source.copy, target.mark(), target.location)
             target.prepare()
             target.sweep_ingests(0)
             tally = _copy_blobs(source, target, verify=verify, flow=flow, watcher=watcher)
