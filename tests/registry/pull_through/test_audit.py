@@ -26,7 +26,7 @@ def test_a_tag_that_upstream_cannot_confirm_is_not_current(
     mirror: RegistryServer, hub: Upstream, name: str
 ) -> None:
     digest = hub.image(name, "1")
-    local = f"trouble15.test/{name}"
+    local = f"trouble18.test/{name}"
     assert get(mirror, local, "1").status == 200
     given = claim(digest, f"{mirror.host}/{local}")
     assert look(mirror, local, "1", given).tag.state == "current"

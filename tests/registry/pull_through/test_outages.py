@@ -59,7 +59,7 @@ def test_a_tag_is_served_as_it_was_and_the_header_says_so(
 
 def test_what_is_damaged_upstream_is_not_gone(mirror: RegistryServer, hub: Upstream, name: str) -> None:
     """A digestry registry answers 404 to what it has damaged, so that it is pushed again."""
-    here = f"trouble13.test/{name}"
+    here = f"trouble19.test/{name}"
     digest = hub.image(name, "1")
     assert get(mirror, here, "1").status == 200
 
