@@ -24,7 +24,7 @@ from digestry.errors import (
     NotFound,
     StorageError,
 )
-from digestry.fsio import locked
+from digestry.file_locks import locked
 from digestry.images.layout import INDEX_FILE, NAME, Layout
 from digestry.images.store import LARGEST_MANIFEST, plain_descriptor
 from digestry.model import media_types
