@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 import pytest
 
 from digestry.backend import Backend
 from digestry.catalog.catalog import Catalog
-from digestry.catalog.postgresql import gathering, reads
+from digestry.catalog.postgresql import gathering, pipeline, reads
+from digestry.catalog.postgresql.address import parse_address
+from digestry.catalog.postgresql.gathering import Gathering
+from digestry.catalog.postgresql.pipeline import server_statement
 from digestry.catalog.postgresql.reads import PostgresqlReads
 from digestry.model.digest import Digest
 from tests.catalog.raw import Raw
@@ -129,10 +133,10 @@ def test_each_look_up_is_made_by_index(backend: Backend, catalog: Catalog, raw: 
     questions = [value for value in vars(reads).values() if isinstance(value, gathering.Question)]
     assert len(questions) >= 6
     for question in questions:
-        arrays = question.statement.count("%s")
-        keys = ", ".join(["ARRAY(SELECT 'k' || i FROM generate_series(1, 300) AS i)"] * arrays)
-        text = question.statement.replace(
-            "unnest(" + ", ".join(["%s::text[]"] * arrays) + ")", f"unnest({keys})"
+        text = re.sub(
+            r"\$[12]::text\[\]",
+            "ARRAY(SELECT 'k' || i FROM generate_series(1, 300) AS i)",
+            question.statement.text.decode(),
         )
         plan = "\n".join(row[0] for row in raw.query(f"EXPLAIN {text}"))
         for table in ("tags", "manifests", "links"):
@@ -175,5 +179,57 @@ def test_what_is_closed_answers_no_more(backend: Backend, catalog: Catalog) -> N
             await waiting
         with pytest.raises(StorageBusy, match="this process ends"):
             await mine.manifest("x", "t")
+
+    asyncio.run(ask())
+
+
+def test_a_question_is_planned_once(catalog: Catalog, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not for each number of keys anew: the server decides that when it has planned it five times."""
+    monkeypatch.setattr(pipeline, "PLAN_SECONDS", 3600)
+    pushed(catalog, "x")
+    plans = server_statement(
+        "SELECT sum(generic_plans)::bigint, sum(custom_plans)::bigint FROM pg_prepared_statements"
+        " WHERE statement LIKE '%JOIN tags t%' AND statement NOT LIKE '%pg_prepared%'"
+    )
+
+    async def ask() -> tuple[int, ...] | None:
+        gathering = Gathering(parse_address(url), connections=1)
+        for number in range(1, 30):
+            keys = [("x", f"t{key}" if key else "t") for key in range(number)]
+            found = await asyncio.gather(*(gathering.ask(reads._TAG, key) for key in keys))
+            assert [row is not None for row in found] == [True] + [False] * (number - 1)
+        counted = await gathering.one(plans, ())
+        await gathering.close()
+        return counted
+
+    assert asyncio.run(ask()) == (24, 5)
+
+
+def test_statements_that_the_server_does_not_have_any_more_are_prepared_again(
+    catalog: Catalog, url: str
+) -> None:
+    """As behind a pooler, which gives each transaction another connection of the server's."""
+    pushed(catalog, "x")
+
+    async def ask() -> None:
+        gathering = Gathering(parse_address(url), connections=1)
+        for _ in range(3):
+            assert await gathering.ask(reads._TAG, ("x", "t")) is not None
+            await gathering.one(server_statement("DEALLOCATE ALL"), ())
+        await gathering.close()
+
+    asyncio.run(ask())
+
+
+def test_a_table_that_was_changed_is_read_as_it_is(catalog: Catalog, url: str, raw: Raw) -> None:
+    manifest = pushed(catalog, "x")
+
+    async def ask() -> None:
+        gathering = Gathering(parse_address(url), connections=1)
+        for kind in ("varchar", "text"):
+            raw.edit(f"ALTER TABLE manifests ALTER media_type TYPE {kind}")
+            row = await gathering.ask(reads._TAG, ("x", "t"))
+            assert row == (str(manifest.digest), manifest.media_type, manifest.size)
+        await gathering.close()
 
     asyncio.run(ask())

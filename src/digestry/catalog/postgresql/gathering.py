@@ -14,13 +14,21 @@ import socket
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, LiteralString, TypeAlias
+from typing import Final, TypeAlias
 
 import psycopg
 
 from digestry.catalog.postgresql.address import DatabaseAddress
 from digestry.catalog.postgresql.connection import OPTIONS
 from digestry.catalog.postgresql.failures import LATER, failure
+from digestry.catalog.postgresql.pipeline import (
+    Pipeline,
+    Row,
+    ServerStatement,
+    Value,
+    is_stale,
+    server_statement,
+)
 from digestry.errors import StorageBusy, StorageError
 
 CONNECTIONS: Final = 2
@@ -31,7 +39,6 @@ SECONDS: Final = 5.0
 """How long the database may take to answer a statement."""
 
 Key: TypeAlias = tuple[str, ...]
-Row: TypeAlias = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,7 +46,12 @@ class Question:
     """A kind of look-up. The ``statement`` takes one array for each part of the keys; each row of its answer
     begins with the number, from 1, of the key that it is of."""
 
-    statement: LiteralString
+    statement: ServerStatement
+
+
+def question(statement: str) -> Question:
+    """Return the kind of look-up that ``statement`` answers."""
+    return Question(server_statement(statement))
 
 
 class Gathering:
@@ -116,7 +128,7 @@ class Gathering:
                         future.set_exception(failure(self._name, problem))
             self._release(line)
 
-    async def one(self, statement: LiteralString, values: Sequence[Any]) -> Row | None:
+    async def one(self, statement: ServerStatement, values: Sequence[Value]) -> Row | None:
         """Return the first row of a statement that is of one look-up alone. Raises :class:`StorageError`."""
         if self._closed:
             raise self._ended()
@@ -182,11 +194,11 @@ class _Line:
     def __init__(self, address: DatabaseAddress, seconds: float) -> None:
         self._address = address
         self._seconds = seconds
-        self._connection: psycopg.AsyncConnection[Row] | None = None
+        self._line: _Connected | None = None
 
-    async def rows(self, statement: LiteralString, values: Sequence[Any]) -> list[Row]:
+    async def rows(self, statement: ServerStatement, values: Sequence[Value]) -> list[Row]:
         """Return the rows of a statement that changes nothing. Raises :class:`psycopg.Error`."""
-        used = self._connection
+        used = self._line
         if used is not None:
             try:
                 return await self._ask(used, statement, values)
@@ -195,24 +207,93 @@ class _Line:
                     raise
                 # The server has closed it since it was used last: it was restarted.
                 await self.close()
-        self._connection = await psycopg.AsyncConnection.connect(self._address.conninfo, **OPTIONS)
-        return await self._ask(self._connection, statement, values)
+        self._line = _Connected(await psycopg.AsyncConnection.connect(self._address.conninfo, **OPTIONS))
+        return await self._ask(self._line, statement, values)
 
-    async def _ask(
-        self, connection: psycopg.AsyncConnection[Row], statement: LiteralString, values: Sequence[Any]
-    ) -> list[Row]:
-        limit = asyncio.get_running_loop().call_later(self._seconds, _cut, connection.fileno())
+    async def _ask(self, line: _Connected, statement: ServerStatement, values: Sequence[Value]) -> list[Row]:
+        limit = asyncio.get_running_loop().call_later(self._seconds, _cut, line.descriptor)
         try:
-            cursor = await connection.execute(statement, values)
-            return await cursor.fetchall()
+            try:
+                return await line.ask(statement, values)
+            except psycopg.Error as error:
+                if not is_stale(error):
+                    raise
+                # A pooler has given this transaction another connection of the server's.
+                return await line.ask(statement, values)
         finally:
             limit.cancel()
 
     async def close(self) -> None:
         """End the connection."""
-        if self._connection is not None:
-            connection, self._connection = self._connection, None
-            await connection.close()
+        if self._line is not None:
+            line, self._line = self._line, None
+            await line.close()
+
+
+class _Connected:
+    """A connection that is there: one statement at a time is on its way."""
+
+    def __init__(self, connection: psycopg.AsyncConnection[Row]) -> None:
+        self._connection = connection
+        self._loop = asyncio.get_running_loop()
+        self._pipeline = Pipeline(connection)
+        self._pipeline.open()
+        self._answered: asyncio.Future[None] | None = None
+        self.descriptor = connection.fileno()
+        self._loop.add_reader(self.descriptor, self._readable)
+
+    @property
+    def closed(self) -> bool:
+        """Return whether the connection cannot be used any more."""
+        return self._connection.closed
+
+    async def ask(self, statement: ServerStatement, values: Sequence[Value]) -> list[Row]:
+        """Return the rows of the answer. Raises :class:`psycopg.Error`."""
+        pipeline = self._pipeline
+        pipeline.error = None
+        answer = pipeline.send(statement, values)
+        pipeline.end()
+        self._answered = self._loop.create_future()
+        self._writable()
+        try:
+            await self._answered
+        except asyncio.CancelledError:
+            # The answer would be taken for that to the next statement.
+            await self.close()
+            raise
+        if pipeline.error is not None:
+            raise pipeline.error
+        return answer.rows
+
+    def _writable(self) -> None:
+        try:
+            if self._pipeline.flush():
+                self._loop.remove_writer(self.descriptor)
+            else:
+                self._loop.add_writer(self.descriptor, self._writable)
+        except psycopg.Error as error:
+            self._broken(error)
+
+    def _readable(self) -> None:
+        try:
+            if self._pipeline.receive() and self._answered is not None and not self._answered.done():
+                self._answered.set_result(None)
+        except psycopg.Error as error:
+            self._broken(error)
+
+    def _broken(self, error: psycopg.Error) -> None:
+        self._unwatch()
+        if self._answered is not None and not self._answered.done():
+            self._answered.set_exception(error)
+
+    def _unwatch(self) -> None:
+        self._loop.remove_reader(self.descriptor)
+        self._loop.remove_writer(self.descriptor)
+
+    async def close(self) -> None:
+        """End the connection."""
+        self._unwatch()
+        await self._connection.close()
 
 
 def _possible(text: str) -> bool:

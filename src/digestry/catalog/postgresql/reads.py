@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Final, LiteralString
+from typing import Final
 
 from digestry.catalog.postgresql.address import DatabaseAddress
-from digestry.catalog.postgresql.gathering import Gathering, Question
+from digestry.catalog.postgresql.gathering import Gathering, question
+from digestry.catalog.postgresql.pipeline import server_statement
 from digestry.catalog.reads import CachedBlob, CachedManifest, MirroredTag, SeenTag
 
 # Each key by itself, with a limit: so it is always looked up in the indices, whatever the planner believes of
 # the tables. Tables that are joined as a whole may be read as a whole.
-_ASKED: Final = " FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY AS w(repository, target, number)"
+# The planner must not know how many keys there are: it would plan anew for each number of them.
+_KEYS: Final = "unnest((SELECT $1::text[]))"
+_PAIRS: Final = "unnest((SELECT $1::text[]), (SELECT $2::text[]))"
+_ASKED: Final = f" FROM {_PAIRS} WITH ORDINALITY AS w(repository, target, number)"
 _EACH: Final = f"SELECT w.number, f.*{_ASKED} CROSS JOIN LATERAL (SELECT"
 _END: Final = " LIMIT 1) f"
 _HERE: Final = " FROM repositories r"
 
-_TAG: Final = Question(
+_TAG: Final = question(
     f"{_EACH} t.digest, m.media_type, m.size{_HERE}"
     " JOIN tags t ON t.repository_id = r.id AND t.name = w.target"
     " JOIN manifests m ON m.repository_id = r.id AND m.digest = t.digest AND m.deleted_at IS NULL"
     " WHERE r.name = w.repository AND NOT EXISTS (SELECT 1 FROM damaged d WHERE d.digest = t.digest)"
     f"{_END}"
 )
-_MANIFEST: Final = Question(
+_MANIFEST: Final = question(
     f"{_EACH} m.digest, m.media_type, m.size, e.expires_at{_HERE}"
     " JOIN manifests m ON m.repository_id = r.id AND m.digest = w.target AND m.deleted_at IS NULL"
     " LEFT JOIN leases e ON e.digest = m.digest"
     " WHERE r.name = w.repository AND NOT EXISTS (SELECT 1 FROM damaged d WHERE d.digest = m.digest)"
     f"{_END}"
 )
-_BLOB: Final = Question(
+_BLOB: Final = question(
     f"{_EACH} l.size, coalesce(e.expires_at, 0){_HERE}"
     " JOIN links l ON l.repository_id = r.id AND l.digest = w.target"
     " LEFT JOIN leases e ON e.digest = l.digest"
@@ -37,25 +41,25 @@ _BLOB: Final = Question(
     f"{_END}"
 )
 # What the three above leave out for its damage alone.
-_DAMAGED_TAG: Final = Question(
+_DAMAGED_TAG: Final = question(
     f"{_EACH} 1{_HERE} JOIN tags t ON t.repository_id = r.id AND t.name = w.target"
     f" JOIN damaged d ON d.digest = t.digest WHERE r.name = w.repository{_END}"
 )
-_DAMAGED: Final = Question(
+_DAMAGED: Final = question(
     f"{_EACH} 1{_HERE} JOIN damaged d ON d.digest = w.target"
     " LEFT JOIN links l ON l.repository_id = r.id AND l.digest = w.target"
     " LEFT JOIN manifests m ON m.repository_id = r.id AND m.digest = w.target AND m.deleted_at IS NULL"
     f" WHERE r.name = w.repository AND (l.digest IS NOT NULL OR m.digest IS NOT NULL){_END}"
 )
 # What a registry has of itself: a repository that something was pushed to and that has any of it left.
-_REPOSITORY: Final = Question(
-    "SELECT w.number FROM unnest(%s::text[]) WITH ORDINALITY AS w(repository, number)"
+_REPOSITORY: Final = question(
+    f"SELECT w.number FROM {_KEYS} WITH ORDINALITY AS w(repository, number)"
     f" CROSS JOIN LATERAL (SELECT{_HERE} CROSS JOIN LATERAL ("
     "(SELECT 1 FROM manifests m WHERE m.repository_id = r.id AND m.deleted_at IS NULL LIMIT 1)"
     " UNION ALL (SELECT 1 FROM links l WHERE l.repository_id = r.id LIMIT 1)"
     f") AS held WHERE r.name = w.repository{_END}"
 )
-_MIRRORED_TAG: Final = Question(
+_MIRRORED_TAG: Final = question(
     f"{_EACH} s.digest, s.checked_at, m.digest, m.media_type, m.size FROM (SELECT 1) AS one"
     " LEFT JOIN upstream_tags s ON s.repository = w.repository AND s.tag = w.target"
     " LEFT JOIN repositories r ON r.name = w.repository"
@@ -64,9 +68,9 @@ _MIRRORED_TAG: Final = Question(
     " LEFT JOIN manifests m ON m.repository_id = r.id AND m.digest = t.digest AND m.deleted_at IS NULL"
     f"{_END}"
 )
-_TAGS: Final[LiteralString] = (
-    "SELECT ARRAY(SELECT t.name FROM tags t WHERE t.repository_id = r.id AND t.name > %s"
-    " ORDER BY t.name LIMIT %s) FROM repositories r WHERE r.name = %s"
+_TAGS: Final = server_statement(
+    "SELECT ARRAY(SELECT t.name FROM tags t WHERE t.repository_id = r.id AND t.name > $1"
+    " ORDER BY t.name LIMIT $2) FROM repositories r WHERE r.name = $3"
 )
 
 

@@ -6,15 +6,15 @@ from typing import Final
 
 from digestry.catalog import clock
 from digestry.catalog.postgresql.address import DatabaseAddress
-from digestry.catalog.postgresql.gathering import Gathering, Question
+from digestry.catalog.postgresql.gathering import Gathering, Question, question
 from digestry.catalog.robot_tokens import RobotToken, fingerprint, hash_of
 
 _COLUMNS: Final = (
     "SELECT w.number, t.name, t.secret_hash, t.created_at, t.expires_at, t.revoked_at"
-    " FROM unnest(%s::text[]) WITH ORDINALITY AS w(wanted, number) JOIN robot_tokens t"
+    " FROM unnest((SELECT $1::text[])) WITH ORDINALITY AS w(wanted, number) JOIN robot_tokens t"
 )
-_BY_SECRET: Final = Question(f"{_COLUMNS} ON t.secret_hash = w.wanted")
-_BY_NAME: Final = Question(f"{_COLUMNS} ON t.name = w.wanted")
+_BY_SECRET: Final = question(f"{_COLUMNS} ON t.secret_hash = w.wanted")
+_BY_NAME: Final = question(f"{_COLUMNS} ON t.name = w.wanted")
 
 
 class PostgresqlRobotReads:

@@ -1,0 +1,174 @@
+"""Statements in libpq's pipeline: several on their way at a time, each planned once for a connection.
+
+A statement is prepared under a name that is the hash of its text. So a pooler in transaction mode may give
+each transaction another connection of the server's: what has that name there is that statement, or nothing has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import psycopg
+from psycopg import errors, pq
+from psycopg.adapt import Transformer
+
+PLAN_SECONDS: Final = 10.0
+"""How long a plan is used: one that was made for a small table is not used for long when the table grows."""
+
+Row: TypeAlias = tuple[Any, ...]
+Value: TypeAlias = "str | int | bool | Sequence[str] | None"
+
+CAN_CLOSE: Final = pq.version() >= 17_00_00
+"""Whether libpq can end a prepared statement in a pipeline. If not, statements have no names."""
+_STALE: Final = frozenset({"26000", "42P05", "0A000"})
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatement:
+    """A statement with parameters ``$1``, ``$2`` …, and the name that it is prepared under."""
+
+    name: bytes
+    text: bytes
+
+
+def server_statement(text: str) -> ServerStatement:
+    """Return ``text`` as a statement that can be sent."""
+    return ServerStatement(
+        b"digestry_" + hashlib.sha256(text.encode()).hexdigest()[:32].encode(), text.encode()
+    )
+
+
+def is_stale(error: BaseException) -> bool:
+    """Return whether a statement failed because the server does not have it, or its plan, any more."""
+    return getattr(error, "sqlstate", None) in _STALE
+
+
+class Answer:
+    """The answer to a statement: its rows, or how many rows it changed."""
+
+    __slots__ = ("changed", "rows", "tag")
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self.changed = 0
+        self.tag: bytes | None = None
+
+
+class Pipeline:
+    """The statements on their way on one connection, which nobody else uses meanwhile.
+
+    It never waits: its owner waits until the socket can be read, or written. ``error`` is that of the first
+    statement that failed: what was sent after it was not run.
+    """
+
+    def __init__(self, connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
+        self._server = connection.pgconn
+        self._transformer = Transformer(connection)
+        self._expected: deque[Answer | None] = deque()
+        self._prepared: dict[ServerStatement, float] = {}
+        self.error: psycopg.Error | None = None
+
+    def open(self) -> None:
+        """Begin: from here on the connection takes no statements but those of the pipeline."""
+        self.error = None
+        self._server.enter_pipeline_mode()
+
+    def close(self) -> None:
+        """End, after all was received."""
+        self._server.exit_pipeline_mode()
+
+    def send(self, statement: ServerStatement, values: Sequence[Value]) -> Answer:
+        """Send a statement; return what becomes its answer. Raises :class:`psycopg.Error`."""
+        parameters = [encoded(value) for value in values]
+        if CAN_CLOSE:
+            now = time.monotonic()
+            if self._prepared.get(statement, 0.0) < now:
+                self._server.send_close_prepared(statement.name)
+                self._server.send_prepare(statement.name, statement.text)
+                self._expected += (None, None)
+                self._prepared[statement] = now + PLAN_SECONDS
+            self._server.send_query_prepared(statement.name, parameters)
+        else:
+            self._server.send_query_params(statement.text, parameters)
+        answer = Answer()
+        self._expected.append(answer)
+        return answer
+
+    def end(self) -> None:
+        """Send that the statements up to here belong together: after one that fails, the rest is not run."""
+        self._server.pipeline_sync()
+
+    def flush(self) -> bool:
+        """Hand what was sent to the system; return False if there is no room for all of it now."""
+        return self._server.flush() == 0
+
+    def receive(self) -> bool:
+        """Take what the server has answered, once the socket can be read; return whether that was all.
+
+        Raises :class:`psycopg.OperationalError` if the connection broke.
+        """
+        server = self._server
+        server.consume_input()
+        while not server.is_busy():
+            result = server.get_result()
+            if result is None:
+                if server.status == pq.ConnStatus.BAD:
+                    raise psycopg.OperationalError("the server closed the connection")
+            elif result.status == pq.ExecStatus.PIPELINE_SYNC:
+                return True
+            else:
+                self._take(result, self._expected.popleft())
+        return False
+
+    @property
+    def unanswered(self) -> int:
+        """Return how many statements have no answer yet."""
+        return sum(answer is not None for answer in self._expected)
+
+    def forget(self) -> None:
+        """Prepare each statement anew when it is sent next."""
+        self._prepared.clear()
+
+    def _take(self, result: Any, answer: Answer | None) -> None:
+        if result.status == pq.ExecStatus.FATAL_ERROR:
+            self.error = self.error or errors.error_from_result(result)
+            self.forget()  # what was not run was not prepared either
+        elif answer is not None and result.status != pq.ExecStatus.PIPELINE_ABORTED:
+            answer.tag = result.command_status
+            answer.changed = result.command_tuples or 0
+            if result.ntuples:
+                self._transformer.set_pgresult(result)
+                answer.rows = self._transformer.load_rows(0, result.ntuples, tuple)
+
+
+def encoded(value: Value) -> bytes | None:
+    """Return a value as the server reads it. Raises :class:`psycopg.DataError` if it cannot be."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        text = value
+    elif isinstance(value, bool):
+        text = "true" if value else "false"
+    elif isinstance(value, int):
+        text = str(value)
+    else:
+        text = _array(value)
+    if "\0" in text:
+        raise psycopg.DataError("a text has a NUL character")
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise psycopg.DataError("a text is no Unicode") from error
+
+
+def _array(texts: Sequence[str]) -> str:
+    """Return the literal of an array (PostgreSQL's manual, "Array Input and Output Syntax")."""
+    joined = '","'.join(texts)
+    if joined.count('"') != 2 * (len(texts) - 1) or "\\" in joined:
+        joined = '","'.join(text.replace("\\", "\\\\").replace('"', '\\"') for text in texts)
+    return f'{{"{joined}"}}' if texts else "{}"
