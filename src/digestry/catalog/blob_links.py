@@ -82,7 +82,7 @@ class BlobLinks(Uploads):
 
     def _add(self, connection: Connection, repository: str, digest: Digest, size: int) -> None:
         self._link(connection, repository, str(digest), size, self._now())
-        damage.healed(connection, str(digest))
+        damage.heal(connection, str(digest))
 
     @retried
     def mount_blob(

@@ -20,6 +20,7 @@ from digestry.catalog import (
     journal_verification,
     lease_rows,
     manifest_rows,
+    push_lookups,
     quotas,
     referrer_pages,
     repository_rows,
@@ -164,6 +165,9 @@ class Catalog(BlobLinks):
         target = Target(str(manifest.digest), manifest.media_type, manifest.size)
         with self.sequencing.write() as connection:
             key = RepositoryKey(repository_rows.lock_or_make(connection, repository, now), repository)
+            push_lookups.send(
+                connection, key, manifest, tag_names, sparse=self._is_sparse(repository), moves=True
+            )
             new = manifest_rows.find(connection, key.row, target.digest) is None
             if not tag_names:
                 expected.check(repository, target.digest, None if new else target.digest)
@@ -183,7 +187,7 @@ class Catalog(BlobLinks):
             ]
             self._check_content(connection, key, manifest)
             manifest_rows.store(connection, key.row, manifest, now)
-            damage.healed(connection, target.digest)
+            damage.heal(connection, target.digest)
             lease_rows.extend(connection, target.digest, now + self._lease)
             events = [event for event in moves if event is not None]
             if new:
@@ -206,6 +210,9 @@ class Catalog(BlobLinks):
         with self._database.read() as connection:
             row = repository_rows.find(connection, repository)
             key = RepositoryKey(NOWHERE if row is None else row, repository)
+            push_lookups.send(
+                connection, key, manifest, tag_names, sparse=self._is_sparse(repository), moves=False
+            )
             if not tag_names and expected is not ANYTHING:
                 there = manifest_rows.find(connection, key.row, digest)
                 expected.check(repository, digest, None if there is None else digest)
@@ -215,10 +222,12 @@ class Catalog(BlobLinks):
                 )
             self._check_content(connection, key, manifest)
 
+    def _is_sparse(self, repository: str) -> bool:
+        return any(matches(pattern, repository) for pattern in self._sparse)
+
     def _check_content(self, connection: Connection, key: RepositoryKey, manifest: Manifest) -> None:
         """Raise :class:`MissingContent` unless the repository has what the manifest refers to."""
-        sparse = any(matches(pattern, key.name) for pattern in self._sparse)
-        lacking = manifest_rows.missing(connection, key.row, manifest, sparse=sparse)
+        lacking = manifest_rows.missing(connection, key.row, manifest, sparse=self._is_sparse(key.name))
         if lacking:
             raise MissingContent(lacking)
 

@@ -72,9 +72,9 @@ def is_damaged(connection: Connection, digest: str) -> bool:
     return connection.execute(select(damaged.c.digest).where(damaged.c.digest == digest)).first() is not None
 
 
-def healed(connection: Connection, digest: str) -> bool:
-    """Note that content is whole again; return False if it was not known to be damaged."""
-    return connection.execute(_HEAL, {"healed": digest}).rowcount > 0
+def heal(connection: Connection, digest: str) -> None:
+    """Note that content is whole again."""
+    connection.execute(_HEAL, {"healed": digest})
 
 
 def _held(digest: ColumnElement[str]) -> ColumnElement[bool]:
@@ -106,7 +106,7 @@ class Damage:
     def forget(self, digest: Digest) -> bool:
         """Note that content is whole again; return False if it was not known to be damaged."""
         with self._database.write() as connection:
-            return healed(connection, str(digest))
+            return connection.execute(_HEAL, {"healed": str(digest)}).rowcount > 0
 
     @retried
     def settle(self, problems: Mapping[str, str], at: int) -> None:

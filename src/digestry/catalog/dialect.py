@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, Table, TableValuedAlias
+from sqlalchemy import ColumnElement, Connection, Executable, Row, Select, Table, TableValuedAlias
 
 from digestry.catalog.upserts import InsertDialect, Upserts
 
@@ -35,6 +35,13 @@ class Dialect(InsertDialect, Protocol):
     @property
     def upserts(self) -> Upserts:
         """Return the statements that insert a row or change the one that is there, each built once."""
+        ...
+
+    def send_ahead(
+        self, connection: Connection, asked: Iterable[tuple[Executable, Mapping[str, Any]]]
+    ) -> None:
+        """Send frequent statements, with their parameters, that are executed a little later: where each costs
+        a round trip, all cost one. Their rows are those of now."""
         ...
 
     def bulk_keys(self, keys: Iterable[tuple[int | str, str]], kind: type[int] | type[str]) -> BulkKeys:

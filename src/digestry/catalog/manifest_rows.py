@@ -5,12 +5,12 @@ Functions on a transaction. A digest is text here, as it is in the tables.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
-from sqlalchemy import Connection, Select, select, update
+from sqlalchemy import Connection, Executable, Select, select, update
 
 from digestry.catalog import dialect, push_statements
 from digestry.catalog.schema import manifest_references, manifests, tags
@@ -18,6 +18,8 @@ from digestry.errors import NotFound
 from digestry.model import media_types
 from digestry.model.digest import Digest
 from digestry.model.manifest import Manifest
+
+Asked: TypeAlias = Mapping[str, object]
 
 _CHUNK: Final = 500  # SQLite allows 999 variables and more; stay below in one statement
 
@@ -47,6 +49,32 @@ class StoredManifest:
     pushed_at: int
 
 
+class _Wanted(NamedTuple):
+    """What a repository must have of what a manifest refers to; ``either`` may be a blob or a manifest."""
+
+    blobs: list[str]
+    manifests: list[str]
+    either: list[str]
+
+
+def _wanted(manifest: Manifest, *, sparse: bool) -> _Wanted:
+    return _Wanted(
+        [
+            str(blob.digest)
+            for blob in manifest.blobs()
+            if not (media_types.is_foreign(blob.media_type) and blob.urls)
+        ],
+        [
+            str(child.digest)
+            for child in manifest.manifests
+            if not (sparse and child.media_type in media_types.MANIFESTS)
+        ],
+        sorted(
+            {str(one.digest) for one in manifest.manifests if one.media_type not in media_types.MANIFESTS}
+        ),
+    )
+
+
 def missing(
     connection: Connection, repository: int, manifest: Manifest, *, sparse: bool = False
 ) -> list[str]:
@@ -56,31 +84,35 @@ def missing(
     missing. Foreign layers need not be there (image-spec, layer.md, "Non-Distributable Layers"), and
     neither need a subject (distribution-spec, "Push").
     """
-    wanted_blobs = [
-        str(blob.digest)
-        for blob in manifest.blobs()
-        if not (media_types.is_foreign(blob.media_type) and blob.urls)
-    ]
-    wanted_manifests = [
-        str(child.digest)
-        for child in manifest.manifests
-        if not (sparse and child.media_type in media_types.MANIFESTS)
-    ]
-    have_blobs = _have(connection, push_statements.HAVE_LINKS, repository, wanted_blobs)
-    have_manifests = _have(connection, push_statements.HAVE_MANIFESTS, repository, wanted_manifests)
-    lacking = [digest for digest in wanted_blobs if digest not in have_blobs]
-    other = {str(one.digest) for one in manifest.manifests if one.media_type not in media_types.MANIFESTS}
-    have_manifests |= _have(connection, push_statements.HAVE_LINKS, repository, sorted(other))
-    lacking += [digest for digest in wanted_manifests if digest not in have_manifests]
+    wanted = _wanted(manifest, sparse=sparse)
+    have_blobs = _have(connection, push_statements.HAVE_LINKS, repository, wanted.blobs)
+    have_manifests = _have(connection, push_statements.HAVE_MANIFESTS, repository, wanted.manifests)
+    lacking = [digest for digest in wanted.blobs if digest not in have_blobs]
+    have_manifests |= _have(connection, push_statements.HAVE_LINKS, repository, wanted.either)
+    lacking += [digest for digest in wanted.manifests if digest not in have_manifests]
     return list(dict.fromkeys(lacking))
+
+
+def asked(repository: int, manifest: Manifest, *, sparse: bool = False) -> list[tuple[Executable, Asked]]:
+    """Return the statements of :func:`missing`, for :meth:`Dialect.send_ahead`."""
+    wanted = _wanted(manifest, sparse=sparse)
+    return [
+        *((push_statements.HAVE_LINKS, some) for some in _parts(repository, wanted.blobs)),
+        *((push_statements.HAVE_MANIFESTS, some) for some in _parts(repository, wanted.manifests)),
+        *((push_statements.HAVE_LINKS, some) for some in _parts(repository, wanted.either)),
+    ]
 
 
 def _have(connection: Connection, query: Select[str], repository: int, digests: Sequence[str]) -> set[str]:
     found: set[str] = set()
-    for start in range(0, len(digests), _CHUNK):
-        some = {"repository": repository, "digests": digests[start : start + _CHUNK]}
+    for some in _parts(repository, digests):
         found.update(connection.execute(query, some).scalars())
     return found
+
+
+def _parts(repository: int, digests: Sequence[str]) -> Iterator[Asked]:
+    for start in range(0, len(digests), _CHUNK):
+        yield {"repository": repository, "digests": digests[start : start + _CHUNK]}
 
 
 def store(connection: Connection, repository: int, manifest: Manifest, now: int) -> None:

@@ -59,7 +59,7 @@ class PullThrough:
         with self._sequencing.write() as connection:
             key = RepositoryKey(repository_rows.lock_or_make(connection, repository, now), repository)
             new = manifest_rows.find(connection, key.row, target.digest) is None
-            damage.healed(connection, target.digest)
+            damage.heal(connection, target.digest)
             manifest_rows.store(connection, key.row, manifest, now)
             lease_rows.extend(connection, target.digest, now + self._lease)
             event = None

@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias, TypeVar
 
 import psycopg
+from psycopg import pq
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -24,6 +25,8 @@ from digestry.catalog.postgresql.address import DatabaseAddress
 from digestry.catalog.postgresql.commit import SECONDS, Warned, commit
 from digestry.catalog.postgresql.dialect import DIALECT
 from digestry.catalog.postgresql.failures import LATER, RESTORE, failure, is_lost, is_unfit
+from digestry.catalog.postgresql.pipeline import failed
+from digestry.catalog.postgresql.prepared import PreparedConnection, PreparedStatements
 from digestry.catalog.schema_version import check_schema
 from digestry.catalog.transactions import OutcomeUnknown, TransactionUndone
 from digestry.errors import CallerError, InvalidDigest, StorageBusy
@@ -64,13 +67,14 @@ class PostgresqlDatabase:
         self._commit_seconds = commit_seconds
         self._name = address.name
         self._checked = False
+        self._statements = PreparedStatements()
         self._writer = make_engine(address, connections_held=_CONNECTIONS)
         self._reader = make_engine(address, connections_held=_CONNECTIONS)
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
         """Open one consistent view of the committed state."""
-        with self._errors(), begun(self._reader, connections.BEGIN_READING) as (connection, _):
+        with self._errors(), self._begun(self._reader, connections.BEGIN_READING) as (connection, _):
             self._check_once(connection)
             yield connection
             connection.rollback()
@@ -82,10 +86,16 @@ class PostgresqlDatabase:
         Raises :class:`OutcomeUnknown` if the connection breaks in its commit.
         """
         begin = connections.BEGIN_WRITING if durable else connections.BEGIN_WRITING_UNSYNCED
-        with self._errors(), begun(self._writer, begin) as (connection, limits):
+        with self._errors(), self._begun(self._writer, begin) as (connection, row):
             self._check_once(connection)
             yield connection
-            self._commit(connection, limits[-1])
+            self._commit(connection, row[-1])
+
+    @contextlib.contextmanager
+    def _begun(self, engine: Engine, begin: str) -> Iterator[tuple[PreparedConnection, Begun]]:
+        with begun(lambda: PreparedConnection(engine, self._statements), begin) as (connection, row):
+            connection.served_by(row[0])
+            yield connection, row
 
     def together(self, jobs: Sequence[Job], *, durable: bool = True) -> list[Outcome]:
         """Call ``jobs`` one after the other, each a transaction of its own: one that waits for a row that
@@ -97,10 +107,9 @@ class PostgresqlDatabase:
             check_schema(schema_of(connection), self._name)
             self._checked = True
 
-    def _commit(self, connection: Connection, number: str) -> None:
-        driver: Any = connection.connection.driver_connection
+    def _commit(self, connection: PreparedConnection, number: str) -> None:
         try:
-            commit(driver, self._commit_seconds)
+            commit(connection, self._commit_seconds)
         except Warned as warning:
             raise OutcomeUnknown(
                 f"the catalog {self._name} has committed a change and warns: {warning}",
@@ -108,7 +117,7 @@ class PostgresqlDatabase:
                 hint="see that its standby servers answer, and look at what is there before you try again",
             ) from None
         except psycopg.Error as error:
-            if not (driver.closed or is_lost(error)):
+            if not (connection.driver.closed or is_lost(error)):
                 raise
             raise self._outcome(number, failure(self._name, error).message) from error
 
@@ -167,7 +176,7 @@ class PostgresqlDatabase:
         self._checked = True
 
     def _migrate(self) -> None:
-        with self._errors(), begun(self._writer, connections.BEGIN_MIGRATING) as (connection, _):
+        with self._errors(), begun(self._writer.connect, connections.BEGIN_MIGRATING) as (connection, _):
             if schema_of(connection) is not None:
                 connection.execute(text("LOCK TABLE alembic_version IN SHARE ROW EXCLUSIVE MODE"))
             upgrade(connection, self._name)
@@ -205,9 +214,15 @@ def database_errors(name: str) -> Iterator[None]:
         raise failure(name, error, hint=RESTORE) from error
 
 
+C = TypeVar("C", bound=Connection)
+
+Begun: TypeAlias = list[str]
+"""The columns of the answer to the statements that begin a transaction."""
+
+
 @contextlib.contextmanager
-def begun(engine: Engine, begin: str) -> Iterator[tuple[Connection, Any]]:
-    """Open a connection in a transaction that the statements ``begin`` begin; yield it with their last row.
+def begun(connect: Callable[[], C], begin: str) -> Iterator[tuple[C, Begun]]:
+    """Open a connection in a transaction that the statements ``begin`` begin; yield it with their answer.
 
     It is rolled back unless the block commits it. A connection that the server has closed since it was used
     last is replaced: nothing has been done in the transaction yet.
@@ -215,7 +230,7 @@ def begun(engine: Engine, begin: str) -> Iterator[tuple[Connection, Any]]:
     end = time.monotonic() + _RECONNECTING_SECONDS
     while True:
         try:
-            connection = engine.connect()
+            connection = connect()
         except DBAPIError as error:
             if not is_lost(error) or time.monotonic() > end:
                 raise
@@ -242,12 +257,13 @@ def begun(engine: Engine, begin: str) -> Iterator[tuple[Connection, Any]]:
             raise
 
 
-def _begin(connection: Connection, begin: str) -> Any:
+def _begin(connection: Connection, begin: str) -> Begun:
     connection.begin()
     driver: Any = connection.connection.driver_connection
-    cursor = driver.execute(begin)
-    cursor.nextset()
-    return cursor.fetchone()
+    result = driver.pgconn.exec_(begin.encode())
+    if result.status != pq.ExecStatus.TUPLES_OK:
+        raise failed(driver.pgconn, result)
+    return [(result.get_value(0, column) or b"").decode() for column in range(result.nfields)]
 
 
 def schema_of(connection: Connection) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -10,6 +10,7 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
+    Executable,
     Insert,
     Row,
     Select,
@@ -27,6 +28,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.types import UserDefinedType
 
 from digestry.catalog.dialect import BulkKeys
+from digestry.catalog.postgresql.prepared import PreparedConnection
 from digestry.catalog.upserts import Change, NewRow, Upserts
 
 
@@ -60,6 +62,13 @@ class PostgresqlDialect:
         return statement.on_conflict_do_update(
             index_elements=list(key), set_=dict(made.values), where=made.where
         )
+
+    def send_ahead(
+        self, connection: Connection, asked: Iterable[tuple[Executable, Mapping[str, Any]]]
+    ) -> None:
+        """Send frequent statements with the next one that is sent."""
+        if isinstance(connection, PreparedConnection):
+            connection.send_ahead(asked)
 
     def bulk_keys(self, keys: Iterable[tuple[int | str, str]], kind: type[int] | type[str]) -> BulkKeys:
         """Return ``keys`` as a table that is read from two parameters, an array each."""

@@ -22,10 +22,12 @@ from digestry.catalog.postgresql.address import DatabaseAddress
 from digestry.catalog.postgresql.connection import OPTIONS
 from digestry.catalog.postgresql.failures import LATER, failure
 from digestry.catalog.postgresql.pipeline import (
+    Answer,
     Pipeline,
     Row,
     ServerStatement,
     Value,
+    encoded,
     is_stale,
     server_statement,
 )
@@ -251,7 +253,8 @@ class _Connected:
         """Return the rows of the answer. Raises :class:`psycopg.Error`."""
         pipeline = self._pipeline
         pipeline.error = None
-        answer = pipeline.send(statement, values)
+        parameters, answer = [encoded(value) for value in values], Answer()
+        pipeline.send(statement, parameters, answer)
         pipeline.end()
         self._answered = self._loop.create_future()
         self._writable()

@@ -1,7 +1,7 @@
 """Statements in libpq's pipeline: several on their way at a time, each planned once for a connection.
 
 A statement is prepared under a name that is the hash of its text. So a pooler in transaction mode may give
-each transaction another connection of the server's: what has that name there is that statement, or nothing has.
+each transaction another connection of the server's: what has the name there is the statement, or nothing has.
 """
 
 from __future__ import annotations
@@ -82,9 +82,8 @@ class Pipeline:
         """End, after all was received."""
         self._server.exit_pipeline_mode()
 
-    def send(self, statement: ServerStatement, values: Sequence[Value]) -> Answer:
-        """Send a statement; return what becomes its answer. Raises :class:`psycopg.Error`."""
-        parameters = [encoded(value) for value in values]
+    def send(self, statement: ServerStatement, parameters: Sequence[bytes | None], answer: Answer) -> None:
+        """Send a statement with :func:`encoded` parameters. Raises :class:`psycopg.Error`."""
         if CAN_CLOSE:
             now = time.monotonic()
             if self._prepared.get(statement, 0.0) < now:
@@ -95,6 +94,11 @@ class Pipeline:
             self._server.send_query_prepared(statement.name, parameters)
         else:
             self._server.send_query_params(statement.text, parameters)
+        self._expected.append(answer)
+
+    def send_once(self, text: bytes) -> Answer:
+        """Send a statement that is not prepared; return what becomes its answer."""
+        self._server.send_query_params(text, None)
         answer = Answer()
         self._expected.append(answer)
         return answer
@@ -118,7 +122,7 @@ class Pipeline:
             result = server.get_result()
             if result is None:
                 if server.status == pq.ConnStatus.BAD:
-                    raise psycopg.OperationalError("the server closed the connection")
+                    raise self.error or psycopg.OperationalError("the server closed the connection")
             elif result.status == pq.ExecStatus.PIPELINE_SYNC:
                 return True
             else:
@@ -130,20 +134,23 @@ class Pipeline:
         """Return how many statements have no answer yet."""
         return sum(answer is not None for answer in self._expected)
 
-    def forget(self) -> None:
-        """Prepare each statement anew when it is sent next."""
-        self._prepared.clear()
-
     def _take(self, result: Any, answer: Answer | None) -> None:
         if result.status == pq.ExecStatus.FATAL_ERROR:
-            self.error = self.error or errors.error_from_result(result)
-            self.forget()  # what was not run was not prepared either
+            self.error = self.error or failed(self._server, result)
+            self._prepared.clear()  # what was not run was not prepared either
         elif answer is not None and result.status != pq.ExecStatus.PIPELINE_ABORTED:
             answer.tag = result.command_status
             answer.changed = result.command_tuples or 0
             if result.ntuples:
                 self._transformer.set_pgresult(result)
                 answer.rows = self._transformer.load_rows(0, result.ntuples, tuple)
+
+
+def failed(server: pq.abc.PGconn, result: pq.abc.PGresult) -> psycopg.Error:
+    """Return the error of a statement that failed."""
+    if server.status == pq.ConnStatus.BAD and not result.error_field(pq.DiagnosticField.SQLSTATE):
+        return psycopg.OperationalError(result.get_error_message().strip())
+    return errors.error_from_result(result)
 
 
 def encoded(value: Value) -> bytes | None:

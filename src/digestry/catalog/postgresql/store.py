@@ -146,7 +146,7 @@ class PostgresqlStore:
         try:
             with (
                 database_errors(self.describe()),
-                begun(engine, begin) as (connection, _),
+                begun(engine.connect, begin) as (connection, _),
             ):
                 yield connection
         finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -10,6 +10,7 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
+    Executable,
     Insert,
     LargeBinary,
     Row,
@@ -47,6 +48,11 @@ class SqliteDialect:
         return statement.on_conflict_do_update(
             index_elements=list(key), set_=dict(made.values), where=made.where
         )
+
+    def send_ahead(
+        self, connection: Connection, asked: Iterable[tuple[Executable, Mapping[str, Any]]]
+    ) -> None:
+        """Do nothing: there is no round trip."""
 
     def bulk_keys(self, keys: Iterable[tuple[int | str, str]], kind: type[int] | type[str]) -> BulkKeys:
         """Return ``keys`` as a table that is read from one parameter of JSON.
