@@ -247,6 +247,9 @@ identity = Table(
     Column("generation", BigInteger, nullable=False),
 )
 
+# One row: the newest schema that the oldest digestry knows which may use this catalog.
+schema_support = Table("schema_support", metadata, Column("oldest", _Text, primary_key=True))
+
 # What transactions lock where what they decide about has no row of its own, such as a quota.
 transaction_locks = Table("transaction_locks", metadata, Column("name", _Text, primary_key=True))
 

@@ -1,4 +1,4 @@
-"""Runs by Alembic, with the connection that ``database.migrate`` hands it."""
+"""Run by Alembic, with the connection that ``database.migrate`` hands it."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ BEGIN_WRITING_UNSYNCED: Final = _begin(
 """Begins one whose commit does not wait for the disk, nor for a standby server."""
 BEGIN_READING: Final = _begin("REPEATABLE READ READ ONLY")
 BEGIN_LONG_READING: Final = _begin("REPEATABLE READ READ ONLY", statement=0, idle=0)
-BEGIN_MIGRATING: Final = _begin(_WRITING, statement=0, lock=60, idle=0)
+BEGIN_MIGRATING: Final = _begin(_WRITING, statement=0, lock=2, idle=0)
 BEGIN_COPYING: Final = _begin("REPEATABLE READ READ WRITE", statement=0, idle=0)
 
 OPTIONS: Final[dict[str, Any]] = {"autocommit": True, "prepare_threshold": None}

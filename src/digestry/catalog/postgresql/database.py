@@ -24,10 +24,10 @@ from digestry.catalog.postgresql import connection as connections
 from digestry.catalog.postgresql.address import DatabaseAddress
 from digestry.catalog.postgresql.commit import SECONDS, Warned, commit
 from digestry.catalog.postgresql.dialect import DIALECT
-from digestry.catalog.postgresql.failures import LATER, RESTORE, failure, is_lost, is_unfit
+from digestry.catalog.postgresql.failures import LATER, RESTORE, TableBusy, failure, is_lost, is_unfit
 from digestry.catalog.postgresql.pipeline import failed
 from digestry.catalog.postgresql.prepared import PreparedConnection, PreparedStatements
-from digestry.catalog.schema_version import check_schema
+from digestry.catalog.schema_version import check_schema, oldest_support
 from digestry.catalog.transactions import OutcomeUnknown, TransactionUndone
 from digestry.errors import CallerError, InvalidDigest, StorageBusy
 
@@ -37,8 +37,11 @@ _POOL_SECONDS: Final = 10
 _RECONNECTING_SECONDS: Final = 2.0
 """For how long a transaction waits for a server that has just gone to come back."""
 _PAUSE: Final = 0.1
-_MIGRATIONS: Final = 10
+_MIGRATION_SECONDS: Final = 120.0
+_MIGRATION_PAUSE: Final = 0.5
 _OUTCOME_SECONDS: Final = 5.0
+SCHEMA_SECONDS: Final = 10.0
+"""How long it takes until a node notices that a newer one has changed the schema."""
 _SCHEMA: Final = "SELECT version_num FROM alembic_version"
 
 
@@ -66,7 +69,7 @@ class PostgresqlDatabase:
         self._address = address
         self._commit_seconds = commit_seconds
         self._name = address.name
-        self._checked = False
+        self._check_at = 0.0
         self._statements = PreparedStatements()
         self._writer = make_engine(address, connections_held=_CONNECTIONS)
         self._reader = make_engine(address, connections_held=_CONNECTIONS)
@@ -75,7 +78,7 @@ class PostgresqlDatabase:
     def read(self) -> Iterator[Connection]:
         """Open one consistent view of the committed state."""
         with self._errors(), self._begun(self._reader, connections.BEGIN_READING) as (connection, _):
-            self._check_once(connection)
+            self._check_schema(connection)
             yield connection
             connection.rollback()
 
@@ -87,7 +90,7 @@ class PostgresqlDatabase:
         """
         begin = connections.BEGIN_WRITING if durable else connections.BEGIN_WRITING_UNSYNCED
         with self._errors(), self._begun(self._writer, begin) as (connection, row):
-            self._check_once(connection)
+            self._check_schema(connection)
             yield connection
             self._commit(connection, row[-1])
 
@@ -102,10 +105,12 @@ class PostgresqlDatabase:
         another node has locked keeps none of the others waiting with what it has locked itself."""
         return [attempt(job) for job in jobs]
 
-    def _check_once(self, connection: Connection) -> None:
-        if not self._checked:
-            check_schema(schema_of(connection), self._name)
-            self._checked = True
+    def _check_schema(self, connection: Connection) -> None:
+        """Check the schema now and then: a newer node may change it while this one runs."""
+        if time.monotonic() < self._check_at:
+            return
+        check_schema(schema_of(connection), self._name, oldest=lambda: oldest_support(connection))
+        self._check_at = time.monotonic() + SCHEMA_SECONDS
 
     def _commit(self, connection: PreparedConnection, number: str) -> None:
         try:
@@ -162,18 +167,22 @@ class PostgresqlDatabase:
             yield
 
     def migrate(self) -> None:
-        """Bring the schema up to date. Several nodes may do this at a time: one of them does it."""
-        for number in range(1, _MIGRATIONS + 1):
+        """Bring the schema up to date. Several nodes may do this at a time: one of them does it.
+
+        A lock on a table that others use is waited for in short turns: whoever comes after waits for it too.
+        """
+        end = time.monotonic() + _MIGRATION_SECONDS
+        while True:
             try:
                 self._migrate()
-            except TransactionUndone:
-                # Another node makes the same tables.
-                if number == _MIGRATIONS:
+            except (TransactionUndone, TableBusy):
+                # Another node makes the same tables, or changes them, or somebody reads for long.
+                if time.monotonic() > end:
                     raise
-                time.sleep(_PAUSE * number)
+                time.sleep(_MIGRATION_PAUSE)
             else:
                 break
-        self._checked = True
+        self._check_at = 0.0
 
     def _migrate(self) -> None:
         with self._errors(), begun(self._writer.connect, connections.BEGIN_MIGRATING) as (connection, _):

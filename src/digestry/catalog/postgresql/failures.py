@@ -15,14 +15,19 @@ LATER: Final = "the registry goes on by itself once the database answers again"
 RESTORE: Final = "restore the database from a backup; the blobs are not touched"
 
 # Of the table "PostgreSQL Error Codes" in PostgreSQL's manual.
-_UNDONE: Final = frozenset({"40001", "40P01", "23505"})
-_BUSY: Final = frozenset({"55P03", "57014", "53300", "53200", "53000", "25P03"})
+_UNDONE: Final = frozenset({"40001", "40P01", "23505", "26000"})  # the last: a statement is not prepared
+_LOCKED: Final = "55P03"
+_BUSY: Final = frozenset({"57014", "53300", "53200", "53000", "25P03"})
 _AWAY: Final = frozenset({"57P01", "57P02", "57P03", "57P05"})
 _DISK_FULL: Final = "53100"
 _READ_ONLY: Final = "25006"
 _DAMAGED: Final = frozenset({"XX001", "XX002"})
 _UNKNOWN_SCHEMA: Final = frozenset({"42P01", "42703"})
 _REFUSED: Final = frozenset({"42501", "28000", "28P01", "3D000"})
+
+
+class TableBusy(StorageBusy):
+    """Somebody else has locked a row or a table for longer than one waits."""
 
 
 def is_lost(error: BaseException) -> bool:
@@ -52,6 +57,8 @@ def failure(name: str, error: BaseException, *, hint: str = "") -> StorageError:
         return StorageFull(
             message, hint="free some space on the database's server; what was committed is safe"
         )
+    if state == _LOCKED:
+        return TableBusy(message, hint="others keep it busy; try again later")
     if state in _BUSY:
         return StorageBusy(message, hint="others keep it busy; try again later")
     if state == _READ_ONLY:

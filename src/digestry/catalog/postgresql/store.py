@@ -25,7 +25,7 @@ from digestry.catalog.postgresql.failures import failures
 from digestry.catalog.postgresql.reads import PostgresqlReads
 from digestry.catalog.postgresql.robot_reads import PostgresqlRobotReads
 from digestry.catalog.registry_identity import RegistryIdentity
-from digestry.catalog.schema_version import check_schema
+from digestry.catalog.schema_version import check_schema, oldest_support
 from digestry.errors import Conflict, NotFound, StorageError
 
 
@@ -57,8 +57,8 @@ class PostgresqlStore:
         )
 
     def check_schema(self) -> None:
-        """Raise :class:`StorageError` unless the catalog has the newest schema, :class:`NotFound` if there is
-        none."""
+        """Raise :class:`StorageError` unless this digestry works with the schema, :class:`NotFound` if there
+        is none."""
         with self._view(older=False):
             pass
 
@@ -137,7 +137,7 @@ class PostgresqlStore:
             schema = schema_of(connection)
             if schema is None:
                 raise self._absent()
-            check_schema(schema, self.describe(), older=older)
+            check_schema(schema, self.describe(), older=older, oldest=lambda: oldest_support(connection))
             yield connection
 
     @contextlib.contextmanager

@@ -71,8 +71,8 @@ class SqliteStore:
             )
 
     def check_schema(self) -> None:
-        """Raise :class:`StorageError` unless the catalog has the newest schema, :class:`NotFound` if there is
-        none."""
+        """Raise :class:`StorageError` unless this digestry works with the schema, :class:`NotFound` if there
+        is none."""
         with self._view(older=False):
             pass
 
