@@ -147,6 +147,7 @@ def test_nodes_that_start_together_migrate_once(backend: Backend) -> None:
 def test_a_catalog_of_a_later_version_is_refused(catalog: Catalog, backend: Backend, engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        connection.execute(text("UPDATE schema_support SET oldest = '9998'"))
     with pytest.raises(StorageError) as caught:
         catalog.migrate()
     assert "newer digestry" in caught.value.hint

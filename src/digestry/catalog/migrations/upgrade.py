@@ -24,8 +24,8 @@ _SUPPORT: Final = "0013"
 def upgrade(connection: Connection, catalog: str) -> None:
     """Bring the schema of ``catalog`` up to date, in the transaction of ``connection``.
 
-    If a newer digestry has changed it before, nothing is done. Raises :class:`StorageError` if this one does not
-    work with it.
+    If a newer digestry has changed it before, nothing is done. Raises :class:`StorageError` if this one does
+    not work with it.
     """
     from alembic import command  # noqa: PLC0415 - takes a third of a second; workers do not need it
     from alembic.runtime.migration import MigrationContext  # noqa: PLC0415
