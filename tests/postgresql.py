@@ -75,7 +75,7 @@ class Cluster:
         """Run one of the server's programs as the server's user."""
         with (self.directory / "log").open("ab") as log:
             subprocess.run(
-                [self.programs / program, *arguments],
+                [self.programs / program if "/" not in program else program, *arguments],
                 check=check,
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,
@@ -131,6 +131,11 @@ class Cluster:
         follower.start()
         return follower
 
+    def base_backup(self, directory: Path) -> None:
+        """Copy the cluster while it runs, without the log that ``archive_command`` keeps."""
+        source = f"host=127.0.0.1 port={self.port} user=postgres"
+        self.run("pg_basebackup", "-D", str(directory), "-d", source, "-X", "none", "-c", "fast")
+
     def promote(self) -> None:
         """Let a server that follows another one take changes."""
         self.run("pg_ctl", "-D", str(self.data), "-w", "promote")
@@ -173,8 +178,8 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def running_cluster() -> Iterator[Cluster]:
-    """Run a server of the caller's own.
+def running_cluster(**settings: str) -> Iterator[Cluster]:
+    """Run a server of the caller's own. ``{directory}`` in one of its ``settings`` is its directory.
 
     Its directory is no test's: pytest's are closed to every user but the one that runs the tests.
     """
@@ -182,7 +187,10 @@ def running_cluster() -> Iterator[Cluster]:
     with tempfile.TemporaryDirectory(prefix="digestry-pg-", ignore_cleanup_errors=True) as folder:
         directory = Path(folder)
         directory.chmod(0o755)
-        cluster = Cluster(directory)
+        cluster = Cluster(
+            directory,
+            settings={name: value.replace("{directory}", folder) for name, value in settings.items()},
+        )
         try:
             cluster.make()
             yield cluster

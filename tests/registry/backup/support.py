@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from digestry.backend import open_backend
+from digestry.backend import Backend, open_backend
 from digestry.catalog.journal import Origin
 from digestry.model import media_types
 from digestry.model.digest import Digest
@@ -41,7 +41,12 @@ def descriptor(kind: str, content: bytes, digest: Digest) -> dict[str, Any]:
 
 def push(root: Path, repository: str, tag: str, layer: bytes, algorithm: str = "sha256") -> Digest:
     """Puts a small image there as the server would; returns its digest."""
-    blobs, catalog = open_blobs(root), open_catalog(root)
+    return push_to(open_backend(root), repository, tag, layer, algorithm)
+
+
+def push_to(backend: Backend, repository: str, tag: str, layer: bytes, algorithm: str = "sha256") -> Digest:
+    """Puts a small image into the stores of ``backend``; returns its digest."""
+    blobs, catalog = backend.blobs, backend.open_catalog()
     try:
         parts = []
         for content in (json.dumps({"of": str(Digest.of(layer))}).encode(), layer):
