@@ -23,7 +23,8 @@ from digestry.coordination.files import FileCoordination
 from digestry.coordination.protocol import Coordination
 from digestry.errors import InvalidConfiguration
 
-_COORDINATION_CONNECTIONS: Final = 4
+_COORDINATION_CONNECTIONS: Final = 8
+_POOL_SECONDS: Final = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +149,8 @@ def _postgresql(url: str) -> tuple[CatalogStore, Coordination, clock.Clock]:
         "postgresql+psycopg://",
         creator=partial(psycopg.connect, address.conninfo, prepare_threshold=None),
         pool_size=_COORDINATION_CONNECTIONS,
+        max_overflow=0,
+        pool_timeout=_POOL_SECONDS,
         use_native_hstore=False,
     )
     connections = Connections(engine, partial(failure, address.name))

@@ -13,9 +13,10 @@ import pytest
 from sqlalchemy import text
 
 from digestry.backend import Backend, StoreLocations, open_backend
-from digestry.catalog import transaction_locks
+from digestry.catalog import repository_rows, transaction_locks
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.postgresql import connection as connections
+from digestry.catalog.postgresql import requirements
 from digestry.catalog.postgresql.address import parse_address
 from digestry.catalog.postgresql.database import PostgresqlDatabase
 from digestry.catalog.transactions import OutcomeUnknown, retried
@@ -26,8 +27,8 @@ from tests.backends import BlockingReads
 from tests.catalog.postgresql.proxy import CommitProxy, When, proxy_to
 from tests.catalog.support import ORIGIN, image, pushed
 from tests.catalog.test_races import at_once
-from tests.postgresql import PASSWORD, Cluster, running_cluster
-from tests.support import free_port, wait_until
+from tests.postgresql import PASSWORD, USER, Cluster, running_cluster
+from tests.support import free_port, run_digestry, wait_until
 
 
 @pytest.fixture
@@ -111,6 +112,17 @@ def test_the_password_is_in_no_message(backend: Backend, url: str, tmp_path: Pat
     assert all("secret" not in found for found in texts)
 
 
+@pytest.mark.parametrize("command", ["journal verify", "scrub", "gc", "token list", "serve"])
+def test_the_password_is_in_no_error_of_a_command(cluster: Cluster, tmp_path: Path, command: str) -> None:
+    file = tmp_path / "registry.toml"
+    url = f"postgresql://digestry:a-secret@127.0.0.1:{cluster.port}/nowhere"
+    file.write_text(f'[storage]\ndatabase = "{url}"\nblobs = "s3://bucket"\n')
+    done = run_digestry(*command.split(), "--config", file, env={"AWS_ENDPOINT_URL": "http://127.0.0.1:1"})
+    assert done.returncode not in {0, 70}
+    assert f"postgresql://127.0.0.1:{cluster.port}/nowhere" in done.stderr
+    assert "secret" not in done.stdout + done.stderr
+
+
 def test_a_server_that_is_not_there_is_told_in_bounded_time(tmp_path: Path) -> None:
     backend = open_backend(
         tmp_path, stores=StoreLocations(database=f"postgresql://digestry@127.0.0.1:{free_port()}/x")
@@ -138,6 +150,56 @@ def test_who_waits_too_long_for_a_row_is_told(catalog: Catalog, monkeypatch: pyt
         with pytest.raises(StorageBusy, match="lock timeout"):
             catalog.add_blob("x", Digest.of(b"y"), 1)
     catalog.add_blob("x", Digest.of(b"y"), 1)
+
+
+def test_a_statement_that_takes_too_long_is_ended(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And its transaction leaves nothing."""
+    monkeypatch.setattr(connections, "BEGIN_WRITING", connections.BEGIN_WRITING.replace("'30s'", "'200ms'"))
+
+    def sleep() -> None:
+        with catalog._database.write() as connection:
+            repository_rows.lock_or_make(connection, "x", 1)
+            connection.execute(text("SELECT pg_sleep(30)"))
+
+    with pytest.raises(StorageBusy, match="statement timeout"):
+        sleep()
+    assert not catalog.has_repository("x")
+
+
+@pytest.mark.parametrize(
+    ("lacking", "said"),
+    [
+        (("VERSION", 99_00_00), "it is version"),
+        (("FUNCTIONS", ("pg_xact_status", "pg_of_the_future")), "it has no function pg_of_the_future"),
+    ],
+)
+def test_a_database_that_lacks_something_is_told_at_once(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacking: tuple[str, object], said: str
+) -> None:
+    """And gets no tables."""
+    monkeypatch.setattr(requirements, *lacking)
+    url = cluster.new_database()
+    backend = open_backend(tmp_path, stores=StoreLocations(database=url))
+    catalog = backend.open_catalog()
+    with pytest.raises(InvalidConfiguration, match=said) as caught:
+        catalog.migrate()
+    assert "PostgreSQL 15" in caught.value.hint
+    assert backend.catalog_store.is_empty()
+    catalog.close()
+    cluster.drop_database(url)
+
+
+def test_a_database_of_another_encoding_is_told_at_once(cluster: Cluster, tmp_path: Path) -> None:
+    with cluster.superuser() as connection:
+        connection.execute(
+            f"CREATE DATABASE latin OWNER {USER} TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'"
+            " LOCALE_PROVIDER libc"
+        )
+    catalog = open_backend(tmp_path, stores=StoreLocations(database=cluster.url("latin"))).open_catalog()
+    with pytest.raises(InvalidConfiguration, match="its texts are LATIN1"):
+        catalog.migrate()
+    catalog.close()
+    cluster.drop_database(cluster.url("latin"))
 
 
 def test_no_connection_keeps_a_setting(catalog: Catalog) -> None:

@@ -15,7 +15,6 @@ import psycopg
 from psycopg import pq
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from digestry.catalog.database import Job, Outcome, attempt
 from digestry.catalog.dialect import OPTION
@@ -27,6 +26,7 @@ from digestry.catalog.postgresql.dialect import DIALECT
 from digestry.catalog.postgresql.failures import LATER, RESTORE, TableBusy, failure, is_lost, is_unfit
 from digestry.catalog.postgresql.pipeline import failed
 from digestry.catalog.postgresql.prepared import PreparedConnection, PreparedStatements
+from digestry.catalog.postgresql.requirements import check_requirements
 from digestry.catalog.schema_version import check_schema, oldest_support
 from digestry.catalog.transactions import OutcomeUnknown, TransactionUndone
 from digestry.errors import CallerError, InvalidDigest, StorageBusy
@@ -186,7 +186,9 @@ class PostgresqlDatabase:
 
     def _migrate(self) -> None:
         with self._errors(), begun(self._writer.connect, connections.BEGIN_MIGRATING) as (connection, _):
-            if schema_of(connection) is not None:
+            if schema_of(connection) is None:
+                check_requirements(connection, self._name)
+            else:
                 connection.execute(text("LOCK TABLE alembic_version IN SHARE ROW EXCLUSIVE MODE"))
             upgrade(connection, self._name)
             connection.commit()
@@ -212,8 +214,6 @@ def database_errors(name: str) -> Iterator[None]:
     """Turn an error of PostgreSQL's or SQLAlchemy's in the block into a :class:`StorageError`."""
     try:
         yield
-    except PoolTimeout as error:
-        raise StorageBusy(f"no connection to the catalog {name} was free in time", hint=LATER) from error
     except (DBAPIError, SQLAlchemyError, psycopg.Error) as error:
         if is_unfit(error):
             raise CallerError("a text with a NUL character cannot be kept", hint="leave it out") from error

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import psycopg
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from digestry.catalog.transactions import TransactionUndone
 from digestry.errors import StorageBusy, StorageError, StorageFull
@@ -47,6 +48,8 @@ def is_unfit(error: BaseException) -> bool:
 
 def failure(name: str, error: BaseException, *, hint: str = "") -> StorageError:
     """Return an error of the database ``name`` as what the registry raises."""
+    if isinstance(error, PoolTimeout):
+        return StorageBusy(f"no connection to the catalog {name} was free in time", hint=LATER)
     cause = _cause(error)
     state = getattr(cause, "sqlstate", None) or ""
     what = _words(cause)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 from sqlalchemy import Connection, inspect, text
 
-from digestry.catalog import clock, journal_export, journal_verification
-from digestry.catalog.journal_chain import Verdict
+from digestry.catalog import clock
+from digestry.catalog.journal_views import JournalViews
 from digestry.catalog.postgresql import connection as connections
 from digestry.catalog.postgresql.address import DatabaseAddress
 from digestry.catalog.postgresql.copied import CopiedDatabase
@@ -29,7 +29,7 @@ from digestry.catalog.schema_version import check_schema, oldest_support
 from digestry.errors import Conflict, NotFound, StorageError
 
 
-class PostgresqlStore:
+class PostgresqlStore(JournalViews):
     """The :class:`~digestry.catalog.store.CatalogStore` whose database is at ``address``."""
 
     def __init__(self, address: DatabaseAddress) -> None:
@@ -55,12 +55,6 @@ class PostgresqlStore:
             f"there is no registry in {self.describe()}: it has no catalog",
             hint="name the database that digestry serve has; the first start makes its tables",
         )
-
-    def check_schema(self) -> None:
-        """Raise :class:`StorageError` unless this digestry works with the schema, :class:`NotFound` if there
-        is none."""
-        with self._view(older=False):
-            pass
 
     def identity(self) -> RegistryIdentity | None:
         """Return which registry the catalog is of; None for one from before there were IDs.
@@ -98,22 +92,6 @@ class PostgresqlStore:
         """Open what tells of changes. Raises :class:`StorageError`."""
         return PostgresqlChanges(self.address)
 
-    def verify_journal(self, expect: tuple[str, ...] = ()) -> Verdict:
-        """Prove the journal's chain; ``expect`` are hashes, noted elsewhere, that must be in it.
-
-        Raises :class:`NotFound`, :class:`StorageError`.
-        """
-        with self._view(older=True) as connection:
-            return journal_verification.verify(connection, expect)
-
-    def export_journal(self, *, since: int = 0) -> Generator[bytes, None, None]:
-        """Yield the journal's entries after number ``since`` as lines of JSON, oldest first.
-
-        Raises :class:`NotFound`, :class:`StorageError`.
-        """
-        with self._view(older=True) as connection:
-            yield from journal_export.export(connection, since=since)
-
     @contextlib.contextmanager
     def copied(self, directory: Path) -> Iterator[CopiedDatabase]:
         """Open a copy of the catalog as it is at one moment, in temporary tables of the server's; see
@@ -131,7 +109,7 @@ class PostgresqlStore:
         )
 
     @contextlib.contextmanager
-    def _view(self, *, older: bool) -> Iterator[Connection]:
+    def view(self, *, older: bool) -> Iterator[Connection]:
         """Open one consistent view of the catalog, for as long as its reader takes."""
         with self._connection() as connection:
             schema = schema_of(connection)

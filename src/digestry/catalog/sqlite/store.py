@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -13,9 +13,9 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from digestry import fsio
-from digestry.catalog import clock, journal_export, journal_verification
+from digestry.catalog import clock
 from digestry.catalog.dialect import OPTION
-from digestry.catalog.journal_chain import Verdict
+from digestry.catalog.journal_views import JournalViews
 from digestry.catalog.registry_identity import RegistryIdentity
 from digestry.catalog.sqlite import schema_version, snapshot
 from digestry.catalog.sqlite.connection import connect_directly
@@ -31,7 +31,7 @@ _PAGE: Final = 4096
 """Bytes of a file that has no table, and of one whose tables are in its log yet."""
 
 
-class SqliteStore:
+class SqliteStore(JournalViews):
     """The :class:`~digestry.catalog.store.CatalogFile` under ``root``."""
 
     def __init__(self, root: Path) -> None:
@@ -69,12 +69,6 @@ class SqliteStore:
                 f"there is no registry under {self._root}: it has no {FILE}",
                 hint="name the directory that digestry serve has as its root",
             )
-
-    def check_schema(self) -> None:
-        """Raise :class:`StorageError` unless this digestry works with the schema, :class:`NotFound` if there
-        is none."""
-        with self._view(older=False):
-            pass
 
     def identity(self) -> RegistryIdentity | None:
         """Return which registry the catalog is of; None for one from before there were IDs.
@@ -115,22 +109,6 @@ class SqliteStore:
         """Open what tells of changes. Raises :class:`StorageError`."""
         return SqliteChanges(self.path)
 
-    def verify_journal(self, expect: tuple[str, ...] = ()) -> Verdict:
-        """Prove the journal's chains; ``expect`` are hashes, noted elsewhere, that must be in it.
-
-        Raises :class:`NotFound`, :class:`StorageError`.
-        """
-        with self._view(older=True) as connection:
-            return journal_verification.verify(connection, expect)
-
-    def export_journal(self, *, since: int = 0) -> Generator[bytes, None, None]:
-        """Yield the journal's entries after position ``since`` as lines of JSON, oldest first.
-
-        Raises :class:`NotFound`, :class:`StorageError`.
-        """
-        with self._view(older=True) as connection:
-            yield from journal_export.export(connection, since=since)
-
     @contextlib.contextmanager
     def copied(self, directory: Path) -> Iterator[SqliteDatabase]:
         """Open a copy of the catalog as it is at one moment, a file in ``directory``; see
@@ -163,9 +141,8 @@ class SqliteStore:
         return SqliteSnapshot(self.path)
 
     @contextlib.contextmanager
-    def _view(self, *, older: bool) -> Iterator[Connection]:
-        """Return one consistent view of the catalog, whether or not it is being served. Nothing is
-        written."""
+    def view(self, *, older: bool) -> Iterator[Connection]:
+        """Open one consistent view of the catalog, whether or not it is being served. Nothing is written."""
         self.require()
         engine = create_engine(
             "sqlite://",
