@@ -17,10 +17,9 @@ class JournalViews(abc.ABC):
 
     @abc.abstractmethod
     def view(self, *, older: bool) -> AbstractContextManager[Connection]:
-        """Open one consistent view of the catalog, for as long as its reader takes; with ``older``, also one of
-        an older schema.
+        """Open one consistent view of the catalog, for as long as its reader takes.
 
-        Raises :class:`NotFound`, :class:`StorageError`.
+        With ``older`` the catalog may have an older schema. Raises :class:`NotFound`, :class:`StorageError`.
         """
 
     def check_schema(self) -> None:
