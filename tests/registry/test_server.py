@@ -104,6 +104,7 @@ def test_a_catalog_of_a_later_version(tmp_path: Path) -> None:
     start_registry(tmp_path / "root").stop()
     with sqlite3.connect(tmp_path / "root" / "catalog.db") as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        connection.execute("UPDATE schema_support SET oldest = '9998'")
     connection.close()
     code, told = failing_start(tmp_path / "root")
     assert code == 6

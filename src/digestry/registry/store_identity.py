@@ -144,7 +144,10 @@ def advance(catalog: Catalog, blobs: BlobStore) -> None:
 
 
 class IdentityJob:
-    """Advances the identity of a served registry after changes, at most once in ten seconds."""
+    """Advances the identity of a served registry after changes, at most once in ten seconds.
+
+    Of several nodes the one that did so last goes on to; another one does once that has stopped.
+    """
 
     name = "identity"
 
@@ -154,12 +157,17 @@ class IdentityJob:
         self._blobs = backend.blobs
         self._changes: CatalogChanges | None = None
         self._seen: int | None = None
+        self._generation: int | None = None
 
     def run(self, _: threading.Event) -> float:
         """Advance if anything was written since; return after how many seconds to look again."""
         if self._changes is None:
             self._changes = self._backend.open_changes()
         if self._changes.number() != self._seen:
-            advance(self._catalog, self._blobs)
-            self._seen = self._changes.number()
+            generation = self._catalog.identity.get().generation
+            if self._generation in {None, generation}:
+                advance(self._catalog, self._blobs)
+                generation = self._catalog.identity.get().generation
+                self._seen = self._changes.number()
+            self._generation = generation
         return _LOOK_SECONDS

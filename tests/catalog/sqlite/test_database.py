@@ -221,7 +221,7 @@ def test_a_catalog_of_before_counted_what_it_held_is_counted(catalog: Catalog) -
         connection.execute(f"DROP TRIGGER {name}")
     connection.execute("DROP TABLE sighting_usage")
     connection.execute("DROP INDEX sightings_by_actor")
-    for table in ("usage", "identity", "transaction_locks", *COORDINATION, *S3_STORE):
+    for table in ("usage", "identity", "transaction_locks", "schema_support", *COORDINATION, *S3_STORE):
         connection.execute(f"DROP TABLE {table}")
     connection.execute("ALTER TABLE uploads DROP COLUMN reserved")
     connection.execute("UPDATE alembic_version SET version_num = '0004'")

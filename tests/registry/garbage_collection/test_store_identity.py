@@ -228,6 +228,7 @@ def test_every_command_refuses_what_a_newer_digestry_changed(
     root = tmp_path / "root"
     with closing(sqlite3.connect(root / "catalog.db")) as connection, connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        connection.execute("UPDATE schema_support SET oldest = '9998'")
     before = files(root)
     for command in commands:
         found = run(*command)
@@ -305,6 +306,29 @@ def test_one_that_is_advanced_meanwhile_is_no_older_one(
     assert not gathered(dry_run, RegistryConfig(root))
     back_up(root, tmp_path / "backup")
     assert catalog.identity.get().generation > before
+    catalog.close()
+
+
+def test_one_of_two_nodes_tells_copies(tmp_path: Path) -> None:
+    """And the other one does once it has stopped, so that nothing that was written goes untold."""
+    root = made(tmp_path / "root")
+    catalog = open_catalog(root)
+    first, second = (store_identity.IdentityJob(open_backend(root)) for _ in range(2))
+
+    def run(job: store_identity.IdentityJob) -> int:
+        before = catalog.identity.get().generation
+        job.run(threading.Event())
+        return catalog.identity.get().generation - before
+
+    assert [run(first), run(second)] == [1, 1]  # each at its start
+    found = []
+    for number in range(4):
+        push(root, "x", f"t{number}", b"more")
+        found.append((run(first), run(second)))
+    assert found[0] in {(1, 0), (0, 1)}
+    assert found == [found[0]] * 4
+    push(root, "x", "last", b"more")
+    assert run(second) + run(second) == 1
     catalog.close()
 
 

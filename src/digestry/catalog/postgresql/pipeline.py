@@ -103,6 +103,10 @@ class Pipeline:
         self._expected.append(answer)
         return answer
 
+    def ask_answers(self) -> None:
+        """Have the server send the answers that it has, before it goes on."""
+        self._server.send_flush_request()
+
     def end(self) -> None:
         """Send that the statements up to here belong together: after one that fails, the rest is not run."""
         self._server.pipeline_sync()

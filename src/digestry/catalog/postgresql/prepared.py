@@ -22,6 +22,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeEngine
 
 from digestry.catalog.frequent import is_frequent
+from digestry.catalog.postgresql.connection import STATEMENT_SECONDS
 from digestry.catalog.postgresql.pipeline import Answer, Pipeline, ServerStatement, encoded, server_statement
 
 Values: TypeAlias = Mapping[str, Any]
@@ -193,6 +194,7 @@ class PreparedConnection(Connection):
             for statement, parameters, answer in waiting:
                 pipeline.send(statement, parameters, answer)
             if commit_seconds is not None:
+                pipeline.ask_answers()  # before the server waits in the COMMIT
                 committed = pipeline.send_once(b"COMMIT")
             pipeline.end()
             _receive(self.driver, pipeline, commit_seconds)
@@ -210,16 +212,19 @@ def _key(found: _Compiled, values: Values) -> Hashable:
 
 
 def _receive(driver: psycopg.Connection[Any], pipeline: Pipeline, commit_seconds: float | None) -> None:
-    """Wait until all is answered, and not longer than ``commit_seconds`` for a COMMIT, which is the last.
+    """Wait until all is answered.
 
-    Raises :class:`psycopg.OperationalError`.
+    A COMMIT, which is the last, may take ``commit_seconds`` once all before it is answered: the server limits
+    how long the others take, but not that. Raises :class:`psycopg.OperationalError`.
     """
     answers = select.poll()
     flushed = pipeline.flush()
     answers.register(driver.fileno(), select.POLLIN if flushed else select.POLLIN | select.POLLOUT)
-    end = None
+    committing = False
+    end = None if commit_seconds is None else time.monotonic() + STATEMENT_SECONDS + commit_seconds
     while True:
-        if commit_seconds is not None and end is None and pipeline.unanswered == 1:
+        if commit_seconds is not None and not committing and pipeline.unanswered == 1:
+            committing = True
             end = time.monotonic() + commit_seconds
         left = None if end is None else max(0.0, end - time.monotonic()) * 1000
         if not answers.poll(left):

@@ -5,10 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Final
 
+import msgspec
+
 from digestry.backend import Backend
+from digestry.catalog import clock
+from digestry.catalog.statistics import StoreSize
 from digestry.registry.config import RegistryConfig
 from digestry.registry.observability import process_metrics
 from digestry.registry.observability.audit_log import AuditLog, AuditMeter
@@ -20,10 +24,31 @@ log: Final = logging.getLogger("digestry.registry")
 PREFIX: Final = "digestry_store_"
 _SECONDS: Final = 10.0
 _SHARE: Final = 50.0
+_NOTE: Final = "store-size"
+_CLAIM_SECONDS: Final = 60
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """What a node has counted, and when it is to be counted again (microseconds since 1970)."""
+
+    due_at: int
+    size: StoreSize
+
+
+def _decoded(content: bytes | None) -> _Counted | None:
+    """Return what a node has noted; None if it is of a version that counts something else."""
+    try:
+        return None if content is None else msgspec.json.decode(content, type=_Counted)
+    except msgspec.MsgspecError:
+        return None
 
 
 class StoreSizeJob:
-    """A maintenance job that counts the store's size, and watches the ``audit`` log's losses."""
+    """A maintenance job that counts the store's size, and watches the ``audit`` log's losses.
+
+    Of several nodes one counts for all.
+    """
 
     name = "store size"
 
@@ -48,11 +73,7 @@ class StoreSizeJob:
             if self._slot is None:
                 self._slot = Slot(self._scratch, "maintenance")
                 self._measure(ProcessMetrics(self._slot.inherited))
-            catalog = self._backend.open_catalog()
-            try:
-                size = catalog.statistics.store()
-            finally:
-                catalog.close()
+            size = self._count() if self._backend.disk is not None else self._count_for_all()
             for name, value in asdict(size).items():
                 self._measures.gauge(PREFIX + name, value)
             for meter in self._meters:
@@ -61,3 +82,26 @@ class StoreSizeJob:
         except OSError as error:
             log.error("the store's size cannot be told: %s", error.strerror or error)
         return max(_SECONDS, _SHARE * (time.monotonic() - began))
+
+    def _count(self) -> StoreSize:
+        catalog = self._backend.open_catalog()
+        try:
+            return catalog.statistics.store()
+        finally:
+            catalog.close()
+
+    def _count_for_all(self) -> StoreSize:
+        """Return what a node has counted a short while ago; if none has, count for all."""
+        notes, now = self._backend.coordination.notes, self._backend.now
+        counted = _decoded(notes.read(_NOTE))
+        if counted is not None and now() < counted.due_at:
+            return counted.size
+        if counted is not None:
+            # Nobody else begins meanwhile; if this node dies, another one does a minute later.
+            claimed = _Counted(now() + _CLAIM_SECONDS * clock.SECOND, counted.size)
+            notes.write(_NOTE, msgspec.json.encode(claimed))
+        began = time.monotonic()
+        size = self._count()
+        pause = max(_SECONDS, _SHARE * (time.monotonic() - began))
+        notes.write(_NOTE, msgspec.json.encode(_Counted(now() + int(pause * clock.SECOND), size)))
+        return size
