@@ -33,6 +33,7 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "pull": ("pull", "Fetch an image, by tag or by digest, verified, into the local store."),
     "push": ("push", "Send an image from the local store to its registry."),
     "copy": ("copy", "Copy images between registries, the local store, layouts, archives and engines."),
+    "sync": ("sync", "Copy what a file declares, once or again and again."),
     "save": ("save", "Write images of the local store to a file that `docker load` reads."),
     "load": ("load", "Read images of a file of `docker save`, or of an OCI archive."),
     "tag": ("tag", "Give an image of the local store another name."),

@@ -47,7 +47,7 @@ def run_copy(
     :class:`InvalidConfiguration` for a request that means nothing, :class:`NotFound` for a pattern that no
     tag matches, and what :func:`copy_images` does.
     """
-    _check(request)
+    check_request(request)
     with ExitStack() as opened:
         source = open_source(request.source, around, opened)
         target = open_target(request.target, around, opened)
@@ -57,7 +57,8 @@ def run_copy(
         return copy_images(source.source, target.target, names, options, observer=observer, tell=tell)
 
 
-def _check(request: CopyRequest) -> None:
+def check_request(request: CopyRequest) -> None:
+    """Raise :class:`InvalidConfiguration` for a request that means nothing."""
     if request.all_tags and request.tags:
         raise InvalidConfiguration("--all-tags and --tags exclude each other")
     for pattern in request.tags:

@@ -1,0 +1,130 @@
+"""``digestry sync``: copy what a file declares, once or again and again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from digestry.cli.output import complain, human_size, json_document, note, printable, table
+from digestry.cli.timeout_options import Seconds, transfer_timeout_option
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from digestry.copy.sync import Synced
+
+_SHORTEST: Final = 10.0
+
+
+@click.command()
+@click.argument("file", metavar="FILE")
+@click.option("--dry-run", "-n", is_flag=True, help="Say what would be copied, and copy nothing.")
+@click.option(
+    "--every",
+    type=Seconds(_SHORTEST),
+    metavar="SECONDS",
+    help="Do it again so long after each round, until interrupted.  [default: once]",
+)
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="A table for people, or JSON for programs: a document a round.",
+)
+@transfer_timeout_option
+def sync(*, file: str, dry_run: bool, every: float | None, format_: str) -> None:
+    """Copy images as FILE declares; only what has changed moves.
+
+    FILE is TOML (or YAML, if it is called so): a [[copy]] with source and target as `copy` takes them, and
+    all-tags, tags (patterns), platforms, referrers. One that fails does not keep out the others; the exit
+    code is then that of the first failure.
+
+    JSON: dry_run, copies (a list of objects with source, target, images, bytes_sent, error).
+    """
+    import time
+    from pathlib import Path
+
+    from digestry.cli import exit_codes
+    from digestry.cli.sessions import open_session, open_surroundings
+    from digestry.cli.settings import load
+    from digestry.copy.sync import sync as sync_all
+    from digestry.copy.sync_file import read_sync_file
+
+    settings = load()
+    while True:
+        done: list[Synced] = []
+        with open_session(settings) as session:
+            around = open_surroundings(settings, session)
+            # Read anew for each round: it may have been changed.
+            copies = read_sync_file(Path(file), settings.reference)
+            for one in sync_all(
+                copies,
+                around,
+                dry_run=dry_run,
+                parallel=session.options.parallel,
+                tell=lambda text: note(printable(text)),
+            ):
+                done.append(one)
+                if one.error is not None:
+                    complain(f"{one.request.source}: {one.error.message}", one.error.hint)
+        if format_ == "json":
+            _print_json(done, dry_run)
+        else:
+            _print(done, dry_run)
+        if every is None:
+            break
+        time.sleep(every)
+    failed = next((one.error for one in done if one.error is not None), None)
+    if failed is not None:
+        raise SystemExit(exit_codes.of(failed))
+
+
+def _print(done: Sequence[Synced], dry_run: bool) -> None:
+    rows = []
+    for one in done:
+        if one.result is None:
+            rows.append([one.request.source.text, one.request.target.text, "-", "-", "failed"])
+            continue
+        count = f"{one.moved} of {len(one.result.images)}"
+        state = ("would copy" if dry_run else "copied") if one.moved else "up to date"
+        rows.append(
+            [
+                one.request.source.text,
+                one.request.target.text,
+                count,
+                human_size(one.result.bytes_sent),
+                state,
+            ]
+        )
+    table(["SOURCE", "TARGET", "CHANGED", "SENT", "STATE"], rows)
+
+
+def _print_json(done: Sequence[Synced], dry_run: bool) -> None:
+    json_document(
+        {
+            "dry_run": dry_run,
+            "copies": [
+                {
+                    "source": one.request.source.text,
+                    "target": one.request.target.text,
+                    "images": []
+                    if one.result is None
+                    else [
+                        {
+                            "name": image.name,
+                            "digest": image.digest,
+                            "source_digest": image.source,
+                            "previous_digest": image.before,
+                        }
+                        for image in one.result.images
+                    ],
+                    "bytes_sent": 0 if one.result is None else one.result.bytes_sent,
+                    "error": None if one.error is None else one.error.message,
+                }
+                for one in done
+            ],
+        }
+    )
