@@ -135,7 +135,9 @@ class MemoryBlobs:
         """Open the content for reading, whatever happens to it meanwhile. Raises :class:`NotFound`."""
         return MemorySnapshot(self.content(digest))
 
-    async def open_ranges(self, digest: Digest, in_thread: InThread) -> BlobRanges:
+    async def open_ranges(
+        self, digest: Digest, in_thread: InThread, first: int = 0, last: int | None = None
+    ) -> BlobRanges:
         return MemoryRanges(await in_thread(self.content, digest))
 
     def read(self, digest: Digest, *, limit: int = SMALL) -> bytes:

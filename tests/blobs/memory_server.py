@@ -192,7 +192,9 @@ class RemoteBlobs:
         raw: Any = io.BytesIO(self._content(digest))
         return io.BufferedReader(raw)
 
-    async def open_ranges(self, digest: Digest, in_thread: InThread) -> BlobRanges:
+    async def open_ranges(
+        self, digest: Digest, in_thread: InThread, first: int = 0, last: int | None = None
+    ) -> BlobRanges:
         return await in_thread(RemoteRanges, self, digest, in_thread)
 
     def read(self, digest: Digest, *, limit: int = SMALL) -> bytes:

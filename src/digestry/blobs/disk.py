@@ -186,7 +186,9 @@ class DiskBlobs:
         """Return the content as a file, unverified; see :meth:`BlobReader.open`."""
         return os.fdopen(self._descriptor(digest), "rb")
 
-    async def open_ranges(self, digest: Digest, in_thread: InThread) -> BlobRanges:
+    async def open_ranges(
+        self, digest: Digest, in_thread: InThread, first: int = 0, last: int | None = None
+    ) -> BlobRanges:
         """Open the content for reading by ranges; see :meth:`BlobReader.open_ranges`."""
         from digestry.blobs.disk_ranges import DiskRanges  # noqa: PLC0415 - as below
 

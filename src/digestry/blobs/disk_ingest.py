@@ -6,8 +6,9 @@ import fcntl
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
+from digestry.blobs.ended_by_block import EndedByBlock
 from digestry.blobs.protocols import Chunk
 from digestry.blobs.running_hash import IngestHash
 from digestry.blobs.verify import too_long, too_short, wrong_hash
@@ -57,7 +58,7 @@ def _open_locked(path: Path, create: bool) -> int:
         os.close(descriptor)
 
 
-class DiskIngest:
+class DiskIngest(EndedByBlock):
     """An open file of new content. Not for several threads at once.
 
     Made by :meth:`DiskBlobs.begin` and :meth:`DiskBlobs.ingest`, whose lock excludes every other
@@ -74,9 +75,9 @@ class DiskIngest:
         algorithm: str = "sha256",
         size: int | None = None,
     ) -> None:
+        super().__init__(keep=keep)
         self._place = place
         self._path = path
-        self._keep = keep
         self._size = size
         self._algorithm = algorithm
         self._hash = IngestHash(algorithm)
@@ -226,12 +227,3 @@ class DiskIngest:
     def _check_open(self) -> None:
         if not self._open:
             raise StorageError(f"{self._path.name} was committed or closed already")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._keep:
-            self.close()
-        else:
-            self.abort()

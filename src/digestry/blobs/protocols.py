@@ -161,10 +161,13 @@ class BlobReader(Protocol):
         """
         ...
 
-    async def open_ranges(self, digest: Digest, in_thread: InThread) -> BlobRanges:
+    async def open_ranges(
+        self, digest: Digest, in_thread: InThread, first: int = 0, last: int | None = None
+    ) -> BlobRanges:
         """Open the content for reading by ranges, unverified.
 
-        A store whose calls block makes them by ``in_thread``. Raises as :meth:`open` does.
+        The caller will read the bytes from ``first`` to ``last`` before others, so that the store need not
+        ask for more. A store whose calls block makes them by ``in_thread``. Raises as :meth:`open` does.
         """
         ...
 

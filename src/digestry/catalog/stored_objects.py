@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, Table, bindparam, delete, insert, select, union_all, update
+from sqlalchemy import (
+    Column,
+    Connection,
+    Row,
+    Select,
+    Table,
+    bindparam,
+    delete,
+    insert,
+    select,
+    union_all,
+    update,
+)
 
 from digestry.blobs.s3.documents import UploadedPart
 from digestry.blobs.s3.rows import Fragment, IngestState, QuarantinedObject, Removal, StoredObject
@@ -174,8 +187,8 @@ class StoredObjects:
             _require(connection, name, holder)
             values = {"key": after.key, "upload_id": after.upload_id, "whole": after.whole, "written_at": now}
             connection.execute(update(blob_ingests).where(blob_ingests.c.name == name).values(values))
-            _change_parts(connection, name, before.parts, after.parts)
-            _change_fragments(connection, name, before.fragments, after.fragments)
+            _change(connection, blob_ingest_parts.c.number, name, before.parts, after.parts)
+            _change(connection, blob_ingest_fragments.c.start, name, before.fragments, after.fragments)
             kept = {fragment.key for fragment in after.fragments}
             left = [Removal(one.key) for one in before.fragments if one.key not in kept]
             if before.key != after.key:
@@ -238,6 +251,12 @@ class StoredObjects:
         keys = [removal.key for removal in removals]
         with self._database.write() as connection:
             connection.execute(delete(object_removals).where(object_removals.c.key.in_(keys)))
+
+    def uploading(self, upload_ids: Collection[str]) -> set[str]:
+        """Return those of ``upload_ids`` that an ingest has."""
+        query = select(blob_ingests.c.upload_id).where(blob_ingests.c.upload_id.in_(upload_ids))
+        with self._database.read() as connection:
+            return set(connection.execute(query).scalars())
 
     def named(self, keys: Collection[str]) -> set[str]:
         """Return those of ``keys`` that any row has."""
@@ -322,41 +341,20 @@ def _state(connection: Connection, row: Row[Any]) -> IngestState:
     )
 
 
-def _change_parts(
-    connection: Connection, name: str, before: Sequence[UploadedPart], after: Sequence[UploadedPart]
+def _change(
+    connection: Connection,
+    order: Column[int],
+    name: str,
+    before: Collection[UploadedPart | Fragment],
+    after: Collection[UploadedPart | Fragment],
 ) -> None:
-    gone, new = set(before) - set(after), set(after) - set(before)
+    """Change the rows of the ingest ``name`` in the table of ``order``, its key in an ingest."""
+    table, gone, new = order.table, set(before) - set(after), set(after) - set(before)
     if gone:
-        columns = blob_ingest_parts.c
-        numbers = [part.number for part in gone]
-        connection.execute(
-            delete(blob_ingest_parts).where((columns.name == name) & columns.number.in_(numbers))
-        )
+        places = [getattr(one, order.name) for one in gone]
+        connection.execute(delete(table).where((table.c.name == name) & order.in_(places)))
     if new:
-        connection.execute(
-            insert(blob_ingest_parts),
-            [
-                {"name": name, "number": one.number, "size": one.size, "etag": one.etag, "crc32": one.crc32}
-                for one in new
-            ],
-        )
-
-
-def _change_fragments(
-    connection: Connection, name: str, before: Sequence[Fragment], after: Sequence[Fragment]
-) -> None:
-    gone, new = set(before) - set(after), set(after) - set(before)
-    if gone:
-        columns = blob_ingest_fragments.c
-        starts = [fragment.start for fragment in gone]
-        connection.execute(
-            delete(blob_ingest_fragments).where((columns.name == name) & columns.start.in_(starts))
-        )
-    if new:
-        connection.execute(
-            insert(blob_ingest_fragments),
-            [{"name": name, "start": one.start, "size": one.size, "key": one.key} for one in new],
-        )
+        connection.execute(insert(table), [{"name": name, **asdict(one)} for one in new])
 
 
 def _end(connection: Connection, name: str) -> None:

@@ -6,15 +6,16 @@ has no configuration file, and take precedence over one that has.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
 from digestry.backend import StoreLocations
+from digestry.blobs.s3.config import check_endpoint, parse_s3_url
 from digestry.errors import InvalidConfiguration
-from digestry.model.digest import shown
 from digestry.registry import proxies, toml
 from digestry.registry.proxies import Network
 from digestry.registry.toml import Key, Where
@@ -42,32 +43,25 @@ def _database(value: object, where: Where) -> str:
 
 def _blobs(value: object, where: Where) -> str:
     text = toml.text(value, where)
-    try:
-        parts = urlsplit(text)
-    except ValueError as error:
-        raise ValueError(f"it is not a URL: {error}") from None
-    if parts.scheme != "s3" or not parts.netloc:
-        raise ValueError(f"s3://BUCKET/PREFIX is required, not {shown(text)}")
-    if parts.username is not None or parts.port is not None or parts.query or parts.fragment:
-        raise ValueError(
-            "s3://BUCKET/PREFIX is required, and nothing else: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY,"
-            " or another of the SDK's ways, say the key, and endpoint the server"
-        )
-    if not 3 <= len(parts.netloc) <= 63:
-        raise ValueError(f"a bucket's name has 3 to 63 characters, unlike {shown(parts.netloc)}")
+    with _as_values():
+        parse_s3_url(text, {})
     return text
 
 
 def _endpoint(value: object, where: Where) -> str:
     text = toml.text(value, where)
-    try:
-        parts = urlsplit(text)
-        _ = parts.port
-    except ValueError as error:
-        raise ValueError(f"it is not a URL: {error}") from None
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
-        raise ValueError('a URL such as "https://s3.example:9000" is required')
+    with _as_values():
+        check_endpoint(text)
     return text
+
+
+@contextlib.contextmanager
+def _as_values() -> Iterator[None]:
+    """Let what the store says of a setting be said of a key of this section."""
+    try:
+        yield
+    except InvalidConfiguration as error:
+        raise ValueError(f"{error.message}; {error.hint}" if error.hint else error.message) from None
 
 
 def _redirect(value: object, where: Where) -> bool | tuple[Network, ...]:

@@ -71,13 +71,16 @@ class Stores:
             raise ContentDamaged(digest, size, f"it has {len(content)} bytes, not {size}")
         return content
 
-    async def open_ranges(self, digest: Digest, size: int, in_thread: InThread) -> BlobRanges:
+    async def open_ranges(
+        self, digest: Digest, size: int, in_thread: InThread, first: int = 0, last: int | None = None
+    ) -> BlobRanges:
         """Open content of ``size`` bytes that the catalog lists, for reading by ranges. It is not verified.
 
-        ``in_thread`` calls a function in a thread. Raises as :meth:`read` does.
+        ``in_thread`` calls a function in a thread; ``first`` and ``last`` are as
+        :meth:`BlobReader.open_ranges` has them. Raises as :meth:`read` does.
         """
         try:
-            content = await self.blobs.open_ranges(digest, in_thread)
+            content = await self.blobs.open_ranges(digest, in_thread, first, last)
         except NotFound as error:
             raise ContentDamaged(digest, size, GONE) from error
         except (ContentError, BytesLost) as error:

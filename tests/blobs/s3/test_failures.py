@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import logging
 import os
@@ -315,3 +316,35 @@ def test_an_abandoned_upload_leaves_nothing(s3_config: S3Config, tmp_path: Path)
     client = store.session.client
     assert list(client.objects(store.config.objects_prefix)) == []
     assert list(client.uploads(store.config.objects_prefix)) == []
+
+
+def test_a_second_upload_of_a_key_is_aborted_once_it_is_old(s3_config: S3Config, tmp_path: Path) -> None:
+    """An answer was lost, and the upload was begun again: one of both is in a row."""
+    store = make_store(tmp_path, s3_config, part_size=PART, grace=0.0)
+    client = store.session.client
+    ingest = store.ingest("u")
+    write_and_save(ingest, CONTENT)
+    state = ingest._bytes.saved
+    client.begin_upload(state.key)
+    assert store.session.removal.remove_orphans() == 1
+    assert [one.upload_id for one in client.uploads(s3_config.objects_prefix)] == [state.upload_id]
+    ingest.commit(DIGEST)
+    client.begin_upload(state.key)
+    assert store.session.removal.remove_orphans() == 1
+    assert list(client.uploads(s3_config.objects_prefix)) == []
+    assert store.read(DIGEST, limit=len(CONTENT)) == CONTENT
+
+
+def test_a_range_in_the_middle_is_one_request_for_just_that(store: S3Blobs, proxy: S3Proxy) -> None:
+    push(store)
+    before = proxy.count("GET", "/blobs/")
+
+    async def read() -> bytes:
+        content = await store.open_ranges(DIGEST, asyncio.to_thread, 3_000_000, 3_000_999)
+        try:
+            return await content.read(3_000_000, 1000)
+        finally:
+            content.close()
+
+    assert asyncio.run(read()) == CONTENT[3_000_000:3_001_000]
+    assert proxy.count("GET", "/blobs/") - before == 1

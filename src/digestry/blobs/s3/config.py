@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from digestry.errors import InvalidConfiguration
 from digestry.model.digest import shown
@@ -58,7 +58,7 @@ class S3Config:
         if self.part_size < SMALLEST_PART:
             raise InvalidConfiguration(f"a part of an upload has {SMALLEST_PART} bytes or more")
         for url in filter(None, (self.endpoint, self.public_endpoint)):
-            _check_endpoint(url)
+            check_endpoint(url)
 
     @property
     def slots(self) -> int:
@@ -101,7 +101,7 @@ def parse_s3_url(
     Amazon's gets the bucket in the path unless ``path_style`` is False. Parts are so large that content of
     ``largest`` bytes has no more than 10,000. Raises :class:`InvalidConfiguration`.
     """
-    parts = urlsplit(url)
+    parts = _parts(url)
     if parts.scheme != "s3" or parts.query or parts.fragment or "@" in parts.netloc or ":" in parts.netloc:
         raise InvalidConfiguration(
             f"{shown(url.rpartition('@')[2])} is not the URL of an S3 store: s3://BUCKET/PREFIX is required",
@@ -124,10 +124,20 @@ def parse_s3_url(
     )
 
 
-def _check_endpoint(url: str) -> None:
-    parts = urlsplit(url)
+def check_endpoint(url: str) -> None:
+    """Raise :class:`InvalidConfiguration` unless ``url`` can be that of an S3 service."""
+    parts = _parts(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or "@" in parts.netloc:
         raise InvalidConfiguration(
             f"{shown(url.rpartition('@')[2])} is not the endpoint of an S3 service: http://HOST:PORT or"
             " https://HOST is required"
         )
+
+
+def _parts(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise InvalidConfiguration(f"{shown(url.rpartition('@')[2])} is not a URL: {error}") from None
+    return parts

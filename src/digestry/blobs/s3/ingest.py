@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
+from digestry.blobs.ended_by_block import EndedByBlock
 from digestry.blobs.protocols import Chunk
 from digestry.blobs.running_hash import IngestHash
 from digestry.blobs.s3.recent_bytes import RecentBytes
@@ -16,7 +16,7 @@ from digestry.errors import SizeMismatch, StorageError, TooLarge
 from digestry.model.digest import Digest, new_hasher
 
 
-class S3Ingest:
+class S3Ingest(EndedByBlock):
     """New content, written by one thread at a time.
 
     Made by :meth:`S3Blobs.begin`, without a name, and :meth:`S3Blobs.ingest`, whose lease excludes all others
@@ -33,9 +33,9 @@ class S3Ingest:
         algorithm: str = "sha256",
         size: int | None = None,
     ) -> None:
+        super().__init__(keep=bool(name))
         self._session = session
         self._holder = holder
-        self._keep = bool(name)
         self._algorithm = algorithm
         self._size = size
         self._open = True
@@ -198,12 +198,3 @@ class S3Ingest:
     def _check_open(self) -> None:
         if not self._open:
             raise StorageError(f"{self._bytes.name or 'this content'} was committed or closed already")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._keep:
-            self.close()
-        else:
-            self.abort()

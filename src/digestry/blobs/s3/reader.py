@@ -37,6 +37,7 @@ class ObjectReader:
         self._position = 0  # of the next byte of the body
         self._end = 0  # of the body
         self._window = _FIRST_WINDOW
+        self._goal = size  # no request asks for bytes on both of its sides
 
     def read_at(self, position: int, count: int) -> bytes:
         """Return up to ``count`` bytes from ``position`` on; none only at the end.
@@ -64,10 +65,12 @@ class ObjectReader:
             self.close()  # it ended early: what is left is asked for again
         raise BytesLost(f"{self._where} ended at byte {position} of {self.size}")
 
-    def begin(self) -> None:
-        """Ask for the first bytes. Raises as :meth:`read_at` does."""
-        if self.size:
-            self._begin(0, 0)
+    def begin(self, first: int, end: int) -> None:
+        """Ask for bytes from ``first`` on, for a caller who reads on to ``end``. Raises as :meth:`read_at`
+        does."""
+        if first < self.size:
+            self._goal = end
+            self._begin(first, 0)
 
     def _begin(self, position: int, count: int) -> None:
         if position == self._end and position:
@@ -75,7 +78,8 @@ class ObjectReader:
         else:
             self._window = _FIRST_WINDOW
         self.close()
-        end = min(self.size, position + max(count, self._window))
+        goal = self._goal if position < self._goal else self.size
+        end = min(goal, position + max(count, self._window))
         try:
             self._body, _ = self._client.open(self._key, position, end)
         except S3Refusal as error:

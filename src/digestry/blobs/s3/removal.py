@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 from digestry.blobs.s3.client import DELETED_AT_ONCE, S3Client
 from digestry.blobs.s3.config import S3Config
 from digestry.blobs.s3.rows import ObjectRows, Removal
 
 _PASSES_A_GRACE: Final = 4
+
+T = TypeVar("T")
 
 
 class ObjectRemoval:
@@ -53,7 +55,8 @@ class ObjectRemoval:
         """Remove the objects and multipart uploads that no row names, and return how many.
 
         Those that are younger than the store's grace stay: their rows may be about to be written. What a row
-        names stays, whatever a listing says.
+        names stays, whatever a listing says. A key can have two uploads, if an answer was lost and the upload
+        was begun again: the one that no row has goes, though a row has the key.
         """
         oldest = time.time() - self._config.grace
         prefix = self._config.objects_prefix
@@ -63,14 +66,17 @@ class ObjectRemoval:
             named = self._rows.named(keys)
             if orphans := [key for key in keys if key not in named]:
                 removed += len(orphans) - len(self._client.delete(orphans))
-        for upload in self._client.uploads(prefix):
-            if upload.started_at <= oldest and not self._rows.named([upload.key]):
-                self._client.abort_upload(upload.key, upload.upload_id)
-                removed += 1
+        begun = (upload for upload in self._client.uploads(prefix) if upload.started_at <= oldest)
+        for uploads in _batches(begun):
+            used = self._rows.uploading([upload.upload_id for upload in uploads])
+            for upload in uploads:
+                if upload.upload_id not in used:
+                    self._client.abort_upload(upload.key, upload.upload_id)
+                    removed += 1
         return removed
 
 
-def _batches(keys: Iterable[str]) -> Iterator[list[str]]:
-    source = iter(keys)
+def _batches(items: Iterable[T]) -> Iterator[list[T]]:
+    source = iter(items)
     while batch := list(itertools.islice(source, DELETED_AT_ONCE)):
         yield batch

@@ -177,6 +177,10 @@ class ObjectRows(Protocol):
         """Forget what was removed."""
         ...
 
+    def uploading(self, upload_ids: Collection[str]) -> set[str]:
+        """Return those of ``upload_ids`` that an ingest has."""
+        ...
+
     def named(self, keys: Collection[str]) -> set[str]:
         """Return those of ``keys`` that any row has."""
         ...

@@ -153,15 +153,17 @@ class S3Blobs:
         """Return the content as a seekable file, unverified; see :meth:`BlobReader.open`."""
         return io.BufferedReader(ObjectFile(self._begun(digest)), 1 << 20)
 
-    async def open_ranges(self, digest: Digest, in_thread: InThread) -> BlobRanges:
+    async def open_ranges(
+        self, digest: Digest, in_thread: InThread, first: int = 0, last: int | None = None
+    ) -> BlobRanges:
         """Open the content for reading by ranges; see :meth:`BlobReader.open_ranges`."""
-        return S3Ranges(await in_thread(self._begun, digest), in_thread)
+        return S3Ranges(await in_thread(self._begun, digest, first, last), in_thread)
 
-    def _begun(self, digest: Digest) -> ObjectReader:
-        """Return a reader that has asked for its first bytes. Raises as :meth:`BlobReader.open` does."""
+    def _begun(self, digest: Digest, first: int = 0, last: int | None = None) -> ObjectReader:
+        """Return a reader that has asked for the bytes from ``first`` on."""
         found = self._find(digest)
         reader = self.session.reader(found.key, found.size)
-        reader.begin()
+        reader.begin(first, found.size if last is None else last + 1)
         return reader
 
     def _find(self, digest: Digest) -> StoredObject:

@@ -120,8 +120,11 @@ async def _send_ranges(
     selection: ranges.RangeSelection,
     size: int,
 ) -> None:
+    begun = selection.parts[0]
     async with service.chunk_size.beginning:
-        content = await service.stores.open_ranges(digest, size, service.executors.run)
+        content = await service.stores.open_ranges(
+            digest, size, service.executors.run, begun.first, begun.last
+        )
     watch: asyncio.Task[None] | None = None
     answered = service.observer.answered
 

@@ -172,7 +172,9 @@ async def _send(service: Service, exchange: Exchange, download: Download, watch:
                 return part
             # The client is so far behind that what it needs is only in the store, once it is committed there.
             await _wait(download, watch, lambda: False)
-            stored = await service.stores.open_ranges(download.digest, size, service.executors.run)
+            stored = await service.stores.open_ranges(
+                download.digest, size, service.executors.run, position, last
+            )
         return await stored.read(position, count)
 
     selection = ranges.choose(exchange, size, etag=f'"{download.digest}"', media_type=blobs.MEDIA_TYPE)

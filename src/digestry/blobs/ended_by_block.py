@@ -1,0 +1,33 @@
+"""What a ``with`` block does to content on its way in when it ends."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Self
+
+
+class EndedByBlock(ABC):
+    """An ingest that ends with a ``with`` block: closed if its bytes are to be kept, and aborted if not.
+
+    Both do nothing after a commit.
+    """
+
+    def __init__(self, *, keep: bool) -> None:
+        self._keep = keep
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Forget the bytes."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the content; its bytes stay."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._keep:
+            self.close()
+        else:
+            self.abort()
