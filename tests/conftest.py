@@ -19,6 +19,9 @@ from tests.blobs.s3 import registries
 from tests.catalog import slow_reads
 from tests.support import RegistryServer, running_registry
 
+_LONGEST = 30
+"""Characters that a temporary directory's path may have: sockets below it have 107 at the most."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -47,6 +50,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if len(tempfile.gettempdir()) > _LONGEST:
+        os.environ["TMPDIR"] = tempfile.tempdir = "/tmp"
     # Some tests open very many files, besides what tests of stores keep for the next ones.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

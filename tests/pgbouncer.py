@@ -7,12 +7,10 @@ import os
 import shutil
 import socket
 import subprocess
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 from tests.postgresql import PASSWORD, USER, Cluster, as_server
-from tests.support import free_port, lacking, wait_until
+from tests.support import free_port, lacking, open_directory, wait_until
 
 
 @contextlib.contextmanager
@@ -21,9 +19,8 @@ def running_pgbouncer(cluster: Cluster) -> Iterator[int]:
     program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if program is None:
         lacking("pgbouncer", "no such program (apt-get install pgbouncer)")
-    with tempfile.TemporaryDirectory(prefix="digestry-pgbouncer-") as folder:
-        place, port = Path(folder), free_port()
-        place.chmod(0o755)
+    with open_directory("digestry-pgbouncer-") as place:
+        port = free_port()
         settings = place / "pgbouncer.ini"
         settings.write_text(
             f"[databases]\n* = host=127.0.0.1 port={cluster.port} user={USER} password='{PASSWORD}'\n"

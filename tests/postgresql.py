@@ -12,7 +12,6 @@ import itertools
 import os
 import pwd
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +19,7 @@ from typing import Any, Final
 import psycopg
 
 from digestry.backend import StoreLocations, open_backend
-from tests.support import free_port, lacking
+from tests.support import free_port, lacking, open_directory
 
 USER: Final = "digestry"
 PASSWORD: Final = "a%secret/of:the@tests"
@@ -181,15 +180,13 @@ class Cluster:
 def running_cluster(**settings: str) -> Iterator[Cluster]:
     """Run a server of the caller's own. ``{directory}`` in one of its ``settings`` is its directory.
 
-    Its directory is no test's: pytest's are closed to every user but the one that runs the tests.
+    Its directory is no test's: the server's user must reach it.
     """
     require_programs()
-    with tempfile.TemporaryDirectory(prefix="digestry-pg-", ignore_cleanup_errors=True) as folder:
-        directory = Path(folder)
-        directory.chmod(0o755)
+    with open_directory("digestry-pg-") as directory:
         cluster = Cluster(
             directory,
-            settings={name: value.replace("{directory}", folder) for name, value in settings.items()},
+            settings={name: value.replace("{directory}", str(directory)) for name, value in settings.items()},
         )
         try:
             cluster.make()

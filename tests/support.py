@@ -51,6 +51,25 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@contextlib.contextmanager
+def open_directory(prefix: str) -> Iterator[Path]:
+    """A temporary directory that every user can reach: pytest's own are closed, and TMPDIR may be, too."""
+    places = [Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")]
+    reached = (
+        place for place in places if all(one.stat().st_mode & 0o001 for one in (place, *place.parents))
+    )
+    with tempfile.TemporaryDirectory(
+        prefix=prefix, dir=next(reached, None), ignore_cleanup_errors=True
+    ) as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        yield directory
+
+
+def _is_open(path: Path) -> bool:
+    return all(one.stat().st_mode & 0o001 for one in (path, *path.parents))
+
+
 def wait_until(condition: Any, *, what: str, log: Path | None = None) -> None:
     """Polls ``condition`` until it is true; fails the test if it stays false, and shows ``log``'s end."""
     end = time.monotonic() + PATIENCE

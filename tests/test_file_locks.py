@@ -6,7 +6,6 @@ import fcntl
 import os
 import subprocess
 import sys
-import tempfile
 import textwrap
 import threading
 import time
@@ -17,6 +16,7 @@ import pytest
 
 from digestry.errors import Conflict, StorageError
 from digestry.file_locks import check_locks, locked
+from tests.support import open_directory
 
 
 def test_a_held_lock_is_a_conflict_in_the_callers_words(tmp_path: Path) -> None:
@@ -164,11 +164,14 @@ def test_a_lock_file_that_another_user_made() -> None:
             except Conflict:
                 print("one")
     """
-    with tempfile.TemporaryDirectory() as name:  # where others may look
-        Path(name).chmod(0o755)
-        path = Path(name) / "x.lock"
-        with locked(path):
-            pass
+    with open_directory("digestry-lock-") as directory:
+        path = directory / "x.lock"
+        before = os.umask(0o022)
+        try:
+            with locked(path):
+                pass
+        finally:
+            os.umask(before)
         command = [sys.executable, "-c", textwrap.dedent(script), str(path)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("one\n", "")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from digestry.registry import permissions
 from digestry.registry.permissions import make_private
 from tests.backends import open_blobs
 from tests.stores import blob_file, needs_disk
-from tests.support import run_digestry, start_registry
+from tests.support import open_directory, run_digestry, start_registry
 
 
 def open_to_others(root: Path) -> list[str]:
@@ -172,9 +171,8 @@ def test_files_of_root_are_not_put_into_another_users_registry_unsaid(tmp_path: 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="another user is needed")
 def test_another_user_reads_nothing_and_holds_no_lock() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        server = start_registry(Path(folder) / "root")
+    with open_directory("digestry-private-") as directory:
+        server = start_registry(directory / "root")
         try:
             digest = server.push_blob("x", b"private")
             seen = subprocess.run(
