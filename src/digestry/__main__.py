@@ -1,6 +1,6 @@
 """``python -m digestry``: the command line."""
 
-from digestry.cli.main import main
+from digestry.cli.main import start
 
 if __name__ == "__main__":
-    main()
+    start()

@@ -300,16 +300,17 @@ class Writeback:
     itself: only :func:`publish` does.
     """
 
-    __slots__ = ("_begun", "_descriptor", "_start", "_step")
+    __slots__ = ("_begun", "_descriptor", "_step")
 
     def __init__(self, descriptor: int, *, offset: int = 0, step: int = 8 << 20) -> None:
         self._descriptor = descriptor
         self._begun = offset
         self._step = step
-        self._start = _find_sync_file_range()
 
     def advance(self, end: int) -> None:
         """Note that the file has been written up to ``end`` (bytes)."""
-        if self._start is not None and end - self._begun >= self._step:
-            self._start(self._descriptor, self._begun, end - self._begun)
+        if end - self._begun >= self._step:
+            start = _find_sync_file_range()
+            if start is not None:
+                start(self._descriptor, self._begun, end - self._begun)
             self._begun = end

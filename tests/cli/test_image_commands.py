@@ -6,7 +6,6 @@ import json
 import os
 import secrets
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -266,33 +265,3 @@ def test_a_registry_without_history(run: Run, app: Path) -> None:
         assert "keeps no history" in run("log", f"{host}/cli/app:1", status=3).stderr
         assert "UPDATED" not in run("tags", f"{host}/cli/app").stdout
         run("log", f"{host}/cli/app:2", status=4)
-
-
-def test_listing_imports_nothing_heavy() -> None:
-    program = (
-        "import sys; sys.argv = ['digestry', 'images']; from digestry.cli import main\n"
-        "try: main.main()\n"
-        "except SystemExit: pass\n"
-        "print(*sys.modules, file=sys.stderr)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, "DIGESTRY_HOME": "/nonexistent"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    loaded = set(done.stderr.split())
-    assert "digestry.images.listing" in loaded
-    for heavy in (
-        "rich",
-        "urllib3",
-        "http.client",
-        "ssl",
-        "sqlalchemy",
-        "starlette",
-        "ctypes",
-        "subprocess",
-        "asyncio",
-    ):
-        assert heavy not in loaded, heavy

@@ -149,6 +149,10 @@ class HttpResponse:
             self._end()
         return part
 
+    def is_ready(self, seconds: float) -> bool:
+        """Return whether more comes within ``seconds``, as far as the socket tells."""
+        return self._open and _can_read(self._response.fileno(), seconds)
+
     def _end(self) -> None:
         """Give the connection back: all of the body has come."""
         self._open = False
@@ -172,12 +176,13 @@ def _close_all(idle: dict[Origin, list[HttpConnection]]) -> None:
 
 def _has_ended(connection: HttpConnection) -> bool:
     """Return whether the other side closed an idle connection, or sent something that nobody asked for."""
-    sock = connection.sock
-    if sock is None:
-        return True
+    return connection.sock is None or _can_read(connection.sock.fileno(), 0)
+
+
+def _can_read(descriptor: int, seconds: float) -> bool:
     poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    return bool(poll.poll(0))
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
 
 
 def _escaped(target: str) -> str:

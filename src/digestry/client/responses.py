@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 ERROR_BODY: Final = 64 << 10
 _LONGEST_TEXT: Final = 400
 _MOST_ERRORS: Final = 3
+_PAUSE: Final = 0.005  # seconds
 _RAW: Final = 64 << 10  # of an encoded body, decoded at once
 
 
@@ -53,6 +54,7 @@ class Response:
     ) -> None:
         self._response = response
         self._decoder: Decoder | None = None
+        self._failure: Unreachable | None = None
         self.remark = ""
         self._until = None if patience is None else time.monotonic() + patience
         self._method = method
@@ -95,18 +97,24 @@ class Response:
             self._decoder = decoder_of(self.encoding, self.host, of_gzip=of_gzip)
 
     def read_some(self, count: int) -> bytes:
-        """Return up to ``count`` bytes of the body, as many as come in a second; none at its end.
+        """Return up to ``count`` bytes of the body, as many as come without a pause; none at its end.
 
-        Raises :class:`Unreachable`.
+        Raises :class:`Unreachable`, after all that came before was returned.
         """
+        if self._failure is not None:
+            raise self._failure
         parts: list[bytes] = []
         size = 0
-        until = time.monotonic() + 1
-        while size < count and (part := self.read_ready(count - size)):
-            parts.append(part)
-            size += len(part)
-            if time.monotonic() > until:
-                break
+        try:
+            while size < count and (part := self.read_ready(count - size)):
+                parts.append(part)
+                size += len(part)
+                if not self._response.is_ready(_PAUSE):
+                    break  # what is here is written, and kept if the rest never comes
+        except Unreachable as error:
+            if not parts:
+                raise
+            self._failure = error
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def read_ready(self, count: int) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Literal
 
-from digestry.errors import Conflict, ContentError, DigestMismatch, RemoteError, Unreachable
+from digestry.errors import Conflict, ContentError, DigestMismatch, ProtocolViolation, RemoteNotFound
 
 if TYPE_CHECKING:
     from digestry.blobs.protocols import BlobStore
@@ -54,9 +54,8 @@ def _go_on(
         except DigestMismatch:
             if not begun:
                 raise  # the commit has removed the file
-        except (ContentError, RemoteError) as error:
-            if not isinstance(error, Unreachable):
-                sink.abort()  # nothing that a registry lied about is gone on with
+        except (ContentError, ProtocolViolation, RemoteNotFound):
+            sink.abort()  # nobody goes on with what a registry lied about, or does not have
             raise
     # What was there from before may be what is damaged, as after a power loss.
     progress(-descriptor.size)

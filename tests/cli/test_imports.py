@@ -1,0 +1,116 @@
+"""What each command loads: a short one has to start fast."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from digestry.cli import main
+from digestry.model import media_types
+from digestry.model.digest import Digest
+from tests.client.liar import Reply, Request, lying
+from tests.support import descriptor
+
+_FRAMEWORKS = {
+    "alembic",
+    "asyncio",
+    "granian",
+    "rich",
+    "sqlalchemy",
+    "starlette",
+    "tomlkit",
+    "urllib3",
+    "yaml",
+}
+_NETWORK = {"email.parser", "http.client", "socket", "ssl"}
+_SLOW = {"concurrent.futures", "ctypes", "logging", "multiprocessing", "subprocess", "tempfile", "traceback"}
+
+_LAYER = b"a layer"
+_CONFIG = b'{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}'
+_IMAGE = json.dumps(
+    {
+        "schemaVersion": 2,
+        "mediaType": media_types.OCI_MANIFEST,
+        "config": descriptor(media_types.OCI_CONFIG, Digest.of(_CONFIG), len(_CONFIG)),
+        "layers": [descriptor(media_types.OCI_LAYER, Digest.of(_LAYER), len(_LAYER))],
+    }
+).encode()
+
+
+def registry(request: Request) -> Reply:
+    """A registry with one image, which asks for no login."""
+    if "/manifests/" in request.path:
+        said = {"Content-Type": media_types.OCI_MANIFEST, "Docker-Content-Digest": str(Digest.of(_IMAGE))}
+        length = {"Content-Length": str(len(_IMAGE))} if request.method == "HEAD" else {}
+        return Reply(200, _IMAGE, {**said, **length})
+    return Reply(200, _LAYER if str(Digest.of(_LAYER)) in request.path else _CONFIG)
+
+
+def loaded_by(home: Path, *arguments: str) -> set[str]:
+    """The modules that a command has loaded when it ends well."""
+    script = (
+        "import sys\nfrom digestry.cli.main import main\n"
+        "try: main()\nexcept SystemExit as end: assert not end.code, end.code\n"
+        "print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        env={**os.environ, "DIGESTRY_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(done.stderr.split())
+
+
+@pytest.mark.parametrize("name", sorted(set(main._COMMANDS) - {"demo"}))  # which runs other programs
+def test_help_loads_the_command_alone(name: str, tmp_path: Path) -> None:
+    loaded = loaded_by(tmp_path, name, "--help")
+    assert loaded.isdisjoint(_FRAMEWORKS | _NETWORK | _SLOW)
+    assert not any(module.startswith(("digestry.client.", "digestry.registry.")) for module in loaded)
+
+
+@pytest.mark.parametrize(
+    "arguments", [("images",), ("version",), ("config", "get", "registry")], ids=" ".join
+)
+def test_a_command_that_asks_nobody_loads_no_network(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    loaded = loaded_by(tmp_path, *arguments)
+    assert loaded.isdisjoint(_FRAMEWORKS | _NETWORK | _SLOW)
+
+
+@pytest.mark.parametrize("command", ["pull", "digest", "inspect"])
+def test_a_command_that_asks_a_registry_loads_what_it_asks_for(command: str, tmp_path: Path) -> None:
+    with lying() as server:
+        server.answer = registry
+        loaded = loaded_by(tmp_path, command, f"{server.host}/team/app:1")
+    assert "http.client" in loaded
+    assert loaded.isdisjoint(_FRAMEWORKS | _SLOW)
+    for part in (
+        "auth",
+        "credentials",
+        "journal",
+        "prefix_search",
+        "refusal_hints",
+        "referrers",
+        "tag_history",
+    ):
+        assert f"digestry.client.{part}" not in loaded
+
+
+def test_the_program_ends_with_the_commands_code(tmp_path: Path) -> None:
+    script = "from digestry.cli.main import start\nstart()"
+    for arguments, code in ((["version"], 0), (["rmi", "a"], 4), (["frobnicate"], 2)):
+        done = subprocess.run(
+            [sys.executable, "-c", script, *arguments],
+            env={**os.environ, "DIGESTRY_HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == code
+        assert (done.stdout + done.stderr).strip()
