@@ -16,6 +16,22 @@ from tests.catalog_databases import CatalogDatabases
 from tests.postgresql import Cluster, session_cluster, stop_session_cluster
 
 DATABASES: Final = ("postgresql", "sqlite")
+_HERE: Final = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Makes variants of a test long that differ by their data alone: over SQLite they all run each time.
+
+    Over PostgreSQL the first and the last of them do.
+    """
+    variants: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        if item.path.is_relative_to(_HERE) and parameters.get("database") == "postgresql":
+            variants.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for same in variants.values():
+        for item in same[1:-1]:
+            item.add_marker(pytest.mark.long)
 
 
 @pytest.fixture(scope="session")

@@ -46,7 +46,7 @@ def database(catalog_databases: CatalogDatabases) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(params=["files", "postgresql", "pgbouncer"])
+@pytest.fixture(params=["files", "postgresql", pytest.param("pgbouncer", marks=pytest.mark.long)])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where the nodes of a registry meet: a directory or a database's URL."""
     if request.param == "files":
