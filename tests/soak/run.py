@@ -22,7 +22,7 @@ every = "1s"
 rate = "100 MiB"
 
 [limits]
-upload-idle-seconds = 2
+upload-idle-seconds = {idle}
 
 [log]
 audit = "off"
@@ -56,7 +56,7 @@ def soak(
 ) -> Outcome:
     """Runs it in an empty directory, on a disk, or on so many nodes."""
     config = directory / "registry.toml"
-    config.write_text(_CONFIGURATION.format(lease=lease))
+    config.write_text(_CONFIGURATION.format(lease=lease, idle=lease // 3))
     opened = (
         on_nodes(directory, config, count=nodes) if nodes else on_disk(directory, config, workers=workers)
     )
