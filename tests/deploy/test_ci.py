@@ -1,0 +1,99 @@
+"""The GitHub Action and the GitLab template: their own commands, as a runner calls them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.support import RegistryServer, run_digestry
+
+CI = Path(__file__).parents[2] / "deploy" / "ci"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def inventory(registry: RegistryServer, tmp_path: Path, home: Path) -> Path:
+    """Two containers, of which one runs what an advisory calls affected."""
+    bad, good = (registry.push_image("ci/app", tag, tag.encode()) for tag in ("bad", "good"))
+    name = f"{registry.host}/ci/app@{bad}"
+    stated = run_digestry(
+        *("advisory", "add", name, "--status", "affected", "--id", "CVE-2026-1", "--fixed-by", str(good)),
+        env={**os.environ, "DIGESTRY_HOME": str(home)},
+    )
+    assert stated.returncode == 0, stated.stderr
+    file = tmp_path / "containers.csv"
+    rows = [
+        f"node,{what},{registry.host}/ci/app:{what},{digest}"
+        for what, digest in (("bad", bad), ("good", good))
+    ]
+    file.write_text("\n".join(["host,name,reference,digest", *rows]) + "\n")
+    return file
+
+
+def call(script: str, directory: Path, home: Path, shell: list[str], **variables: str) -> tuple[int, str]:
+    """Run a script as a runner does; return its exit code and its standard error."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, **variables, "DIGESTRY_HOME": str(home)}
+    done = subprocess.run(
+        [*shell, script], cwd=directory, env=environment, capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stderr
+
+
+def github_step(name: str) -> dict[str, Any]:
+    action = yaml.safe_load((CI / "github" / "action.yml").read_text())
+    (found,) = [step for step in action["runs"]["steps"] if step["name"] == name]
+    return dict(found)
+
+
+def test_the_action_writes_the_report_that_it_uploads(inventory: Path, tmp_path: Path, home: Path) -> None:
+    step = github_step("Audit")
+    inputs = {"sources": f"file:{inventory}\n", "fail-on": "affected", "sarif": "digestry.sarif"}
+    variables = {
+        name: re.sub(r"\$\{\{ inputs\.([a-z-]+) \}\}", lambda found: inputs[found[1]], value)
+        for name, value in step["env"].items()
+    }
+    shell = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c"]
+    code, errors = call(step["run"], tmp_path, home, shell, **variables)
+    assert (code, "1 vulnerable, 1 fixed" in errors) == (1, True), errors
+    (run,) = json.loads((tmp_path / "digestry.sarif").read_text())["runs"]
+    assert [result["ruleId"] for result in run["results"]] == ["CVE-2026-1"]
+    assert github_step("Show")["with"]["sarif_file"] == step["env"]["SARIF"]
+    assert call(step["run"], tmp_path, home, shell, **{**variables, "FAIL_ON": "none"})[0] == 0
+
+
+def test_an_input_of_the_action_is_no_command(tmp_path: Path, home: Path) -> None:
+    step = github_step("Audit")
+    assert "${{" not in step["run"]
+    variables = {"SOURCES": "file:x; touch made $(touch made)", "FAIL_ON": "affected", "SARIF": "s.sarif"}
+    code, _ = call(step["run"], tmp_path, home, ["bash", "-eo", "pipefail", "-c"], **variables)
+    assert code == 3
+    assert not (tmp_path / "made").exists()
+
+
+def test_the_template_writes_the_report_that_it_names(inventory: Path, tmp_path: Path, home: Path) -> None:
+    job = yaml.safe_load((CI / "gitlab.yml").read_text())[".digestry-audit"]
+    script = "\n".join(job["script"])
+    second = inventory.with_name("second.csv")
+    second.write_text(inventory.read_text().replace("node,", "another,"))
+    variables = {**job["variables"], "DIGESTRY_SOURCES": f"file:{inventory} file:{second}"}
+    code, errors = call(script, tmp_path, home, ["sh", "-ec"], **variables)
+    assert (code, "2 vulnerable, 2 fixed" in errors) == (1, True), errors
+    report = ET.fromstring((tmp_path / job["artifacts"]["reports"]["junit"]).read_text())  # noqa: S314 - ours
+    cases = list(report.iter("testcase"))
+    assert len(cases) == 4
+    assert sum(case.find("failure") is not None for case in cases) == 2
+    assert job["artifacts"]["when"] == "always"
