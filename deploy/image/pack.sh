@@ -32,7 +32,9 @@ install --require-hashes --requirement "$here/requirements/image.txt"
 install --no-deps "$wheel"
 rm -rf "$root/opt/digestry/bin"
 cp "$here/deploy/image/healthcheck.py" "$root/opt/digestry/healthcheck.py"
-mkdir -p "$root/usr/local/bin" "$root/var/lib/digestry"
+# An engine mounts its own; an image cannot hold devices.
+rm -rf "${root:?}/dev"
+mkdir -p "$root/dev" "$root/usr/local/bin" "$root/var/lib/digestry"
 cp "$here/deploy/image/digestry" "$root/usr/local/bin/digestry"
 chmod 755 "$root/usr/local/bin/digestry"
 # Everything in the image is root's: whoever it runs as makes a directory of its own there.
