@@ -76,9 +76,12 @@ def objects(s3: S3Server) -> str:
 
 
 @contextlib.contextmanager
-def peer(root: Path, *, storage: str = "", cores: int | None = None) -> Iterator[RegistryServer]:
+def peer(
+    root: Path, *, storage: str = "", cores: int | None = None, program: str = PEER
+) -> Iterator[RegistryServer]:
     """docker-registry as its package's own configuration has it: descriptors cached in memory, and files
-    unless ``storage`` says otherwise. ``cores`` is its GOMAXPROCS; without one it takes all."""
+    unless ``storage`` says otherwise. ``cores`` is its GOMAXPROCS; without one it takes all. ``program`` may
+    be another version of it."""
     port = free_port()
     root.mkdir(exist_ok=True)
     config = root / f"config-{port}.yml"
@@ -97,7 +100,7 @@ def peer(root: Path, *, storage: str = "", cores: int | None = None) -> Iterator
     log = root / f"log-{port}"
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [PEER, "serve", str(config)], stdout=file, stderr=file, env=environment, start_new_session=True
+            [program, "serve", str(config)], stdout=file, stderr=file, env=environment, start_new_session=True
         )
     server = RegistryServer(f"127.0.0.1:{port}", process, root, log)
 
