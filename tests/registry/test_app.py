@@ -303,6 +303,22 @@ def test_stale_uploads_are_swept(tmp_path: Path) -> None:
         direct.close()
 
 
+def test_a_sweep_keeps_an_upload_that_goes_on_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    direct = Direct(tmp_path / "root")
+    try:
+        upload = begin(direct)
+        catalog = direct.service.stores.catalog
+        stale = catalog.stale_uploads(time.time_ns())
+        assert direct.request("PATCH", upload, [b"x" * 10])[0] == 202
+        monkeypatch.setattr(catalog, "stale_uploads", lambda _: stale)
+        assert direct.service.upload_sweep.run() == 0
+        assert direct.request("GET", upload)[0] == 204
+    finally:
+        direct.close()
+
+
 def test_cache_is_capped_in_bytes() -> None:
     cache = BytesCache(1000)
     for number in range(20):

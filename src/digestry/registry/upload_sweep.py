@@ -32,6 +32,9 @@ class UploadSweep:
             self._stores.catalog.age_uploads_from_now()  # they look older than they are
         oldest = self._now() - int(self._timeout * clock.SECOND)
         for upload in self._stores.catalog.stale_uploads(oldest):
+            now = self._stores.catalog.upload(upload.repository, upload.id)
+            if now is not None and now.offset != upload.offset:
+                continue  # its client went on with it while others were dropped
             try:
                 self._stores.blobs.discard(upload.id)
             except Conflict:
