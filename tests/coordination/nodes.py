@@ -24,6 +24,7 @@ from digestry.errors import Conflict
 from digestry.model.digest import Digest
 
 CONTENT = Digest.of(b"content")
+_ATTEMPTS = 10
 
 
 def through(url: str, port: int) -> str:
@@ -100,9 +101,18 @@ def take(node: Coordination, what: str) -> contextlib.AbstractContextManager[Loc
     return node.only_one(Job(what))
 
 
+def _taken(held: contextlib.ExitStack, node: Coordination, what: str) -> Lock:
+    """Take a lock as often as a busy machine lets its lease end before it is held."""
+    for _ in range(_ATTEMPTS):
+        with contextlib.suppress(Conflict):
+            return held.enter_context(take(node, what))
+    return held.enter_context(take(node, what))
+
+
 def _main(place: str, what: str, lease_seconds: str) -> None:
     node = open_node(place, **({"lease_seconds": float(lease_seconds)} if "://" in place else {}))
-    with take(node, what) as lock:
+    with contextlib.ExitStack() as held:
+        lock = _taken(held, node, what)
         print("held", flush=True)
         for line in sys.stdin:
             if line.strip() == "release":
