@@ -208,7 +208,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_killed_server_goes_on_where_it_was(tmp_path: Path, hub: Upstream, name: str) -> None:
-    needs_disk(tmp_path / "server")  # over S3 the other worker has nothing before the end
+    needs_disk(tmp_path / "server")  # its file is looked at
     content = name.encode() + CONTENT
     digest = hub.blob(name, content)
     gate = threading.Event()
