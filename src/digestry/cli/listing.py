@@ -43,6 +43,7 @@ class Column:
 
     ``shown`` is False for one that tables have only if it is asked for. A ``digest`` is cut to its first
     digits unless it is ``whole``; an ``id`` is one that is printed without its algorithm then.
+    Text of more than ``longest`` characters is cut too.
     """
 
     key: str
@@ -52,6 +53,7 @@ class Column:
     shown: bool = True
     nothing: str = "-"
     whole: bool = False
+    longest: int = 0
     heading: str = ""
 
     @property
@@ -73,7 +75,11 @@ class Column:
             return "yes" if value else "no"
         if isinstance(value, list | tuple):
             return ", ".join(str(member) for member in value)
-        return str(value)
+        text = str(value)
+        if self.longest and not whole:
+            text = " ".join(text.split())
+            text = text if len(text) <= self.longest else f"{text[: self.longest - 1]}…"
+        return text
 
 
 @dataclass(frozen=True, slots=True)

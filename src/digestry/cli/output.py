@@ -30,8 +30,10 @@ __all__ = [
     "json_option",
     "note",
     "printable",
+    "refuse_terminal",
     "say",
     "table",
+    "write_bytes",
     "write_pieces",
 ]
 
@@ -75,6 +77,38 @@ def write_pieces(pieces: Iterable[str], path: Path | None) -> None:
     with replacing(path.resolve()) as file:
         for chunk in _chunks(pieces):
             file.write(chunk.encode(errors="backslashreplace"))
+
+
+def write_bytes(chunks: Iterable[bytes], path: Path | None) -> None:
+    """Write bytes, as they come, to ``path``, durably and whole, or for None to standard output.
+
+    Raises :class:`StorageError`, and what ``chunks`` raises; a file has its old bytes then.
+    """
+    if path is not None:
+        from digestry.fsio import replacing, storage_errors
+
+        if path.exists() and not path.is_file():
+            with storage_errors("write", path), path.open("wb") as device:
+                device.writelines(chunks)
+            return
+        with replacing(path.resolve()) as file:
+            for chunk in chunks:
+                with storage_errors("write", path):
+                    file.write(chunk)
+        return
+    for chunk in chunks:
+        try:
+            click.echo(chunk, nl=False)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise StorageError(f"cannot write the output: {error.strerror or error}") from error
+
+
+def refuse_terminal(path: Path | None) -> None:
+    """Raise :class:`click.UsageError` if bytes that are no text would go to a terminal."""
+    if path is None and sys.stdout is not None and sys.stdout.isatty():
+        raise click.UsageError("The output is no text: write it to a file with --output, or to a pipe.")
 
 
 def _chunks(pieces: Iterable[str]) -> Iterator[str]:

@@ -143,6 +143,25 @@ class Repository:
         """Return whether the repository has a blob."""
         return blobs.has_blob(self.endpoint, digest)
 
+    def describe_blob(self, digest: Digest) -> Descriptor:
+        """Return the descriptor of a blob, with its size as the registry says it.
+
+        Raises :class:`~digestry.errors.RemoteNotFound`.
+        """
+        from digestry.client import blob_stream
+
+        return blob_stream.describe_blob(self.endpoint, digest)
+
+    def stream_blob(self, descriptor: Descriptor) -> Iterator[bytes]:
+        """Yield the bytes of a blob of any size, verified. After a broken connection the transfer goes on.
+
+        The last bytes are held back until all were checked. Raises :class:`~digestry.errors.RemoteNotFound`,
+        :class:`~digestry.errors.DigestMismatch` and :class:`~digestry.errors.SizeMismatch` while iterating.
+        """
+        from digestry.client import blob_stream
+
+        return blob_stream.stream_blob(self.endpoint, descriptor)
+
     def read_blob(self, descriptor: Descriptor, *, limit: int = SMALL) -> bytes:
         """Return the bytes of a small blob, verified.
 

@@ -1,0 +1,110 @@
+"""Where a command finds an image: in its registry, or in the local store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from digestry.cli.settings import Settings
+    from digestry.client.repository import Repository
+    from digestry.client.session import Session
+    from digestry.images.store import ImageStore
+    from digestry.model.descriptor import Descriptor
+    from digestry.model.manifest import Image, Index
+    from digestry.model.platform import Platform
+    from digestry.model.reference import Reference
+
+
+@dataclass(frozen=True, slots=True)
+class LocatedImage:
+    """What a name means: a manifest or index, and the repository, or the local store, that has it.
+
+    ``reference`` is the whole name; None for a digest alone in the local store.
+    """
+
+    name: str
+    reference: Reference | None
+    manifest: Image | Index
+    source: Repository | ImageStore
+
+    def child(self, platform: Platform) -> Image:
+        """Return the image of an index for ``platform``. Raises :class:`NotFound`."""
+        from digestry.errors import ProtocolViolation
+        from digestry.images.pull import manifests_for_platform
+        from digestry.images.store import ImageStore
+        from digestry.model.manifest import Image
+
+        if isinstance(self.source, ImageStore):
+            return self.source.image(self.manifest.descriptor(), platform)
+        found = manifests_for_platform(self.source, self.manifest, platform)[0]
+        if not isinstance(found, Image):
+            raise ProtocolViolation(f"{found.digest} is an index, and {self.name} lists it as an image")
+        return found
+
+    def read_blob(self, descriptor: Descriptor) -> bytes:
+        """Return the bytes of a small blob, verified."""
+        from digestry.images.store import ImageStore
+
+        if isinstance(self.source, ImageStore):
+            return self.source.blobs.read(descriptor.digest)
+        return self.source.read_blob(descriptor)
+
+
+def local_option(function: Callable[..., object]) -> Callable[..., object]:
+    """Add the option ``--local``."""
+    return click.option("--local", is_flag=True, help="The image of the local store, not the registry's.")(
+        function
+    )
+
+
+def platform_option(function: Callable[..., object]) -> Callable[..., object]:
+    """Add the option ``--platform``."""
+    return click.option("--platform", metavar="OS/ARCH", help="The image of an index for this platform.")(
+        function
+    )
+
+
+def locate(settings: Settings, session: Session, text: str, *, local: bool) -> LocatedImage:
+    """Return the manifest that a name means, in its registry or in the local store.
+
+    Raises :class:`InvalidReference`, :class:`NotFound`, and what a registry's repository does.
+    """
+    from digestry.cli.digest_completion import complete_reference
+    from digestry.cli.sessions import open_store
+    from digestry.images.name_lookup import look_up
+
+    if local:
+        store = open_store(settings)
+        found = look_up(store, text, settings.reference)
+        name = str(found.reference or text)
+        return LocatedImage(name, found.reference, store.manifest(found.descriptor), store)
+    reference = complete_reference(settings, session, text).or_latest()
+    repository = session.repository(reference)
+    return LocatedImage(str(reference), reference, repository.pull_manifest(reference.target), repository)
+
+
+def locate_anywhere(settings: Settings, session: Session, text: str, *, remote: bool) -> LocatedImage:
+    """Return the manifest that a name means: of the local store, else of its registry.
+
+    With ``remote`` the registry alone is asked. Raises as :func:`locate` does.
+    """
+    from digestry.errors import InvalidReference, NotFound, RemoteNotFound
+    from digestry.model.digest_prefix import DigestPrefix
+
+    missing: NotFound | None = None
+    if not remote:
+        try:
+            return locate(settings, session, text, local=True)
+        except NotFound as error:
+            missing = error
+    try:
+        return locate(settings, session, text, local=False)
+    except (InvalidReference, RemoteNotFound) as error:
+        # A digest alone names no repository: that the local store does not have it is the answer.
+        if missing is not None and DigestPrefix.read(text) is not None:
+            raise missing from error
+        raise

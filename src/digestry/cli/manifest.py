@@ -1,0 +1,128 @@
+"""``digestry manifest``: the exact bytes of manifests and indexes, and new ones with other annotations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from digestry.cli.annotation_options import annotation_changes, annotation_options
+from digestry.cli.command_group import Group
+from digestry.cli.image_location import local_option, locate, platform_option
+from digestry.cli.new_manifest import as_index, entry_digest, keep, new_name
+from digestry.cli.output import write_bytes
+from digestry.cli.timeout_options import timeout_option
+
+
+@click.group(cls=Group)
+def manifest() -> None:
+    """Get, put and annotate manifests and indexes."""
+
+
+@manifest.command()
+@click.argument("reference", metavar="REF")
+@platform_option
+@local_option
+@click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="A file to write.")
+@timeout_option
+def get(*, reference: str, platform: str | None, local: bool, output: Path | None) -> None:
+    """Print the exact bytes of a manifest or index, verified.
+
+    REF is REPO:TAG or REPO@DIGEST (the first 7 or more digits are enough). The output is JSON as it is kept:
+    its hash is the digest.
+    """
+    from digestry.cli.sessions import open_session
+    from digestry.cli.settings import load
+    from digestry.model.platform import Platform
+
+    settings = load()
+    place = Platform.parse(platform) if platform else None
+    with open_session(settings) as session:
+        found = locate(settings, session, reference, local=local)
+        chosen = found.manifest if place is None else found.child(place)
+    write_bytes([chosen.raw], output)
+
+
+@manifest.command()
+@click.argument("reference", metavar="REPO[:TAG]")
+@click.argument("file", type=click.File("rb"), default="-")
+@click.option("--media-type", metavar="TYPE", help="Its media type, if the document does not say it.")
+@local_option
+@timeout_option
+def put(*, reference: str, file: object, media_type: str | None, local: bool) -> None:
+    """Put a manifest or index under a tag, and print its digest. FILE is - for standard input.
+
+    The bytes go as they are. What they list must be in the repository already: digestry blob put. REPO
+    alone, or REPO@DIGEST, puts it under its digest, without a tag.
+    """
+    from typing import BinaryIO, cast
+
+    from digestry.blobs.verify import wrong_hash
+    from digestry.cli.sessions import open_session
+    from digestry.cli.settings import load
+    from digestry.client.manifests import LARGEST_MANIFEST
+    from digestry.errors import TooLarge
+    from digestry.model.manifest import parse_manifest
+
+    settings = load()
+    wanted = settings.reference(reference)
+    raw = cast("BinaryIO", file).read(LARGEST_MANIFEST + 1)
+    if len(raw) > LARGEST_MANIFEST:
+        raise TooLarge(f"the manifest has more than {LARGEST_MANIFEST} bytes", limit=LARGEST_MANIFEST)
+    made = parse_manifest(raw, media_type, algorithm=wanted.digest.algorithm if wanted.digest else "sha256")
+    if wanted.digest not in {None, made.digest}:
+        raise wrong_hash(wanted.digest, made.digest)
+    with open_session(settings) as session:
+        keep(settings, session, made, wanted, local=local)
+
+
+@manifest.command()
+@click.argument("reference", metavar="REF")
+@annotation_options
+@click.option("--tag", "-t", "target", metavar="NAME", help="The name of the new one.  [default: REF's tag]")
+@click.option("--entry", metavar="DIGEST|OS/ARCH", help="Change this entry of an index, and not the index.")
+@click.option("--set-platform", metavar="OS/ARCH", help="The platform of the entry.")
+@local_option
+@timeout_option
+def annotate(
+    *,
+    reference: str,
+    annotation: tuple[str, ...],
+    remove_annotation: tuple[str, ...],
+    target: str | None,
+    entry: str | None,
+    set_platform: str | None,
+    local: bool,
+) -> None:
+    """Make a manifest or index with other annotations, put it under REF's tag, and print its digest.
+
+    The digest is a new one: signatures and other referrers stay with the old one. All else in the manifest
+    stays as it is.
+    """
+    from digestry.cli.sessions import open_session
+    from digestry.cli.settings import load
+    from digestry.errors import InvalidConfiguration
+    from digestry.model import manifest_editing
+    from digestry.model.manifest import parse_manifest
+    from digestry.model.platform import Platform
+
+    settings = load()
+    changes = annotation_changes(annotation, remove_annotation)
+    place = Platform.parse(set_platform) if set_platform else None
+    if not changes and place is None:
+        raise click.UsageError("Nothing to change: give --annotation or --remove-annotation.")
+    if place is not None and entry is None:
+        raise click.UsageError("--set-platform needs --entry.")
+    with open_session(settings) as session:
+        found = locate(settings, session, reference, local=local)
+        old = found.manifest
+        name = new_name(settings, found.reference, target)
+        if entry is None:
+            raw = manifest_editing.annotated(old, changes)
+        elif not old.is_index:
+            raise InvalidConfiguration(f"{found.name} is an image, which has no entries")
+        else:
+            digest = entry_digest(old, entry)
+            raw = manifest_editing.entry_changed(as_index(old), digest, changes, place)
+        made = parse_manifest(raw, old.media_type, algorithm=old.digest.algorithm)
+        keep(settings, session, made, name, local=local)

@@ -1,0 +1,95 @@
+"""New manifests that commands make: their names, and putting them into a registry or the local store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from digestry.cli.output import note, say
+
+if TYPE_CHECKING:
+    from digestry.cli.settings import Settings
+    from digestry.client.session import Session
+    from digestry.model.digest import Digest
+    from digestry.model.manifest import Image, Index
+    from digestry.model.reference import Reference
+
+
+def new_name(settings: Settings, reference: Reference | None, target: str | None) -> Reference:
+    """Return the name for a new manifest: ``target``, or else the tag of the one that it is made from.
+
+    Raises :class:`InvalidReference`.
+    """
+    from digestry.errors import InvalidReference
+
+    if target is not None:
+        name = settings.reference(target).or_latest()
+    elif reference is not None and reference.tag is not None:
+        name = reference.repository_only().with_tag(reference.tag)
+    else:
+        raise InvalidReference("the new digest needs a name", hint="give it with --tag NAME")
+    if name.digest is not None:
+        raise InvalidReference(f"{name} has a digest, which nobody can choose", hint="write REPO:TAG")
+    return name
+
+
+def keep(settings: Settings, session: Session, made: Image | Index, name: Reference, *, local: bool) -> None:
+    """Put a new manifest under ``name``, in its registry or in the local store, and print what came of it."""
+    from digestry.cli.sessions import open_store
+    from digestry.errors import RemoteNotFound
+
+    if local:
+        store = open_store(settings)
+        with store.adding():
+            store.blobs.put(made.raw, made.digest)
+            if name.tag is None:
+                name = name.with_digest(made.digest)
+            before = store.point(name, made.descriptor())
+    else:
+        repository = session.repository(name)
+        before = None
+        if name.tag is not None:
+            try:
+                before = repository.resolve(name.tag).digest
+            except RemoteNotFound:
+                before = None
+        tags = [name.tag] if name.tag else []
+        repository.push_manifest(made.raw, made.media_type, tags=tags, digest=made.digest)
+    if before is not None and before != made.digest:
+        note(f"{name} pointed to {before} before")
+    say(str(made.digest))
+
+
+def as_index(manifest: Image | Index) -> Index:
+    """Return an index. Raises :class:`InvalidConfiguration` for an image."""
+    from digestry.errors import InvalidConfiguration
+    from digestry.model.manifest import Index
+
+    if not isinstance(manifest, Index):
+        raise InvalidConfiguration(f"{manifest.digest} is an image, and not an index")
+    return manifest
+
+
+def entry_digest(index: Image | Index, text: str) -> Digest:
+    """Return the digest of the entry that ``text`` names: by its digest, or the beginning of it, or platform.
+
+    Raises :class:`NotFound` and :class:`Ambiguous`.
+    """
+    from digestry.errors import InvalidConfiguration, NotFound
+    from digestry.model.digest_prefix import DigestPrefix
+    from digestry.model.platform import Platform
+
+    prefix = DigestPrefix.read(text)
+    if prefix is not None:
+        return prefix.only_match([entry.digest for entry in index.manifests], str(index.digest))
+    try:
+        wanted = str(Platform.parse(text))
+    except InvalidConfiguration:
+        wanted = text
+    found = [entry.digest for entry in index.manifests if entry.platform and str(entry.platform) == wanted]
+    if len(found) != 1:
+        there = ", ".join(str(entry.platform or entry.digest) for entry in index.manifests) or "none"
+        raise NotFound(
+            f"{index.digest} has {len(found)} entries for {text}",
+            hint=f"its entries: {there}; a digest names one for sure",
+        )
+    return found[0]
