@@ -35,10 +35,13 @@ if TYPE_CHECKING:
     from digestry.client.registry import Registry
     from digestry.client.repository import Repository
     from digestry.client.session import Session
+    from digestry.client.tag_removal import DigestTags
     from digestry.images.listing import DamagedImage, StoredImage
     from digestry.images.local_store import LocalStore
+    from digestry.images.pruning import Prunable
     from digestry.images.pull import PullResult
     from digestry.images.push import PushResult
+    from digestry.images.validation import Validation
     from digestry.model.descriptor import Descriptor
     from digestry.model.digest import Digest
     from digestry.model.history import TagEvent
@@ -54,12 +57,14 @@ __all__ = [
     "DamagedImage",
     "Descriptor",
     "Digest",
+    "DigestTags",
     "Image",
     "ImageConfig",
     "Index",
     "LocalStore",
     "Login",
     "Platform",
+    "Prunable",
     "PullResult",
     "PushResult",
     "Reference",
@@ -69,6 +74,7 @@ __all__ = [
     "StaticCredentials",
     "StoredImage",
     "TagEvent",
+    "Validation",
     "__version__",
     "audit",
     "errors",
@@ -82,12 +88,14 @@ _MODULES: Final = {
     "DamagedImage": "digestry.images.listing",
     "Descriptor": "digestry.model.descriptor",
     "Digest": "digestry.model.digest",
+    "DigestTags": "digestry.client.tag_removal",
     "Image": "digestry.model.manifest",
     "ImageConfig": "digestry.model.image_config",
     "Index": "digestry.model.manifest",
     "LocalStore": "digestry.images.local_store",
     "Login": "digestry.client.login",
     "Platform": "digestry.model.platform",
+    "Prunable": "digestry.images.pruning",
     "PullResult": "digestry.images.pull",
     "PushResult": "digestry.images.push",
     "Reference": "digestry.model.reference",
@@ -97,6 +105,7 @@ _MODULES: Final = {
     "StaticCredentials": "digestry.client.credentials",
     "StoredImage": "digestry.images.listing",
     "TagEvent": "digestry.model.history",
+    "Validation": "digestry.images.validation",
     "log_in": "digestry.client.login",
 }
 """The module of each public class and function."""

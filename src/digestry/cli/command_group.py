@@ -20,7 +20,6 @@ _ELSEWHERE: Final = {
     "catalog": "ls",
     "delete": "rm",
     "ps": "audit",
-    "prune": "rmi",
     "scan": "audit",
     "vex": "advisory",
 }

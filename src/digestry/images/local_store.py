@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -21,10 +22,12 @@ if TYPE_CHECKING:
     from digestry.client.options import ClientOptions
     from digestry.client.session import Session
     from digestry.images.pack import Packed, Recipe
+    from digestry.images.pruning import Prunable
     from digestry.images.pull import PullResult
     from digestry.images.push import PushResult
     from digestry.images.transfer import TransferObserver
     from digestry.images.unpack import Limits
+    from digestry.images.validation import Validation
 
 
 class LocalStore:
@@ -102,6 +105,26 @@ class LocalStore:
         Raises :class:`~digestry.errors.NotFound` if one of them is not here, and then removes nothing.
         """
         return remove_images(self._store, [_reference(name) for name in names])
+
+    def prune(self, *, keep_untagged: bool = False, dry_run: bool = False) -> Prunable:
+        """Remove what nothing here needs any more, and return it; with ``dry_run`` nothing is removed.
+
+        That is images that no tag points to (unless ``keep_untagged``), content that no name holds, and
+        downloads that were cut off. Raises :class:`~digestry.errors.Conflict` while somebody adds content.
+        """
+        from digestry.images import pruning  # noqa: PLC0415 - few users need it
+
+        work = pruning.prunable if dry_run else pruning.prune
+        return work(self._store, keep_untagged=keep_untagged)
+
+    def validate(self, name: Reference | str) -> Validation:
+        """Read every byte of an image or index, and return what is wrong with it.
+
+        Raises :class:`~digestry.errors.NotFound`.
+        """
+        from digestry.images.validation import StoredContent, validate  # noqa: PLC0415 - few users need it
+
+        return validate(StoredContent(self._store), self.resolve(name))
 
     # -- registries ---------------------------------------------------------------------------
 
@@ -184,6 +207,17 @@ class LocalStore:
         from digestry.images.unpack import unpack  # noqa: PLC0415 - few users need it
 
         unpack(self._store, self.image(name, platform=platform), Path(destination), limits)
+
+    def export(self, name: Reference | str, *, platform: Platform | str | None = None) -> Iterator[bytes]:
+        """Yield the root file system of an image as a tar archive.
+
+        Entries are those of the layers, byte for byte; what a later layer deletes is not among them. Every
+        byte was verified before the first one comes. Raises :class:`~digestry.errors.NotFound` and
+        :class:`~digestry.errors.TooLarge`.
+        """
+        from digestry.images.export import export  # noqa: PLC0415 - few users need it
+
+        return export(self._store, self.image(name, platform=platform))
 
     # -- connections --------------------------------------------------------------------------
 

@@ -85,7 +85,7 @@ def remove_unreferenced(store: ImageStore) -> tuple[tuple[Digest, ...], int, str
     """
     try:
         with store.exclusive():
-            live = _live(store)
+            live = live_digests(store, store.entries())
             dead = [digest for digest in store.blobs.digests() if digest not in live]
             freed = sum(store.blobs.stat(digest) or 0 for digest in dead)
             for digest in dead:
@@ -98,10 +98,10 @@ def remove_unreferenced(store: ImageStore) -> tuple[tuple[Digest, ...], int, str
         return (), 0, f"what the other images hold cannot be told: {error.message}"
 
 
-def _live(store: ImageStore) -> set[Digest]:
-    """Return the digests of all content that a name holds."""
+def live_digests(store: ImageStore, entries: Iterable[LayoutEntry]) -> set[Digest]:
+    """Return the digests of all content that ``entries`` hold. Raises :class:`ContentError`."""
     live: set[Digest] = set()
-    waiting = [entry.descriptor for entry in store.entries()]
+    waiting = [entry.descriptor for entry in entries]
     while waiting:
         descriptor = waiting.pop()
         if descriptor.digest in live:

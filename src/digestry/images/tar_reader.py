@@ -37,6 +37,8 @@ class TarEntry:
     size: int
     mtime: float
     link: bytes = b""
+    blocks: bytes = b""
+    """The header as it came, with the extension headers before it, if the reader keeps them."""
 
 
 @dataclass(slots=True)
@@ -52,12 +54,21 @@ class _Overrides:
 class TarReader:
     """An iterator over a tar stream. Raises :class:`ContentError` while iterating and reading.
 
-    Content that nobody asks for is read, or passed over by ``skip`` where the stream can be positioned.
+    Content that nobody asks for is read, or passed over by ``skip`` where the stream can be positioned. With
+    ``keep_blocks`` each entry has the blocks of its headers, except for global ones.
     """
 
-    def __init__(self, read: Callable[[int], bytes], *, skip: Callable[[int], None] | None = None) -> None:
+    def __init__(
+        self,
+        read: Callable[[int], bytes],
+        *,
+        skip: Callable[[int], None] | None = None,
+        keep_blocks: bool = False,
+    ) -> None:
         self._read_some = read
         self._skip = skip
+        self._keep_blocks = keep_blocks
+        self._blocks: list[bytes] = []
         self._left = 0  # bytes of the current entry's content
         self._pad = 0
         self._defaults = _Overrides()
@@ -86,10 +97,15 @@ class TarReader:
                     raise ContentError(
                         f"the archive has more than {_MOST_EXTENSIONS} extension headers before an entry"
                     )
-                self._extend(entry, overrides)
+                content = self._extend(entry, overrides)
+                if self._keep_blocks and entry.kind != _PAX_GLOBAL:
+                    self._blocks += [block, content, bytes(-len(content) % BLOCK)]
                 continue
             self._apply(entry, overrides)
             overrides, extensions = _Overrides(), 0
+            if self._keep_blocks:
+                entry.blocks = b"".join([*self._blocks, block])
+                self._blocks.clear()
             if entry.kind in {SYMLINK, DIRECTORY, HARD_LINK}:
                 entry.size = 0
             self._left = entry.size
@@ -107,7 +123,8 @@ class TarReader:
             self._exactly(self._pad)
         self._pad = 0
 
-    def _extend(self, entry: TarEntry, overrides: _Overrides) -> None:
+    def _extend(self, entry: TarEntry, overrides: _Overrides) -> bytes:
+        """Take note of an extension header, and return its content."""
         if entry.size > _LARGEST_EXTENSION:
             raise ContentError(f"the archive has an extension header of {entry.size} bytes")
         content = self._exactly(entry.size)
@@ -118,6 +135,7 @@ class TarReader:
             overrides.link = content.rstrip(b"\0")
         else:
             _read_pax(content, overrides if entry.kind == _PAX else self._defaults)
+        return content
 
     def _apply(self, entry: TarEntry, overrides: _Overrides) -> None:
         for source in (self._defaults, overrides):

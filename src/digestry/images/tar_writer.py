@@ -42,6 +42,11 @@ def header(name: bytes, kind: bytes, *, mode: int, size: int, mtime: int, link: 
     return blocks + _block(name, kind, mode=mode, size=size, mtime=mtime, link=link)
 
 
+def long_name(name: bytes) -> bytes:
+    """Return the extension header that gives the next entry a name of any length."""
+    return _long(_LONG_NAME, name)
+
+
 def padding(size: int) -> bytes:
     """Return the padding of the last block after ``size`` bytes of content."""
     return bytes(-size % BLOCK)

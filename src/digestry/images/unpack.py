@@ -63,7 +63,7 @@ def unpack(store: ImageStore, image: Manifest, destination: Path, limits: Limits
             destination.exists() and not (destination.is_dir() and not any(destination.iterdir()))
         ):
             raise Conflict(f"{destination} is there already, and not empty", hint="choose another directory")
-    budget = _Budget(limits or Limits())
+    budget = Budget(limits or Limits())
     with _work_beside(destination) as work:
         for descriptor, diff_id in zip(layers, config.diff_ids, strict=True):
             _unpack_layer(store, descriptor, diff_id, work, budget)
@@ -114,13 +114,16 @@ def _remove_if_unlocked(path: Path) -> None:
         os.close(lock)
 
 
-class _Budget:
+class Budget:
+    """What is left of the limits while an image is read."""
+
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._size = 0
         self._entries = 0
 
     def take(self, entry: TarEntry) -> None:
+        """Count an entry. Raises :class:`TooLarge`."""
         self._entries += 1
         self._size += entry.size
         if self._entries > self._limits.entries:
@@ -150,7 +153,7 @@ class _Budget:
 
 
 def _unpack_layer(
-    store: ImageStore, descriptor: Descriptor, diff_id: Digest, root: Path, budget: _Budget
+    store: ImageStore, descriptor: Descriptor, diff_id: Digest, root: Path, budget: Budget
 ) -> None:
     with store.blobs.open(descriptor.digest) as file, RootFilesystem(root) as tree:
         layer = LayerStream(file, descriptor, diff_id, budget.of(descriptor))

@@ -1,0 +1,72 @@
+"""``digestry prune``: remove from the local store what nothing needs any more."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from digestry.cli.output import human_size, json_document, json_option, note, printable, say
+from digestry.model.text import number_of
+
+if TYPE_CHECKING:
+    from digestry.images.pruning import Prunable
+
+
+@click.command()
+@click.option("--keep-untagged", is_flag=True, help="Keep images that have a digest and no tag any more.")
+@click.option("--dry-run", is_flag=True, help="Say what would be removed.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@json_option
+def prune(*, keep_untagged: bool, dry_run: bool, yes: bool, as_json: bool) -> None:
+    """Remove from the local store what nothing needs any more, after asking.
+
+    That are images that no tag points to, content that no name holds, and what is left of downloads that were
+    cut off. Registries are not touched.
+
+    JSON: an object with names, digests, size (bytes that are, or would be, free), partial_downloads (their
+    number), removed (false with --dry-run).
+    """
+    from digestry.cli.sessions import open_store
+    from digestry.cli.settings import load
+    from digestry.images import pruning
+
+    store = open_store(load())
+    found = pruning.prunable(store, keep_untagged=keep_untagged)
+    if not dry_run and found:
+        if not yes:
+            _ask(found)
+        found = pruning.prune(store, keep_untagged=keep_untagged)
+    if as_json:
+        json_document({
+            "names": found.names,
+            "digests": found.digests,
+            "size": found.freed,
+            "partial_downloads": len(found.partial),
+            "removed": not dry_run,
+        })  # fmt: skip
+        return
+    word = "Would remove" if dry_run else "Removed"
+    for name in found.names:
+        say(printable(f"{word}: {name}"))
+    for digest in found.digests:
+        say(f"{word}: {digest}")
+    if found.partial:
+        say(f"{word}: {number_of(len(found.partial), 'partial download')}")
+    if not found:
+        note("nothing to remove")
+    else:
+        note(f"{human_size(found.freed)} {'would be' if dry_run else 'are'} free again")
+
+
+def _ask(found: Prunable) -> None:
+    """Ask on the terminal. Raises :class:`click.UsageError` without one, :class:`click.Abort` for a no."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise click.UsageError("Without a terminal, --yes must say that this is to be removed.")
+    parts = (
+        f"{number_of(len(found.names), 'image')} without a tag",
+        f"{number_of(len(found.digests), 'blob')} ({human_size(found.freed)})",
+        number_of(len(found.partial), "partial download"),
+    )
+    click.confirm(f"Remove {parts[0]}, {parts[1]} and {parts[2]}?", abort=True, err=True)

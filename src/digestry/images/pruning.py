@@ -1,0 +1,80 @@
+"""Pruning the local store: names without a tag, content that no name holds, downloads that were cut off."""
+
+from __future__ import annotations
+
+import msgspec
+
+from digestry.errors import Conflict
+from digestry.images.layout import LayoutEntry
+from digestry.images.removal import live_digests, remove_images
+from digestry.images.store import ImageStore
+from digestry.model.digest import Digest
+
+
+class Prunable(msgspec.Struct, frozen=True):
+    """What :func:`prune` would remove: names, content (``freed`` is its bytes) and partial downloads."""
+
+    names: tuple[str, ...]
+    digests: tuple[Digest, ...]
+    freed: int
+    partial: tuple[str, ...]
+    entries: tuple[LayoutEntry, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.names or self.digests or self.partial)
+
+
+def prunable(store: ImageStore, *, keep_untagged: bool = False) -> Prunable:
+    """Return what nothing in the store needs any more; removes nothing.
+
+    An image is untagged if no tag of its repository points to its digest. With ``keep_untagged`` only content
+    that no name holds counts. Raises :class:`Conflict` while somebody brings content in, and
+    :class:`ContentError` if it cannot be told what is held.
+    """
+    if not store.root.exists():
+        return Prunable((), (), 0, ())
+    with store.exclusive():
+        entries = store.entries()
+        gone = [] if keep_untagged else _untagged(entries)
+        live = live_digests(store, [entry for entry in entries if entry not in gone])
+        dead = tuple(digest for digest in store.blobs.digests() if digest not in live)
+        return Prunable(
+            tuple(entry.name or str(entry.descriptor.digest) for entry in gone),
+            dead,
+            sum(store.blobs.stat(digest) or 0 for digest in dead),
+            tuple(store.blobs.ingests()),
+            tuple(gone),
+        )
+
+
+def prune(store: ImageStore, *, keep_untagged: bool = False) -> Prunable:
+    """Remove what nothing in the store needs any more, and return what was removed.
+
+    Raises as :func:`prunable` does, and then removes nothing.
+    """
+    found = prunable(store, keep_untagged=keep_untagged)
+    if not found:
+        return found
+    removal = remove_images(store, [found.entries] if found.entries else [])
+    if removal.kept:
+        raise Conflict(f"no content was removed: {removal.kept}")
+    return msgspec.structs.replace(found, names=removal.names, digests=removal.deleted, freed=removal.freed)
+
+
+def _untagged(entries: list[LayoutEntry]) -> list[LayoutEntry]:
+    """Return the entries of digests that no tag of their repository points to, and those without a name."""
+    tagged = {
+        (known.repository_only(), entry.descriptor.digest)
+        for entry in entries
+        if (known := entry.reference) is not None and known.tag is not None
+    }
+    return [
+        entry
+        for entry in entries
+        if entry.name is None
+        or (
+            (known := entry.reference) is not None
+            and known.tag is None
+            and (known.repository_only(), entry.descriptor.digest) not in tagged
+        )
+    ]
