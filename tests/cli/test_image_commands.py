@@ -114,11 +114,12 @@ def test_the_story_of_one_moved_tag(run: Run, name: str, app: Path) -> None:
         "tag",
         "digest",
         "image_id",
-        "created",
+        "created_at",
         "size",
         "media_type",
         "platforms",
         "absent_platforms",
+        "problem",
     }
 
 

@@ -93,7 +93,7 @@ def test_whose_shows_where(environment: dict[str, str], registry: RegistryServer
     (row,) = json.loads(run(environment, *alone, "--format", "json").stdout)
     first = row["seen"][0]
     assert (first["place"], first["containers"]) == ("n1", 2)
-    assert first["last"].endswith("Z")
+    assert first["last_seen_at"].endswith("Z")
 
 
 def test_what_is_left_out_is_said(environment: dict[str, str], registry: RegistryServer, name: str) -> None:

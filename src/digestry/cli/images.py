@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from digestry.cli import exit_codes
-from digestry.cli.output import complain, format_option, human_size, json_document, say, table
+from digestry.cli.listing import Column, Listing, View, listing_options
+from digestry.cli.output import complain, say
+from digestry.cli.row_template import Row
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,22 +18,64 @@ if TYPE_CHECKING:
     from digestry.images.listing import DamagedImage, StoredImage
 
 
+def _created(row: Row, _: bool) -> str:
+    """Return a time to the second; what an image says of itself need not be a time."""
+    from digestry.model.timestamps import parse
+
+    text = row["created_at"]
+    if not isinstance(text, str):
+        return "-"
+    try:
+        return parse(text).first.strftime("%Y-%m-%dT%H:%M:%SZ")
+    except ValueError:
+        return text
+
+
+LISTING: Final = Listing(
+    "images",
+    "The images of the local store, one row for each name.",
+    (
+        Column("repository", "text", "The name without its tag; <none> for content without a name."),
+        Column("tag", "text", "The tag, or null.", nullable=True, nothing="<none>"),
+        Column("digest", "digest", "Of the manifest or index.", shown=False, whole=True),
+        Column(
+            "image_id",
+            "id",
+            "Digest of the config, or null.",
+            nullable=True,
+            nothing="<none>",
+            aliases=("id",),
+        ),
+        Column(
+            "created_at",
+            "time",
+            "As the image says it, or null.",
+            nullable=True,
+            heading="CREATED",
+            show=_created,
+        ),
+        Column("size", "size", "Bytes of the content that is here, or null.", nullable=True),
+        Column("media_type", "text", "Of the manifest or index, or null.", nullable=True, shown=False),
+        Column("platforms", "texts", "Those that are here.", shown=False),
+        Column("absent_platforms", "texts", "Those of an index that are not.", shown=False),
+        Column("problem", "text", "Why the image is damaged, or null.", nullable=True, shown=False),
+    ),
+)
+
+
 @click.command()
 @click.argument("reference", metavar="[REF]", required=False)
 @click.option("--digests", is_flag=True, help="Show the digests.")
-@click.option("--no-trunc", is_flag=True, help="Show image IDs in full.")
 @click.option("--quiet", "-q", is_flag=True, help="Print digests only.")
-@format_option
+@listing_options(LISTING)
 @click.pass_context
-def images(
-    ctx: click.Context, *, reference: str | None, digests: bool, no_trunc: bool, quiet: bool, format_: str
-) -> None:
+def images(ctx: click.Context, *, reference: str | None, digests: bool, quiet: bool, view: View) -> None:
     """List the images of the local store: all, those of a repository, or one.
 
     An image whose tag has moved on stays, as <none> with its digest. Exit code 5 if one is damaged.
 
-    JSON: a list of objects with repository, tag, digest, image_id, created, size (bytes of content
-    that is here), media_type, platforms, absent_platforms; for a damaged image name, digest, problem.
+    JSON: a list of objects with repository, tag, digest, image_id, created_at, size (bytes of content
+    that is here), media_type, platforms, absent_platforms, problem (null, or why the image is damaged).
     """
     from digestry.cli.sessions import open_store
     from digestry.cli.settings import load
@@ -39,22 +83,20 @@ def images(
 
     settings = load()
     wanted = _filter(settings, reference) if reference is not None else None
-    rows = list_images(open_store(settings))
     found: list[StoredImage] = []
     broken: list[DamagedImage] = []
-    for row in rows:
+    for row in list_images(open_store(settings)):
         if isinstance(row, DamagedImage):
             broken.append(row)
         elif wanted is None or wanted(row):
             found.append(row)
-    if format_ == "json":
-        json_document([*map(_plain, found), *map(_plain_broken, broken)])
-    elif quiet:
-        for digest in dict.fromkeys(image.digest for image in found):
+    rows = list(map(_plain, found))
+    if quiet and not view.is_json:
+        for digest in dict.fromkeys(row["digest"] for row in view.selected(rows)):
             say(str(digest))
     else:
-        headings = ["REPOSITORY", "TAG", *(["DIGEST"] if digests else []), "IMAGE ID", "CREATED", "SIZE"]
-        table(headings, [_cells(image, digests, no_trunc) for image in found])
+        shown = ("repository", "tag", *(["digest"] if digests else []), "image_id", "created_at", "size")
+        view.show([*rows, *(map(_plain_broken, broken) if view.is_json else [])], default=shown)
     for item in broken:
         complain(
             f"{item.name} ({item.digest}) is damaged: {item.reason}",
@@ -96,43 +138,28 @@ def _filter(settings: Settings, text: str) -> Callable[[StoredImage], bool]:
     return is_of
 
 
-def _cells(image: StoredImage, digests: bool, no_trunc: bool) -> list[str]:
-    identity = "<none>"
-    if image.image_id is not None:
-        identity = str(image.image_id) if no_trunc else image.image_id.short
-    return [
-        image.name,
-        image.tag or "<none>",
-        *([str(image.digest)] if digests else []),
-        identity,
-        _created(image.created),
-        human_size(image.size),
-    ]
-
-
-def _created(text: str | None) -> str:
-    """Return a time to the second; what an image says of itself need not be a time."""
-    from digestry.model.timestamps import parse
-
-    try:
-        return parse(text).first.strftime("%Y-%m-%dT%H:%M:%SZ") if text else "-"
-    except ValueError:
-        return text or "-"
-
-
-def _plain(image: StoredImage) -> dict[str, object]:
+def _plain(image: StoredImage) -> Row:
     return {
         "repository": image.name,
         "tag": image.tag,
         "digest": image.digest,
         "image_id": image.image_id,
-        "created": image.created,
+        "created_at": image.created,
         "size": image.size,
         "media_type": image.media_type,
         "platforms": image.platforms,
         "absent_platforms": image.absent,
+        "problem": None,
     }
 
 
-def _plain_broken(item: DamagedImage) -> dict[str, object]:
-    return {"name": item.name, "digest": item.digest, "problem": item.reason}
+def _plain_broken(item: DamagedImage) -> Row:
+    nothing = dict.fromkeys(column.key for column in LISTING.columns)
+    return {
+        **nothing,
+        "repository": item.name,
+        "digest": item.digest,
+        "platforms": (),
+        "absent_platforms": (),
+        "problem": item.reason,
+    }

@@ -37,12 +37,12 @@ class _Image(msgspec.Struct, frozen=True):
     digest: Digest
     image_id: Digest | None
     platform: str | None
-    created: str | None
+    created_at: str | None
     config: Mapping[str, object] | None
     layers: Sequence[_Layer]
 
 
-class _Document(msgspec.Struct, frozen=True):
+class Document(msgspec.Struct, frozen=True):
     """What the command shows; the fields are the JSON's keys."""
 
     name: str
@@ -73,7 +73,7 @@ def inspect(*, reference: str, platform: str | None, remote: bool, raw: bool, fo
     \b
     JSON: name, digest, media_type, size, source (local, registry), annotations;
       manifests  of an index: digest, media_type, size, platform (or null)
-      image      digest, image_id, platform, created, config (as it is in the image),
+      image      digest, image_id, platform, created_at, config (as it is in the image),
                  layers: digest, media_type, size; null if an index has none for the platform
     """
     from digestry.cli.settings import load
@@ -92,7 +92,7 @@ def inspect(*, reference: str, platform: str | None, remote: bool, raw: bool, fo
 
 def _look(
     settings: Settings, text: str, place: Platform | None, *, remote: bool, raw: bool
-) -> bytes | _Document:
+) -> bytes | Document:
     from digestry.cli.digest_completion import complete_reference
     from digestry.cli.sessions import open_session, open_store
     from digestry.errors import InvalidReference, NotFound, RemoteNotFound
@@ -135,7 +135,7 @@ def _look(
         return _remote(str(named), top, place, repository)
 
 
-def _remote(wanted: str, top: Image | Index, place: Platform | None, repository: Repository) -> _Document:
+def _remote(wanted: str, top: Image | Index, place: Platform | None, repository: Repository) -> Document:
     from digestry.errors import InvalidManifest, NotFound, ProtocolViolation
     from digestry.images.pull import manifests_for_platform
     from digestry.model.image_config import ImageConfig
@@ -168,8 +168,8 @@ def _is_image(manifest: Manifest) -> bool:
 
 def _document(
     wanted: str, top: Manifest, source: str, image: Manifest | None, config: ImageConfig | None
-) -> _Document:
-    return _Document(
+) -> Document:
+    return Document(
         name=wanted,
         digest=top.digest,
         media_type=top.media_type,
@@ -188,7 +188,7 @@ def _document(
             digest=image.digest,
             image_id=image.config.digest if image.config else None,
             platform=_platform(config),
-            created=config.created if config else None,
+            created_at=config.created if config else None,
             config=config.settings if config else None,
             layers=[_Layer(layer.digest, layer.media_type, layer.size) for layer in image.layers],
         ),
@@ -201,7 +201,7 @@ def _platform(config: ImageConfig | None) -> str | None:
     return "/".join(part for part in (config.os, config.architecture, config.variant) if part)
 
 
-def _print(document: _Document) -> None:
+def _print(document: Document) -> None:
     def line(label: str, value: object) -> None:
         say(f"{label + ':':<12} {printable(str(value))}")
 
@@ -222,7 +222,7 @@ def _print(document: _Document) -> None:
     line("Image ID", image.image_id)
     if image.platform is not None:
         line("Platform", image.platform)
-        line("Created", image.created or "-")
+        line("Created", image.created_at or "-")
     for key, value in (image.config or {}).items():
         line(key, _text(value))
     for layer in image.layers:

@@ -43,7 +43,9 @@ class Column:
 
     ``shown`` is False for one that tables have only if it is asked for. A ``digest`` is cut to its first
     digits unless it is ``whole``; an ``id`` is one that is printed without its algorithm then.
-    Text of more than ``longest`` characters is cut too.
+    Text of more than ``longest`` characters is cut too. ``aliases`` are other names of the column, such as
+    docker's. ``show`` makes the text in a row's cell, if it is another than :meth:`text`; it is told whether
+    nothing is to be cut.
     """
 
     key: str
@@ -55,13 +57,19 @@ class Column:
     whole: bool = False
     longest: int = 0
     heading: str = ""
+    aliases: tuple[str, ...] = ()
+    show: Callable[[Row, bool], str] | None = None
 
     @property
     def title(self) -> str:
         """The heading in tables."""
         return self.heading or self.key.upper().replace("_", " ")
 
-    def text(self, value: object, *, whole: bool = True) -> str:
+    def cell(self, row: Row, *, whole: bool) -> str:
+        """Return the text of a row's cell; nothing is cut if ``whole``."""
+        return self.text(row.get(self.key), whole=whole) if self.show is None else self.show(row, whole)
+
+    def text(self, value: object, *, whole: bool) -> str:
         """Return a value as a table prints it; a digest is cut unless ``whole``."""
         if value is None or value in ([], ()):
             return self.nothing
@@ -93,6 +101,15 @@ class Listing:
     def by_key(self) -> dict[str, Column]:
         """Return the columns by their keys."""
         return {column.key: column for column in self.columns}
+
+    def key(self, name: str) -> str:
+        """Return the key of the column that a caller names. Raises :class:`InvalidConfiguration`."""
+        return field_key(name, [column.key for column in self.columns], self.aliases())
+
+    def aliases(self) -> dict[str, str]:
+        """Return the keys by the other names that columns have."""
+        named = {column.title: column.key for column in self.columns}
+        return named | {alias: column.key for column in self.columns for alias in column.aliases}
 
     def schema(self) -> dict[str, Any]:
         """Return the JSON Schema (2020-12) of the output as JSON. Readers must accept further keys."""
@@ -162,7 +179,7 @@ class View:
         tests = [_test(self.listing, text) for text in self.filters]
         found = [row for row in rows if all(test(row) for test in tests)]
         for key in reversed(self.sort):
-            column = field_key(key.removeprefix("-"), self.listing.by_key())
+            column = self.listing.key(key.removeprefix("-"))
             known = [row for row in found if row.get(column) is not None]
             unknown = [row for row in found if row.get(column) is None]
             known.sort(key=functools.partial(_order, column), reverse=key.startswith("-"))
@@ -172,7 +189,7 @@ class View:
     def _chosen(self, default: Sequence[str]) -> list[Column]:
         known = self.listing.by_key()
         if self.columns:
-            return [known[field_key(name, known)] for name in self.columns]
+            return [known[self.listing.key(name)] for name in self.columns]
         if default:
             return [known[name] for name in default]
         return [column for column in self.listing.columns if column.shown]
@@ -183,14 +200,15 @@ class View:
         columns = self.listing.columns
         return RowTemplate(
             self.format,
-            {column.key: column.text for column in columns},
+            {column.key: functools.partial(column.cell, whole=True) for column in columns},
             {column.key: column.title for column in columns},
+            self.listing.aliases(),
         )
 
     def _print_table(self, rows: list[Row], columns: list[Column]) -> None:
         table(
             [column.title for column in columns],
-            [[column.text(row.get(column.key), whole=self.no_trunc) for column in columns] for row in rows],
+            [[column.cell(row, whole=self.no_trunc) for column in columns] for row in rows],
         )
 
 
@@ -209,7 +227,7 @@ def _test(listing: Listing, text: str) -> Callable[[Row], bool]:
             hint="write COLUMN=PATTERN or COLUMN!=PATTERN, with * and ? in it, or COLUMN>VALUE and the like",
         )
     columns = listing.by_key()
-    column = columns[field_key(match[1].replace(" ", ""), columns)]
+    column = columns[listing.key(match[1].replace(" ", ""))]
     sign, wanted = match[2], match[3]
     if sign in {"=", "!="}:
         return lambda row: _matches(row.get(column.key), wanted) == (sign == "=")

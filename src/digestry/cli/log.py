@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from digestry.cli.output import digest_cell, format_option, json_document, note, printable, table
+from digestry.cli.listing import Column, Listing, View, listing_options
+from digestry.cli.output import note, printable
+from digestry.cli.row_template import Row
 from digestry.cli.time_options import time_option
 from digestry.cli.timeout_options import timeout_option
 from digestry.model.timestamps import rfc3339
@@ -17,13 +19,43 @@ if TYPE_CHECKING:
     from digestry.model.history import TagEvent
 
 
+def _who(row: Row, _: bool) -> str:
+    actor, address = row["actor"], row["address"]
+    return f"{actor} ({address})" if actor and address else str(actor or "-")
+
+
+def _client(row: Row, whole: bool) -> str:
+    """Return the client; engines send a line of products, of which the first is who asks."""
+    client = str(row["client"] or "")
+    return (client if whole else client.partition(" ")[0]) or "-"
+
+
+LISTING: Final = Listing(
+    "log",
+    "The moves of a tag, or of all tags of a repository, the newest first.",
+    (
+        Column("at", "time", "When (RFC 3339).", heading="WHEN"),
+        Column("repository", "text", "The name in the registry.", shown=False),
+        Column("tag", "text", "The tag."),
+        Column("event", "text", "created, moved or deleted."),
+        Column("from_digest", "digest", "Where it pointed, or null.", nullable=True, heading="FROM"),
+        Column("to_digest", "digest", "Where it came to, or null.", nullable=True, heading="TO"),
+        Column("actor", "text", "By whom, or null.", nullable=True, heading="BY", show=_who),
+        Column("client", "text", "The client's User-Agent, or null.", nullable=True, show=_client),
+        Column("address", "text", "From which address, or null.", nullable=True, shown=False),
+        Column("number", "number", "Its number in the repository, or null.", nullable=True, shown=False),
+        Column("sequence", "number", "Its number in the registry, or null.", nullable=True, shown=False),
+        Column("withheld", "flag", "Whether the registry does not tell who.", shown=False),
+    ),
+)
+
+
 @click.command()
 @click.argument("reference", metavar="REPO[:TAG]")
 @click.option("--limit", "-n", type=click.IntRange(min=1), help="Show the newest entries only.")
 @time_option("--since", last=False, help="From then on: a time as it is printed, a date, 2h, yesterday.")
 @time_option("--until", last=True, help="Up to then, the whole second or day included.")
-@click.option("--no-trunc", is_flag=True, help="Show digests in full.")
-@format_option
+@listing_options(LISTING)
 @timeout_option
 def log(
     *,
@@ -31,15 +63,14 @@ def log(
     limit: int | None,
     since: datetime.datetime | None,
     until: datetime.datetime | None,
-    no_trunc: bool,
-    format_: str,
+    view: View,
 ) -> None:
     """Show where a tag has pointed, newest first: when, by whom, from what to what, with which client.
 
     Without TAG, the whole repository's journal. Exit code 3 if the registry keeps no history.
 
     JSON: a list of objects with at (RFC 3339), repository, tag, event (created, moved, deleted),
-    from_digest, to_digest, actor, address, client, number, sequence; what is not known is null. withheld is
+    from_digest, to_digest, actor, client, address, number, sequence; what is not known is null. withheld is
     true of an entry of which the registry tells actor, address, client and sequence only to who may audit the
     repository.
     """
@@ -64,25 +95,10 @@ def log(
         )
     if any(event.withheld for event in events):
         note(printable(f"digestry: {wanted.host} tells who moved tags only to who may audit {wanted.name}"))
-    if format_ == "json":
-        json_document([_plain(event) for event in events])
-        return
-    whole = wanted.tag is None
-    table(
-        ["WHEN", *(["TAG"] if whole else []), "EVENT", "FROM", "TO", "BY", "CLIENT"],
-        [
-            [
-                rfc3339(event.at),
-                *([event.tag] if whole else []),
-                event.event,
-                digest_cell(event.from_digest, no_trunc),
-                digest_cell(event.to_digest, no_trunc),
-                _who(event),
-                # Engines send a line of products; the first is who asks.
-                (event.client if no_trunc else event.client.partition(" ")[0]) or "-",
-            ]
-            for event in events
-        ],
+    tags = ("tag",) if wanted.tag is None else ()
+    view.show(
+        [_plain(event) for event in events],
+        default=("at", *tags, "event", "from_digest", "to_digest", "actor", "client"),
     )
 
 
@@ -117,11 +133,7 @@ def _events(
     )
 
 
-def _who(event: TagEvent) -> str:
-    return f"{event.actor} ({event.address})" if event.actor and event.address else event.actor or "-"
-
-
-def _plain(event: TagEvent) -> dict[str, object]:
+def _plain(event: TagEvent) -> Row:
     return {
         "at": rfc3339(event.at),
         "repository": event.repository,
@@ -130,8 +142,8 @@ def _plain(event: TagEvent) -> dict[str, object]:
         "from_digest": event.from_digest,
         "to_digest": event.to_digest,
         "actor": event.actor or None,
-        "address": event.address or None,
         "client": event.client or None,
+        "address": event.address or None,
         "number": event.number,
         "sequence": event.sequence,
         "withheld": event.withheld,

@@ -70,6 +70,7 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "audit": ("audit", "Find which digest every container really runs, and whether it is vulnerable."),
     "demo": ("demo", "Play the story of one moved tag on real bytes."),
     "config": ("config", "Show and change settings."),
+    "schema": ("schema", "Print the JSON Schema of a command's output."),
     "version": ("version", "Print the version."),
 }
 

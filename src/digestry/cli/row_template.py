@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -47,11 +48,18 @@ Part = str | _Action
 class RowTemplate:
     """A template for one line of a listing. ``cells`` make the text that a column's value is printed as."""
 
-    def __init__(self, text: str, cells: Mapping[str, Callable[[object], str]], headings: Mapping[str, str]):
+    def __init__(
+        self,
+        text: str,
+        cells: Mapping[str, Callable[[Row], str]],
+        headings: Mapping[str, str],
+        aliases: Mapping[str, str],
+    ) -> None:
         self.is_table = text.startswith(TABLE)
         self._cells = cells
         self._headings = headings
-        self._parts = list(_parts(text.removeprefix(TABLE) if self.is_table else text, cells))
+        read = functools.partial(field_key, keys=tuple(cells), aliases=aliases)
+        self._parts = _parts(text.removeprefix(TABLE) if self.is_table else text, read)
 
     def line(self, row: Row) -> str:
         """Return the text for a row; what comes from outside is escaped."""
@@ -73,15 +81,15 @@ class RowTemplate:
             return printable(action.argument.join(str(member) for member in members))
         if action.function == "len":
             return str(len(value)) if isinstance(value, list | tuple | str | dict) else "0"
-        text = printable("" if value is None else self._cells[key](value))
+        text = printable("" if value is None else self._cells[key](row))
         return {"upper": text.upper(), "lower": text.lower()}.get(action.function, text)
 
 
-def _parts(text: str, columns: Mapping[str, object]) -> list[Part]:
+def _parts(text: str, read: Callable[[str], str]) -> list[Part]:
     parts: list[Part] = []
     end = 0
     for match in _ACTION.finditer(text):
-        parts += [_literal(text[end : match.start()]), _action(match[1], columns)]
+        parts += [_literal(text[end : match.start()]), _action(match[1], read)]
         end = match.end()
     return [*parts, _literal(text[end:])]
 
@@ -97,7 +105,8 @@ def _unescaped(text: str) -> str:
     return _ESCAPE.sub(lambda match: _ESCAPES[match[0]], text)
 
 
-def _action(text: str, columns: Mapping[str, object]) -> _Action:
+def _action(text: str, read: Callable[[str], str]) -> _Action:
+    """Return what is between braces; ``read`` makes a key of a field's name."""
     field: _Field | None = None
     function, argument = "", ""
     position = 0
@@ -109,7 +118,7 @@ def _action(text: str, columns: Mapping[str, object]) -> _Action:
         if match[1] is not None:
             if field is not None:
                 raise _wrong(text)
-            field = _Field(field_key(match[1], columns))
+            field = _Field(read(match[1]))
         elif match[2] is not None:
             if function or match[2] not in {"json", "upper", "lower", "len", "join"}:
                 raise _wrong(text)
@@ -121,16 +130,20 @@ def _action(text: str, columns: Mapping[str, object]) -> _Action:
     return _Action(field, function, argument)
 
 
-def field_key(name: str, keys: Mapping[str, object] | Sequence[str]) -> str:
+def field_key(name: str, keys: Sequence[str], aliases: Mapping[str, str]) -> str:
     """Return the key of ``.ImageID``, ``image_id`` or ``IMAGE ID``; empty for the whole row, which is ``.``.
 
-    Raises :class:`InvalidConfiguration`, which names the keys that there are.
+    ``aliases`` are other names, with their keys. Raises :class:`InvalidConfiguration`, which names the keys
+    that there are.
     """
     if name == ".":
         return ""
     wanted = _plain(name.removeprefix("."))
     for key in keys:
         if _plain(key) == wanted:
+            return key
+    for alias, key in aliases.items():
+        if _plain(alias) == wanted:
             return key
     raise InvalidConfiguration(
         f"there is no column {name.removeprefix('.')!r}{did_you_mean(name.removeprefix('.').lower(), keys)}",

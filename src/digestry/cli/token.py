@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from digestry.cli.command_group import Group
-from digestry.cli.output import format_option, note, say
+from digestry.cli.listing import Column, Listing, View, listing_options
+from digestry.cli.output import note, say
 from digestry.cli.registry_options import registry_options
 from digestry.model.timestamps import rfc3339
 
 if TYPE_CHECKING:
     from digestry.catalog.robot_tokens import RobotTokens
     from digestry.registry.config import RegistryConfig
+
+
+LISTING: Final = Listing(
+    "token list",
+    "The tokens of a registry, without their secrets.",
+    (
+        Column("user", "text", "The name to log in with."),
+        Column("created_at", "time", "When it was made.", heading="CREATED"),
+        Column(
+            "expires_at", "time", "When it ends, or null.", nullable=True, heading="EXPIRES", nothing="never"
+        ),
+        Column("state", "text", "valid, expired or revoked."),
+    ),
+)
 
 
 @click.group(cls=Group)
@@ -58,15 +73,14 @@ def create(registry: RegistryConfig, days: int, name: str) -> None:
 
 @token.command("list")
 @registry_options
-@format_option
-def show(registry: RegistryConfig, format_: str) -> None:
+@listing_options(LISTING)
+def show(registry: RegistryConfig, view: View) -> None:
     """List the tokens, without their secrets.
 
-    JSON: a list of objects with user, created and expires (RFC 3339; expires is null for a token that does
-    not expire), and state (valid, expired, revoked).
+    JSON: a list of objects with user, created_at and expires_at (RFC 3339; expires_at is null for a token
+    that does not expire), and state (valid, expired, revoked).
     """
     from digestry.catalog import clock
-    from digestry.cli.output import json_document, table
     from digestry.registry.access.identity import ROBOT_PREFIX
 
     robots = _robots(registry)
@@ -82,18 +96,13 @@ def show(registry: RegistryConfig, format_: str) -> None:
     rows = [
         {
             "user": ROBOT_PREFIX + entry.name,
-            "created": clock.to_rfc3339(entry.created_at),
-            "expires": None if entry.expires_at is None else clock.to_rfc3339(entry.expires_at),
+            "created_at": clock.to_rfc3339(entry.created_at),
+            "expires_at": None if entry.expires_at is None else clock.to_rfc3339(entry.expires_at),
             "state": state(entry.revoked_at is not None, entry.holds(now)),
         }
         for entry in found
     ]
-    if format_ == "json":
-        json_document(rows)
-        return
-    table(
-        ("USER", "CREATED", "EXPIRES", "STATE"), [[cell or "never" for cell in row.values()] for row in rows]
-    )
+    view.show(rows)
 
 
 @token.command("revoke")

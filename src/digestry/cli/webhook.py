@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from digestry.cli.command_group import Group
-from digestry.cli.output import format_option, json_document, say, table
+from digestry.cli.listing import Column, Listing, View, listing_options
+from digestry.cli.output import say
 from digestry.cli.registry_options import registry_options
+from digestry.cli.row_template import Row
 from digestry.model.timestamps import rfc3339
 
 if TYPE_CHECKING:
@@ -30,6 +32,26 @@ def _open(registry: RegistryConfig) -> Catalog:
     return backend.open_catalog()
 
 
+def _since(row: Row, _: bool) -> str:
+    return str(row["dead_at"] or row["queued_at"])
+
+
+LISTING: Final = Listing(
+    "webhook list",
+    "The events that webhooks have not taken yet, the oldest first.",
+    (
+        Column("webhook", "text", "The webhook's name."),
+        Column("sequence", "number", "Of the event.", heading="EVENT"),
+        Column("state", "text", "waiting, or DEAD if it was given up."),
+        Column("queued_at", "time", "When it happened.", heading="SINCE", show=_since),
+        Column("attempts", "number", "How often it was sent."),
+        Column("problem", "text", "Why it was not taken, or null.", nullable=True),
+        Column("due_at", "time", "When it is sent again; null: at once.", nullable=True, shown=False),
+        Column("dead_at", "time", "When it was given up, or null.", nullable=True, shown=False),
+    ),
+)
+
+
 @click.group(cls=Group)
 def webhook() -> None:
     """See what webhooks have not taken yet, and try it again."""
@@ -38,13 +60,13 @@ def webhook() -> None:
 @webhook.command("list")
 @registry_options
 @_name
-@format_option
-def list_(*, registry: RegistryConfig, name: str | None, format_: str) -> None:
+@listing_options(LISTING)
+def list_(*, registry: RegistryConfig, name: str | None, view: View) -> None:
     """List the events that webhooks have not taken yet, oldest first, the first 1000.
 
     Those that were given up are DEAD, and stay until they are retried.
 
-    JSON: a list of objects with webhook, sequence, queued_at, due_at (RFC 3339; null: at once),
+    JSON: a list of objects with webhook, sequence, state, queued_at, due_at (RFC 3339; null: at once),
     attempts, dead_at (null unless given up), problem.
     """
     from digestry.catalog import clock
@@ -54,35 +76,18 @@ def list_(*, registry: RegistryConfig, name: str | None, format_: str) -> None:
         found = catalog.delivery_queue.listed(webhook=name, limit=_MOST)
     finally:
         catalog.close()
-    if format_ == "json":
-        json_document(
-            [
-                {
-                    "webhook": one.webhook,
-                    "sequence": one.sequence,
-                    "queued_at": rfc3339(clock.to_datetime(one.queued_at)),
-                    "due_at": rfc3339(clock.to_datetime(one.due_at)) if one.due_at else None,
-                    "attempts": one.attempts,
-                    "dead_at": None if one.dead_at is None else rfc3339(clock.to_datetime(one.dead_at)),
-                    "problem": one.problem,
-                }
-                for one in found
-            ]
-        )
-        return
-    table(
-        ["WEBHOOK", "EVENT", "STATE", "SINCE", "ATTEMPTS", "PROBLEM"],
-        [
-            [
-                one.webhook,
-                str(one.sequence),
-                "waiting" if one.dead_at is None else "DEAD",
-                rfc3339(clock.to_datetime(one.queued_at if one.dead_at is None else one.dead_at)),
-                str(one.attempts),
-                one.problem or "-",
-            ]
-            for one in found
-        ],
+    view.show(
+        {
+            "webhook": one.webhook,
+            "sequence": one.sequence,
+            "state": "waiting" if one.dead_at is None else "DEAD",
+            "queued_at": rfc3339(clock.to_datetime(one.queued_at)),
+            "due_at": rfc3339(clock.to_datetime(one.due_at)) if one.due_at else None,
+            "attempts": one.attempts,
+            "dead_at": None if one.dead_at is None else rfc3339(clock.to_datetime(one.dead_at)),
+            "problem": one.problem,
+        }
+        for one in found
     )
 
 

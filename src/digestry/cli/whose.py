@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from digestry.cli.output import digest_cell, format_option, json_document, note, printable, say, table
+from digestry.cli.listing import Column, Listing, View, listing_options
+from digestry.cli.output import note, printable, say, table
+from digestry.cli.row_template import Row
 from digestry.cli.timeout_options import timeout_option
 from digestry.model.timestamps import rfc3339
 
@@ -26,6 +28,29 @@ _MOST_REPOSITORIES: Final = 20
 _WITHHELD: Final = frozenset({401, 403})
 
 
+def _via(row: Row, whole: bool) -> str:
+    """Return what the tag itself pointed to, if that is not the digest."""
+    via, digest = row["via"], row["digest"]
+    return "-" if via == digest else LISTING.by_key()["via"].text(via, whole=whole)
+
+
+LISTING: Final = Listing(
+    "whose",
+    "The times at which tags pointed to a digest, or to what holds it, the newest first.",
+    (
+        Column("repository", "text", "The name in the registry."),
+        Column("tag", "text", "The tag."),
+        Column("since", "time", "From when on (RFC 3339)."),
+        Column("until", "time", "Until when; null while it still does.", nullable=True, nothing="still"),
+        Column("via", "digest", "What the tag itself pointed to.", show=_via),
+        Column("digest", "digest", "The digest that was asked for.", shown=False),
+        Column("still", "flag", "Whether it points there now.", shown=False),
+        Column("sequence", "number", "Of the journal's entry, or null.", nullable=True, shown=False),
+        Column("seen", "objects", "Where it ran; null if that is not told.", nullable=True, shown=False),
+    ),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class _Known:
     """The history of a digest: when tags came to it, and by repository where it was seen."""
@@ -42,10 +67,9 @@ class _Known:
     metavar="HOST",
     help="Where to look for a digest alone.  [default: the setting registry]",
 )
-@click.option("--no-trunc", is_flag=True, help="Show digests in full.")
-@format_option
+@listing_options(LISTING)
 @timeout_option
-def whose(*, reference: str, registry: str | None, no_trunc: bool, format_: str) -> None:
+def whose(*, reference: str, registry: str | None, view: View) -> None:
     """Show which tags point, or pointed, to a digest, and from when until when, newest first.
 
     Of a digest the first 7 or more digits are enough; a tag stands for what it points to now. A digest alone
@@ -53,9 +77,9 @@ def whose(*, reference: str, registry: str | None, no_trunc: bool, format_: str)
     it, and for an image ID, which is the digest of a config: VIA is what the tag itself pointed to. Exit code
     4 if no tag ever did. Where it was seen running comes from audits with --record.
 
-    JSON: a list of objects with repository, tag, since, until (null while it still does), still, via,
-    sequence, and seen: a list of place, containers, first, last, of the whole repository; null if the
-    registry does not tell where it was seen.
+    JSON: a list of objects with repository, tag, since, until (null while it still does), via, digest, still,
+    sequence, and seen: a list of place, containers, first_seen_at, last_seen_at, of the whole repository;
+    null if the registry does not tell where it was seen.
     """
     from digestry.cli.settings import check_value, load
     from digestry.errors import InvalidReference
@@ -75,38 +99,26 @@ def whose(*, reference: str, registry: str | None, no_trunc: bool, format_: str)
         )
     else:
         known = _of_repository(settings, reference)
-    if format_ == "json":
-        json_document(
-            [
-                {
-                    "repository": span.repository,
-                    "tag": span.tag,
-                    "since": rfc3339(span.since),
-                    "until": None if span.until is None else rfc3339(span.until),
-                    "still": span.still,
-                    "via": span.digest,
-                    "sequence": span.sequence,
-                    "seen": _seen(known, span.repository),
-                }
-                for span in known.spans
-            ]
-        )
-        return
     several = prefix is not None
-    table(
-        [*(["REPOSITORY"] if several else []), "TAG", "SINCE", "UNTIL", "VIA"],
+    view.show(
         [
-            [
-                *([span.repository] if several else []),
-                span.tag,
-                rfc3339(span.since),
-                "still" if span.until is None else rfc3339(span.until),
-                digest_cell(None if span.digest == known.digest else span.digest, no_trunc),
-            ]
+            {
+                "repository": span.repository,
+                "tag": span.tag,
+                "since": rfc3339(span.since),
+                "until": None if span.until is None else rfc3339(span.until),
+                "via": span.digest,
+                "digest": known.digest,
+                "still": span.still,
+                "sequence": span.sequence,
+                "seen": _seen(known, span.repository),
+            }
             for span in known.spans
         ],
+        default=(*(["repository"] if several else []), "tag", "since", "until", "via"),
     )
-    _print_seen(known, several=several)
+    if view.format == "table":
+        _print_seen(known, several=several)
 
 
 def _seen(known: _Known, repository: str) -> list[dict[str, object]] | None:
@@ -117,8 +129,8 @@ def _seen(known: _Known, repository: str) -> list[dict[str, object]] | None:
         {
             "place": one.place,
             "containers": one.containers,
-            "first": rfc3339(one.first),
-            "last": rfc3339(one.last),
+            "first_seen_at": rfc3339(one.first),
+            "last_seen_at": rfc3339(one.last),
         }
         for one in found.sightings
     ]
