@@ -9,6 +9,7 @@ import click
 
 from digestry.cli.command_group import Group
 from digestry.cli.digest_completion import complete_digest, complete_reference
+from digestry.cli.image_names import IMAGE
 from digestry.cli.output import complain, format_option, json_document, note, printable, say, table
 from digestry.cli.timeout_options import timeout_option
 from digestry.model.digest_prefix import DigestPrefix
@@ -43,7 +44,7 @@ def advisory() -> None:
 
 @advisory.command("add")
 @timeout_option
-@click.argument("reference", metavar="REF@DIGEST|REF:TAG")
+@click.argument("reference", metavar="REF@DIGEST|REF:TAG", type=IMAGE)
 @click.option("--status", required=True, type=click.Choice(_STATUSES), help="What is the case.")
 @click.option("--id", "vulnerability", required=True, metavar="CVE-…", help="The vulnerability's identifier.")
 @click.option(
@@ -113,7 +114,7 @@ def add(
 
 @advisory.command("list")
 @timeout_option
-@click.argument("reference", metavar="REF")
+@click.argument("reference", metavar="REF", type=IMAGE)
 @click.option("--no-trunc", is_flag=True, help="Whole digests.")
 @format_option
 def list_(reference: str, no_trunc: bool, format_: str) -> None:
@@ -157,7 +158,7 @@ def list_(reference: str, no_trunc: bool, format_: str) -> None:
 
 @advisory.command("show")
 @timeout_option
-@click.argument("reference", metavar="REF")
+@click.argument("reference", metavar="REF", type=IMAGE)
 def show(reference: str) -> None:
     """Print the documents that are attached to an image, as JSON: OpenVEX, CycloneDX and CSAF."""
     target, reading = _read(reference)

@@ -10,6 +10,7 @@ import click
 from digestry.cli.annotation_options import annotation_option, annotations_of
 from digestry.cli.blob import file_as_blob
 from digestry.cli.image_location import platform_option
+from digestry.cli.image_names import IMAGE
 from digestry.cli.output import json_document, json_option, note, say
 from digestry.cli.timeout_options import transfer_timeout_option
 
@@ -25,7 +26,7 @@ _EMPTY: Final = b"{}"
 
 
 @click.command()
-@click.argument("reference", metavar="REF")
+@click.argument("reference", metavar="REF", type=IMAGE)
 @click.argument("files", metavar="FILE[:TYPE]...", nargs=-1)
 @click.option("--artifact-type", required=True, metavar="TYPE", help="What it is, as a media type.")
 @annotation_option

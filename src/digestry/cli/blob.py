@@ -10,6 +10,7 @@ import click
 
 from digestry.cli.command_group import Group
 from digestry.cli.image_location import local_option
+from digestry.cli.image_names import IMAGE
 from digestry.cli.output import note, refuse_terminal, say, write_bytes
 from digestry.cli.timeout_options import transfer_timeout_option
 
@@ -25,7 +26,7 @@ def blob() -> None:
 
 
 @blob.command()
-@click.argument("reference", metavar="REPO@DIGEST")
+@click.argument("reference", metavar="REPO@DIGEST", type=IMAGE)
 @local_option
 @click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="A file to write.")
 @transfer_timeout_option
@@ -61,7 +62,7 @@ def get(*, reference: str, local: bool, output: Path | None) -> None:
 
 
 @blob.command()
-@click.argument("repository", metavar="REPO")
+@click.argument("repository", metavar="REPO", type=IMAGE)
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True), default="-")
 @transfer_timeout_option
 def put(*, repository: str, file: str) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import click
 
+from digestry.cli.image_names import IMAGE
 from digestry.cli.output import say
 from digestry.cli.timeout_options import timeout_option
 
 
 @click.command()
-@click.argument("reference", metavar="REF")
+@click.argument("reference", metavar="REF", type=IMAGE)
 @click.option("--local", is_flag=True, help="Ask the local store, not the registry.")
 @timeout_option
 def digest(*, reference: str, local: bool) -> None:

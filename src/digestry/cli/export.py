@@ -7,12 +7,13 @@ from pathlib import Path
 import click
 
 from digestry.cli.image_location import platform_option
+from digestry.cli.image_names import IMAGE
 from digestry.cli.output import refuse_terminal, write_bytes
 from digestry.cli.timeout_options import transfer_timeout_option
 
 
 @click.command()
-@click.argument("reference", metavar="REF")
+@click.argument("reference", metavar="REF", type=IMAGE)
 @click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="A file to write.")
 @platform_option
 @click.option("--remote", is_flag=True, help="Ask the registry, even if it is in the local store.")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from digestry.cli.image_location import platform_option
+from digestry.cli.image_names import IMAGE
 from digestry.cli.listing import Column, Listing, View, listing_options
 from digestry.cli.timeout_options import timeout_option
 
@@ -32,7 +33,7 @@ LISTING: Final = Listing(
 
 
 @click.command()
-@click.argument("reference", metavar="REF")
+@click.argument("reference", metavar="REF", type=IMAGE)
 @platform_option
 @click.option("--remote", is_flag=True, help="Ask the registry, even if it is in the local store.")
 @listing_options(LISTING)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from digestry.cli import exit_codes
+from digestry.cli.image_names import LOCAL_IMAGE
 from digestry.cli.listing import Column, Listing, View, listing_options
 from digestry.cli.output import complain, say
 from digestry.cli.row_template import Row
@@ -64,7 +65,7 @@ LISTING: Final = Listing(
 
 
 @click.command()
-@click.argument("reference", metavar="[REF]", required=False)
+@click.argument("reference", metavar="[REF]", required=False, type=LOCAL_IMAGE)
 @click.option("--digests", is_flag=True, help="Show the digests.")
 @click.option("--quiet", "-q", is_flag=True, help="Print digests only.")
 @listing_options(LISTING)

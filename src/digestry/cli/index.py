@@ -9,6 +9,7 @@ import click
 from digestry.cli.annotation_options import annotation_option, annotations_of
 from digestry.cli.command_group import Group
 from digestry.cli.image_location import local_option, locate
+from digestry.cli.image_names import IMAGE
 from digestry.cli.new_manifest import as_index, entry_digest, keep, new_name
 from digestry.cli.timeout_options import timeout_option
 
@@ -30,8 +31,8 @@ def index() -> None:
 
 
 @index.command()
-@click.argument("name", metavar="NAME[:TAG]")
-@click.argument("images", metavar="REF...", nargs=-1, required=True)
+@click.argument("name", metavar="NAME[:TAG]", type=IMAGE)
+@click.argument("images", metavar="REF...", nargs=-1, required=True, type=IMAGE)
 @annotation_option
 @click.option("--docker", is_flag=True, help="Make docker's manifest list, and not an OCI index.")
 @local_option
@@ -60,8 +61,8 @@ def create(
 
 
 @index.command()
-@click.argument("name", metavar="REF")
-@click.argument("images", metavar="REF...", nargs=-1, required=True)
+@click.argument("name", metavar="REF", type=IMAGE)
+@click.argument("images", metavar="REF...", nargs=-1, required=True, type=IMAGE)
 @click.option("--tag", "-t", "target", metavar="NAME", help="The name of the new one.  [default: REF's tag]")
 @local_option
 @timeout_option
@@ -74,7 +75,7 @@ def add(*, name: str, images: tuple[str, ...], target: str | None, local: bool) 
 
 
 @index.command()
-@click.argument("name", metavar="REF")
+@click.argument("name", metavar="REF", type=IMAGE)
 @click.argument("entries", metavar="DIGEST|OS/ARCH...", nargs=-1, required=True)
 @click.option("--tag", "-t", "target", metavar="NAME", help="The name of the new one.  [default: REF's tag]")
 @local_option

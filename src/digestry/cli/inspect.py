@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from digestry.cli.image_names import IMAGE
 from digestry.cli.output import format_option, human_size, json_document, printable, say
 from digestry.cli.timeout_options import timeout_option
 from digestry.model.digest import Digest
@@ -56,7 +57,7 @@ class Document(msgspec.Struct, frozen=True):
 
 
 @click.command()
-@click.argument("reference", metavar="REF")
+@click.argument("reference", metavar="REF", type=IMAGE)
 @click.option(
     "--platform", metavar="OS/ARCH", help="The image of an index to show.  [default: this machine's]"
 )

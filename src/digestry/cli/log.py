@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from digestry.cli.image_names import IMAGE
 from digestry.cli.listing import Column, Listing, View, listing_options
 from digestry.cli.output import note, printable
 from digestry.cli.row_template import Row
@@ -51,7 +52,7 @@ LISTING: Final = Listing(
 
 
 @click.command()
-@click.argument("reference", metavar="REPO[:TAG]")
+@click.argument("reference", metavar="REPO[:TAG]", type=IMAGE)
 @click.option("--limit", "-n", type=click.IntRange(min=1), help="Show the newest entries only.")
 @time_option("--since", last=False, help="From then on: a time as it is printed, a date, 2h, yesterday.")
 @time_option("--until", last=True, help="Up to then, the whole second or day included.")

@@ -10,7 +10,7 @@ import io
 import os
 import sys
 import threading
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 
@@ -19,6 +19,9 @@ from digestry.cli.command_group import Group
 from digestry.cli.output import complain, note, printable
 from digestry.errors import DigestryError
 from digestry.version import __version__
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 _COLLECT_AFTER: Final = 20_000
 """Objects that are made before Python looks for unused ones."""
@@ -70,6 +73,8 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "audit": ("audit", "Find which digest every container really runs, and whether it is vulnerable."),
     "demo": ("demo", "Play the story of one moved tag on real bytes."),
     "config": ("config", "Show and change settings."),
+    "help": ("help", "Print the help of a command."),
+    "completion": ("completion", "Let shells complete the command line; install man pages."),
     "schema": ("schema", "Print the JSON Schema of a command's output."),
     "version": ("version", "Print the version."),
 }
@@ -85,9 +90,21 @@ class _Commands(Group):
         if cmd_name not in _COMMANDS:
             return None
         module = importlib.import_module(f"digestry.cli.{_COMMANDS[cmd_name][0]}")
-        command = getattr(module, cmd_name.replace("-", "_"))
+        name = cmd_name.replace("-", "_")
+        command = getattr(module, name, None) or getattr(module, f"{name}_")
         assert isinstance(command, click.Command)  # noqa: S101 - for the type checker
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        """Return the commands, and the options, that begin with ``incomplete``; none is imported."""
+        from click.shell_completion import CompletionItem
+
+        found = [
+            CompletionItem(name, help=text)
+            for name, (_, text) in _COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -99,7 +116,7 @@ class _Commands(Group):
     epilog=exit_codes.EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(__version__, message="digestry %(version)s")
+@click.version_option(__version__, "--version", "-v", message="digestry %(version)s")
 def digestry() -> None:
     """Container images by digest: a registry that remembers where every tag pointed, a client
     and local store with docker's commands, and an audit of what really runs."""
@@ -143,6 +160,10 @@ def main() -> None:
 
 def _run() -> int:
     stdout = sys.stdout
+    if "_DIGESTRY_COMPLETE" in os.environ:
+        from digestry.cli.shell_scripts import register
+
+        register()
     try:
         status = digestry.main(prog_name="digestry", standalone_mode=False)
     except (click.Abort, KeyboardInterrupt):

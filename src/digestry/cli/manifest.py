@@ -9,6 +9,7 @@ import click
 from digestry.cli.annotation_options import annotation_changes, annotation_options
 from digestry.cli.command_group import Group
 from digestry.cli.image_location import local_option, locate, platform_option
+from digestry.cli.image_names import IMAGE
 from digestry.cli.new_manifest import as_index, entry_digest, keep, new_name
 from digestry.cli.output import write_bytes
 from digestry.cli.timeout_options import timeout_option
@@ -20,7 +21,7 @@ def manifest() -> None:
 
 
 @manifest.command()
-@click.argument("reference", metavar="REF")
+@click.argument("reference", metavar="REF", type=IMAGE)
 @platform_option
 @local_option
 @click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="A file to write.")
@@ -44,7 +45,7 @@ def get(*, reference: str, platform: str | None, local: bool, output: Path | Non
 
 
 @manifest.command()
-@click.argument("reference", metavar="REPO[:TAG]")
+@click.argument("reference", metavar="REPO[:TAG]", type=IMAGE)
 @click.argument("file", type=click.File("rb"), default="-")
 @click.option("--media-type", metavar="TYPE", help="Its media type, if the document does not say it.")
 @local_option
@@ -77,7 +78,7 @@ def put(*, reference: str, file: object, media_type: str | None, local: bool) ->
 
 
 @manifest.command()
-@click.argument("reference", metavar="REF")
+@click.argument("reference", metavar="REF", type=IMAGE)
 @annotation_options
 @click.option("--tag", "-t", "target", metavar="NAME", help="The name of the new one.  [default: REF's tag]")
 @click.option("--entry", metavar="DIGEST|OS/ARCH", help="Change this entry of an index, and not the index.")

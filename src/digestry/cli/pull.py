@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from digestry.cli.image_names import IMAGE
 from digestry.cli.output import note, printable, say
 from digestry.cli.time_options import time_option
 from digestry.cli.timeout_options import transfer_timeout_option
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("reference", metavar="REF")
+@click.argument("reference", metavar="REF", type=IMAGE)
 @click.option(
     "--platform", metavar="OS/ARCH", help="The image of an index to pull.  [default: this machine's]"
 )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from digestry.cli.image_names import LOCAL_IMAGE
 from digestry.cli.output import note, printable, say
 from digestry.cli.timeout_options import transfer_timeout_option
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("reference", metavar="REF")
+@click.argument("reference", metavar="REF", type=LOCAL_IMAGE)
 @click.option("--quiet", "-q", is_flag=True, help="Print the image's digest only.")
 @transfer_timeout_option
 def push(*, reference: str, quiet: bool) -> None:

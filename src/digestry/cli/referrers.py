@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from digestry.cli.image_location import platform_option
+from digestry.cli.image_names import IMAGE
 from digestry.cli.listing import Column, Listing, View, listing_options
 from digestry.cli.output import note
 from digestry.cli.timeout_options import timeout_option
@@ -35,7 +36,7 @@ LISTING: Final = Listing(
 
 
 @click.command()
-@click.argument("reference", metavar="REF")
+@click.argument("reference", metavar="REF", type=IMAGE)
 @click.option("--artifact-type", metavar="TYPE", help="Those of this type only.")
 @platform_option
 @listing_options(LISTING)

@@ -6,13 +6,14 @@ import datetime
 
 import click
 
+from digestry.cli.image_names import IMAGE
 from digestry.cli.output import note, say
 from digestry.cli.time_options import time_option
 from digestry.cli.timeout_options import timeout_option
 
 
 @click.command()
-@click.argument("reference", metavar="REPO:TAG")
+@click.argument("reference", metavar="REPO:TAG", type=IMAGE)
 @time_option("--at", last=True, help="What it had then: a time as `log` prints it, a date, 2h, yesterday.")
 @click.option("--to", metavar="DIGEST", help="A digest that it had, or the first 7 or more digits of it.")
 @timeout_option

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from digestry.cli.image_names import IMAGE
 from digestry.cli.output import json_document, json_option, note, printable, say
 from digestry.cli.timeout_options import timeout_option
 from digestry.model.text import number_of
@@ -38,7 +39,7 @@ class _Target:
 
 
 @click.command()
-@click.argument("references", metavar="REPO:TAG...", nargs=-1, required=True)
+@click.argument("references", metavar="REPO:TAG...", nargs=-1, required=True, type=IMAGE)
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.option(
     "--all-tags",

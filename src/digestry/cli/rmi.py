@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
+from digestry.cli.image_names import LOCAL_IMAGE
 from digestry.cli.output import human_size, note, say
 
 
 @click.command()
-@click.argument("references", metavar="REF...", nargs=-1, required=True)
+@click.argument("references", metavar="REF...", nargs=-1, required=True, type=LOCAL_IMAGE)
 def rmi(*, references: tuple[str, ...]) -> None:
     """Remove names, and the content that no name holds any more, from the local store.
 

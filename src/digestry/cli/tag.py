@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import click
 
+from digestry.cli.image_names import LOCAL_IMAGE
 from digestry.cli.output import note, say
 
 
 @click.command()
-@click.argument("source", metavar="SRC")
-@click.argument("target", metavar="DST")
+@click.argument("source", metavar="SRC", type=LOCAL_IMAGE)
+@click.argument("target", metavar="DST", type=LOCAL_IMAGE)
 def tag(*, source: str, target: str) -> None:
     """Give SRC, an image of the local store, the name DST too. Prints the name and the digest.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from digestry.cli import exit_codes
+from digestry.cli.image_names import IMAGE
 from digestry.cli.listing import Column, Listing, View, listing_options
 from digestry.cli.output import note, printable, say
 from digestry.cli.time_options import time_option
@@ -58,7 +59,7 @@ class _Row:
 
 
 @click.command()
-@click.argument("repository", metavar="REPO[:TAG]")
+@click.argument("repository", metavar="REPO[:TAG]", type=IMAGE)
 @time_option("--at", last=True, help="As they were then: a time as `log` prints it, a date, 2h, yesterday.")
 @click.option("--quiet", "-q", is_flag=True, help="Print the tags only, and do not ask where they point.")
 @listing_options(LISTING)

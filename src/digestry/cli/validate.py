@@ -9,6 +9,7 @@ import msgspec
 
 from digestry.cli import exit_codes
 from digestry.cli.image_location import local_option, platform_option
+from digestry.cli.image_names import IMAGE
 from digestry.cli.output import human_size, json_document, json_option, note, printable, say
 from digestry.cli.timeout_options import transfer_timeout_option
 from digestry.model.text import number_of
@@ -48,7 +49,7 @@ class Document(msgspec.Struct, frozen=True):
 
 
 @click.command()
-@click.argument("reference", metavar="REF")
+@click.argument("reference", metavar="REF", type=IMAGE)
 @platform_option
 @local_option
 @click.option("--fast", is_flag=True, help="Check manifests and configs, and do not read layers.")

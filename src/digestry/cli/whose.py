@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from digestry.cli.image_names import IMAGE
 from digestry.cli.listing import Column, Listing, View, listing_options
 from digestry.cli.output import note, printable, say, table
 from digestry.cli.row_template import Row
@@ -61,7 +62,7 @@ class _Known:
 
 
 @click.command()
-@click.argument("reference", metavar="[REPO@]DIGEST|REPO:TAG")
+@click.argument("reference", metavar="[REPO@]DIGEST|REPO:TAG", type=IMAGE)
 @click.option(
     "--registry",
     metavar="HOST",
