@@ -75,8 +75,7 @@ class Bench:
 
     @property
     def pair(self) -> dict[str, RegistryServer]:
-        """digestry with one worker, as it starts when nothing is said, and docker-registry likewise:
-        with all cores."""
+        """digestry with one worker, and docker-registry as it starts when nothing is said: with all cores."""
         return {OURS: self.one[0], THEIRS: self.every[1]}
 
     @contextlib.contextmanager

@@ -225,11 +225,21 @@ def start_digestry(*arguments: str | Path, **options: Any) -> ForkedProcess:
     return ForkedProcess(digestry(*arguments), **options)
 
 
+def _one_worker(root: Path, arguments: tuple[str, ...]) -> tuple[str, ...]:
+    """Options for one worker, whose memory and counters a test can look at, unless it says how many."""
+    files = [root / "registry.toml"]
+    if "--config" in arguments:
+        files.append(Path(arguments[arguments.index("--config") + 1]))
+    said = any(file.is_file() and "workers =" in file.read_text() for file in files)
+    return () if said or "--workers" in arguments else ("--workers", "1")
+
+
 def start_registry(root: Path, *arguments: str, port: int = 0) -> RegistryServer:
     """Starts ``digestry serve`` in a process group of its own and waits for its URL."""
     log = root.with_name(root.name + ".log")
     with log.open("ab") as errors:
-        line = digestry("serve", "--root", root, "--listen", f"127.0.0.1:{port}", *arguments)
+        given = (*arguments, *_one_worker(root, arguments))
+        line = digestry("serve", "--root", root, "--listen", f"127.0.0.1:{port}", *given)
         process = ForkedProcess(line, stdout=subprocess.PIPE, stderr=errors, start_new_session=True)
     assert process.stdout is not None
     url = process.stdout.readline().decode().strip()

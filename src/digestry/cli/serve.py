@@ -33,7 +33,11 @@ if TYPE_CHECKING:
 @click.option(
     "--listen", metavar="HOST:PORT|unix:PATH", help="Port 0: a free one.  [default: 127.0.0.1:5000]"
 )
-@click.option("--workers", type=click.IntRange(1, 64), help="Server processes.  [default: 1]")
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    help="Server processes.  [default: one a core, up to 4; 1 with a database server]",
+)
 @click.option(
     "--manifest-limit",
     type=click.IntRange(4 << 20, 64 << 20),

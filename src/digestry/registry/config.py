@@ -53,11 +53,13 @@ from digestry.registry.webhooks import Webhook
 
 DEFAULT_LISTEN: Final = "127.0.0.1:5000"
 _HIGHEST_PORT: Final = 65535
+_MOST_WORKERS: Final = 4
+"""More than so many run only if they are asked for."""
 
 KEYS: Final = (
     Key("root", toml.file, None),
     Key("listen", toml.text, DEFAULT_LISTEN),
-    Key("workers", toml.whole(1, 64), 1),
+    Key("workers", toml.whole(1, 64), None),
     Key("allow-anonymous", toml.flag, False),
     Key("hosts", hosts.names, ()),
     Key("read-only", toml.flag, False),
@@ -107,6 +109,15 @@ class TlsConfig:
     key: Path
 
 
+def _usual_workers() -> int:
+    """Return how many workers run where nobody says: one for each core, up to :data:`_MOST_WORKERS`."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        cores = os.cpu_count() or 1
+    return min(cores, _MOST_WORKERS)
+
+
 @dataclass(frozen=True, slots=True)
 class RegistryConfig:
     """The configuration of one registry. Sizes in bytes, times in seconds."""
@@ -121,7 +132,7 @@ class RegistryConfig:
     socket_mode: int = 0o660
     http2: bool = False
     """Whether HTTP/2 is spoken as well."""
-    workers: int = 1
+    workers: int = field(default_factory=_usual_workers)
     allow_anonymous: bool = False
     """Whether a registry that knows nobody may listen where others reach it."""
     group_access: bool = False
@@ -266,7 +277,7 @@ def load(
         socket=path,
         socket_mode=int(top["socket_mode"], 8),
         http2=top["http2"],
-        workers=top["workers"],
+        workers=top["workers"] or (_usual_workers() if storage.stores.database is None else 1),
         allow_anonymous=top["allow_anonymous"],
         group_access=top["group_access"],
         manifest_limit=manifest_limit,

@@ -212,3 +212,15 @@ def test_nothing_of_a_file_of_passwords_is_told(tmp_path: Path, caplog: pytest.L
         users.close()
     assert caplog.text
     assert "S3CRET" not in caplog.text
+
+
+def test_there_is_a_worker_for_each_core_unless_nodes_share_the_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: config.Options = {"root": tmp_path}
+    for cores, workers in (1, 1), (2, 2), (64, 4):
+        monkeypatch.setattr("os.sched_getaffinity", lambda _, cores=cores: set(range(cores)))
+        assert load(None, options, environment={}).workers == workers
+    assert load(None, {**options, "workers": 1}, environment={}).workers == 1
+    node = {"DIGESTRY_DATABASE": "postgresql://registry@db.example/registry"}
+    assert load(None, options, environment=node).workers == 1
