@@ -85,7 +85,7 @@ def test_bytes_that_were_kept_and_are_wrong(
         parse_location("oci:" + str(around.scratch.parent / "layout"), around.read),
     )
     name = f"sha256-{registry.push_blob(repository, layer).encoded}"
-    kept = around.scratch.parent / "layout/ingest" / f"copy-{name}"
+    kept = around.scratch.parent / "layout/ingest" / f"pull-{name.removeprefix('sha256-')}"
     kept.parent.mkdir(parents=True)
     kept.write_bytes(b"wrong" * 1000)
     assert run_copy(request, around, CopyOptions()).images[0].digest == digest

@@ -10,21 +10,20 @@ from typing import BinaryIO, Final
 import msgspec
 
 from digestry.blobs.disk import open_layout
-from digestry.blobs.protocols import BlobStore, Ingest
+from digestry.blobs.protocols import Ingest
 from digestry.blobs.read_limit import SMALL
 from digestry.blobs.verify import Verifier
 from digestry.copy.file_tree import FileTree, read
 from digestry.copy.protocols import BlobContent, Outcome, Progress, cosign_names
 from digestry.errors import (
     Ambiguous,
-    Conflict,
     ContentError,
-    DigestMismatch,
     InvalidManifest,
     NotFound,
     StorageError,
 )
 from digestry.file_locks import locked
+from digestry.images.blob_fetch import fetch_blob
 from digestry.images.layout import INDEX_FILE, NAME, Layout
 from digestry.images.store import LARGEST_MANIFEST, plain_descriptor
 from digestry.model import media_types
@@ -202,40 +201,6 @@ def _read_index(tree: FileTree) -> tuple[Descriptor, ...]:
     return found.manifests or ()
 
 
-class StoreWriter:
-    """Blobs and manifests into a store in a directory, resumable."""
-
-    def __init__(self, blobs: BlobStore) -> None:
-        self.blobs = blobs
-
-    def put_blob(self, descriptor: Descriptor, content: BlobContent, progress: Progress) -> Outcome:
-        """Bring a blob in, going on where an earlier attempt ended."""
-        name = f"copy-{descriptor.digest.algorithm}-{descriptor.digest.encoded}"
-        try:
-            sink = self.blobs.ingest(name, algorithm=descriptor.digest.algorithm)
-        except Conflict:  # another copy is at it
-            with self.blobs.begin(descriptor.digest, descriptor.size) as alone:
-                content.fetch(alone, progress)
-            return "sent"
-        resumed = 0
-        with sink:
-            if sink.offset > descriptor.size:
-                sink.resume(0)
-            resumed = sink.offset
-            if resumed:
-                progress(resumed)
-            try:
-                content.fetch(sink, progress)
-            except DigestMismatch:
-                if not resumed:
-                    raise
-            else:
-                return "sent"
-        # What was kept is not what it should have been: once more, from the beginning.
-        progress(-descriptor.size)
-        return self.put_blob(descriptor, content, progress)
-
-
 class LayoutTarget:
     """A directory that images are copied into, as an OCI image layout; other images in it stay."""
 
@@ -253,7 +218,6 @@ class LayoutTarget:
         self._blobs = open_layout(path)
         self.description = description
         self._blobs.prepare()
-        self._writer = StoreWriter(self._blobs)
 
     def current(self, name: str | None) -> Digest | None:
         if name is None:
@@ -273,7 +237,8 @@ class LayoutTarget:
     def put_blob(
         self, descriptor: Descriptor, content: BlobContent, *, mount_from: str | None, progress: Progress
     ) -> Outcome:
-        return self._writer.put_blob(descriptor, content, progress)
+        fetch_blob(content.fetch, self._blobs, descriptor, progress)
+        return "sent"
 
     def put_manifest(self, manifest: Manifest) -> None:
         self._blobs.put(manifest.raw, manifest.digest)

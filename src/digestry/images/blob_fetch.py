@@ -1,4 +1,4 @@
-"""Fetching a blob into a local store, from where an earlier command left off."""
+"""Bringing a blob into a store on the disk, from where an earlier command left off."""
 
 from __future__ import annotations
 
@@ -8,39 +8,43 @@ from typing import TYPE_CHECKING, Final, Literal
 from digestry.errors import Conflict, ContentError, DigestMismatch, ProtocolViolation, RemoteNotFound
 
 if TYPE_CHECKING:
-    from digestry.blobs.protocols import BlobStore
-    from digestry.client.repository import Repository
+    from digestry.blobs.protocols import BlobStore, Ingest
     from digestry.model.descriptor import Descriptor
 
 _WORTH_KEEPING: Final = 256 << 10
 """Bytes of a blob from which its beginning is kept for the next command."""
 
 
-def fetch_blob(
-    remote: Repository, blobs: BlobStore, descriptor: Descriptor, progress: Callable[[int], None]
-) -> Literal["present", "done"]:
-    """Make ``blobs`` have a blob of ``remote``, and return whether it was there.
+Progress = Callable[[int], None]
+"""Called with the number of bytes that have arrived since the last call."""
 
+
+def fetch_blob(
+    fetch: Callable[[Ingest, Progress], None], blobs: BlobStore, descriptor: Descriptor, progress: Progress
+) -> Literal["present", "done"]:
+    """Make ``blobs`` have a blob, and return whether it was there.
+
+    ``fetch`` writes into the ingest what that lacks, and commits it, as :meth:`Repository.pull_blob` does.
     What has arrived when the transfer breaks off, or the process is killed, is where the next command goes
-    on; its bytes are verified with the rest. Raises what :meth:`Repository.pull_blob` does.
+    on; its bytes are verified with the rest. Raises what ``fetch`` does.
     """
     if blobs.stat(descriptor.digest) == descriptor.size:
         return "present"
     if descriptor.size < _WORTH_KEEPING:
         with blobs.begin(descriptor.digest, descriptor.size) as sink:
-            remote.pull_blob(descriptor, sink, progress)
+            fetch(sink, progress)
         return "done"
     try:
-        _go_on(remote, blobs, descriptor, progress)
+        _go_on(fetch, blobs, descriptor, progress)
     except Conflict:
         # Another process fetches it, and may take longer than this one, or be stopped.
         with blobs.begin(descriptor.digest, descriptor.size) as sink:
-            remote.pull_blob(descriptor, sink, progress)
+            fetch(sink, progress)
     return "done"
 
 
 def _go_on(
-    remote: Repository, blobs: BlobStore, descriptor: Descriptor, progress: Callable[[int], None]
+    fetch: Callable[[Ingest, Progress], None], blobs: BlobStore, descriptor: Descriptor, progress: Progress
 ) -> None:
     name = f"pull-{descriptor.digest.encoded[:64]}"
     with blobs.ingest(name, algorithm=descriptor.digest.algorithm) as sink:
@@ -49,7 +53,7 @@ def _go_on(
         begun = sink.offset
         progress(begun)
         try:
-            remote.pull_blob(descriptor, sink, progress)
+            fetch(sink, progress)
             return
         except DigestMismatch:
             if not begun:
@@ -60,4 +64,4 @@ def _go_on(
     # What was there from before may be what is damaged, as after a power loss.
     progress(-descriptor.size)
     with blobs.begin(descriptor.digest, descriptor.size) as again:
-        remote.pull_blob(descriptor, again, progress)
+        fetch(again, progress)

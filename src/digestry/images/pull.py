@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -83,7 +84,8 @@ def pull(
             _check_platform(content, top, platform)
 
         def fetch(descriptor: Descriptor, progress: Callable[[int], None]) -> None:
-            stage: Stage = fetch_blob(remote, store.blobs, descriptor, progress)
+            pull_blob = functools.partial(remote.pull_blob, descriptor)
+            stage: Stage = fetch_blob(pull_blob, store.blobs, descriptor, progress)
             tally.add(descriptor, stage)
             observer.stage(descriptor, stage)
 
