@@ -26,58 +26,70 @@ if TYPE_CHECKING:
 _COLLECT_AFTER: Final = 20_000
 """Objects that are made before Python looks for unused ones."""
 
-# command -> (module in digestry.cli that has a command of that name, what it does)
-_COMMANDS: Final[dict[str, tuple[str, str]]] = {
-    "serve": ("serve", "Run the registry."),
-    "token": ("token", "Make and revoke the tokens that programs log in to the registry with."),
-    "login": ("login", "Log in to a registry, and keep the login where docker keeps it."),
-    "logout": ("logout", "Forget the login for a registry."),
-    "pack": ("pack", "Build an image from a directory: no daemon, no root, same bytes same digest."),
-    "pull": ("pull", "Fetch an image, by tag or by digest, verified, into the local store."),
-    "push": ("push", "Send an image from the local store to its registry."),
-    "copy": ("copy", "Copy images between registries, the local store, layouts, archives and engines."),
-    "sync": ("sync", "Copy what a file declares, once or again and again."),
-    "save": ("save", "Write images of the local store to a file that `docker load` reads."),
-    "load": ("load", "Read images of a file of `docker save`, or of an OCI archive."),
-    "tag": ("tag", "Give an image of the local store another name."),
-    "export": ("export", "Write the root file system of an image as a tar archive."),
-    "rmi": ("rmi", "Remove names, and what no name holds any more, from the local store."),
-    "prune": ("prune", "Remove from the local store what nothing needs any more."),
-    "images": ("images", "List the images of the local store."),
-    "inspect": ("inspect", "Show an image's manifest and config."),
-    "history": ("history", "List the steps of an image's build, with their layers."),
-    "validate": ("validate", "Read every byte of an image, and check it."),
-    "manifest": ("manifest", "Get, put and annotate manifests and indexes."),
-    "index": ("index", "Put indexes together, which list an image for each platform, and change them."),
-    "blob": ("blob", "Get and put blobs: configs, layers and other content, by digest."),
-    "referrers": ("referrers", "List what refers to an image: signatures, SBOMs, advisories."),
-    "attach": ("attach", "Attach an artifact, such as an SBOM or a signature, to an image."),
-    "digest": ("digest", "Print the digest that a name points to, and nothing else."),
-    "ls": ("ls", "List the repositories of a registry."),
-    "rm": ("rm", "Delete tags of a registry, after saying what else points to their digests."),
-    "tags": ("tags", "List a repository's tags and the digests they point to."),
-    "whose": ("whose", "Show which tags point, or pointed, to a digest."),
-    "restore": ("restore", "Point a tag back at a digest that it had."),
-    "journal": ("journal", "Verify and export a registry's journal."),
-    "gc": ("gc", "Remove from a registry what nothing holds any more."),
-    "scrub": ("scrub", "Read all that a registry holds again, and find what is damaged."),
-    "backup": ("backup", "Copy a registry, served or not, to a directory or an archive."),
-    "restore-backup": ("restore_backup", "Make a registry from a backup."),
-    "migrate-storage": (
-        "migrate_storage",
-        "Move a registry to other stores: a disk, S3, SQLite, PostgreSQL.",
-    ),
-    "webhook": ("webhook", "List what webhooks have not accepted yet, and retry it."),
-    "log": ("log", "Show where a tag has pointed: when, by whom, from what to what."),
-    "advisory": ("advisory", "State and list which digests are vulnerable and which are fixed."),
-    "audit": ("audit", "Find which digest every container really runs, and whether it is vulnerable."),
-    "demo": ("demo", "Play the story of one moved tag on real bytes."),
-    "config": ("config", "Show and change settings."),
-    "help": ("help", "Print the help of a command."),
-    "completion": ("completion", "Let shells complete the command line; install man pages."),
-    "schema": ("schema", "Print the JSON Schema of a command's output."),
-    "version": ("version", "Print the version."),
+# section of the help -> command -> (module in digestry.cli that has a command of that name, what it does)
+_SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
+    "Images": {
+        "pull": ("pull", "Fetch an image, by tag or by digest, verified, into the local store."),
+        "push": ("push", "Send an image from the local store to its registry."),
+        "copy": ("copy", "Copy images between registries, the local store, layouts, archives and engines."),
+        "sync": ("sync", "Copy what a file declares, once or again and again."),
+        "save": ("save", "Write images of the local store to a file that `docker load` reads."),
+        "load": ("load", "Read images of a file of `docker save`, or of an OCI archive."),
+        "pack": ("pack", "Build an image from a directory: no daemon, no root, same bytes same digest."),
+        "tag": ("tag", "Give an image of the local store another name."),
+        "rmi": ("rmi", "Remove names, and what no name holds any more, from the local store."),
+        "images": ("images", "List the images of the local store."),
+        "inspect": ("inspect", "Show an image's manifest and config."),
+        "history": ("history", "List the steps of an image's build, with their layers."),
+        "export": ("export", "Write the root file system of an image as a tar archive."),
+        "validate": ("validate", "Read every byte of an image, and check it."),
+        "prune": ("prune", "Remove from the local store what nothing needs any more."),
+    },
+    "Registries": {
+        "login": ("login", "Log in to a registry, and keep the login where docker keeps it."),
+        "logout": ("logout", "Forget the login for a registry."),
+        "ls": ("ls", "List the repositories of a registry."),
+        "tags": ("tags", "List a repository's tags and the digests they point to."),
+        "digest": ("digest", "Print the digest that a name points to, and nothing else."),
+        "log": ("log", "Show where a tag has pointed: when, by whom, from what to what."),
+        "whose": ("whose", "Show which tags point, or pointed, to a digest."),
+        "restore": ("restore", "Point a tag back at a digest that it had."),
+        "rm": ("rm", "Delete tags of a registry, after saying what else points to their digests."),
+        "manifest": ("manifest", "Get, put and annotate manifests and indexes."),
+        "index": ("index", "Put indexes together, which list an image for each platform, and change them."),
+        "blob": ("blob", "Get and put blobs: configs, layers and other content, by digest."),
+        "referrers": ("referrers", "List what refers to an image: signatures, SBOMs, advisories."),
+        "attach": ("attach", "Attach an artifact, such as an SBOM or a signature, to an image."),
+    },
+    "Audit": {
+        "audit": ("audit", "Find which digest every container really runs, and whether it is vulnerable."),
+        "advisory": ("advisory", "State and list which digests are vulnerable and which are fixed."),
+    },
+    "Running a registry": {
+        "serve": ("serve", "Run the registry."),
+        "token": ("token", "Make and revoke the tokens that programs log in to the registry with."),
+        "journal": ("journal", "Verify and export a registry's journal."),
+        "gc": ("gc", "Remove from a registry what nothing holds any more."),
+        "scrub": ("scrub", "Read all that a registry holds again, and find what is damaged."),
+        "backup": ("backup", "Copy a registry, served or not, to a directory or an archive."),
+        "restore-backup": ("restore_backup", "Make a registry from a backup."),
+        "migrate-storage": (
+            "migrate_storage",
+            "Move a registry to other stores: a disk, S3, SQLite, PostgreSQL.",
+        ),
+        "webhook": ("webhook", "List what webhooks have not accepted yet, and retry it."),
+    },
+    "digestry itself": {
+        "demo": ("demo", "Play the story of one moved tag on real bytes."),
+        "config": ("config", "Show and change settings."),
+        "completion": ("completion", "Let shells complete the command line; install man pages."),
+        "schema": ("schema", "Print the JSON Schema of a command's output."),
+        "help": ("help", "Print the help of a command."),
+        "version": ("version", "Print the version."),
+    },
 }
+_COMMANDS: Final = {name: command for section in _SECTIONS.values() for name, command in section.items()}
+_WIDEST: Final = max(map(len, _COMMANDS))
 
 
 class _Commands(Group):
@@ -107,8 +119,10 @@ class _Commands(Group):
         return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+        for title, commands in _SECTIONS.items():
+            with formatter.section(title):
+                # As wide in each section: the texts begin below each other.
+                formatter.write_dl([(name.ljust(_WIDEST), text) for name, (_, text) in commands.items()])
 
 
 @click.group(
