@@ -225,7 +225,7 @@ def test_each_field_is_reloaded_or_named(tmp_path: Path) -> None:
     file.write_text(f"root = '{tmp_path}'\n")
     config = load(file, {}, environment={})
     assert {field.name for field in fields(RegistryConfig)} >= RELOADED
-    other = replace(config, workers=2, uploads=9, upload_limit=5, port=1)
+    other = replace(config, workers=config.workers + 1, uploads=9, upload_limit=5, port=1)
     assert reloaded(config, other) == (replace(config, uploads=9, upload_limit=5), ["listen", "workers"])
     assert reloaded(config, config) == (config, [])
 

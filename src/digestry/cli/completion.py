@@ -31,11 +31,12 @@ def completion() -> None:
 
 @completion.command()
 @click.argument("shell", type=click.Choice(SHELLS))
-def show(*, shell: str) -> None:
+@click.pass_context
+def show(ctx: click.Context, *, shell: str) -> None:
     """Print the script for a shell, to be read by it: eval "$(digestry completion show bash)"."""
     from digestry.cli.shell_scripts import script
 
-    say(script(shell), end="")
+    say(script(shell, ctx.find_root().command), end="")
 
 
 @completion.command()
@@ -63,7 +64,7 @@ def install(ctx: click.Context, *, shell: str | None, prefix: Path | None, no_ma
         path = base / _FILES[one]
         if prefix is None and one == "fish":
             path = _config_directory() / "fish" / "completions" / f"{PROGRAM}.fish"
-        write(path, script(one))
+        write(path, script(one, ctx.find_root().command))
         say(str(path))
     if not no_man:
         root = ctx.find_root().command

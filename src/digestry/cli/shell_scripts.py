@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import ClassVar, Final
 
+from click import Command
 from click.shell_completion import (
     BashComplete,
     CompletionItem,
@@ -75,9 +76,7 @@ def register() -> None:
     add_completion_class(LineComplete)
 
 
-def script(shell: str) -> str:
-    """Return the script for ``shell``, one of :data:`SHELLS`."""
-    from digestry.cli.main import digestry
-
+def script(shell: str, program: Command) -> str:
+    """Return the script with which ``shell``, one of :data:`SHELLS`, completes the lines of ``program``."""
     kinds: dict[str, type[ShellComplete]] = {"bash": LineComplete, "zsh": ZshComplete, "fish": FishComplete}
-    return kinds[shell](digestry, {}, PROGRAM, VARIABLE).source()
+    return kinds[shell](program, {}, PROGRAM, VARIABLE).source()
