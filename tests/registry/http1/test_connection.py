@@ -95,6 +95,8 @@ def test_a_body_that_nobody_reads_ends_the_connection_after_the_answer() -> None
     ("content", "status"),
     [
         (b"nonsense\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),  # a TLS greeting, which waits for an answer
+        (b"\xff", 400),
         (b"GET / HTTP/1.1\r\n" + b"X: " + b"y" * (481 << 10), 431),
         (b"PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nno size\r\n", 400),
     ],

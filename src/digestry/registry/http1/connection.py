@@ -8,7 +8,7 @@ from typing import Final, cast
 
 from digestry.registry.http1 import response
 from digestry.registry.http1.cycle import Cycle
-from digestry.registry.http1.head import LONGEST, HeadParser, MalformedRequest, RequestHead
+from digestry.registry.http1.head import LONGEST, HeadParser, MalformedRequest, RequestHead, may_begin_request
 
 _KEPT: Final = 512 << 10
 """Bytes of a body, or of requests that come before their turn, from which on the client has to wait."""
@@ -135,6 +135,9 @@ class HttpConnection(asyncio.Protocol):
             self._start(head, rest)
         elif len(ahead) > LONGEST:
             self._refuse(431)
+        elif not self._searched and not may_begin_request(ahead):
+            # Said at once: clients that try TLS first wait for it before they try without.
+            self._refuse(400)
         else:
             self._searched = len(ahead)
 

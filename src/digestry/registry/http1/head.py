@@ -15,6 +15,7 @@ MOST_FIELDS: Final = 100
 _TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _LINE: Final = re.compile(rb"(" + _TOKEN + rb") ([!-~]+) HTTP/1\.([01])\r\n")
 _OTHER_VERSION: Final = re.compile(_TOKEN + rb" [!-~]+ HTTP/(?!1\.[01]\r)[0-9](?:\.[0-9])?\r\n")
+_BEGINNING: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]*(?: [ -~]*)?(?:\r(?:\n|\Z)|\Z)")
 _VALUE: Final = rb"[^\x00-\x08\x0a-\x1f\x7f]*"
 _FIELDS: Final = re.compile(rb"(?:" + _TOKEN + rb":" + _VALUE + rb"\r\n)*")
 _FIELD: Final = re.compile(rb"([^:]+):[ \t]*(" + _VALUE + rb")\r\n")
@@ -29,6 +30,11 @@ class MalformedRequest(Exception):
     def __init__(self, message: str, *, status: int = 400) -> None:
         super().__init__(message)
         self.status = status
+
+
+def may_begin_request(data: bytes | bytearray) -> bool:
+    """Return whether ``data`` can be the beginning of a request, such as a TLS greeting cannot."""
+    return _BEGINNING.match(data) is not None
 
 
 class FieldBlock(NamedTuple):
