@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-MANIFEST = Path(__file__).parents[2] / "deploy" / "kubernetes" / "rbac.yaml"
+MANIFEST = Path(__file__).parents[2] / "deploy" / "kubernetes" / "base" / "rbac.yaml"
 GRANTED = {
     "pods": "list, watch", "deployments, statefulsets, daemonsets": "list", "cronjobs, jobs": "list",
     "nodes": "list", "namespaces": "get",

@@ -44,7 +44,9 @@ def everything(root: Path) -> list[str]:
     return sorted(
         str(path)
         for path in root.rglob("*")
-        if own.isdisjoint(path.relative_to(root).parts) and path.suffix != ".lock"
+        if own.isdisjoint(path.relative_to(root).parts)
+        and path.suffix != ".lock"
+        and not path.name.startswith(".registry-id")  # which is written anew now and then
     )
 
 

@@ -224,7 +224,8 @@ def test_ranges_of_what_is_coming_in(
             gate.set()
             assert end.result().body == content[-10:]
         assert whole.read() == content
-    assert hub.asked(name) == [f"GET blobs/{digest}"]
+    # Who comes between the last byte and the commit may have the upstream asked whether it has the blob.
+    assert [asked for asked in hub.asked(name) if asked.startswith("GET ")] == [f"GET blobs/{digest}"]
 
 
 def test_what_upstream_does_not_have_in_that_repository(

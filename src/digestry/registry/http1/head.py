@@ -122,8 +122,6 @@ def parse_fields(text: bytes) -> FieldBlock:
     fields = [(name.lower(), value.rstrip(b" \t")) for name, value in _FIELD.findall(text)]
     if len(fields) > MOST_FIELDS:
         raise MalformedRequest("too many fields", status=431)
-    if sum(name == b"host" for name, _ in fields) > 1:
-        raise MalformedRequest("several hosts")  # RFC 9112, section 3.2
     block = FieldBlock(fields)
     if _FRAMING.isdisjoint(name for name, _ in fields):
         return block
