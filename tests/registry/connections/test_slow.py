@@ -111,7 +111,7 @@ def test_of_many_that_never_read_each_is_sent_little_and_one_that_reads_gets_all
     with server_with(tmp_path, "") as server:
         digest = server.push_blob("slow/many", content)
         head = f"GET /v2/slow/many/blobs/{digest} HTTP/1.1\r\nHost: localhost\r\n"
-        readers = [connect(server, f"{head}\r\n".encode(), buffer=4096) for _ in range(300)]
+        readers = [connect(server, f"{head}\r\n".encode(), buffer=4096) for _ in range(400)]
         needs_disk(server.root)  # whose open files are counted
         wait_until(lambda: open_blobs(server) == len(readers), what="the beginning of all answers")
         time.sleep(2)  # in which megabytes could be sent to each
