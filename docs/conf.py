@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import re
 import sys
+from pathlib import Path
 from typing import Any
 
+import digestry
 from digestry import __version__
 
 project = "digestry"
@@ -31,6 +35,15 @@ html_copy_source = False
 html_show_sphinx = False
 
 
+@functools.cache
+def _defined() -> frozenset[str]:
+    """The names of types of the whole package: an annotation has no module for what the type checker alone
+    imports."""
+    pattern = re.compile(r"^(?:class )?([A-Z]\w+)(?:\(|:| =)", re.MULTILINE)
+    modules = Path(digestry.__file__).parent.rglob("*.py")
+    return frozenset(name for path in modules for name in pattern.findall(path.read_text(encoding="utf-8")))
+
+
 def _resolve(app: Any, env: Any, node: Any, text: Any) -> Any:
     """Resolve a name of the code by its last part: annotations have the module that defines it, and the
     reference has the public one. Types of other libraries, and of modules that are not public, are no links."""
@@ -44,7 +57,7 @@ def _resolve(app: Any, env: Any, node: Any, text: Any) -> Any:
         return python.resolve_xref(env, node["refdoc"], app.builder, node["reftype"], found[0], node, text)
     module, _, _ = target.partition(".")
     other = module in sys.stdlib_module_names or module in {"digestry", "msgspec"}
-    return text if other and module != target else None
+    return text if (other and module != target) or target in _defined() else None
 
 
 def setup(app: Any) -> None:
