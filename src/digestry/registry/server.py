@@ -11,7 +11,7 @@ import signal
 import ssl
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -19,7 +19,7 @@ from typing import Final
 from digestry import fsio
 from digestry.backend import Backend, host_coordination
 from digestry.catalog import clock
-from digestry.coordination.protocol import Job
+from digestry.coordination.protocol import Coordination, Job
 from digestry.errors import Conflict, StorageError, StorageFull
 from digestry.registry import config_files, retention_config, store_identity, tls
 from digestry.registry.access.keys import KeyRing
@@ -42,6 +42,7 @@ from digestry.registry.scratch import with_scratch
 from digestry.registry.workers import STOP_SECONDS, Workers
 
 _PARENT_SECONDS: Final = 0.5
+_KILLED_SECONDS: Final = 3.0
 
 log: Final = logging.getLogger("digestry.registry")
 
@@ -142,7 +143,7 @@ def _serve(
         check_root(root)
         check_content(backend)
         host.prepare()
-    with host.only_one(Job.SERVE, held=f"{root} is served by another digestry already"):
+    with _served_alone(host, root):
         check_root(root)
         check_content(backend)
         warn_of_owner(backend)
@@ -199,6 +200,28 @@ def _serve(
                 _advance_generation(backend)
             tls.clear(config.scratch)
             socket.close()
+
+
+@contextlib.contextmanager
+def _served_alone(host: Coordination, root: Path) -> Iterator[None]:
+    """Keep other servers from the root for the block. Raises :class:`Conflict` if one has it.
+
+    The processes of one that was killed end a moment later: that is waited for.
+    """
+    until = time.monotonic() + _KILLED_SECONDS
+    while True:
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(
+                    host.only_one(Job.SERVE, held=f"{root} is served by another digestry already")
+                )
+            except Conflict:
+                if time.monotonic() >= until:
+                    raise
+            else:
+                yield
+                return
+        time.sleep(0.1)
 
 
 def _listen(config: RegistryConfig) -> Listening:

@@ -404,7 +404,7 @@ def test_who_is_undone_for_anothers_sake_tries_again(catalog: Catalog) -> None:
             transaction_locks.lock(connection, second)
 
     at_once(lambda: lock("a", "b"), lambda: lock("b", "a"))
-    assert len(attempts) == 3
+    assert len(attempts) >= 3  # on a busy machine one may be undone twice
 
 
 def test_who_is_undone_again_and_again_is_told(catalog: Catalog) -> None:

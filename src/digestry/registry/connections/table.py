@@ -94,6 +94,7 @@ class Connections:
 
     def drop_passing(self, before: float) -> None:
         """Remove connections that ended before ``before`` and that the guard has never seen."""
-        for client, connection in list(self.is_fresh.items()):
+        # A copy is made at once; a list of the items lets the event loop's thread in between.
+        for client, connection in self.is_fresh.copy().items():
             if not connection.active and connection.ended < before:
                 self.is_fresh.pop(client, None)
