@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.client.docker_registry import running_docker_registry
 from tests.support import run_digestry
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -32,3 +33,10 @@ def run(tmp_path: Path) -> Run:
         return done
 
     return run
+
+
+@pytest.fixture(scope="module")
+def docker_registry() -> Iterator[str]:
+    """The address of a running docker-registry."""
+    with running_docker_registry() as host:
+        yield host

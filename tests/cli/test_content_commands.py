@@ -7,7 +7,7 @@ import io
 import json
 import secrets
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,7 @@ from digestry.cli import exit_codes
 from digestry.model import media_types
 from digestry.model.digest import Digest
 from tests.cli.conftest import Run
-from tests.client.docker_registry import running_docker_registry
 from tests.support import RegistryServer, descriptor
-
-
-@pytest.fixture(scope="module")
-def docker_registry() -> Iterator[str]:
-    with running_docker_registry() as host:
-        yield host
 
 
 @pytest.fixture(params=["ours", "docker-registry"])

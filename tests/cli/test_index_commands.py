@@ -7,7 +7,6 @@ import json
 import secrets
 import subprocess
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,14 +14,7 @@ import pytest
 from digestry.cli import exit_codes
 from digestry.model import media_types
 from tests.cli.conftest import Run
-from tests.client.docker_registry import running_docker_registry
 from tests.support import PATIENCE, RegistryServer, program
-
-
-@pytest.fixture(scope="module")
-def docker_registry() -> Iterator[str]:
-    with running_docker_registry() as host:
-        yield host
 
 
 @pytest.fixture(params=["ours", "docker-registry"])

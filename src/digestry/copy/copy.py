@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
-from digestry.copy.protocols import BlobContent, ImageSource, ImageTarget, Outcome
+from digestry.copy.protocols import BlobContent, ImageSource, ImageTarget, Outcome, digest_of_name
 from digestry.copy.selection import Selection, select
 from digestry.errors import Conflict, DigestMismatch, NotFound, SizeMismatch
 from digestry.images.transfer import (
@@ -194,7 +194,7 @@ class _Copy:
 
     def _plan(self, source_name: str | None, name: str | None) -> _Plan:
         descriptor = self.source.resolve(source_name)
-        wanted = Digest.parse(name) if name is not None and ":" in name and _is_digest(name) else None
+        wanted = digest_of_name(name)
         named = None if wanted is not None else name
         before = self.target.current(named)
         options = self.options
@@ -276,10 +276,6 @@ class _Copy:
         for manifest in plan.missing:
             if manifest in plan.selection.referrers:
                 self.target.put_manifest(manifest)
-
-
-def _is_digest(name: str) -> bool:
-    return name.startswith(("sha256:", "sha512:"))
 
 
 def _copied(plan: _Plan) -> CopiedImage:

@@ -159,10 +159,6 @@ class ArchiveTree:
             raise NotFound(f"{shown(name)} is not in {self.path}")
         return io.BufferedReader(_Part(self._file.fileno(), *found), _CHUNK)
 
-    def names(self) -> list[str]:
-        """Return the names of all files, links among them."""
-        return [*self._files, *self._links]
-
     def close(self) -> None:
         self._file.close()
 

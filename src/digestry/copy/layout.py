@@ -14,7 +14,7 @@ from digestry.blobs.protocols import Ingest
 from digestry.blobs.read_limit import SMALL
 from digestry.blobs.verify import Verifier
 from digestry.copy.file_tree import FileTree, read
-from digestry.copy.protocols import BlobContent, Outcome, Progress, cosign_names
+from digestry.copy.protocols import BlobContent, Outcome, Progress, cosign_names, digest_of_name
 from digestry.errors import (
     Ambiguous,
     ContentError,
@@ -110,8 +110,9 @@ class LayoutSource:
             if not found:
                 raise NotFound(f"{self.description} has no image")
             return plain_descriptor(found[0])
-        if name.startswith(("sha256:", "sha512:")):
-            return self._by_digest(Digest.parse(name))
+        digest = digest_of_name(name)
+        if digest is not None:
+            return self._by_digest(digest)
         for entry in self._entries:
             if name in _names(entry):
                 return plain_descriptor(entry)

@@ -8,7 +8,7 @@ from typing import BinaryIO, Final
 
 from digestry.blobs.protocols import Ingest
 from digestry.copy.layout import copy_into
-from digestry.copy.protocols import BlobContent, Outcome, Progress, cosign_names
+from digestry.copy.protocols import BlobContent, Outcome, Progress, cosign_names, digest_of_name
 from digestry.errors import NotFound
 from digestry.images.blob_fetch import fetch_blob
 from digestry.images.store import ImageStore
@@ -42,8 +42,9 @@ class LocalSource:
             raise NotFound("no image of the local store was named", hint="write local:NAME")
         if self._repository is None:
             return self._store.find(Reference.parse(name).or_latest())
-        if name.startswith(("sha256:", "sha512:")):
-            return self._store.find(self._repository.with_digest(Digest.parse(name)))
+        digest = digest_of_name(name)
+        if digest is not None:
+            return self._store.find(self._repository.with_digest(digest))
         return self._store.find(self._repository.with_tag(name))
 
     def names(self) -> Iterable[str]:

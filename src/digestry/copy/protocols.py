@@ -22,6 +22,13 @@ Outcome = Literal["present", "mounted", "sent"]
 """How a target came to have a blob."""
 
 
+def digest_of_name(name: str | None) -> Digest | None:
+    """Return the digest that ``name`` is; None for a name of another kind. Raises :class:`InvalidDigest`."""
+    if name is None or not name.startswith(("sha256:", "sha512:")):
+        return None
+    return Digest.parse(name)
+
+
 COSIGN_SUFFIXES: Final = (".sig", ".att", ".sbom")
 """The ends of the tags by which cosign attaches to an image what does not refer to it."""
 

@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from digestry.catalog.database import Job, Outcome, attempt
 from digestry.catalog.dialect import OPTION
+from digestry.catalog.frequent import PreparedStatements
 from digestry.catalog.migrations.upgrade import upgrade
 from digestry.catalog.postgresql import connection as connections
 from digestry.catalog.postgresql.address import DatabaseAddress
@@ -25,7 +26,7 @@ from digestry.catalog.postgresql.commit import SECONDS, Warned, commit
 from digestry.catalog.postgresql.dialect import DIALECT
 from digestry.catalog.postgresql.failures import LATER, RESTORE, TableBusy, failure, is_lost, is_unfit
 from digestry.catalog.postgresql.pipeline import failed
-from digestry.catalog.postgresql.prepared import PreparedConnection, PreparedStatements
+from digestry.catalog.postgresql.prepared import PreparedConnection, compiled_statement
 from digestry.catalog.postgresql.requirements import check_requirements
 from digestry.catalog.schema_version import check_schema, oldest_support
 from digestry.catalog.transactions import OutcomeUnknown, TransactionUndone
@@ -70,7 +71,7 @@ class PostgresqlDatabase:
         self._commit_seconds = commit_seconds
         self._name = address.name
         self._check_at = 0.0
-        self._statements = PreparedStatements()
+        self._statements = PreparedStatements(compiled_statement)
         self._writer = make_engine(address, connections_held=_CONNECTIONS)
         self._reader = make_engine(address, connections_held=_CONNECTIONS)
 

@@ -21,7 +21,7 @@ from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeEngine
 
-from digestry.catalog.frequent import is_frequent
+from digestry.catalog.frequent import PreparedStatements
 from digestry.catalog.postgresql.connection import STATEMENT_SECONDS
 from digestry.catalog.postgresql.pipeline import Answer, Pipeline, ServerStatement, encoded, server_statement
 
@@ -37,7 +37,7 @@ _MOST_PIPELINES: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
-class _Compiled:
+class CompiledStatement:
     """A frequent statement as PostgreSQL's text, with the names of its parameters in their order."""
 
     statement: ServerStatement
@@ -51,7 +51,7 @@ class _Compiled:
         return [encoded(every[name]) for name in self.names]
 
 
-def _compiled(statement: Executable, names: Iterable[str]) -> _Compiled:
+def compiled_statement(statement: Executable, names: Iterable[str]) -> CompiledStatement:
     given = list(names)
     found = cast("SQLCompiler", cast("ClauseElement", statement).compile(dialect=_DIALECT, column_keys=given))
     _check_types([bind.type for bind in found.binds.values()])
@@ -65,7 +65,7 @@ def _compiled(statement: Executable, names: Iterable[str]) -> _Compiled:
     text = _PARAMETER.sub(lambda parameter: numbered(parameter[1]), text).replace("%%", "%")
     constants = {name: value for name, value in found.params.items() if name not in given}
     columns = [column.keyname for column in found._result_columns]
-    return _Compiled(
+    return CompiledStatement(
         server_statement(text), tuple(order), constants, SimpleResultMetaData(columns) if columns else None
     )
 
@@ -76,20 +76,6 @@ def _check_types(types: Iterable[TypeEngine[Any]]) -> None:
         dialect_type = each.dialect_impl(_DIALECT)
         if dialect_type.bind_processor(_DIALECT) or dialect_type.result_processor(_DIALECT, None):
             raise TypeError(f"a frequent statement has a value of type {each!r}, which must be converted")
-
-
-class PreparedStatements:
-    """The frequent statements of one database, each compiled when it is first executed. Thread-safe."""
-
-    def __init__(self) -> None:
-        self._found: dict[Executable, _Compiled] = {}
-
-    def find(self, statement: Executable, names: Iterable[str]) -> _Compiled | None:
-        """Return ``statement``, compiled for values of these names; None if it is not a frequent one."""
-        found = self._found.get(statement)
-        if found is None and is_frequent(statement):
-            found = self._found[statement] = _compiled(statement, names)
-        return found
 
 
 class _Changed:
@@ -114,7 +100,7 @@ class PreparedConnection(Connection):
     What fails may be raised by a later call: at the latest by :meth:`commit_waiting`.
     """
 
-    def __init__(self, engine: Engine, statements: PreparedStatements) -> None:
+    def __init__(self, engine: Engine, statements: PreparedStatements[CompiledStatement]) -> None:
         super().__init__(engine)
         self._statements = statements
         self._waiting: list[tuple[ServerStatement, list[bytes | None], Answer]] = []
@@ -167,7 +153,7 @@ class PreparedConnection(Connection):
         self.send_waiting()
         return super().exec_driver_sql(statement, *arguments, **options)
 
-    def _add(self, found: _Compiled, values: Values) -> Answer:
+    def _add(self, found: CompiledStatement, values: Values) -> Answer:
         answer = Answer()
         self._waiting.append((found.statement, found.parameters(values), answer))
         return answer
@@ -207,7 +193,7 @@ class PreparedConnection(Connection):
         return None if committed is None else committed.tag
 
 
-def _key(found: _Compiled, values: Values) -> Hashable:
+def _key(found: CompiledStatement, values: Values) -> Hashable:
     return found.statement, *found.parameters(values)
 
 

@@ -19,12 +19,13 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from digestry.catalog.database import Job, Outcome
 from digestry.catalog.dialect import OPTION
+from digestry.catalog.frequent import PreparedStatements
 from digestry.catalog.migrations.upgrade import upgrade
 from digestry.catalog.sqlite import schema_version
 from digestry.catalog.sqlite.connection import BUSY_SECONDS
 from digestry.catalog.sqlite.dialect import DIALECT
 from digestry.catalog.sqlite.failures import BUSY, RESTORE, failure
-from digestry.catalog.sqlite.prepared import PreparedConnection, PreparedStatements
+from digestry.catalog.sqlite.prepared import PreparedConnection, PreparedStatement
 from digestry.catalog.sqlite.write_queue import WriteQueue
 from digestry.catalog.sqlite.writer import Writer
 from digestry.errors import InvalidDigest, StorageBusy, StorageError
@@ -74,7 +75,7 @@ class SqliteDatabase:
         # Writers queue fairly, those of one process and then one of each process, and not in SQLite's
         # sleeping busy handler.
         self._write_queue = WriteQueue(root)
-        self._statements = PreparedStatements()
+        self._statements = PreparedStatements(PreparedStatement)
         self._writing = self._engine(self._begin_writing, query_only=False, pool_size=1)
         self._reading = self._engine(_begin_reading, query_only=True, pool_size=_READERS)
         self._writer = Writer(lambda: PreparedConnection(self._writing, self._statements))

@@ -19,7 +19,7 @@ from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeEngine
 
-from digestry.catalog.frequent import is_frequent
+from digestry.catalog.frequent import PreparedStatements
 
 Values = Mapping[str, object]
 
@@ -37,7 +37,7 @@ class _Changed:
         self.rowcount = rowcount
 
 
-class _Prepared:
+class PreparedStatement:
     """A frequent statement as SQLite's text, with the values that never change."""
 
     __slots__ = ("_constants", "_lists", "_metadata", "_text")
@@ -92,24 +92,10 @@ def _with_lists(text: str, values: Values) -> tuple[str, Values]:
     return _LIST.sub(spread, text), every
 
 
-class PreparedStatements:
-    """The frequent statements of one database, each compiled when it is first executed. Thread-safe."""
-
-    def __init__(self) -> None:
-        self._found: dict[Executable, _Prepared] = {}
-
-    def find(self, statement: Executable, names: Iterable[str]) -> _Prepared | None:
-        """Return ``statement``, ready to run with values of these names; None if it is not a frequent one."""
-        found = self._found.get(statement)
-        if found is None and is_frequent(statement):
-            found = self._found[statement] = _Prepared(statement, names)
-        return found
-
-
 class PreparedConnection(Connection):
     """A connection of SQLAlchemy's that runs frequent statements by itself."""
 
-    def __init__(self, engine: Engine, statements: PreparedStatements) -> None:
+    def __init__(self, engine: Engine, statements: PreparedStatements[PreparedStatement]) -> None:
         super().__init__(engine)
         self._statements = statements
         self.bare = cast("sqlite3.Connection", self.connection.dbapi_connection)

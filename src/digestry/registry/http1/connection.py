@@ -117,11 +117,6 @@ class HttpConnection(asyncio.Protocol):
 
     # -- of the requests -----------------------------------------------------------------------
 
-    @property
-    def idle(self) -> bool:
-        """Whether no request is being answered."""
-        return self._cycle is None
-
     def _next(self) -> None:
         """Begin with the request of which all or some is there already."""
         ahead = self._ahead
