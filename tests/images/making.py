@@ -13,7 +13,8 @@ from typing import Any
 
 import zstandard
 
-from digestry.images.pack import Packed, Recipe, pack
+from digestry.images.pack import Packed, pack
+from digestry.images.recipe import Recipe
 from digestry.images.store import ImageStore
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor

@@ -13,8 +13,9 @@ import pytest
 
 from digestry.errors import ContentError, DigestMismatch, TooLarge
 from digestry.images.export import export
+from digestry.images.limits import Limits
 from digestry.images.store import ImageStore
-from digestry.images.unpack import Limits, unpack
+from digestry.images.unpack import unpack
 from digestry.model import media_types
 from digestry.model.manifest import Image
 from tests.images.making import Item, archive, image_of

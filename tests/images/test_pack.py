@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from digestry.errors import Conflict, InvalidConfiguration, NotFound, StorageError
-from digestry.images import pack as packing
-from digestry.images import tar_writer
-from digestry.images.pack import Recipe, pack
+from digestry.images import directory_archive, tar_writer
+from digestry.images.pack import pack
+from digestry.images.recipe import Recipe
 from digestry.images.store import ImageStore
 from digestry.images.stored_gzip import BLOCK, StoredGzip
 from digestry.images.tar_reader import TarReader
@@ -124,7 +124,8 @@ def test_nothing_of_the_machine_is_in_the_digest(store: ImageStore, tmp_path: Pa
 def test_another_interpreter_makes_the_same(store: ImageStore, tmp_path: Path) -> None:
     root = build(tmp_path / "root")
     program = (
-        "import sys; from pathlib import Path; from digestry.images.pack import *; "
+        "import sys; from pathlib import Path; from digestry.images.pack import pack, Recipe; "
+        "from digestry.model.platform import Platform; "
         "from digestry.images.store import ImageStore; s = ImageStore(Path(sys.argv[2])); s.blobs.prepare(); "
         "print(pack(Path(sys.argv[1]), Recipe(Platform('amd64', 'linux')), s.blobs).manifest.digest)"
     )
@@ -266,9 +267,13 @@ def test_what_an_image_cannot_hold(store: ImageStore, tmp_path: Path) -> None:
 
 
 def test_no_directory(store: ImageStore, tmp_path: Path) -> None:
-    for path in (tmp_path / "nowhere", tree(tmp_path / "r", a="a") / "a"):
-        with pytest.raises(NotFound, match="not a directory"):
-            pack(path, Recipe(AMD64), store.blobs)
+    with pytest.raises(NotFound, match="not a directory"):
+        pack(tmp_path / "nowhere", Recipe(AMD64), store.blobs)
+
+
+def test_a_name_that_would_delete(store: ImageStore, tmp_path: Path) -> None:
+    with pytest.raises(InvalidConfiguration, match=r"\.wh\.x would delete"):
+        pack(tree(tmp_path / "r", **{"a__.wh.x": ""}), Recipe(AMD64), store.blobs)
 
 
 @pytest.mark.parametrize("change", ["grow", "shrink", "touch", "vanish"])
@@ -290,7 +295,7 @@ def test_a_file_that_changes_meanwhile(
         return real(*arguments, **options)  # type: ignore[arg-type]
 
     if change == "vanish":
-        monkeypatch.setattr(packing, "_walk", lambda *_: iter([b"a", b"gone"]))
+        monkeypatch.setattr(directory_archive, "_walk", lambda *_: iter([b"a", b"gone"]))
     else:
         monkeypatch.setattr(tar_writer, "header", header)
     with pytest.raises(Conflict, match="changed while"):

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from digestry.errors import Conflict, ContentError, DigestMismatch, DigestryError, TooLarge
+from digestry.images.limits import Limits
 from digestry.images.store import ImageStore
 from digestry.images.tar_reader import TarReader
-from digestry.images.unpack import Limits, unpack
+from digestry.images.unpack import unpack
 from digestry.model import media_types
 from digestry.model.digest import Digest
 from tests.images.making import Item, archive, image_of, packed, tree

@@ -22,10 +22,12 @@ import zstandard
 
 from digestry.errors import ContentError, DigestryError, InvalidConfiguration, StorageError, TooLarge
 from digestry.images.directory_removal import remove_tree
-from digestry.images.pack import Recipe, pack
+from digestry.images.limits import Limits
+from digestry.images.pack import pack
+from digestry.images.recipe import Recipe
 from digestry.images.root_filesystem import DEEPEST
 from digestry.images.store import ImageStore
-from digestry.images.unpack import Limits, unpack
+from digestry.images.unpack import unpack
 from digestry.model import media_types
 from tests.images.making import HOST, Item, archive, image_of, of_blob
 from tests.support import PATIENCE

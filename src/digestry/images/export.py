@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from digestry.errors import ContentError
 from digestry.images import tar_reader
 from digestry.images.layer_stream import LayerStream
+from digestry.images.limits import Budget, Limits
 from digestry.images.merged_tree import MergedTree, Position, Survivors
 from digestry.images.store import ImageStore
 from digestry.images.tar_headers import emptied, renamed
 from digestry.images.tar_reader import TarEntry, TarReader
 from digestry.images.tar_writer import END, header, padding
-from digestry.images.unpack import Budget, Limits
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.manifest import Image

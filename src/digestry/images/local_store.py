@@ -21,12 +21,13 @@ from digestry.model.reference import Reference
 if TYPE_CHECKING:
     from digestry.client.options import ClientOptions
     from digestry.client.session import Session
-    from digestry.images.pack import Packed, Recipe
+    from digestry.images.limits import Limits
+    from digestry.images.pack import Packed
     from digestry.images.pruning import Prunable
     from digestry.images.pull import PullResult
     from digestry.images.push import PushResult
+    from digestry.images.recipe import Recipe
     from digestry.images.transfer import TransferObserver
-    from digestry.images.unpack import Limits
     from digestry.images.validation import Validation
 
 
@@ -173,20 +174,28 @@ class LocalStore:
         name: Reference | str,
         *,
         recipe: Recipe | None = None,
+        base: Reference | str | None = None,
     ) -> Packed:
-        """Make an image of the files of ``directory``, and name it ``name``.
+        """Make an image of the files of ``directory``, or of a tar archive, and name it ``name``.
 
         The same files make the same digest, on any machine. ``recipe`` is what the image says about itself,
-        by default this machine's platform only. Raises :class:`~digestry.errors.NotFound` if it is not a
-        directory, :class:`~digestry.errors.InvalidConfiguration` for what an image cannot hold, and
+        by default this machine's platform only. ``base`` is an image of this store that it builds upon.
+        Raises :class:`~digestry.errors.NotFound` for what is not there,
+        :class:`~digestry.errors.InvalidConfiguration` for what an image cannot hold, and
         :class:`~digestry.errors.Conflict` for a file that changes meanwhile.
         """
         from digestry.images import pack  # noqa: PLC0415 - few users need it
+        from digestry.images import recipe as recipes  # noqa: PLC0415
 
         reference = _reference(name)
-        made_of = recipe or pack.Recipe(Platform.of_host())
+        made_of = recipe or recipes.Recipe(Platform.of_host())
         with self._store.adding():
-            packed = pack.pack(Path(directory), made_of, self._store.blobs)
+            below = None
+            if base is not None:
+                image = self.image(base, platform=made_of.platform)
+                pack.check_layers(image, self._store.blobs)
+                below = recipes.BaseImage(str(_reference(base)), image, self.config(image))
+            packed = pack.pack(Path(directory), made_of, self._store.blobs, base=below)
             self._store.point(reference, packed.manifest)
         return packed
 

@@ -13,18 +13,18 @@ import fcntl
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from digestry.errors import Conflict, ContentError, TooLarge
+from digestry.errors import Conflict, ContentError
 from digestry.fsio import storage_error, storage_errors
 from digestry.images.directory_removal import DIRECTORY_FLAGS, remove_tree
 from digestry.images.layer_stream import LayerStream
+from digestry.images.limits import Budget, Limits
 from digestry.images.root_filesystem import RootFilesystem
 from digestry.images.store import ImageStore
-from digestry.images.tar_reader import TarEntry, TarReader
+from digestry.images.tar_reader import TarReader
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest, shown
 from digestry.model.manifest import Manifest
@@ -33,18 +33,6 @@ _RANDOM: Final = 6
 _ENTRY_IS_WRONG: Final = frozenset(
     {errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EEXIST, errno.EINVAL, errno.ENAMETOOLONG, errno.EMLINK}
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much an image may unpack to, over all layers: ``size`` in bytes of its files and, by itself, of
-    its archives; ``entries``; and ``ratio``, how many bytes may come of each byte of a layer's blob, beyond
-    ``free`` bytes. What of memory it takes goes by the entries of one layer: 100 to 500 bytes each."""
-
-    size: int = 64 << 30
-    entries: int = 1_000_000
-    ratio: int = 250
-    free: int = 4 << 30
 
 
 def unpack(store: ImageStore, image: Manifest, destination: Path, limits: Limits | None = None) -> None:
@@ -112,44 +100,6 @@ def _remove_if_unlocked(path: Path) -> None:
         remove_tree(path)
     finally:
         os.close(lock)
-
-
-class Budget:
-    """What is left of the limits while an image is read."""
-
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._size = 0
-        self._entries = 0
-
-    def take(self, entry: TarEntry) -> None:
-        """Count an entry. Raises :class:`TooLarge`."""
-        self._entries += 1
-        self._size += entry.size
-        if self._entries > self._limits.entries:
-            raise TooLarge(
-                f"the image has more than {self._limits.entries} files", limit=self._limits.entries
-            )
-        if self._size > self._limits.size:
-            raise TooLarge(
-                f"the image unpacks to more than {self._limits.size} bytes", limit=self._limits.size
-            )
-
-    def of(self, layer: Descriptor) -> Callable[[int], None]:
-        """Return a function that counts the bytes that are inflated from one layer."""
-        limits = self._limits
-        most = min(2 * limits.size, limits.free + limits.ratio * layer.size)
-        came = 0
-
-        def taken(count: int) -> None:
-            nonlocal came
-            came += count
-            if came > most:
-                raise TooLarge(
-                    f"layer {layer.digest} of {layer.size} bytes inflates to more than {most}", limit=most
-                )
-
-        return taken
 
 
 def _unpack_layer(
