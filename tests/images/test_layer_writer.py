@@ -73,7 +73,7 @@ def test_a_process_with_one_core_makes_the_same(tmp_path: Path, compression: Com
         "    print(writer.finish()[0].digest)\n"
     )
     (tmp_path / "content").write_bytes(CONTENT)
-    command = [sys.executable, "-c", script, compression, tmp_path / "content"]
+    command = [sys.executable, "-c", script, compression, str(tmp_path / "content")]
     alone = subprocess.run(command, capture_output=True, text=True, check=True)
     assert alone.stdout.strip() == str(Digest.of(written(CONTENT, compression, 4)[0]))
 
