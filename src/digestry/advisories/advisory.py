@@ -102,27 +102,34 @@ def in_force(advisories: Iterable[Advisory]) -> list[Advisory]:
     """
     every = list(advisories)
     newest: dict[tuple[str, str, str], tuple[datetime.datetime, int]] = {}
-    for one in every:
-        for name in one.names:
-            place = (one.product, one.component, name)
-            newest[place] = max(newest.get(place, one.rank), one.rank)
+    for advisory in every:
+        for name in advisory.names:
+            place = (advisory.product, advisory.component, name)
+            newest[place] = max(newest.get(place, advisory.rank), advisory.rank)
     chosen: dict[tuple[object, ...], Advisory] = {}
-    for one in every:
-        if any(newest[one.product, one.component, name] > one.rank for name in one.names):
+    for advisory in every:
+        if any(newest[advisory.product, advisory.component, name] > advisory.rank for name in advisory.names):
             continue
         # One statement in several documents is one.
-        same = (one.product, one.component, one.names, one.statement.status, one.author, one.statement.notes)
-        known = chosen.get(same)
-        if known is None or str(one.referrer) > str(known.referrer):
-            chosen[same] = one
+        identity = (
+            advisory.product,
+            advisory.component,
+            advisory.names,
+            advisory.statement.status,
+            advisory.author,
+            advisory.statement.notes,
+        )
+        known = chosen.get(identity)
+        if known is None or str(advisory.referrer) > str(known.referrer):
+            chosen[identity] = advisory
     return sorted(
         chosen.values(),
-        key=lambda one: (
-            -SEVERITY[one.statement.status],
-            one.statement.vulnerability,
-            one.product,
-            one.component,
-            str(one.referrer),
+        key=lambda advisory: (
+            -SEVERITY[advisory.statement.status],
+            advisory.statement.vulnerability,
+            advisory.product,
+            advisory.component,
+            str(advisory.referrer),
         ),
     )
 
@@ -130,20 +137,21 @@ def in_force(advisories: Iterable[Advisory]) -> list[Advisory]:
 def contradictions(current: Iterable[Advisory]) -> list[str]:
     """Return who says what about each vulnerability of which not all statements in force say the same."""
     by_name: dict[str, list[Advisory]] = {}
-    for one in current:
-        for name in one.names:
-            by_name.setdefault(name, []).append(one)
+    for advisory in current:
+        for name in advisory.names:
+            by_name.setdefault(name, []).append(advisory)
     found = []
     for several in by_name.values():
-        if len({one.statement.status for one in several}) > 1:
-            said = "; ".join(
-                f"{one.author or 'an author who is not named'} says {one.statement.status.replace('_', ' ')}"
-                f"{_of(one)} (advisory {one.referrer.short})"
-                for one in several
+        if len({advisory.statement.status for advisory in several}) > 1:
+            opinions = "; ".join(
+                f"{advisory.author or 'an author who is not named'} says "
+                f"{advisory.statement.status.replace('_', ' ')}{_of(advisory)} "
+                f"(advisory {advisory.referrer.short})"
+                for advisory in several
             )
             worst = several[0].statement
             found.append(
-                f"{worst.vulnerability}: {said}: the worst, {worst.status.replace('_', ' ')}, is believed"
+                f"{worst.vulnerability}: {opinions}: the worst, {worst.status.replace('_', ' ')}, is believed"
             )
     return list(dict.fromkeys(found))
 
@@ -156,36 +164,48 @@ def _of(advisory: Advisory) -> str:
 def drop_superseded(reading: AdvisoryReading) -> None:
     """Remove superseded versions of documents, and attribute a repeated statement to its first author."""
     newest: dict[tuple[str, str, str], AttachedDocument] = {}
-    for one in reading.attached:
-        document = one.document
+    for attached in reading.attached:
+        document = attached.document
         if document.identity:
             name = (document.kind, document.identity, document.author)
             if name not in newest or document.version > newest[name].document.version:
-                newest[name] = one
+                newest[name] = attached
     old: dict[Digest, AttachedDocument] = {}
-    for one in reading.attached:
-        newer = newest.get((one.document.kind, one.document.identity, one.document.author), one)
-        if newer.document.version > one.document.version:
-            old[one.referrer] = newer
+    for attached in reading.attached:
+        newer = newest.get(
+            (attached.document.kind, attached.document.identity, attached.document.author), attached
+        )
+        if newer.document.version > attached.document.version:
+            old[attached.referrer] = newer
             reading.reasons.append(
-                f"the advisory {one.referrer} is version {one.document.version} of a document of which "
-                f"{newer.referrer} is version {newer.document.version}: it is not in force any more"
+                f"the advisory {attached.referrer} is version {attached.document.version} of a document of "
+                f"which {newer.referrer} is version {newer.document.version}: it is not in force any more"
             )
-    replaced = {id(st) for one in reading.attached if one.referrer in old for st in one.document.statements}
-    kept = {id(st) for one in reading.attached if one.referrer not in old for st in one.document.statements}
+    replaced = {
+        id(st)
+        for attached in reading.attached
+        if attached.referrer in old
+        for st in attached.document.statements
+    }
+    kept = {
+        id(st)
+        for attached in reading.attached
+        if attached.referrer not in old
+        for st in attached.document.statements
+    }
     first = _first_authors(reading)
     reading.advisories = [
-        replace(one, author=first.get(one.statement.identity, one.author))
-        for one in reading.advisories
-        if id(one.statement) not in replaced - kept
+        replace(advisory, author=first.get(advisory.statement.identity, advisory.author))
+        for advisory in reading.advisories
+        if id(advisory.statement) not in replaced - kept
     ]
 
 
 def _first_authors(reading: AdvisoryReading) -> dict[str, str]:
     first: dict[str, tuple[int, str, str]] = {}
-    for one in reading.attached:
-        for statement in one.document.statements:
-            if statement.identity and one.document.ours:
-                key = (one.document.version, str(one.referrer), statement.author)
+    for attached in reading.attached:
+        for statement in attached.document.statements:
+            if statement.identity and attached.document.ours:
+                key = (attached.document.version, str(attached.referrer), statement.author)
                 first[statement.identity] = min(first.get(statement.identity, key), key)
     return {identity: author for identity, (_, _, author) in first.items()}

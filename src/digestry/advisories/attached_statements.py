@@ -127,7 +127,7 @@ class StatementMatcher:
                 continue
             if manifest is None:
                 continue
-            inside = {one.digest for one in manifest.manifests}
+            inside = {child.digest for child in manifest.manifests}
             inside |= {manifest.config.digest} if manifest.config is not None else set()
             if inside & about.digests:
                 return True

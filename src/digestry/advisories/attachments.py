@@ -124,7 +124,7 @@ class _Reader:
 
     def _referrers(self, subject: Digest, about: SubjectImage) -> None:
         listed = self._queries.referrers(self._repository, subject)
-        self._each(subject, about, [one for one in listed if not _ruled_out(one)])
+        self._each(subject, about, [entry for entry in listed if not _ruled_out(entry)])
 
     def _listed_by_tag(self, subject: Digest, about: SubjectImage) -> None:
         manifest = self._tagged(list_tag(subject))
@@ -146,12 +146,12 @@ class _Reader:
     def _attestations(self, subject: Digest, about: SubjectImage) -> None:
         index = self._queries.listed_manifest(self._repository, subject)
         for entry in index.manifests if index is not None else ():
-            said = entry.annotations or {}
+            annotations = entry.annotations or {}
             unknown = entry.platform is not None and entry.platform.os == "unknown"
-            if not unknown and said.get(_REFERENCE_TYPE) != "attestation-manifest":
+            if not unknown and annotations.get(_REFERENCE_TYPE) != "attestation-manifest":
                 continue
-            of = said.get(_REFERENCE_DIGEST)
-            if of is None or of in {str(one) for one in about.digests}:
+            of = annotations.get(_REFERENCE_DIGEST)
+            if of is None or of in {str(digest) for digest in about.digests}:
                 self._each(subject, about, [entry], attached=False)
 
     def _tagged(self, tag: str) -> Manifest | None:
@@ -170,8 +170,8 @@ class _Reader:
         self, subject: Digest, about: SubjectImage, entries: Iterable[Descriptor], *, attached: bool = True
     ) -> None:
         # Those that announce themselves come first, so that a flood of others cannot hide them.
-        chosen = sorted(entries, key=lambda one: not _announces(one))
-        chosen = [one for one in chosen if (subject, one.digest) not in self._seen]
+        chosen = sorted(entries, key=lambda descriptor: not _announces(descriptor))
+        chosen = [descriptor for descriptor in chosen if (subject, descriptor.digest) not in self._seen]
         if len(chosen) > MOST_REFERRERS:
             self.reading.miss(
                 self._repository, f"{subject} has {len(chosen)} attestations: only {MOST_REFERRERS} were read"

@@ -56,17 +56,17 @@ def read_document(value: JsonObject) -> Document | UnreadableDocument:
 
     def read(entry: object) -> Iterator[Statement | UnreadableDocument]:
         vulnerability = as_object(entry)
-        ids = [as_text(as_object(one).get("text")) for one in as_list(vulnerability.get("ids"))]
+        ids = [as_text(as_object(identifier).get("text")) for identifier in as_list(vulnerability.get("ids"))]
         names = [name for name in (as_text(vulnerability.get("cve")), *ids) if name]
-        said = as_object(vulnerability.get("product_status"))
-        unknown = sorted(said.keys() - _STATUSES.keys() - _SILENT)
-        if not names or unknown or not said:
+        product_status = as_object(vulnerability.get("product_status"))
+        unknown = sorted(product_status.keys() - _STATUSES.keys() - _SILENT)
+        if not names or unknown or not product_status:
             yield UnreadableDocument(
                 f"its status is {shown(unknown[0])}" if unknown else "it has no name, or no status"
             )
-        for one in _statements(vulnerability, said, products) if names else ():
+        for found in _statements(vulnerability, product_status, products) if names else ():
             yield replace(
-                one,
+                found,
                 vulnerability=names[0],
                 aliases=tuple(names[1:]),
                 timestamp=timestamp,
@@ -86,9 +86,11 @@ def read_document(value: JsonObject) -> Document | UnreadableDocument:
     )
 
 
-def _statements(vulnerability: JsonObject, said: JsonObject, products: dict[str, Product]) -> list[Statement]:
+def _statements(
+    vulnerability: JsonObject, product_status: JsonObject, products: dict[str, Product]
+) -> list[Statement]:
     """Return what is said of one vulnerability, but for what it shares with the rest of the document."""
-    notes = [as_text(as_object(one).get("details")) for one in as_list(vulnerability.get("threats"))]
+    notes = [as_text(as_object(threat).get("details")) for threat in as_list(vulnerability.get("threats"))]
     return [
         Statement(
             vulnerability="",
@@ -98,11 +100,12 @@ def _statements(vulnerability: JsonObject, said: JsonObject, products: dict[str,
             version=1,
             author="",
             # An ID that the tree does not have is a product that nobody can read.
-            products=tuple(products.get(as_text(one), Product()) for one in as_list(ids)) or (Product(),),
+            products=tuple(products.get(as_text(product_id), Product()) for product_id in as_list(ids))
+            or (Product(),),
             notes=next(filter(None, notes), ""),
             raw=vulnerability,
         )
-        for word, ids in said.items()
+        for word, ids in product_status.items()
         if word in _STATUSES
     ]
 
@@ -117,8 +120,8 @@ def _products(tree: JsonObject) -> dict[str, Product]:
         product = as_object(branch.get("product")) or branch
         if as_text(product.get("product_id")):
             found[as_text(product.get("product_id"))] = _product(product)
-    for one in as_list(tree.get("relationships"))[:_MOST_PRODUCTS]:
-        relation = as_object(one)
+    for relationship in as_list(tree.get("relationships"))[:_MOST_PRODUCTS]:
+        relation = as_object(relationship)
         identity = as_text(as_object(relation.get("full_product_name")).get("product_id"))
         whole = found.get(as_text(relation.get("relates_to_product_reference")))
         part = found.get(as_text(relation.get("product_reference")))
@@ -135,9 +138,9 @@ def _product(product: JsonObject) -> Product:
         as_text(helper.get("cpe")),
     ]
     hashes = tuple(
-        (as_text(as_object(one).get("algorithm")), as_text(as_object(one).get("value")))
+        (as_text(as_object(file_hash).get("algorithm")), as_text(as_object(file_hash).get("value")))
         for group in as_list(helper.get("hashes"))
-        for one in as_list(as_object(group).get("file_hashes"))
+        for file_hash in as_list(as_object(group).get("file_hashes"))
     )
     # A name is for people, and may be in any language: alone it tells nothing.
     return Product(tuple(filter(None, names)) or (f"urn:csaf:{as_text(product.get('name'))}",), hashes)

@@ -46,7 +46,7 @@ def read_document(bom: JsonObject) -> Document | ForeignDocument | UnreadableDoc
     if not isinstance(entries, list):
         return UnreadableDocument("the vulnerabilities of its CycloneDX document are not a list")
     reader = _Reader(bom)
-    statements, faults = read_each(entries, "vulnerability", lambda one: (reader.statement(one),))
+    statements, faults = read_each(entries, "vulnerability", lambda entry: (reader.statement(entry),))
     return Document(
         kind="CycloneDX",
         predicate=bom,
@@ -78,8 +78,8 @@ class _Reader:
         analysis = as_object(entry.get("analysis"))
         state = analysis.get("state")
         # What is listed and not analysed is there, and nobody has said what that means.
-        said = "under_investigation" if state is None else _STATES.get(as_text(state).strip().lower())
-        if said is None:
+        status = "under_investigation" if state is None else _STATES.get(as_text(state).strip().lower())
+        if status is None:
             return UnreadableDocument(f"its analysis has the state {shown(state)}")
         timestamp = self._time(analysis, entry)
         if isinstance(timestamp, UnreadableDocument):
@@ -94,9 +94,15 @@ class _Reader:
         return Statement(
             vulnerability=name,
             aliases=tuple(
-                filter(None, (as_text(as_object(one).get("id")) for one in as_list(entry.get("references"))))
+                filter(
+                    None,
+                    (
+                        as_text(as_object(reference).get("id"))
+                        for reference in as_list(entry.get("references"))
+                    ),
+                )
             ),
-            status=said,
+            status=status,
             timestamp=timestamp,
             version=self.version,
             author=self.author,
@@ -108,8 +114,8 @@ class _Reader:
         )
 
     def _time(self, analysis: JsonObject, entry: JsonObject) -> datetime.datetime | UnreadableDocument:
-        said = (analysis.get("lastUpdated"), analysis.get("firstIssued"), entry.get("updated"))
-        when = next((as_text(one) for one in said if one), self._timestamp)
+        times = (analysis.get("lastUpdated"), analysis.get("firstIssued"), entry.get("updated"))
+        when = next((as_text(text) for text in times if text), self._timestamp)
         if not when:
             return LONG_AGO
         try:
@@ -147,20 +153,20 @@ def _hides(bom: JsonObject) -> bool:
 
 
 def _author(metadata: JsonObject) -> str:
-    names = [as_text(as_object(one).get("name")) for one in as_list(metadata.get("authors"))]
+    names = [as_text(as_object(author).get("name")) for author in as_list(metadata.get("authors"))]
     names += [as_text(as_object(metadata.get(role)).get("name")) for role in _MAKERS]
     return next(filter(None, names), "")
 
 
 def _by_reference(components: list[object]) -> dict[str, JsonObject]:
     found: dict[str, JsonObject] = {}
-    pending = [one for one in components if isinstance(one, dict)]
+    pending = [part for part in components if isinstance(part, dict)]
     while pending and len(found) < _MOST_COMPONENTS:
         component = pending.pop()
         ref = as_text(component.get("bom-ref"))
         if ref:
             found.setdefault(ref, component)
-        pending += [one for one in as_list(component.get("components")) if isinstance(one, dict)]
+        pending += [child for child in as_list(component.get("components")) if isinstance(child, dict)]
     return found
 
 
@@ -182,8 +188,8 @@ def _is_image(product: Product) -> bool:
 def _identified(component: JsonObject) -> Product | None:
     """Return a component by its package URL and hashes, or by its name; None if it has neither."""
     hashes = tuple(
-        (as_text(as_object(one).get("alg")), as_text(as_object(one).get("content")))
-        for one in as_list(component.get("hashes"))
+        (as_text(as_object(file_hash).get("alg")), as_text(as_object(file_hash).get("content")))
+        for file_hash in as_list(component.get("hashes"))
     )
     name = as_text(component.get("purl")) or as_text(component.get("name"))
     return Product((name,), hashes) if name else Product((), hashes) if hashes else None

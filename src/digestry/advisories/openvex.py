@@ -31,7 +31,9 @@ def read_document(predicate: JsonObject) -> Document | UnreadableDocument:
     if not isinstance(entries, list):
         return UnreadableDocument("its OpenVEX document has no list of statements")
     version = read_version(predicate.get("version"))
-    statements, faults = read_each(entries, "statement", lambda one: (_statement(one, predicate, version),))
+    statements, faults = read_each(
+        entries, "statement", lambda entry: (_statement(entry, predicate, version),)
+    )
     return Document(
         kind="OpenVEX",
         predicate=predicate,
@@ -51,8 +53,8 @@ def _statement(entry: object, document: JsonObject, version: int) -> Statement |
     name, aliases = _vulnerability(entry)
     if not name.strip():
         return UnreadableDocument("it names no vulnerability")
-    said = read_status(entry.get("status"))
-    if said is None:
+    status = read_status(entry.get("status"))
+    if status is None:
         return UnreadableDocument(f"its status is {shown(entry.get('status'))}")
     when = _time(entry, document)
     try:
@@ -63,7 +65,7 @@ def _statement(entry: object, document: JsonObject, version: int) -> Statement |
     return Statement(
         vulnerability=name,
         aliases=aliases,
-        status=said,
+        status=status,
         timestamp=timestamp,
         version=max(version, read_version(entry.get("version"))),
         author=as_text(document.get("author")),
@@ -90,8 +92,8 @@ def _vulnerability(entry: JsonObject) -> tuple[str, tuple[str, ...]]:
 
 def _time(entry: JsonObject, document: JsonObject) -> str:
     """Return when the statement was made, as it is written; empty if nothing says that."""
-    said = (one.get(key) for one in (entry, document) for key in ("last_updated", "timestamp"))
-    return next(filter(None, map(as_text, said)), "")
+    times = (source.get(key) for source in (entry, document) for key in ("last_updated", "timestamp"))
+    return next(filter(None, map(as_text, times)), "")
 
 
 def _products(entry: JsonObject) -> tuple[Product, ...]:
@@ -107,12 +109,12 @@ def _product(value: object, older: list[object]) -> Product:
     product = as_object(value)
     identifiers = as_object(product.get("identifiers"))
     names = [as_text(identifiers.get("purl")), as_text(product.get("@id"))]
-    names += [as_text(one) for label, one in identifiers.items() if label != "purl"]
+    names += [as_text(name) for label, name in identifiers.items() if label != "purl"]
     hashes = as_object(product.get("hashes"))
     parts = as_list(product.get("subcomponents")) or older
     return Product(
         tuple(dict.fromkeys(filter(None, names))),
-        tuple((label, as_text(one)) for label, one in hashes.items()),
+        tuple((label, as_text(encoded)) for label, encoded in hashes.items()),
         tuple(map(_component, parts)),
     )
 

@@ -37,9 +37,9 @@ class SubjectImage:
     digests: frozenset[Digest]
     repositories: tuple[Reference, ...]
 
-    def comparable(self, one: Digest) -> bool:
+    def comparable(self, digest: Digest) -> bool:
         """Return whether one of the image's digests is of the algorithm of ``one``."""
-        return any(own.algorithm == one.algorithm for own in self.digests)
+        return any(own.algorithm == digest.algorithm for own in self.digests)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +57,16 @@ def match_product(product: Product, about: SubjectImage) -> ProductMatch:
     if product.inside:
         return ProductMatch("inside")
     found = [_named(name, about) for name in product.names] + _hashed(product, about)
-    digests = [one for one in found if one.match == "digest" or one.others]
+    digests = [result for result in found if result.match == "digest" or result.others]
     if digests:
-        if any(one.match == "digest" for one in digests):
+        if any(result.match == "digest" for result in digests):
             return ProductMatch("digest")
-        if any(one.match == "package" for one in found):
+        if any(result.match == "package" for result in found):
             return ProductMatch("package")  # the hash is its file's
-        return ProductMatch("other", others=tuple(other for one in digests for other in one.others))
+        return ProductMatch("other", others=tuple(other for result in digests for other in result.others))
     order: tuple[Match, ...] = ("name", "package", "other", "unclear")
     return next(
-        (one for match in order for one in found if one.match == match),
+        (result for match in order for result in found if result.match == match),
         ProductMatch("unclear"),
     )
 
@@ -75,15 +75,15 @@ def _hashed(product: Product, about: SubjectImage) -> list[ProductMatch]:
     found = []
     for algorithm, encoded in product.hashes:
         known = _HASHES.get(algorithm.lower().replace("-", "").replace("_", ""))
-        one = None if known is None else read_digest(f"{known}:{encoded.lower()}")
-        found.append(ProductMatch("unclear") if one is None else _digest(one, about))
+        digest = None if known is None else read_digest(f"{known}:{encoded.lower()}")
+        found.append(ProductMatch("unclear") if digest is None else _digest(digest, about))
     return found
 
 
-def _digest(one: Digest, about: SubjectImage) -> ProductMatch:
-    if one in about.digests:
+def _digest(digest: Digest, about: SubjectImage) -> ProductMatch:
+    if digest in about.digests:
         return ProductMatch("digest")
-    return ProductMatch("other", others=(one,)) if about.comparable(one) else ProductMatch("unclear")
+    return ProductMatch("other", others=(digest,)) if about.comparable(digest) else ProductMatch("unclear")
 
 
 def _named(name: str, about: SubjectImage) -> ProductMatch:
@@ -96,16 +96,16 @@ def _named(name: str, about: SubjectImage) -> ProductMatch:
     scheme = _SCHEME.match(name)
     bare = name[scheme.end() :] if scheme else name
     if _DIGEST.match(bare):
-        one = read_digest(bare.lower().replace("-", ":", 1))
-        return ProductMatch("unclear") if one is None else _digest(one, about)
+        digest = read_digest(bare.lower().replace("-", ":", 1))
+        return ProductMatch("unclear") if digest is None else _digest(digest, about)
     try:
         read = Reference.parse(bare.rstrip("/"))
     except InvalidReference:
         return ProductMatch("unclear")
     if read.digest is not None:
         return _digest(read.digest, about)
-    same = _same(bare, about) if scheme is None or "/" in bare else False
-    if same:
+    matches = _same(bare, about) if scheme is None or "/" in bare else False
+    if matches:
         return ProductMatch("name", tag=read.tag or "")
     # A web page may be about anything; what names an image names another one.
     web = scheme is not None and scheme[1].lower() in {"http", "https"}
@@ -145,17 +145,17 @@ def _purl(text: str, about: SubjectImage) -> ProductMatch:
         path, version = read[2], ""
     path, version = unquote(path).strip("/"), unquote(version)
     qualifiers = dict(_pair(part) for part in (read[3] or "").split("&") if part)
-    for said in (version, qualifiers.get("digest", "")):
-        if _DIGEST.match(said):
-            one = read_digest(said.lower().replace("-", ":", 1))
-            return ProductMatch("unclear") if one is None else _digest(one, about)
+    for candidate in (version, qualifiers.get("digest", "")):
+        if _DIGEST.match(candidate):
+            digest = read_digest(candidate.lower().replace("-", ":", 1))
+            return ProductMatch("unclear") if digest is None else _digest(digest, about)
     if not path:
         return ProductMatch("unclear")
     tag = version or qualifiers.get("tag", "")
     where = _SCHEME.sub("", qualifiers.get("repository_url", ""), count=1).strip("/")
     names = [where, f"{where}/{path}"] if where else [path]
-    same = any(_same(name, about) for name in names)
-    return ProductMatch("name", tag=tag) if same else ProductMatch("other")
+    matches = any(_same(name, about) for name in names)
+    return ProductMatch("name", tag=tag) if matches else ProductMatch("other")
 
 
 def _pair(part: str) -> tuple[str, str]:
