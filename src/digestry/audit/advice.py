@@ -14,8 +14,8 @@ def advise(container: ImageUse, facts: RegistryFacts, tag: TagVerdict, verdict: 
     Of a template all this is what would be started from it now.
     """
     if verdict.state == "affected":
-        bad = [one for one in verdict.advisories if one.statement.status == "affected"]
-        names = ", ".join(dict.fromkeys(one.statement.vulnerability for one in bad))
+        bad = [advisory for advisory in verdict.advisories if advisory.statement.status == "affected"]
+        names = ", ".join(dict.fromkeys(advisory.statement.vulnerability for advisory in bad))
         return _replace(facts.fix, names, runs=container.runs)
     if verdict.state == "unknown":
         return _find_out(container, facts, tag)

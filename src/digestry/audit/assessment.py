@@ -41,10 +41,10 @@ class AdvisoryIndex:
 
     def add(self, config: Digest | None, advisories: Iterable[Advisory]) -> None:
         """Add what was read of one image, whose config this is, if that is known."""
-        for one in advisories:
-            self._by_subject.setdefault(one.subject, {})[id(one)] = one
+        for advisory in advisories:
+            self._by_subject.setdefault(advisory.subject, {})[id(advisory)] = advisory
             if config is not None:
-                self._by_config.setdefault(config, {})[id(one)] = one
+                self._by_config.setdefault(config, {})[id(advisory)] = advisory
 
     def about(self, identity: ImageIdentity) -> list[Advisory]:
         """Return what is about the code of ``identity``, wherever it was read."""
@@ -52,7 +52,7 @@ class AdvisoryIndex:
         for digest in sorted(identity.closure):
             # What is attached to a shared index may be about another image of it.
             some = self._by_subject.get(digest, {})
-            found |= {key: one for key, one in some.items() if _is_about(one, identity)}
+            found |= {key: advisory for key, advisory in some.items() if _is_about(advisory, identity)}
         if identity.config is not None:
             found |= self._by_config.get(identity.config, {})
         return list(found.values())
@@ -62,9 +62,9 @@ class AdvisoryIndex:
         return {
             image
             for stated in self._by_subject.values()
-            for one in stated.values()
-            if one.statement.status == "affected"
-            for image in one.statement.fixed_by
+            for advisory in stated.values()
+            if advisory.statement.status == "affected"
+            for image in advisory.statement.fixed_by
         }
 
 
@@ -76,8 +76,10 @@ def _is_about(advisory: Advisory, identity: ImageIdentity) -> bool:
 
 def known_in_force(reading: AdvisoryReading, elsewhere: Iterable[Advisory]) -> list[Advisory]:
     """Return the statements in force, the worst first, of what was read of an image and of others."""
-    known = {_key(one) for one in reading.advisories}
-    return in_force([*reading.advisories, *(one for one in elsewhere if _key(one) not in known)])
+    known = {_key(advisory) for advisory in reading.advisories}
+    return in_force(
+        [*reading.advisories, *(advisory for advisory in elsewhere if _key(advisory) not in known)]
+    )
 
 
 def assess(facts: RegistryFacts) -> Assessment:
@@ -93,9 +95,9 @@ def assess(facts: RegistryFacts) -> Assessment:
     current = known_in_force(reading, facts.elsewhere)
     reasons = [*reading.reasons, *contradictions(current)]
     reasons += [
-        f"{one.statement.vulnerability}: stated in {one.repository.name}, about the same code"
-        for one in current
-        if one.repository != identity.repository
+        f"{advisory.statement.vulnerability}: stated in {advisory.repository.name}, about the same code"
+        for advisory in current
+        if advisory.repository != identity.repository
     ]
     state, why = _state(current, reading, identity)
     reasons += why
@@ -108,9 +110,9 @@ def assess(facts: RegistryFacts) -> Assessment:
 
 
 def _key(advisory: Advisory) -> tuple[object, ...]:
-    said = advisory.statement
+    statement = advisory.statement
     return (
-        advisory.referrer, said.identity, said.vulnerability, said.status, advisory.product,
+        advisory.referrer, statement.identity, statement.vulnerability, statement.status, advisory.product,
         advisory.component,
     )  # fmt: skip
 
@@ -118,14 +120,14 @@ def _key(advisory: Advisory) -> tuple[object, ...]:
 def _state(
     current: list[Advisory], reading: AdvisoryReading, identity: ImageIdentity
 ) -> tuple[State, list[str]]:
-    statuses = {one.statement.status for one in current}
+    statuses = {advisory.statement.status for advisory in current}
     if "affected" in statuses:
         return "affected", []
     if "under_investigation" in statuses:
         return "unknown", [
-            f"{one.statement.vulnerability} is under investigation"
-            for one in current
-            if one.statement.status == "under_investigation"
+            f"{advisory.statement.vulnerability} is under investigation"
+            for advisory in current
+            if advisory.statement.status == "under_investigation"
         ]
     if not reading.complete:
         return "unknown", []
@@ -133,14 +135,18 @@ def _state(
         return "unknown", [f"it may as well be {identity.contested[0]} that runs, which is other code"]
     if not identity.confirmed:
         return "unknown", ["no registry knows what runs: nothing that is said can be known to be about it"]
-    good = {one.statement.status for one in current if one.sure and one.statement.status in GOOD}
+    good = {
+        advisory.statement.status
+        for advisory in current
+        if advisory.sure and advisory.statement.status in GOOD
+    }
     if good:
         return "fixed" if "fixed" in good else "not_affected", []
     if current:
         return "unknown", [
-            f"{one.statement.vulnerability}: {one.statement.status.replace('_', ' ')} is said of"
-            f" {one.product} only, and it is not known whether the image has that"
-            for one in current
+            f"{advisory.statement.vulnerability}: {advisory.statement.status.replace('_', ' ')} is said of"
+            f" {advisory.product} only, and it is not known whether the image has that"
+            for advisory in current
         ]
     return "not_assessed", []
 
@@ -149,16 +155,16 @@ def _doubts(facts: RegistryFacts, *, good: bool) -> list[str]:
     """Return what is said against images of which one may be what runs; and, if something ``good`` is said
     of the one that was taken on a mere assumption, which others nobody has assessed."""
     found = []
-    for one in facts.possible:
-        for advisory in one.reading.current():
+    for image in facts.possible:
+        for advisory in image.reading.current():
             status = advisory.statement.status
             if status not in GOOD:
                 verb = "affects" if status == "affected" else "is under investigation for"
                 found.append(
-                    f"{advisory.statement.vulnerability} {verb} {one.digest}, which may be what runs"
+                    f"{advisory.statement.vulnerability} {verb} {image.digest}, which may be what runs"
                 )
-        if not one.reading.complete:
-            found += one.reading.reasons
-        if good and not one.reading.advisories:
-            found.append(f"nobody has stated anything about {one.digest}, which may be what runs")
+        if not image.reading.complete:
+            found += image.reading.reasons
+        if good and not image.reading.advisories:
+            found.append(f"nobody has stated anything about {image.digest}, which may be what runs")
     return found

@@ -42,9 +42,9 @@ def audit(
     uses = _Uses()
     numbers = [uses.number(container) for container in gathered.containers]
     found = _find_facts(uses.every, queries, names)
-    verdicts = [judge(one.container, one.facts) for one in found]
+    verdicts = [judge(result.container, result.facts) for result in found]
     findings = _findings(gathered.containers, numbers, found, verdicts)
-    problems = gathered.problems + _registry_problems(queries, [one.missed for one in found])
+    problems = gathered.problems + _registry_problems(queries, [result.missed for result in found])
     names_of_sources = tuple(source.name for source in sources)
     return AuditReport(tuple(findings), tuple(problems), tuple(gathered.notes), names_of_sources)
 
@@ -52,18 +52,18 @@ def audit(
 def _find_facts(uses: Sequence[ImageUse], queries: RegistryQueries, names: ImageNames) -> list[InquiryResult]:
     """Return the facts of each image, asking many registries, and about many images, at a time."""
     inquiries = [ImageInquiry(queries, use, names) for use in uses]
-    prefetch(queries, (question for one in inquiries for question in one.questions()))
+    prefetch(queries, (question for inquiry in inquiries for question in inquiry.questions()))
     with ThreadPoolExecutor(_PARALLEL, "audit") as pool:
         list(pool.map(ImageInquiry.identify, inquiries))
-        prefetch(queries, (question for one in inquiries for question in one.attachments()))
+        prefetch(queries, (question for inquiry in inquiries for question in inquiry.attachments()))
         found = list(pool.map(ImageInquiry.look, inquiries))
         # The same code may run from several repositories, of which one has the advisory.
         index = AdvisoryIndex()
-        for one in found:
-            if one.facts.identity is not None:
-                index.add(one.facts.identity.config, one.facts.reading.advisories)
+        for result in found:
+            if result.facts.identity is not None:
+                index.add(result.facts.identity.config, result.facts.reading.advisories)
         prefetch(queries, of_images(index.fixed_images()))
-        return list(pool.map(lambda one: finish(queries, one, index), found))
+        return list(pool.map(lambda result: finish(queries, result, index), found))
 
 
 class _Uses:

@@ -27,10 +27,10 @@ def single_answers(
     nodes = {node.digest: node for node in resolution.nodes}
     for text, holding in resolution.holders.items():
         digest = Digest.parse(text)
-        if all(one in nodes for one in holding):
-            yield ("holders", repository, digest), Holders(digest, tuple(nodes[one] for one in holding))
-        if all(str(one) in resolution.spans for one in holding):
-            spans = [span for one in holding for span in resolution.spans[str(one)]]
+        if all(holder in nodes for holder in holding):
+            yield ("holders", repository, digest), Holders(digest, tuple(nodes[holder] for holder in holding))
+        if all(str(holder) in resolution.spans for holder in holding):
+            spans = [span for holder in holding for span in resolution.spans[str(holder)]]
             yield ("whose", repository, digest), tuple(sorted(spans, key=_since, reverse=True))
     for state in resolution.tags:
         yield ("resolve", repository, state.tag), state.target

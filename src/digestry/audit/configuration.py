@@ -124,9 +124,9 @@ class _File:
         engines = self._mirrors(self._table(document, "mirrors"))
         return FleetConfiguration(
             entries=tuple(self._entry(entry, number) for number, entry in enumerate(entries)),
-            names=ImageNames(aliases, tuple(mirror for one in engines for mirror in one.mirrors)),
-            plain_hosts=frozenset(host for one in engines for host in one.plain),
-            problems=tuple(problem for one in engines for problem in one.problems),
+            names=ImageNames(aliases, tuple(mirror for engine in engines for mirror in engine.mirrors)),
+            plain_hosts=frozenset(host for engine in engines for host in engine.plain),
+            problems=tuple(problem for engine in engines for problem in engine.problems),
         )
 
     def _table(self, document: Mapping[str, object], name: str) -> Mapping[str, object]:
@@ -185,12 +185,12 @@ class _File:
                     key,
                     hint=_known(MIRROR_DEFAULTS),
                 )
-            if not isinstance(value, list) or not all(isinstance(one, str) and one for one in value):
+            if not isinstance(value, list) or not all(isinstance(text, str) and text for text in value):
                 raise self._wrong(f"{key} must be a list of paths", "mirrors", 0, key)
             reader = engine_mirrors.docker_mirrors if key == "docker" else engine_mirrors.containerd_mirrors
-            for one in value:
+            for text in value:
                 # As seen from the file, so that it can be kept with what it names.
-                path = self._path.parent / Path(one).expanduser()
+                path = self._path.parent / Path(text).expanduser()
                 try:
                     found.append(reader(path))
                 except InvalidConfiguration as error:

@@ -61,6 +61,8 @@ def _opened(options: ClientOptions | None, session: Session | None, timeout: flo
     if session is not None:
         yield session
         return
-    made = options or ClientOptions(timeout=timeout, patience=timeout, longest_pause=timeout / 4, retries=1)
-    with Session(made) as opened:
+    client_options = options or ClientOptions(
+        timeout=timeout, patience=timeout, longest_pause=timeout / 4, retries=1
+    )
+    with Session(client_options) as opened:
         yield opened

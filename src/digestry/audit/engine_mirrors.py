@@ -68,9 +68,9 @@ def containerd_mirrors(directory: Path) -> FoundMirrors:
     folders.sort(key=lambda entry: entry.name == _DEFAULT)
     results = [_hosts_file(folder) for folder in folders]
     return FoundMirrors(
-        tuple(mirror for one in results for mirror in one.mirrors),
-        frozenset(host for one in results for host in one.plain),
-        tuple(problem for one in results for problem in one.problems),
+        tuple(mirror for result in results for mirror in result.mirrors),
+        frozenset(host for result in results for host in result.plain),
+        tuple(problem for result in results for problem in result.problems),
     )
 
 

@@ -107,7 +107,7 @@ class ImageInquiry:
         for repository, there in where.items():
             if repository not in without:
                 subjects = sorted(subjects_of(identity, there))
-                tags = [tag for one in subjects for tag in (list_tag(one), attestation_tag(one))]
+                tags = [tag for subject in subjects for tag in (list_tag(subject), attestation_tag(subject))]
                 yield RepositoryQuestions(repository, (), tuple(tags))
 
     def look(self) -> InquiryResult:
@@ -191,7 +191,11 @@ def finish(queries: RegistryQueries, found: InquiryResult, others: AdvisoryIndex
     if identity is None:
         return found
     elsewhere = tuple(others.about(identity))
-    bad = [one for one in known_in_force(facts.reading, elsewhere) if one.statement.status == "affected"]
+    bad = [
+        advisory
+        for advisory in known_in_force(facts.reading, elsewhere)
+        if advisory.statement.status == "affected"
+    ]
     if bad:
         fix = find_fix(queries, identity, bad)
         return replace(found, facts=replace(facts, elsewhere=elsewhere, fix=fix))

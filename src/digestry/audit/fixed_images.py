@@ -30,7 +30,7 @@ def find_fix(queries: RegistryQueries, identity: ImageIdentity, bad: Sequence[Ad
     for advisory in bad:
         for image in advisory.statement.fixed_by:
             named[image] = named.get(image, 0) + 1
-    pending = sorted(named, key=lambda one: -named[one])[:_MOST_CANDIDATES]
+    pending = sorted(named, key=lambda digest: -named[digest])[:_MOST_CANDIDATES]
     depth = dict.fromkeys(pending, 1)
     refused: list[str] = []
     for image in pending:  # grows while it is walked
@@ -64,8 +64,8 @@ def _why_no_fix(
     if bad_config is not None and bad_config in closure:
         return "has the code that runs", ()
     nodes = explorer.nodes
-    manifests = frozenset(one for one in closure if one in nodes or one == image.digest)
-    indexes = frozenset(one for one in manifests if one in nodes and nodes[one].is_index)
+    manifests = frozenset(digest for digest in closure if digest in nodes or digest == image.digest)
+    indexes = frozenset(digest for digest in manifests if digest in nodes and nodes[digest].is_index)
     return _rejection(
         read_advisories(queries, explorer.repository, manifests, same_code=closure, indexes=indexes)
     )
@@ -81,11 +81,13 @@ def _closure(graph: ImageGraph, image: Digest) -> frozenset[Digest]:
 
 def _rejection(reading: AdvisoryReading) -> tuple[str, Iterable[Reference]]:
     current = reading.current()
-    bad = [one for one in current if one.statement.status == "affected"]
+    bad = [advisory for advisory in current if advisory.statement.status == "affected"]
     if bad:
-        names = ", ".join(dict.fromkeys(one.statement.vulnerability for one in bad))
-        return f"is itself affected by {names}", [fix for one in bad for fix in one.statement.fixed_by]
-    doubted = [one for one in current if one.statement.status == "under_investigation"]
+        names = ", ".join(dict.fromkeys(advisory.statement.vulnerability for advisory in bad))
+        return f"is itself affected by {names}", [
+            fix for advisory in bad for fix in advisory.statement.fixed_by
+        ]
+    doubted = [advisory for advisory in current if advisory.statement.status == "under_investigation"]
     if doubted:
         return f"is itself under investigation for {doubted[0].statement.vulnerability}", ()
     if not reading.complete:

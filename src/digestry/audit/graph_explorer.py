@@ -80,12 +80,12 @@ class GraphExplorer:
         level = [index]
         while level:
             inner: list[Digest] = []
-            for one in level:
-                manifest = self.queries.manifest(self.repository, one)
+            for member in level:
+                manifest = self.queries.manifest(self.repository, member)
                 if manifest is None:
-                    found.setdefault(one)  # what is in it, nobody knows
+                    found.setdefault(member)  # what is in it, nobody knows
                     continue
-                if one not in self.nodes:
+                if member not in self.nodes:
                     self.graph.add(manifest)
                 indexes = {e.digest for e in manifest.manifests if e.media_type in media_types.INDEXES}
                 for digest in runnable(manifest, platform):
@@ -147,5 +147,5 @@ def digests_with_prefix(queries: RegistryQueries, repository: Reference, encoded
         digests.update(event.to_digest for event in events if event.to_digest is not None)
     digests |= explorer.nodes.keys()
     digests |= {node.config for node in explorer.nodes.values() if node.config is not None}
-    found = sorted(one for one in digests if one.encoded.startswith(encoded))
+    found = sorted(digest for digest in digests if digest.encoded.startswith(encoded))
     return PrefixMatches(tuple(found), f", as far as its first {len(names)} tags tell,")

@@ -68,10 +68,10 @@ def extended(
     """
     if digest in identity.closure or identity.config is None:
         return identity
-    same = identity.repository == repository
-    if same and identity.graph.complete:
+    same_repository = identity.repository == repository
+    if same_repository and identity.graph.complete:
         return identity
-    explorer = GraphExplorer(queries, identity.graph if same else ImageGraph(repository))
+    explorer = GraphExplorer(queries, identity.graph if same_repository else ImageGraph(repository))
     node = explorer.nodes.get(digest) if explorer.explore(digest) else None
     if node is not None and node.is_index and not identity.closure.intersection(node.children):
         explorer.expand_children(digest, platform)
@@ -293,7 +293,9 @@ def _contested(
     ]
     if not sure and any(claim.obtained and claim.digest in closure for claim in known):
         # A store that writes down what it pulled has an ID that the registry of it knows, too.
-        against += [one.digest for one in claims if one.found_by == "image-id" and one.kind == "unknown"]
+        against += [
+            claim.digest for claim in claims if claim.found_by == "image-id" and claim.kind == "unknown"
+        ]
     return tuple(dict.fromkeys(against))
 
 

@@ -108,7 +108,7 @@ class ImageNames:
 
     def _original(self, name: Reference) -> Reference | None:
         """Return the original of the alias ``name``. The alias with the longest path counts."""
-        for alias in sorted(self.aliases, key=lambda one: -len(one.prefix.path)):
+        for alias in sorted(self.aliases, key=lambda candidate: -len(candidate.prefix.path)):
             original = alias.prefix.moved(name, alias.original)
             if original is not None:
                 return original

@@ -36,14 +36,14 @@ def prefetch(queries: RegistryQueries, questions: Iterable[RepositoryQuestions])
     A host that only a runtime named is not asked here: the audit may never need it.
     """
     every = list(questions)
-    hosts = {one.repository.host for one in every if one.named}
+    hosts = {question.repository.host for question in every if question.named}
     wanted: dict[Reference, _Wanted] = {}
-    for one in every:
-        if one.repository.host in hosts:
-            mine = wanted.setdefault(one.repository, _Wanted())
-            mine.digests.update(dict.fromkeys(one.digests))
-            mine.tags.update(dict.fromkeys(one.tags))
-            mine.prefixes.update(dict.fromkeys(one.prefixes))
+    for question in every:
+        if question.repository.host in hosts:
+            mine = wanted.setdefault(question.repository, _Wanted())
+            mine.digests.update(dict.fromkeys(question.digests))
+            mine.tags.update(dict.fromkeys(question.tags))
+            mine.prefixes.update(dict.fromkeys(question.prefixes))
     by_host: dict[str, list[ResolveQuery]] = {}
     for repository, mine in wanted.items():
         by_host.setdefault(repository.host, []).extend(_queries(repository.repository, mine))

@@ -84,8 +84,8 @@ def sightings_of_report(
             together[repository.host, repository.repository, str(digest), place] += containers
     running: dict[str, list[SightingReport]] = {}
     for (host, name, text, place), containers in sorted(together.items()):
-        one = SightingReport(name, digests[text], place, min(containers, MOST_CONTAINERS))
-        running.setdefault(host, []).append(one)
+        sighting = SightingReport(name, digests[text], place, min(containers, MOST_CONTAINERS))
+        running.setdefault(host, []).append(sighting)
     return running, nothing_known
 
 

@@ -216,7 +216,9 @@ class RegistryQueries:
 
     def prefetch_digests(self, repository: Reference, digests: Sequence[Digest]) -> None:
         """Do as :meth:`prefetch` does, for many digests of one repository."""
-        unasked = [one for one in dict.fromkeys(digests) if ("holders", repository, one) not in self._cache]
+        unasked = [
+            digest for digest in dict.fromkeys(digests) if ("holders", repository, digest) not in self._cache
+        ]
         if len(unasked) > 1:
             queries = [
                 ResolveQuery(repository.repository, tuple(unasked[start : start + _EACH]))

@@ -77,9 +77,9 @@ def lines(finding: ContainerFinding, origins: Origins = NO_ORIGINS) -> list[str]
 
 def _without_fix(finding: ContainerFinding) -> str:
     bad = dict.fromkeys(
-        one.statement.vulnerability
-        for one in finding.assessment.advisories
-        if one.statement.status == "affected"
+        advisory.statement.vulnerability
+        for advisory in finding.assessment.advisories
+        if advisory.statement.status == "affected"
     )
     return f"no fixed image is known for {', '.join(bad)}: stop it or shield it, until an advisory names one"
 

@@ -51,8 +51,8 @@ class RepositorySearch:
         self._own = None if reference is None else reference.repository_only()
         self._bare = tuple(claim for claim in image.claims if claim.repository is None)
         self._names = names
-        asked = self._own is not None and image.registry_named
-        self._same = names.others(self._own) if self._own is not None and asked else ()
+        searchable = self._own is not None and image.registry_named
+        self._same = names.others(self._own) if self._own is not None and searchable else ()
         self.failure: DigestryError | None = None
         self.reasons: list[str] = []
         self.missed: list[Unseen] = []
@@ -132,7 +132,7 @@ class RepositorySearch:
         if self._own is None or not self._image.registry_named:
             return None
         for given in self._image.abbreviations:
-            said = f"{given.read_from} has only the beginning of a digest, {given.encoded}"
+            origin = f"{given.read_from} has only the beginning of a digest, {given.encoded}"
             try:
                 found = digests_with_prefix(self._queries, self._own, given.encoded)
             except DigestryError as error:
@@ -140,12 +140,12 @@ class RepositorySearch:
                 return None
             if len(found.digests) != 1:
                 number = f"{len(found.digests)} digests begin so" if found.digests else "no digest begins so"
-                self.reasons.append(f"{said}: {number} in {self._own.name}{found.among}")
+                self.reasons.append(f"{origin}: {number} in {self._own.name}{found.among}")
                 continue
             claim = Claim(found.digests[0], "unknown", self._own, given.read_from, given.found_by, False)
             identity = self._identify(self._reference or self._own, (claim, *self._claims(self._own)))
             if identity is not None:
-                self.reasons.append(f"{said}: one digest of {self._own.name}{found.among} begins so")
+                self.reasons.append(f"{origin}: one digest of {self._own.name}{found.among} begins so")
                 return identity
         return None
 
@@ -165,8 +165,8 @@ class RepositorySearch:
                 there = self._same_code(claim.repository, identity)
                 if there:
                     named[claim.repository] = identity.closure | there
-        same = [other.repository for other in self._same]
-        for repository in [*same, *([self._own] if same and self._own is not None else [])]:
+        other_names = [other.repository for other in self._same]
+        for repository in [*other_names, *([self._own] if other_names and self._own is not None else [])]:
             named.setdefault(repository, identity.closure)
         named.pop(identity.repository, None)
         return named
@@ -193,7 +193,10 @@ class RepositorySearch:
         reference, seen = self._reference, self._image
         if reference is not None and self._own is not None and seen.registry_named:
             tag = reference.tag if reference.digest is None else None
-            for repository, tags in ((self._own, True), *((one.repository, one.tags) for one in self._same)):
+            for repository, tags in (
+                (self._own, True),
+                *((found.repository, found.tags) for found in self._same),
+            ):
                 yield RepositoryQuestions(
                     repository,
                     self._digests(repository),
@@ -220,7 +223,7 @@ class RepositorySearch:
     def _others(self) -> list[Reference]:
         named = dict.fromkeys(claim.repository for claim in self._image.claims)
         own = {self._own, *(other.repository for other in self._same)}
-        return [one for one in named if one is not None and one not in own]
+        return [name for name in named if name is not None and name not in own]
 
     def _identify(self, reference: Reference, claims: tuple[Claim, ...]) -> ImageIdentity | None:
         if not claims:
@@ -266,17 +269,17 @@ class RepositorySearch:
         if not claims:
             return "" if self._remarked else "nothing is known of the image that runs"
         given = next((claim for claim in claims if claim.found_by != "image-id"), claims[0])
-        said = f"{given.read_from} is {given.digest}"
-        asked = self._own if self._image.registry_named else None
+        origin = f"{given.read_from} is {given.digest}"
+        repository = self._own if self._image.registry_named else None
         local = "built or loaded locally, never pushed or pulled"
-        if asked is None:
+        if repository is None:
             lack = "no name is known" if self._own is None else "its name has no registry in it"
-            return f"{said}, and {lack} to look it up by: perhaps {local}"
-        if self._can_deny(asked, given.digest):
-            return f"{said}, which {asked.name} never had as a manifest, an index or a config: {local}"
+            return f"{origin}, and {lack} to look it up by: perhaps {local}"
+        if self._can_deny(repository, given.digest):
+            return f"{origin}, which {repository.name} never had as a manifest, an index or a config: {local}"
         return (
-            f"{said}, which {asked.name} does not have now, as far as its first {MOST_TAGS} tags tell; "
-            f"{asked.host} does not say what it had before: perhaps {local}"
+            f"{origin}, which {repository.name} does not have now, as far as its first {MOST_TAGS} tags "
+            f"tell; {repository.host} does not say what it had before: perhaps {local}"
         )
 
     def _can_deny(self, repository: Reference, digest: Digest) -> bool:

@@ -210,7 +210,7 @@ def _cannot_say(explorer: GraphExplorer) -> str:
 def _held(explorer: GraphExplorer, pointed: tuple[Digest, ...], digests: frozenset[Digest]) -> str:
     for digest in digests:
         holding = explorer.graph.closure(digest)
-        found = next((one for one in pointed if one in holding), None)
+        found = next((holder for holder in pointed if holder in holding), None)
         if found is not None:
             return (
                 f"the tag pointed to {found}, which holds {digest}: it is not certain that this is what runs"

@@ -84,7 +84,7 @@ def judge_tag(facts: TagFacts, identity: ImageIdentity | None, image: ImageFacts
         return TagVerdict("unknown")
     verdict = _compared(facts, reference, identity)
     confirmed = identity is not None and identity.confirmed
-    if verdict.state == UNTAGGED_HERE and not confirmed and any(one.rewritten for one in image.claims):
+    if verdict.state == UNTAGGED_HERE and not confirmed and any(claim.rewritten for claim in image.claims):
         return replace(verdict, state="unknown", reasons=(_REWRITTEN,))
     return replace(verdict, reasons=(*facts.remarks, *verdict.reasons))
 
@@ -166,7 +166,7 @@ def _with_history(
     left = left_at(history, facts.closure)
     if left is not None:
         pointed = {event.to_digest for event in history}
-        elsewhere = next((one for one in contested if one not in pointed), None)
+        elsewhere = next((digest for digest in contested if digest not in pointed), None)
         if elsewhere is not None:
             why = f"it may as well be {elsewhere} that runs, which the tag is not known to have pointed to"
             return TagVerdict("unknown", facts.target, reasons=(why,))

@@ -30,22 +30,22 @@ def explanations(report: AuditReport, options: TableOptions) -> list[Text]:
     action."""
     lines: list[Text] = []
     for members in equal_findings(report):
-        one = members[0]
-        word = state_word(one)
+        example = members[0]
+        word = state_word(example)
         heading = _together(members, options)
         lines.append(((word, STYLES.get(word, "")), (printable(f": {heading}"), "")))
-        for advisory in one.assessment.advisories:
+        for advisory in example.assessment.advisories:
             lines += wrapped(statement_words(advisory), options)
         moves = dict.fromkeys(
             f"- {named(finding, options)} {tag_words(finding, whole=options.whole, digits=_DIGITS)}"
             for finding in members
             if finding.tag.state == "moved"
         )
-        for reason in (*list(moves)[:_MOST_NAMES], *(f"- {reason}" for reason in one.reasons)):
+        for reason in (*list(moves)[:_MOST_NAMES], *(f"- {reason}" for reason in example.reasons)):
             lines += wrapped(reason, options)
-        action = f"-> {one.action}"
+        action = f"-> {example.action}"
         # With an image it is whole, whatever its width: that is to be copied.
-        lines += wrapped(action, options) if one.fixed_image is None else [uncoloured(f"  {action}")]
+        lines += wrapped(action, options) if example.fixed_image is None else [uncoloured(f"  {action}")]
     return lines
 
 
@@ -56,8 +56,8 @@ def equal_findings(report: AuditReport) -> list[list[ContainerFinding]]:
         if severity(finding) not in {"affected", "never", "unknown"}:
             continue
         advisories = tuple(
-            (one.referrer, one.statement.vulnerability, one.statement.identity)
-            for one in finding.assessment.advisories
+            (advisory.referrer, advisory.statement.vulnerability, advisory.statement.identity)
+            for advisory in finding.assessment.advisories
         )
         key = (finding.assessment.state, state_word(finding), advisories, finding.reasons, finding.action)
         found.setdefault(key, []).append(finding)

@@ -104,11 +104,11 @@ def _lines(findings: Sequence[ContainerFinding], by: By, *, every: bool) -> list
         alike: dict[tuple[str, ...], list[ContainerFinding]] = {}
         for finding in members:
             alike.setdefault(_line_key(finding, by), []).append(finding)
-        for same in sorted(alike.values(), key=len, reverse=True):
-            if worst == "unknown" and len(same) <= MOST_ALIKE:
-                lines += [Line((finding,)) for finding in same]
+        for group in sorted(alike.values(), key=len, reverse=True):
+            if worst == "unknown" and len(group) <= MOST_ALIKE:
+                lines += [Line((finding,)) for finding in group]
             else:
-                lines.append(Line(tuple(same)))
+                lines.append(Line(tuple(group)))
     return lines
 
 
@@ -147,7 +147,9 @@ def repository(finding: ContainerFinding) -> str:
 
 
 def _advisories(finding: ContainerFinding) -> list[str]:
-    return list(dict.fromkeys(one.statement.vulnerability for one in finding.assessment.advisories)) or [""]
+    return list(
+        dict.fromkeys(advisory.statement.vulnerability for advisory in finding.assessment.advisories)
+    ) or [""]
 
 
 _KEYS: Final[dict[By, Callable[[ContainerFinding], list[str]]]] = {

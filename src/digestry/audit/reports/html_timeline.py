@@ -23,18 +23,20 @@ _MOST_NAMES: Final = 8
 
 def timeline_cards(histories: Sequence[Timeline], *, until: datetime.datetime | None) -> Iterator[str]:
     """Yield a card for each tag that moved or that something runs without; the quiet ones are one line."""
-    moved = [one for one in histories if len(one.eras) > 1 or (one.eras and one.elsewhere)]
-    quiet = [one for one in histories if len(one.eras) == 1 and not one.elsewhere]
-    without = [one for one in histories if not one.eras]
+    moved = [
+        history for history in histories if len(history.eras) > 1 or (history.eras and history.elsewhere)
+    ]
+    quiet = [history for history in histories if len(history.eras) == 1 and not history.elsewhere]
+    without = [history for history in histories if not history.eras]
     if not histories:
         return
     yield "<section>\n<h2>Where the tags pointed</h2>\n"
-    for one in moved:
-        yield from _card(one, until)
+    for history in moved:
+        yield from _card(history, until)
     if quiet:
-        yield _folded(f"{number_of(len(quiet), 'tag')} never moved", [str(one.tag) for one in quiet])
+        yield _folded(f"{number_of(len(quiet), 'tag')} never moved", [str(history.tag) for history in quiet])
     if without:
-        lines = [f"{one.tag}: {one.problem}" for one in without]
+        lines = [f"{history.tag}: {history.problem}" for history in without]
         yield _folded(f"{number_of(len(without), 'tag')} without a history", lines)
     yield "</section>\n"
 
@@ -127,8 +129,8 @@ def _era(era: Era, fills: dict[Digest | None, str], *, now: bool) -> str:
     if fill == "fill-affected":
         words += f' <span class="badge affected">{WORDS["affected"]}</span>'
     elif fill == "fill-good":
-        said = {finding.assessment.state for finding in era.findings}
-        word = WORDS["not_affected" if said == {"not_affected"} else "fixed"]
+        states = {finding.assessment.state for finding in era.findings}
+        word = WORDS["not_affected" if states == {"not_affected"} else "fixed"]
         words += f' <span class="badge good">{word}</span>'
     runs = _names(era.findings)
     names = f"<br>{number_of(len(era.findings), 'container')}: {runs}" if runs else ""
@@ -142,7 +144,7 @@ def _era(era: Era, fills: dict[Digest | None, str], *, now: bool) -> str:
 def _unplaced(line: Timeline) -> Iterator[str]:
     """Yield the containers that were started as this tag and run what it never pointed to."""
     for word, wanted in ((NOT_FROM_TAG, True), ("not known", False)):
-        members = [one for one in line.elsewhere if (severity(one) == "never") is wanted]
+        members = [finding for finding in line.elsewhere if (severity(finding) == "never") is wanted]
         if members:
             of = "never" if wanted else "unknown"
             what = "what this tag never pointed to" if wanted else "something that was not found here"

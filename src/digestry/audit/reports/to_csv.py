@@ -47,7 +47,7 @@ def write(report: AuditReport) -> Iterator[str]:
                 row.tag_digest or "",
                 row.moved_at or "",
                 row.advisory_state.replace("_", " "),
-                "; ".join(_said(one) for one in row.advisories),
+                "; ".join(_said(advisory) for advisory in row.advisories),
                 row.action,
                 "; ".join(row.reasons),
                 row.source,

@@ -160,9 +160,9 @@ def _header(report: AuditReport) -> Iterator[str]:
     if latest is not None:
         about.insert(0, rfc3339(latest))
     yield f'<p class="soft">{" · ".join(about)}</p>\n<ul class="tiles">\n'
-    for each in SEVERITIES:
-        zero = "" if counts[each] else " zero"
-        yield f'<li class="{each}{zero}"><b>{counts[each]}</b>{_LABELS[each]}</li>\n'
+    for level in SEVERITIES:
+        zero = "" if counts[level] else " zero"
+        yield f'<li class="{level}{zero}"><b>{counts[level]}</b>{_LABELS[level]}</li>\n'
     if report.problems:
         yield f'<li class="unknown"><b>{len(report.problems)}</b>not seen</li>\n'
     yield "</ul>\n</header>\n"
@@ -192,23 +192,23 @@ def _findings(report: AuditReport, *, fixes: Origins | None, every: bool) -> Ite
         return
     yield "<section>\n<h2>Findings</h2>\n"
     for members in groups:
-        one = members[0]
-        worst = severity(one)
-        word = state_word(one)
+        finding = members[0]
+        worst = severity(finding)
+        word = state_word(finding)
         many = number_of(len(members), "container")
         yield f'<article class="card {worst}" data-holder>\n<h3>{badge(worst, word)} {many}</h3>\n'
-        yield f'<p class="do">→ {text(one.action)}</p>\n'
-        if one.assessment.advisories:
+        yield f'<p class="do">→ {text(finding.action)}</p>\n'
+        if finding.assessment.advisories:
             yield "<ul>\n"
-            for advisory in one.assessment.advisories:
+            for advisory in finding.assessment.advisories:
                 yield f"<li>{text(statement_words(advisory))}</li>\n"
             yield "</ul>\n"
         yield from _rows(members if every else members[:MOST_IN_CARD], "finding")
         if not every and len(members) > MOST_IN_CARD:
             yield f'<p class="soft">… and {len(members) - MOST_IN_CARD} more</p>\n'
-        if one.reasons:
+        if finding.reasons:
             yield "<details><summary>Why</summary><ul>\n"
-            yield from (f"<li>{text(reason)}</li>\n" for reason in one.reasons)
+            yield from (f"<li>{text(reason)}</li>\n" for reason in finding.reasons)
             yield "</ul></details>\n"
         if fixes is not None:
             yield from _fixes(members if every else members[:MOST_IN_CARD], fixes)
@@ -217,11 +217,11 @@ def _findings(report: AuditReport, *, fixes: Origins | None, every: bool) -> Ite
 
 
 def _sayings(report: AuditReport, *, every: bool) -> Iterator[str]:
-    said = good_statements(report.findings)
-    if not said:
+    statements = good_statements(report.findings)
+    if not statements:
         return
     yield "<section>\n<h2>Said to be fixed, or not affected</h2>\n<ul>\n"
-    yield from (f"<li>{text(line)}</li>\n" for line in (said if every else said[:MOST_IN_CARD]))
+    yield from (f"<li>{text(line)}</li>\n" for line in (statements if every else statements[:MOST_IN_CARD]))
     yield "</ul>\n</section>\n"
 
 
@@ -263,7 +263,7 @@ def _rows(findings: Iterable[ContainerFinding], kind: str) -> Iterator[str]:
             ("Tag", tag, ""),
         )
         shown = "".join(f'<td data-label="{label}"{more}>{value}</td>' for label, value, more in cells)
-        known = " ".join(one.statement.vulnerability for one in finding.assessment.advisories)
+        known = " ".join(advisory.statement.vulnerability for advisory in finding.assessment.advisories)
         yield f'<tr data-row="{kind}" data-more="{text(known)}">{shown}</tr>\n'
     yield "</tbody></table>\n"
 
@@ -293,7 +293,7 @@ def _image(group: Group, most: int) -> Iterator[str]:
     good = [finding for finding in group.findings if severity(finding) in _QUIET - {"not_assessed"}]
     if bad:
         yield from _rows(bad, "container")
-    alone = len([one for one in (bad, unassessed, good) if one]) == 1
+    alone = len([part for part in (bad, unassessed, good) if part]) == 1
     for quiet in (unassessed, good):
         if not quiet:
             continue
@@ -312,4 +312,6 @@ def _image(group: Group, most: int) -> Iterator[str]:
 
 def _badges(findings: Iterable[ContainerFinding]) -> str:
     counts = Counter(severity(finding) for finding in findings)
-    return " ".join(badge(each, f"{counts[each]} {_LABELS[each]}") for each in SEVERITIES if counts[each])
+    return " ".join(
+        badge(level, f"{counts[level]} {_LABELS[level]}") for level in SEVERITIES if counts[level]
+    )

@@ -62,9 +62,9 @@ def write(report: AuditReport, *, fixes: Origins | None = None, every: bool = Fa
         yield "\n"
         lines = [plain(line) for line in explanations(report, TableOptions())]
         yield from _details("Why, and what to do", lines if every else lines[: 4 * MOST_ROWS])
-    said = good_statements(report.findings)
-    if said:
-        lines = [printable(line) for line in (said if every else said[:MOST_ROWS])]
+    statements = good_statements(report.findings)
+    if statements:
+        lines = [printable(line) for line in (statements if every else statements[:MOST_ROWS])]
         yield from _details("Who says that something is fixed, or not affected", lines)
     if fixes is not None:
         yield from _details(
@@ -117,12 +117,19 @@ def _images(every_finding: Sequence[ContainerFinding], *, every: bool) -> Iterat
     groups = grouped(every_finding, "image", every=every)
     lines = [line for group in groups for line in group.lines]
     for line in lines if every else lines[: 2 * MOST_ROWS]:
-        one = line.first
-        name = container_name(one) if len(line.findings) == 1 else number_of(len(line.findings), "container")
+        finding = line.first
+        name = (
+            container_name(finding) if len(line.findings) == 1 else number_of(len(line.findings), "container")
+        )
         running = merged(line.findings, _running, "digest")
-        cells = (name, short_reference(one.container.image.reference), running, merged_tags(line.findings))
+        cells = (
+            name,
+            short_reference(finding.container.image.reference),
+            running,
+            merged_tags(line.findings),
+        )
         shown = " | ".join(code(text) for text in cells)
-        yield f"| {_MARKS[severity(one)]} | {state_word(one)} | {shown} |\n"
+        yield f"| {_MARKS[severity(finding)]} | {state_word(finding)} | {shown} |\n"
     if not every and len(lines) > 2 * MOST_ROWS:
         yield f"\n… and {len(lines) - 2 * MOST_ROWS} more lines.\n"
 

@@ -97,12 +97,12 @@ def _results(findings: Iterable[ContainerFinding], index: dict[str, int]) -> Ite
     for finding in findings:
         state, tag = finding.assessment.state, finding.tag.state
         # One result a vulnerability, whatever it is said of.
-        said: dict[str, list[str]] = {}
+        messages: dict[str, list[str]] = {}
         for advisory in finding.assessment.advisories:
             if advisory.statement.status == "affected":
                 name = printable(advisory.statement.vulnerability)
-                said.setdefault(name, []).append(statement_words(advisory))
-        for name, several in said.items():
+                messages.setdefault(name, []).append(statement_words(advisory))
+        for name, several in messages.items():
             yield _result(finding, name, "error", index, "; ".join(several))
         if tag == "never":
             yield _result(finding, _UNTAGGED, "error", index, "its tag never pointed to what runs")

@@ -34,15 +34,17 @@ def write(report: AuditReport, options: TableOptions | None = None) -> Iterator[
             yield ()
             yield (("FINDINGS", "title"),)
             yield from below
-        said = good_statements(report.findings)
-        if said:
+        statements = good_statements(report.findings)
+        if statements:
             yield ()
             yield (("SAID TO BE FIXED, OR NOT AFFECTED", "title"),)
-            shown = said if options.whole or options.every else said[:_MOST_GOOD]
+            shown = statements if options.whole or options.every else statements[:_MOST_GOOD]
             for line in shown:
                 yield from wrapped(line, options)
-            if len(shown) < len(said):
-                yield uncoloured(f"  {ELLIPSIS} and {number_of(len(said) - len(shown), 'more statement')}")
+            if len(shown) < len(statements):
+                yield uncoloured(
+                    f"  {ELLIPSIS} and {number_of(len(statements) - len(shown), 'more statement')}"
+                )
         yield ()
     if report.problems:
         yield (("PROBLEMS", "title"),)
@@ -126,19 +128,19 @@ _PLURALS: Final[dict[By, tuple[str, str]]] = {
 
 
 def _row(line: Line, options: TableOptions) -> Row:
-    one, many = line.first, line.findings
+    example, many = line.first, line.findings
     if len(many) == 1:
-        name, host = container_name(one), one.container.host or "-"
+        name, host = container_name(example), example.container.host or "-"
     else:
         name = number_of(len(many), "container")
         host = merged(many, lambda finding: finding.container.host or "-", "host")
     cells = [
-        state_word(one),
+        state_word(example),
         name,
         host,
         merged(many, lambda finding: named(finding, options), "image"),
         merged(many, lambda finding: _running(finding, options), "digest"),
-        tag_words(one, whole=options.whole) if len(many) == 1 else merged_tags(many),
+        tag_words(example, whole=options.whole) if len(many) == 1 else merged_tags(many),
     ]
     return [printable(cell) for cell in cells]
 

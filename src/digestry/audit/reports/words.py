@@ -153,7 +153,7 @@ def good_statements(findings: Iterable[ContainerFinding]) -> list[str]:
     for finding in findings:
         if finding.assessment.state in STATED:
             counts.update(dict.fromkeys(map(statement_words, finding.assessment.advisories), 1))
-    return [f"{number_of(count, 'container')}: {said}" for said, count in counts.most_common()]
+    return [f"{number_of(count, 'container')}: {reason}" for reason, count in counts.most_common()]
 
 
 def state_word(finding: ContainerFinding) -> str:
