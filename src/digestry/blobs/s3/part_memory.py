@@ -107,7 +107,7 @@ class PartMemory:
 
     def _next(self, now: float) -> list[PartHolder]:
         """Return those whose turn it is, passing over who has not asked for a while."""
-        asking = [one for one in self._waiting if now - self._asked[one] < _ASKING_SECONDS]
+        asking = [holder for holder in self._waiting if now - self._asked[holder] < _ASKING_SECONDS]
         return asking[: len(self._free) + self._unmade]
 
     def _new_buffer(self) -> PartBuffer:

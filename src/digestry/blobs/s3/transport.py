@@ -229,5 +229,5 @@ class _Base:
 
 def _reason(problem: StorageError) -> str:
     """Return the end of a message: what the service answered, or did not."""
-    _, _, said = problem.message.partition(": ")
-    return said
+    _, _, detail = problem.message.partition(": ")
+    return detail

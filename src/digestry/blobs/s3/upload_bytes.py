@@ -289,10 +289,10 @@ class UploadBytes:
     def _read_fragments(self, fragments: Sequence[Fragment]) -> list[memoryview]:
         """Return the bytes of fragments, read back into the buffer: they and what is in it are one part at
         most."""
-        for one in fragments:
-            if one.key not in self._read_back:
-                self._read_back[one.key] = self._read_into_buffer(one.key, one.size)
-        return [view for one in fragments for view in self._read_back[one.key]]
+        for fragment in fragments:
+            if fragment.key not in self._read_back:
+                self._read_back[fragment.key] = self._read_into_buffer(fragment.key, fragment.size)
+        return [view for fragment in fragments for view in self._read_back[fragment.key]]
 
     def _read_into_buffer(self, key: str, size: int) -> list[memoryview]:
         self._session.memory.take(self)
@@ -315,8 +315,8 @@ class UploadBytes:
         if self.state.whole:
             with self._session.reader(self.state.key, self.state.parts_end) as reader:
                 yield from reader
-        for one in self.state.fragments:
-            with self._session.reader(one.key, one.size) as reader:
+        for fragment in self.state.fragments:
+            with self._session.reader(fragment.key, fragment.size) as reader:
                 yield from reader
         yield from self._pending
 
