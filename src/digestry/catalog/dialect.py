@@ -38,7 +38,7 @@ class Dialect(InsertDialect, Protocol):
         ...
 
     def send_ahead(
-        self, connection: Connection, asked: Iterable[tuple[Executable, Mapping[str, Any]]]
+        self, connection: Connection, statements: Iterable[tuple[Executable, Mapping[str, Any]]]
     ) -> None:
         """Send frequent statements, with their parameters, that are executed a little later: where each costs
         a round trip, all cost one. Their rows are those of now."""

@@ -39,9 +39,9 @@ class DigestPrefixes:
         bytes."""
         row = repositories.c.id
         known = [
-            exists(query.where(same))
+            exists(query.where(same_algorithm))
             for start in _starts(prefix)
-            for query, same in (
+            for query, same_algorithm in (
                 (
                     select(manifests.c.digest).where(_range(manifests.c.digest, start)),
                     manifests.c.repository_id == row,

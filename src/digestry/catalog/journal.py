@@ -174,11 +174,11 @@ def entry(connection: Connection, sequence: int) -> TagEvent:
 def newest(connection: Connection, wanted: Iterable[tuple[str, str]], limit: int) -> list[TagEvent]:
     """Return the newest entries of each wanted repository and tag, up to ``limit`` of each, newest first."""
     keys = dialect.of(connection).bulk_keys(wanted, str)
-    each = journal.alias("each")
+    earlier = journal.alias("each")
     times = (
-        select(each.c.at)
-        .where(each.c.repository == keys.first, each.c.tag == keys.second)
-        .order_by(each.c.at.desc())
+        select(earlier.c.at)
+        .where(earlier.c.repository == keys.first, earlier.c.tag == keys.second)
+        .order_by(earlier.c.at.desc())
         .limit(limit)
         .correlate(keys.table)
     )

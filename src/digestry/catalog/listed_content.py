@@ -51,10 +51,10 @@ def listed_bytes(database: Database) -> int:
     """Return how many bytes all visible content has."""
     shown = select(manifests.c.digest, manifests.c.size).where(manifests.c.deleted_at.is_(None))
     every = union_all(select(links.c.digest, links.c.size), shown).subquery()
-    each = select(func.max(every.c.size).label("size")).group_by(every.c.digest).subquery()
+    sizes = select(func.max(every.c.size).label("size")).group_by(every.c.digest).subquery()
     with database.read() as connection:
         dialect.of(connection).lift_limits(connection)
-        return int(connection.execute(select(func.coalesce(func.sum(each.c.size), 0))).scalar_one())
+        return int(connection.execute(select(func.coalesce(func.sum(sizes.c.size), 0))).scalar_one())
 
 
 def stored_sizes(database: Database, digests: Sequence[Digest]) -> dict[Digest, int]:

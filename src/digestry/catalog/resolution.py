@@ -239,7 +239,7 @@ class _Batch:
                 continue
             closure = self._relations.holding(row, digest)
             inside |= closure
-            holders[digest] = tuple(Digest.parse(one) for one in sorted(closure))
+            holders[digest] = tuple(Digest.parse(member) for member in sorted(closure))
             pending += self._relations.inside(row, digest)
         self.bytes_read += _NODE_BYTES * (len(inside) + len(holders))
         return Resolution(

@@ -56,16 +56,16 @@ class Sightings:
             known = _known(connection, entries)
             rows = [
                 {
-                    "digest": str(one.digest),
-                    "repository": one.repository,
-                    "place": one.place,
-                    "containers": one.containers,
+                    "digest": str(entry.digest),
+                    "repository": entry.repository,
+                    "place": entry.place,
+                    "containers": entry.containers,
                     "first_at": at,
                     "last_at": at,
                     "actor": actor,
                 }
-                for one in entries
-                if (one.repository, str(one.digest)) in known
+                for entry in entries
+                if (entry.repository, str(entry.digest)) in known
             ]
             refused = 0
             if rows:
@@ -134,14 +134,14 @@ class Sightings:
 def merged(entries: Iterable[SightingReport]) -> list[SightingReport]:
     """Return ``entries``, with those of the same digest, repository and place merged into one."""
     merged: dict[tuple[str, str, str], SightingReport] = {}
-    for one in entries:
-        key = one.repository, str(one.digest), one.place
+    for entry in entries:
+        key = entry.repository, str(entry.digest), entry.place
         before = merged.get(key)
         if before is None:
-            merged[key] = one
+            merged[key] = entry
         else:
-            together = one.containers + before.containers
-            merged[key] = SightingReport(one.repository, one.digest, one.place, together)
+            together = entry.containers + before.containers
+            merged[key] = SightingReport(entry.repository, entry.digest, entry.place, together)
     # In one order, so that two who report at a time do not wait for each other.
     return [merged[key] for key in sorted(merged)]
 
@@ -150,7 +150,7 @@ def _known(connection: Connection, entries: Sequence[SightingReport]) -> set[tup
     """Return the pairs of repository and digest that are a manifest there, or a manifest's config. Deleted
     manifests count too: their images may still run."""
     wanted = dialect.of(connection).bulk_keys(
-        sorted({(one.repository, str(one.digest)) for one in entries}), str
+        sorted({(entry.repository, str(entry.digest)) for entry in entries}), str
     )
     here = select(wanted.first, wanted.second).join_from(
         wanted.table, repositories, repositories.c.name == wanted.first
@@ -210,8 +210,10 @@ def _make_room(connection: Connection, actor: str, at: int) -> int:
     is_later = (later.c.last_at > oldest.c.last_at) | (
         (later.c.last_at == oldest.c.last_at) & (later.c.place > oldest.c.place)
     )
-    same = (later.c.digest == oldest.c.digest) & (later.c.repository == oldest.c.repository)
-    found = select(oldest.c.row, sighting_bytes(connection, oldest.c)).where(exists().where(same, is_later))
+    same_row = (later.c.digest == oldest.c.digest) & (later.c.repository == oldest.c.repository)
+    found = select(oldest.c.row, sighting_bytes(connection, oldest.c)).where(
+        exists().where(same_row, is_later)
+    )
     over = _drop(connection, found.order_by(oldest.c.last_at), over)[1]
     if over <= 0:
         return 0

@@ -190,7 +190,7 @@ class StoredObjects:
             _change(connection, blob_ingest_parts.c.number, name, before.parts, after.parts)
             _change(connection, blob_ingest_fragments.c.start, name, before.fragments, after.fragments)
             kept = {fragment.key for fragment in after.fragments}
-            left = [Removal(one.key) for one in before.fragments if one.key not in kept]
+            left = [Removal(piece.key) for piece in before.fragments if piece.key not in kept]
             if before.key != after.key:
                 left.append(Removal(before.key, before.upload_id))
             _remove_later(connection, left, now)
@@ -209,7 +209,7 @@ class StoredObjects:
             state = _require(connection, name, holder)
             _end(connection, name)
             self._store(connection, stored, linger)
-            left = [Removal(one.key) for one in state.fragments if one.key != stored.key]
+            left = [Removal(fragment.key) for fragment in state.fragments if fragment.key != stored.key]
             if state.key != stored.key:
                 left.append(Removal(state.key, state.upload_id))
             _remove_later(connection, left, self._now())
@@ -223,7 +223,10 @@ class StoredObjects:
                 return
             state = _state(connection, row)
             _end(connection, name)
-            left = [Removal(state.key, state.upload_id), *(Removal(one.key) for one in state.fragments)]
+            left = [
+                Removal(state.key, state.upload_id),
+                *(Removal(fragment.key) for fragment in state.fragments),
+            ]
             _remove_later(connection, left, self._now())
 
     def ingests(self, *, idle_for: float | None = None) -> Sequence[str]:
@@ -289,7 +292,7 @@ def _remove_later(connection: Connection, removals: Sequence[Removal], due_at: i
     if removals:
         connection.execute(
             dialect.of(connection).upserts.object_removal,
-            [{"key": one.key, "upload_id": one.upload_id, "due_at": due_at} for one in removals],
+            [{"key": removal.key, "upload_id": removal.upload_id, "due_at": due_at} for removal in removals],
         )
 
 
@@ -336,7 +339,7 @@ def _state(connection: Connection, row: Row[Any]) -> IngestState:
         row.key,
         row.upload_id,
         tuple(UploadedPart(part.number, part.size, part.etag, part.crc32) for part in part_rows),
-        tuple(Fragment(one.start, one.size, one.key) for one in fragment_rows),
+        tuple(Fragment(item.start, item.size, item.key) for item in fragment_rows),
         row.whole,
     )
 
@@ -351,10 +354,10 @@ def _change(
     """Change the rows of the ingest ``name`` in the table of ``order``, its key in an ingest."""
     table, gone, new = order.table, set(before) - set(after), set(after) - set(before)
     if gone:
-        places = [getattr(one, order.name) for one in gone]
+        places = [getattr(row, order.name) for row in gone]
         connection.execute(delete(table).where((table.c.name == name) & order.in_(places)))
     if new:
-        connection.execute(insert(table), [{"name": name, **asdict(one)} for one in new])
+        connection.execute(insert(table), [{"name": name, **asdict(row)} for row in new])
 
 
 def _end(connection: Connection, name: str) -> None:

@@ -165,6 +165,6 @@ def chain_ends(connection: Connection) -> dict[str, tuple[int, str]]:
     """Return the number and the hash of the last journal entry of each repository."""
     last = select(journal.c.repository, func.max(journal.c.number).label("number"))
     ends = last.group_by(journal.c.repository).subquery()
-    same = (ends.c.repository == journal.c.repository) & (ends.c.number == journal.c.number)
-    query = select(journal.c.repository, journal.c.number, journal.c.hash).join_from(journal, ends, same)
+    same_row = (ends.c.repository == journal.c.repository) & (ends.c.number == journal.c.number)
+    query = select(journal.c.repository, journal.c.number, journal.c.hash).join_from(journal, ends, same_row)
     return {row.repository: (row.number, row.hash) for row in connection.execute(query)}

@@ -58,17 +58,17 @@ class PostgresqlDialect:
     ) -> Insert:
         """Return an INSERT that changes the row which has the same ``key`` columns."""
         statement = insert(table)
-        made = change(statement.excluded)
+        values = change(statement.excluded)
         return statement.on_conflict_do_update(
-            index_elements=list(key), set_=dict(made.values), where=made.where
+            index_elements=list(key), set_=dict(values.values), where=values.where
         )
 
     def send_ahead(
-        self, connection: Connection, asked: Iterable[tuple[Executable, Mapping[str, Any]]]
+        self, connection: Connection, statements: Iterable[tuple[Executable, Mapping[str, Any]]]
     ) -> None:
         """Send frequent statements with the next one that is sent."""
         if isinstance(connection, PreparedConnection):
-            connection.send_ahead(asked)
+            connection.send_ahead(statements)
 
     def bulk_keys(self, keys: Iterable[tuple[int | str, str]], kind: type[int] | type[str]) -> BulkKeys:
         """Return ``keys`` as a table that is read from two parameters, an array each."""

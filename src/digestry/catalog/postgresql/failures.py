@@ -84,8 +84,8 @@ def _cause(error: BaseException) -> BaseException:
 def _words(cause: BaseException) -> str:
     """Return what the database said, without the values of a statement."""
     diagnosis: Any = getattr(cause, "diag", None)
-    said = getattr(diagnosis, "message_primary", None)
-    return said or " ".join(str(cause).split()) or type(cause).__name__
+    message = getattr(diagnosis, "message_primary", None)
+    return message or " ".join(str(cause).split()) or type(cause).__name__
 
 
 @contextlib.contextmanager

@@ -98,21 +98,21 @@ class Gathering:
         self._scheduled = False
         while self._idle and self._waiting:
             question = next(iter(self._waiting))  # the one that waits longest
-            asked = self._waiting.pop(question)
-            if len(asked) > MOST:
-                keys = list(asked)
-                self._waiting[question] = {key: asked.pop(key) for key in keys[MOST:]}
-            task = asyncio.get_running_loop().create_task(self._answer(self._idle.pop(), question, asked))
+            waiting = self._waiting.pop(question)
+            if len(waiting) > MOST:
+                keys = list(waiting)
+                self._waiting[question] = {key: waiting.pop(key) for key in keys[MOST:]}
+            task = asyncio.get_running_loop().create_task(self._answer(self._idle.pop(), question, waiting))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     async def _answer(
-        self, line: _Line, question: Question, asked: dict[Key, list[asyncio.Future[Row | None]]]
+        self, line: _Line, question: Question, waiting: dict[Key, list[asyncio.Future[Row | None]]]
     ) -> None:
         problem: BaseException | None = None
         found: dict[int, Row] = {}
         try:
-            rows = await line.rows(question.statement, [list(part) for part in zip(*asked, strict=True)])
+            rows = await line.rows(question.statement, [list(part) for part in zip(*waiting, strict=True)])
             found = {row[0]: row[1:] for row in rows}
         except psycopg.Error as error:
             problem = error
@@ -120,7 +120,7 @@ class Gathering:
             problem = psycopg.OperationalError("the event loop ends")
             raise
         finally:
-            for number, futures in enumerate(asked.values(), start=1):
+            for number, futures in enumerate(waiting.values(), start=1):
                 for future in futures:
                     if future.done():
                         continue  # nobody waits for it any more
@@ -177,8 +177,8 @@ class Gathering:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for asked in self._waiting.values():
-            for futures in asked.values():
+        for waiting in self._waiting.values():
+            for futures in waiting.values():
                 for future in futures:
                     if not future.done():
                         future.set_exception(self._ended())

@@ -44,13 +44,13 @@ class SqliteDialect:
     ) -> Insert:
         """Return an INSERT that changes the row which has the same ``key`` columns."""
         statement = insert(table)
-        made = change(statement.excluded)
+        values = change(statement.excluded)
         return statement.on_conflict_do_update(
-            index_elements=list(key), set_=dict(made.values), where=made.where
+            index_elements=list(key), set_=dict(values.values), where=values.where
         )
 
     def send_ahead(
-        self, connection: Connection, asked: Iterable[tuple[Executable, Mapping[str, Any]]]
+        self, connection: Connection, statements: Iterable[tuple[Executable, Mapping[str, Any]]]
     ) -> None:
         """Do nothing: there is no round trip."""
 

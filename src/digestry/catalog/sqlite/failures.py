@@ -50,12 +50,14 @@ def _why_not(path: Path, cause: str) -> str:
             return f"there is no directory {root}"
         if os.statvfs(root).f_flag & os.ST_RDONLY:
             return f"the file system of {root} is mounted read-only"
-        for one in (root, path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
-            if one.exists() and not os.access(one, os.W_OK):
-                owner, own = one.stat().st_uid, os.geteuid()
+        for file in (root, path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+            if file.exists() and not os.access(file, os.W_OK):
+                owner, own = file.stat().st_uid, os.geteuid()
                 if owner != own:
-                    return f"{one} belongs to user {_user(owner)}, this is {_user(own)}: call it as that user"
-                return f"{one} is write-protected (chmod u+w)"
+                    return (
+                        f"{file} belongs to user {_user(owner)}, this is {_user(own)}: call it as that user"
+                    )
+                return f"{file} is write-protected (chmod u+w)"
     except OSError as error:
         return f"{root} cannot be looked at: {error.strerror or error}"
     return f"SQLite says: {cause}"

@@ -19,8 +19,8 @@ _POSTGRESQL = (
     ),
     *(
         f"CREATE TRIGGER journal_no_{action.lower()} BEFORE {action} ON journal"
-        f" FOR EACH {each} EXECUTE FUNCTION journal_append_only()"
-        for action, each in (("UPDATE", "ROW"), ("DELETE", "ROW"), ("TRUNCATE", "STATEMENT"))
+        f" FOR EACH {level} EXECUTE FUNCTION journal_append_only()"
+        for action, level in (("UPDATE", "ROW"), ("DELETE", "ROW"), ("TRUNCATE", "STATEMENT"))
     ),
 )
 

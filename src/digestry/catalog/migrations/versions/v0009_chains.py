@@ -37,8 +37,8 @@ _POSTGRESQL = (
     ),
     *(
         f"CREATE TRIGGER journal_no_{action.lower()} BEFORE {action} ON journal"
-        f" FOR EACH {each} EXECUTE FUNCTION journal_append_only()"
-        for action, each in (("DELETE", "ROW"), ("TRUNCATE", "STATEMENT"))
+        f" FOR EACH {level} EXECUTE FUNCTION journal_append_only()"
+        for action, level in (("DELETE", "ROW"), ("TRUNCATE", "STATEMENT"))
     ),
 )
 
