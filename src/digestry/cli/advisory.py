@@ -98,7 +98,7 @@ def add(
         fixed = [_fixed_image(settings, session, named, text) for text in fixes]
         subject = publish.find_image(session, named)
         # All are looked up before anything is written.
-        targets = [publish.find_image(session, one) for one in fixed]
+        targets = [publish.find_image(session, name) for name in fixed]
         for target in (subject, *targets):
             _tell_resolved(target)
         attached = publish.attach_statement(
@@ -131,7 +131,7 @@ def list_(reference: str, no_trunc: bool, format_: str) -> None:
         json_document(
             {
                 "image": str(target.image),
-                "advisories": [reports.advisory_values(one) for one in current],
+                "advisories": [reports.advisory_values(statement) for statement in current],
                 "complete": reading.complete,
                 "reasons": reading.reasons,
             }
@@ -142,15 +142,15 @@ def list_(reference: str, no_trunc: bool, format_: str) -> None:
             ["VULNERABILITY", "STATUS", "OF", "FIXED BY", "AUTHOR", "WHEN", "ADVISORY"],
             [
                 (
-                    one.statement.vulnerability,
-                    one.statement.status,
-                    one.component or one.product or "-",
-                    ", ".join(_shown(fix.digest, no_trunc) for fix in one.statement.fixed_by) or "-",
-                    one.author or "-",
-                    rfc3339(one.statement.timestamp),
-                    _shown(one.referrer, no_trunc),
+                    statement.statement.vulnerability,
+                    statement.statement.status,
+                    statement.component or statement.product or "-",
+                    ", ".join(_shown(fix.digest, no_trunc) for fix in statement.statement.fixed_by) or "-",
+                    statement.author or "-",
+                    rfc3339(statement.statement.timestamp),
+                    _shown(statement.referrer, no_trunc),
                 )
-                for one in current
+                for statement in current
             ],
         )
     _finish(reading, quiet=format_ == "json")
@@ -166,12 +166,14 @@ def show(reference: str) -> None:
         [
             {
                 "image": str(target.image),
-                "referrer": str(one.referrer),
-                "kind": one.document.kind,
-                "signature": "not verified" if one.document.enveloped else None,
-                "document": one.document.predicate,
+                "referrer": str(attached.referrer),
+                "kind": attached.document.kind,
+                "signature": "not verified" if attached.document.enveloped else None,
+                "document": attached.document.predicate,
             }
-            for one in sorted(reading.attached, key=lambda one: (one.document.version, one.referrer))
+            for attached in sorted(
+                reading.attached, key=lambda attached: (attached.document.version, attached.referrer)
+            )
         ]
     )
     _finish(reading)

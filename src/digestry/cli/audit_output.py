@@ -89,15 +89,17 @@ def recorded(recording: Recording) -> None:
     """Print on standard error which registries were told what runs, and what was left out."""
     from digestry.model.text import number_of
 
-    keep_none = [told.host for told in recording.outcomes if told.noted is None and told.failure is None]
-    for told in recording.outcomes:
-        if told.failure is not None:
-            complain(f"not recorded at {told.host}: {told.failure.message}", told.failure.hint)
-        elif told.noted is not None:
-            unknown = f", {told.noted.unknown} of what it does not know" if told.noted.unknown else ""
-            refused = f", {told.noted.refused} that it has no room for" if told.noted.refused else ""
-            noted = number_of(told.noted.noted, "sighting")
-            note(printable(f"digestry: recorded at {told.host}: {noted}{unknown}{refused}"))
+    keep_none = [
+        outcome.host for outcome in recording.outcomes if outcome.noted is None and outcome.failure is None
+    ]
+    for outcome in recording.outcomes:
+        if outcome.failure is not None:
+            complain(f"not recorded at {outcome.host}: {outcome.failure.message}", outcome.failure.hint)
+        elif outcome.noted is not None:
+            unknown = f", {outcome.noted.unknown} of what it does not know" if outcome.noted.unknown else ""
+            refused = f", {outcome.noted.refused} that it has no room for" if outcome.noted.refused else ""
+            noted = number_of(outcome.noted.noted, "sighting")
+            note(printable(f"digestry: recorded at {outcome.host}: {noted}{unknown}{refused}"))
     if keep_none:
         keep = "keeps" if len(keep_none) == 1 else "keep"
         note(printable(f"digestry: not recorded: {', '.join(keep_none)} {keep} no sightings"))

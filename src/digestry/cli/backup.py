@@ -217,8 +217,8 @@ def _complain(taken: TakenBackup) -> None:
 
 def tell_missing(missing: list[Missing]) -> None:
     """Print which content is not there, why, and who holds it."""
-    for one in missing:
-        holders = ", ".join(one.held_by[:_HOLDERS])
-        more = len(one.held_by) - _HOLDERS
+    for content in missing:
+        holders = ", ".join(content.held_by[:_HOLDERS])
+        more = len(content.held_by) - _HOLDERS
         held_by = f"; held by {holders}{f' and {more} more' if more > 0 else ''}" if holders else ""
-        note(printable(f"MISSING {one.digest} ({human_size(one.size)}): {one.problem}{held_by}"))
+        note(printable(f"MISSING {content.digest} ({human_size(content.size)}): {content.problem}{held_by}"))

@@ -60,11 +60,11 @@ def install(ctx: click.Context, *, shell: str | None, prefix: Path | None, no_ma
         make_directory(path.parent)
         write_file(path, text.encode())
 
-    for one in SHELLS if shell is None else [shell]:
-        path = base / _FILES[one]
-        if prefix is None and one == "fish":
+    for shell_name in SHELLS if shell is None else [shell]:
+        path = base / _FILES[shell_name]
+        if prefix is None and shell_name == "fish":
             path = _config_directory() / "fish" / "completions" / f"{PROGRAM}.fish"
-        write(path, script(one, ctx.find_root().command))
+        write(path, script(shell_name, ctx.find_root().command))
         say(str(path))
     if not no_man:
         root = ctx.find_root().command

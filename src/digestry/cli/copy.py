@@ -132,8 +132,8 @@ def _print(target: Location, result: CopyResult, dry_run: bool) -> None:
     kept = [f"{len(result.present)} were there"] if result.present else []
     kept += [f"{len(result.mounted)} mounted"] if result.mounted else []
     sent = f"{_count(len(result.sent))}, {human_size(result.bytes_sent)}"
-    said = f"{'would copy' if dry_run else 'copied'} {sent}{'; ' if kept else ''}{', '.join(kept)}"
-    note(said)
+    summary = f"{'would copy' if dry_run else 'copied'} {sent}{'; ' if kept else ''}{', '.join(kept)}"
+    note(summary)
 
 
 def _count(number: int) -> str:

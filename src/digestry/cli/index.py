@@ -101,10 +101,10 @@ def _change(text: str, target: str | None, *, add: Sequence[str], remove: Sequen
         old = as_index(found.manifest)
         name = new_name(settings, found.reference, target)
         added = _entries(settings, session, name, add, local=local)
-        gone = [entry_digest(old, one) for one in remove]
+        gone = [entry_digest(old, entry) for entry in remove]
         raw = manifest_editing.entries_changed(old, add=added, remove=gone)
-        made = parse_manifest(raw, old.media_type, algorithm=old.digest.algorithm)
-        keep(settings, session, made, name, local=local)
+        changed = parse_manifest(raw, old.media_type, algorithm=old.digest.algorithm)
+        keep(settings, session, changed, name, local=local)
 
 
 def _entries(

@@ -237,8 +237,10 @@ def _test(listing: Listing, text: str) -> Callable[[Row], bool]:
         value = row.get(column.key)
         if value is None or isinstance(value, list | tuple | Mapping):
             return False
-        one: Any = value if isinstance(limit, float) else str(value)
-        return bool({"<": one < limit, "<=": one <= limit, ">": one > limit, ">=": one >= limit}[sign])
+        shown: Any = value if isinstance(limit, float) else str(value)
+        return bool(
+            {"<": shown < limit, "<=": shown <= limit, ">": shown > limit, ">=": shown >= limit}[sign]
+        )
 
     return compare
 

@@ -51,8 +51,8 @@ def login(
     host = registry_host(settings, registry)
     if password is not None:
         note("digestry: --password shows the password to whoever lists processes: use --password-stdin")
-    asked = username is None or (password is None and not password_stdin)
-    if asked and not sys.stdin.isatty():
+    interactive = username is None or (password is None and not password_stdin)
+    if interactive and not sys.stdin.isatty():
         raise click.UsageError("Without a terminal, give --username and --password-stdin.")
     if username is None:
         username = click.prompt(f"User name for {host}", err=True, type=str)

@@ -70,11 +70,11 @@ def put(*, reference: str, file: object, media_type: str | None, local: bool) ->
     raw = cast("BinaryIO", file).read(LARGEST_MANIFEST + 1)
     if len(raw) > LARGEST_MANIFEST:
         raise TooLarge(f"the manifest has more than {LARGEST_MANIFEST} bytes", limit=LARGEST_MANIFEST)
-    made = parse_manifest(raw, media_type, algorithm=wanted.digest.algorithm if wanted.digest else "sha256")
-    if wanted.digest not in {None, made.digest}:
-        raise wrong_hash(wanted.digest, made.digest)
+    parsed = parse_manifest(raw, media_type, algorithm=wanted.digest.algorithm if wanted.digest else "sha256")
+    if wanted.digest not in {None, parsed.digest}:
+        raise wrong_hash(wanted.digest, parsed.digest)
     with open_session(settings) as session:
-        keep(settings, session, made, wanted, local=local)
+        keep(settings, session, parsed, wanted, local=local)
 
 
 @manifest.command()
@@ -125,5 +125,5 @@ def annotate(
         else:
             digest = entry_digest(old, entry)
             raw = manifest_editing.entry_changed(as_index(old), digest, changes, place)
-        made = parse_manifest(raw, old.media_type, algorithm=old.digest.algorithm)
-        keep(settings, session, made, name, local=local)
+        changed = parse_manifest(raw, old.media_type, algorithm=old.digest.algorithm)
+        keep(settings, session, changed, name, local=local)

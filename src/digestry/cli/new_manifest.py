@@ -32,7 +32,9 @@ def new_name(settings: Settings, reference: Reference | None, target: str | None
     return name
 
 
-def keep(settings: Settings, session: Session, made: Image | Index, name: Reference, *, local: bool) -> None:
+def keep(
+    settings: Settings, session: Session, manifest: Image | Index, name: Reference, *, local: bool
+) -> None:
     """Put a new manifest under ``name``, in its registry or in the local store, and print what came of it."""
     from digestry.cli.sessions import open_store
     from digestry.errors import RemoteNotFound
@@ -40,10 +42,10 @@ def keep(settings: Settings, session: Session, made: Image | Index, name: Refere
     if local:
         store = open_store(settings)
         with store.adding():
-            store.blobs.put(made.raw, made.digest)
+            store.blobs.put(manifest.raw, manifest.digest)
             if name.tag is None:
-                name = name.with_digest(made.digest)
-            before = store.point(name, made.descriptor())
+                name = name.with_digest(manifest.digest)
+            before = store.point(name, manifest.descriptor())
     else:
         repository = session.repository(name)
         before = None
@@ -53,10 +55,10 @@ def keep(settings: Settings, session: Session, made: Image | Index, name: Refere
             except RemoteNotFound:
                 before = None
         tags = [name.tag] if name.tag else []
-        repository.push_manifest(made.raw, made.media_type, tags=tags, digest=made.digest)
-    if before is not None and before != made.digest:
+        repository.push_manifest(manifest.raw, manifest.media_type, tags=tags, digest=manifest.digest)
+    if before is not None and before != manifest.digest:
         note(f"{name} pointed to {before} before")
-    say(str(made.digest))
+    say(str(manifest.digest))
 
 
 def as_index(manifest: Image | Index) -> Index:

@@ -66,16 +66,16 @@ def referrers(*, reference: str, artifact_type: str | None, platform: str | None
             note(f"{found.name} is {digest}")
         rows: list[dict[str, object]] = [
             {
-                "digest": one.digest,
-                "artifact_type": one.artifact_type,
-                "size": one.size,
-                "created_at": (one.annotations or {}).get(_CREATED),
+                "digest": referrer.digest,
+                "artifact_type": referrer.artifact_type,
+                "size": referrer.size,
+                "created_at": (referrer.annotations or {}).get(_CREATED),
                 "tag": None,
-                "media_type": one.media_type,
-                "annotations": one.annotations or {},
+                "media_type": referrer.media_type,
+                "annotations": referrer.annotations or {},
                 "subject": digest,
             }
-            for one in repository.referrers(digest, artifact_type)
+            for referrer in repository.referrers(digest, artifact_type)
         ]
         if artifact_type is None:
             rows += _of_cosign(repository, digest)

@@ -125,11 +125,11 @@ def _plain(restored: RestoredBackup, root: Path) -> dict[str, object]:
 
 
 def _tell(restored: RestoredBackup, root: Path) -> None:
-    told = restored.description
+    description = restored.description
     say(
-        f"Restored: {restored.blobs} blobs ({human_size(restored.bytes)}) and {told.journal.entries} journal"
-        f" entries, as of {rfc3339(told.taken_at)}"
+        f"Restored: {restored.blobs} blobs ({human_size(restored.bytes)}) and "
+        f"{description.journal.entries} journal entries, as of {rfc3339(description.taken_at)}"
     )
-    if told.journal.broken is None:
-        say(f"Journal: the chains hold, and the last hash is {told.journal.last_hash}")
+    if description.journal.broken is None:
+        say(f"Journal: the chains hold, and the last hash is {description.journal.last_hash}")
     say(f"Serve it: digestry serve --root {root}, with the registry.toml that it had")

@@ -99,7 +99,9 @@ def _look(session: Session, reference: Reference) -> _Target:
     try:
         holders = remote.holders(digest)
         indexes = (
-            None if holders is None else sum(one.present and one.digest != digest for one in holders.holders)
+            None
+            if holders is None
+            else sum(holder.present and holder.digest != digest for holder in holders.holders)
         )
         referrers = len(remote.referrers(digest))
     except RemoteError as error:

@@ -203,8 +203,8 @@ def _watching() -> Iterator[Callable[[Pass], None]]:
         task = progress.add_task("", total=1.0, told="")
 
         def watch(current: Pass) -> None:
-            told = f"{current.blobs} blobs, {human_size(current.bytes)}, {current.damaged} damaged"
-            progress.update(task, completed=current.done, told=told)
+            counts = f"{current.blobs} blobs, {human_size(current.bytes)}, {current.damaged} damaged"
+            progress.update(task, completed=current.done, told=counts)
 
         yield watch
 
@@ -279,8 +279,8 @@ def _damaged(catalog: Catalog, blobs: BlobStore, rows: list[DamagedContent]) -> 
             "found_at": rfc3339(clock.to_datetime(row.found_at)),
             "files": [blob.name for blob in blobs.quarantined(row.digest)],
             "repositories": [
-                {"name": one.repository, "tags": one.tags, "more_tags": one.more}
-                for one in catalog.damage.affected(row.digest, limit=_TAGS)
+                {"name": affected.repository, "tags": affected.tags, "more_tags": affected.more}
+                for affected in catalog.damage.affected(row.digest, limit=_TAGS)
             ],
         }
 

@@ -60,16 +60,16 @@ def sync(*, file: str, dry_run: bool, every: float | None, format_: str) -> None
             around = open_surroundings(settings, session)
             # Read anew for each round: it may have been changed.
             copies = read_sync_file(Path(file), settings.reference)
-            for one in sync_all(
+            for synced in sync_all(
                 copies,
                 around,
                 dry_run=dry_run,
                 parallel=session.options.parallel,
                 tell=lambda text: note(printable(text)),
             ):
-                done.append(one)
-                if one.error is not None:
-                    complain(f"{one.request.source}: {one.error.message}", one.error.hint)
+                done.append(synced)
+                if synced.error is not None:
+                    complain(f"{synced.request.source}: {synced.error.message}", synced.error.hint)
         if format_ == "json":
             _print_json(done, dry_run)
         else:
@@ -77,25 +77,25 @@ def sync(*, file: str, dry_run: bool, every: float | None, format_: str) -> None
         if every is None:
             break
         time.sleep(every)
-    failed = next((one.error for one in done if one.error is not None), None)
+    failed = next((synced.error for synced in done if synced.error is not None), None)
     if failed is not None:
         raise SystemExit(exit_codes.of(failed))
 
 
 def _print(done: Sequence[Synced], dry_run: bool) -> None:
     rows = []
-    for one in done:
-        if one.result is None:
-            rows.append([one.request.source.text, one.request.target.text, "-", "-", "failed"])
+    for synced in done:
+        if synced.result is None:
+            rows.append([synced.request.source.text, synced.request.target.text, "-", "-", "failed"])
             continue
-        count = f"{one.moved} of {len(one.result.images)}"
-        state = ("would copy" if dry_run else "copied") if one.moved else "up to date"
+        count = f"{synced.moved} of {len(synced.result.images)}"
+        state = ("would copy" if dry_run else "copied") if synced.moved else "up to date"
         rows.append(
             [
-                one.request.source.text,
-                one.request.target.text,
+                synced.request.source.text,
+                synced.request.target.text,
                 count,
-                human_size(one.result.bytes_sent),
+                human_size(synced.result.bytes_sent),
                 state,
             ]
         )
@@ -108,10 +108,10 @@ def _print_json(done: Sequence[Synced], dry_run: bool) -> None:
             "dry_run": dry_run,
             "copies": [
                 {
-                    "source": one.request.source.text,
-                    "target": one.request.target.text,
+                    "source": synced.request.source.text,
+                    "target": synced.request.target.text,
                     "images": []
-                    if one.result is None
+                    if synced.result is None
                     else [
                         {
                             "name": image.name,
@@ -119,12 +119,12 @@ def _print_json(done: Sequence[Synced], dry_run: bool) -> None:
                             "source_digest": image.source,
                             "previous_digest": image.before,
                         }
-                        for image in one.result.images
+                        for image in synced.result.images
                     ],
-                    "bytes_sent": 0 if one.result is None else one.result.bytes_sent,
-                    "error": None if one.error is None else one.error.message,
+                    "bytes_sent": 0 if synced.result is None else synced.result.bytes_sent,
+                    "error": None if synced.error is None else synced.error.message,
                 }
-                for one in done
+                for synced in done
             ],
         }
     )

@@ -97,8 +97,8 @@ def tags(
             raise NotFound(f"{reference} is not there", hint=f"digestry tags {reference.name} lists what is")
     found = [asdict(row) for row in rows]
     if quiet and not view.is_json:
-        for one in view.selected(found):
-            say(printable(str(one["tag"] or "-")))
+        for shown in view.selected(found):
+            say(printable(str(shown["tag"] or "-")))
     else:
         updated = any(row.updated_at for row in rows)
         view.show(found, default=["tag", "digest", *(["updated_at"] if updated else [])])

@@ -100,14 +100,16 @@ def _document(name: str, outcome: Validation) -> Document:
         manifests=outcome.manifests,
         blobs=outcome.blobs,
         bytes=outcome.bytes,
-        problems=[_Problem(str(one.digest), one.part, one.message) for one in outcome.problems],
-        not_checked=[_NotChecked(str(one.digest), one.reason) for one in outcome.not_checked],
+        problems=[
+            _Problem(str(problem.digest), problem.part, problem.message) for problem in outcome.problems
+        ],
+        not_checked=[_NotChecked(str(part.digest), part.reason) for part in outcome.not_checked],
     )
 
 
 def _print(document: Document) -> None:
-    for one in document.problems:
-        say(printable(f"{one.part} {one.digest}: {one.problem}"))
+    for problem in document.problems:
+        say(printable(f"{problem.part} {problem.digest}: {problem.problem}"))
     for left in document.not_checked[:_SHOWN]:
         note(printable(f"not checked: {left.digest}: {left.reason}"))
     if len(document.not_checked) > _SHOWN:

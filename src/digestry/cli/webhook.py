@@ -78,16 +78,16 @@ def list_(*, registry: RegistryConfig, name: str | None, view: View) -> None:
         catalog.close()
     view.show(
         {
-            "webhook": one.webhook,
-            "sequence": one.sequence,
-            "state": "waiting" if one.dead_at is None else "DEAD",
-            "queued_at": rfc3339(clock.to_datetime(one.queued_at)),
-            "due_at": rfc3339(clock.to_datetime(one.due_at)) if one.due_at else None,
-            "attempts": one.attempts,
-            "dead_at": None if one.dead_at is None else rfc3339(clock.to_datetime(one.dead_at)),
-            "problem": one.problem,
+            "webhook": event.webhook,
+            "sequence": event.sequence,
+            "state": "waiting" if event.dead_at is None else "DEAD",
+            "queued_at": rfc3339(clock.to_datetime(event.queued_at)),
+            "due_at": rfc3339(clock.to_datetime(event.due_at)) if event.due_at else None,
+            "attempts": event.attempts,
+            "dead_at": None if event.dead_at is None else rfc3339(clock.to_datetime(event.dead_at)),
+            "problem": event.problem,
         }
-        for one in found
+        for event in found
     )
 
 

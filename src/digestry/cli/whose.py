@@ -128,12 +128,12 @@ def _seen(known: _Known, repository: str) -> list[dict[str, object]] | None:
         return None
     return [
         {
-            "place": one.place,
-            "containers": one.containers,
-            "first_seen_at": rfc3339(one.first),
-            "last_seen_at": rfc3339(one.last),
+            "place": sighting.place,
+            "containers": sighting.containers,
+            "first_seen_at": rfc3339(sighting.first),
+            "last_seen_at": rfc3339(sighting.last),
         }
-        for one in found.sightings
+        for sighting in found.sightings
     ]
 
 
@@ -141,13 +141,13 @@ def _print_seen(known: _Known, *, several: bool) -> None:
     rows = [
         [
             *([repository] if several else []),
-            one.place,
-            str(one.containers),
-            rfc3339(one.first),
-            rfc3339(one.last),
+            sighting.place,
+            str(sighting.containers),
+            rfc3339(sighting.first),
+            rfc3339(sighting.last),
         ]
         for repository, found in known.seen.items()
-        for one in found.sightings
+        for sighting in found.sightings
     ]
     if not rows:
         return
@@ -163,10 +163,10 @@ def _where_seen(session: Session, host: str, digest: Digest, names: Iterable[str
     from digestry.errors import Refused, RemoteError
     from digestry.model.reference import Reference
 
-    asked = list(dict.fromkeys(names))
+    repositories = list(dict.fromkeys(names))
     found = {}
     withheld = []
-    for name in asked[:_MOST_REPOSITORIES]:
+    for name in repositories[:_MOST_REPOSITORIES]:
         try:
             seen = session.repository(Reference(host, name)).sightings(digest)
         except RemoteError as error:
@@ -182,7 +182,7 @@ def _where_seen(session: Session, host: str, digest: Digest, names: Iterable[str
     if withheld:
         which = withheld[0] if len(withheld) == 1 else f"{len(withheld)} repositories"
         note(printable(f"digestry: {host} tells where images ran only to who may audit {which}"))
-    if len(asked) > _MOST_REPOSITORIES and found:
+    if len(repositories) > _MOST_REPOSITORIES and found:
         note(f"digestry: where it was seen was asked of the first {_MOST_REPOSITORIES} repositories only")
     return found
 
