@@ -26,27 +26,27 @@ def resolve_many(
     """Return the answers to the first of ``queries``. See :meth:`Registry.resolve_many`."""
     if not queries or host in connection.cache.bulk_refused or not offers(connection, host, _ENDPOINT):
         return None
-    asked = queries[: batch(queries)]
-    body = msgspec.json.encode(ResolveRequest(tuple(asked), contents), enc_hook=encode_hook)
+    sent = queries[: batch(queries)]
+    body = msgspec.json.encode(ResolveRequest(tuple(sent), contents), enc_hook=encode_hook)
     url = f"{connection.base(host)}/v2/{_ENDPOINT}"
     call = Call("POST", url, {"Content-Type": "application/json"}, body)
-    scopes = [f"repository:{name}:pull" for name in dict.fromkeys(query.repository for query in asked)]
+    scopes = [f"repository:{name}:pull" for name in dict.fromkeys(query.repository for query in sent)]
     with connection.send(host, call, scopes) as response:
         if response.status in _UNSUPPORTED:
             # Whatever it does not like about that: it can be asked one by one.
             connection.cache.bulk_refused.add(host)
             return None
         if response.status != 200:
-            response.fail(f"ask about {len(asked)} repositories")
+            response.fail(f"ask about {len(sent)} repositories")
         found = response.json(Resolutions, _LARGEST_ANSWER, dec_hook=decode_hook)
-    _check(host, asked, found)
+    _check(host, sent, found)
     return found
 
 
-def _check(host: str, asked: Sequence[ResolveQuery], found: Resolutions) -> None:
+def _check(host: str, queries: Sequence[ResolveQuery], found: Resolutions) -> None:
     """Raise :class:`ProtocolViolation` if ``found`` does not answer what was asked."""
-    names: list[object] = [one.repository for one in found.resolutions]
-    if not names or names != [query.repository for query in asked[: len(names)]]:
+    names: list[object] = [resolution.repository for resolution in found.resolutions]
+    if not names or names != [query.repository for query in queries[: len(names)]]:
         raise ProtocolViolation(f"{host} answered other questions than it was asked")
     for text, content in found.contents.items():
         try:

@@ -47,9 +47,11 @@ def _described(response: Response, target: str) -> Descriptor | None:
     if digest is None or size is None or media_type not in media_types.MANIFESTS:
         return None
     if ":" in target:
-        asked = Digest.parse(target)
-        if digest.algorithm == asked.algorithm and digest != asked:
-            raise ProtocolViolation(f"{response.host} was asked for {asked}, and answers that it is {digest}")
+        expected = Digest.parse(target)
+        if digest.algorithm == expected.algorithm and digest != expected:
+            raise ProtocolViolation(
+                f"{response.host} was asked for {expected}, and answers that it is {digest}"
+            )
     return Descriptor(media_type, digest, size)
 
 
@@ -80,8 +82,8 @@ def pull(endpoint: RepositoryEndpoint, target: str, *, limit: int = LARGEST_MANI
 
 def head_get_mismatch(endpoint: RepositoryEndpoint, tag: str) -> str:
     """Return why HEAD cannot be believed of a tag. See :meth:`Repository.head_get_mismatch`."""
-    said = endpoint.connection.cache.head_digests.get((endpoint.name, tag))
-    if said is None:
+    cached = endpoint.connection.cache.head_digests.get((endpoint.name, tag))
+    if cached is None:
         return ""
     host = endpoint.host
     try:
@@ -92,8 +94,8 @@ def head_get_mismatch(endpoint: RepositoryEndpoint, tag: str) -> str:
         return error.message
     except DigestryError:  # containerd believes HEAD, too
         return ""
-    found = Digest.of(raw, said.algorithm)
-    return "" if found == said else f"{host} says {said} for HEAD, and gives {found} for GET"
+    found = Digest.of(raw, cached.algorithm)
+    return "" if found == cached else f"{host} says {cached} for HEAD, and gives {found} for GET"
 
 
 def push(
@@ -139,9 +141,9 @@ def _put(endpoint: RepositoryEndpoint, manifest: Manifest, target: str) -> tuple
     ) as response:
         if response.status not in {200, 201, 202}:
             response.fail(f"push {endpoint.display_name(target.partition('?')[0])}")
-        said = response.digest()
-        if said is not None and said.algorithm == manifest.digest.algorithm and said != manifest.digest:
-            raise digest_disagreement(response.host, said, manifest.digest)
+        stated = response.digest()
+        if stated is not None and stated.algorithm == manifest.digest.algorithm and stated != manifest.digest:
+            raise digest_disagreement(response.host, stated, manifest.digest)
         tagged = {tag.strip() for value in response.headers.getlist("OCI-Tag") for tag in value.split(",")}
         return "OCI-Subject" in response.headers, tagged
 

@@ -34,12 +34,12 @@ def next_link(header: str | None) -> str | None:
     Raises :class:`ProtocolViolation` for a header that names a next page in a way that is not understood: the
     list is not complete without it.
     """
-    said = header or ""
-    for target, parameters in _LINK.findall(said[:_LONGEST_LINK]):
+    text = header or ""
+    for target, parameters in _LINK.findall(text[:_LONGEST_LINK]):
         if _NEXT.search(parameters):
             return str(target)
-    if len(said) > _LONGEST_LINK or _NEXT_SAID.search(_TARGET.sub("", said)):
-        raise ProtocolViolation(f"the Link to the next page cannot be read: {shown(said)}")
+    if len(text) > _LONGEST_LINK or _NEXT_SAID.search(_TARGET.sub("", text)):
+        raise ProtocolViolation(f"the Link to the next page cannot be read: {shown(text)}")
     return None
 
 

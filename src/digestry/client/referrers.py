@@ -33,7 +33,7 @@ def list_referrers(
 ) -> list[Descriptor]:
     """Return what refers to ``digest``. See :meth:`Repository.referrers`."""
     query = f"?{urlencode({'artifactType': artifact_type})}" if artifact_type else ""
-    asked = frozenset({"artifacttype"} if artifact_type else ())
+    filters = frozenset({"artifacttype"} if artifact_type else ())
     found: list[Descriptor] = []
     for number, response in enumerate(pages(endpoint, f"referrers/{digest}{query}")):
         if response.status in {404, 405} and number == 0:
@@ -45,7 +45,7 @@ def list_referrers(
             page = Manifest.parse(response.read(_LARGEST_LIST), media_types.OCI_INDEX)
         except InvalidManifest as error:
             raise ProtocolViolation(f"{response.host} sent no list of referrers: {error.message}") from error
-        if _filters(response.headers.get("OCI-Filters-Applied") or "") - asked:
+        if _filters(response.headers.get("OCI-Filters-Applied") or "") - filters:
             raise ProtocolViolation(f"{response.host} left some of what refers to {digest} out of its list")
         response.entries = len(page.manifests)
         found += page.manifests

@@ -298,8 +298,8 @@ class Repository:
         It is the registry's own words about a tag that was resolved, or a digest whose referrers were listed
         (docs/mirror.md). Empty if what it gave is current, or if the registry has no upstream.
         """
-        said = self.connection.cache.upstream_status.get((self.endpoint.name, target), "")
-        return "" if said.partition(";")[0].strip() in {"", "current"} else said
+        status = self.connection.cache.upstream_status.get((self.endpoint.name, target), "")
+        return "" if status.partition(";")[0].strip() in {"", "current"} else status
 
     def head_get_mismatch(self, tag: str) -> str:
         """Return how GET contradicts what HEAD said of a tag that was resolved; empty if it does not.

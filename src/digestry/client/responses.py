@@ -83,8 +83,8 @@ class Response:
     @property
     def encoding(self) -> str:
         """The ``Content-Encoding``, which nobody asked for; empty if there is none."""
-        said = self.headers.get("Content-Encoding", "").strip().lower()
-        return "" if said == "identity" else said
+        encoding = self.headers.get("Content-Encoding", "").strip().lower()
+        return "" if encoding == "identity" else encoding
 
     def decode(self, *, of_gzip: bool = False) -> None:
         """Undo the ``Content-Encoding`` of the body; ``of_gzip`` says that the content is a gzip itself.
@@ -286,6 +286,6 @@ def escaped(text: str) -> str:
     )
 
 
-def digest_disagreement(host: str, said: Digest, found: Digest) -> ProtocolViolation:
+def digest_disagreement(host: str, stated: Digest, found: Digest) -> ProtocolViolation:
     """Return the error for a registry whose header and bytes disagree."""
-    return ProtocolViolation(f"{host} says {shown(str(said))}, but its bytes hash to {found}")
+    return ProtocolViolation(f"{host} says {shown(str(stated))}, but its bytes hash to {found}")

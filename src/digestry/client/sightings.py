@@ -26,7 +26,9 @@ def record(connection: Connection, host: str, sightings: Sequence[SightingReport
         return None
     body = msgspec.json.encode(SightingsRequest(tuple(sightings)), enc_hook=encode_hook)
     url = f"{connection.base(host)}/v2/{_ENDPOINT}"
-    scopes = [f"repository:{name}:pull" for name in dict.fromkeys(one.repository for one in sightings)]
+    scopes = [
+        f"repository:{name}:pull" for name in dict.fromkeys(sighting.repository for sighting in sightings)
+    ]
     call = Call("POST", url, {"Content-Type": "application/json"}, body)
     with connection.send(host, call, scopes) as response:
         if response.status != 200:

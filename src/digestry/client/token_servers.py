@@ -100,16 +100,16 @@ def belongs(registry: str, server: str) -> bool:
     return any(_within(registry, domain) and _within(server, of) for domain, of in _BELONG)
 
 
-def neighbours(one: str, other: str) -> bool:
+def neighbours(host: str, other: str) -> bool:
     """Return whether two hosts are in a domain that one owner has.
 
     ``registry.example.com`` and ``auth.example.com`` are; two names below ``co.uk`` or below a hosting
     company's domain are not.
     """
-    if _is_address(one) or _is_address(other):
+    if _is_address(host) or _is_address(other):
         return False
     common: list[str] = []
-    for mine, theirs in zip(reversed(one.split(".")), reversed(other.split(".")), strict=False):
+    for mine, theirs in zip(reversed(host.split(".")), reversed(other.split(".")), strict=False):
         if mine != theirs:
             break
         common.insert(0, mine)

@@ -131,9 +131,9 @@ class WaitBudget:
         left = self.left()
         return pause > self._longest or (left is not None and pause > left)
 
-    def pause(self, host: str, pause: float, asked: bool) -> None:
+    def pause(self, host: str, pause: float, requested: bool) -> None:
         """Sleep before ``host`` is asked again; ``asked`` says that it asked for the pause."""
-        if self._tell is not None and asked and pause >= _WORTH_SAYING:
+        if self._tell is not None and requested and pause >= _WORTH_SAYING:
             self._tell(f"{host} asks to wait {seconds(pause)} (Retry-After): waiting")
         began = time.monotonic()
         time.sleep(pause)
