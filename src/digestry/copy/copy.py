@@ -217,9 +217,9 @@ class _Copy:
         return plan
 
     def _skip(self, skipped: Sequence[Skipped]) -> None:
-        for one in skipped:
-            self.tally.skipped.append(one)
-            self.observer.stage(one.descriptor, "skipped")
+        for item in skipped:
+            self.tally.skipped.append(item)
+            self.observer.stage(item.descriptor, "skipped")
 
     def _look(self, blobs: Sequence[Descriptor]) -> None:
         """Count what a copy would send."""

@@ -90,9 +90,9 @@ class DockerArchiveSource:
             if any(_full(tag) == name for tag in image.tags or ()):
                 return self._manifest_of(image).descriptor()
             if name.startswith("sha256:"):
-                made = self._manifest_of(image)
-                if str(made.digest) == name or (made.config and str(made.config.digest) == name):
-                    return made.descriptor()
+                manifest = self._manifest_of(image)
+                if str(manifest.digest) == name or (manifest.config and str(manifest.config.digest) == name):
+                    return manifest.descriptor()
         raise NotFound(
             f"{self.description} has no image {name}",
             hint=f"it has {', '.join(list(self.names())[:_LISTED]) or 'images without names'}",

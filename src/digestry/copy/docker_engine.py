@@ -89,11 +89,11 @@ def _reason(error: Exception) -> str:
 
 
 def _refused(response: http.client.HTTPResponse, endpoint: Endpoint, name: str) -> Refused:
-    said = response.read(_LARGEST_MESSAGE)
+    raw = response.read(_LARGEST_MESSAGE)
     try:
-        message = json.loads(said)["message"]
+        message = json.loads(raw)["message"]
     except (ValueError, KeyError, TypeError):
-        message = said.decode(errors="replace")
+        message = raw.decode(errors="replace")
     text = f"{endpoint.url}: {name}: {printable(str(message).strip()[:300])}"
     if response.status == 404:
         return RemoteNotFound(text, status=404)
@@ -123,8 +123,8 @@ class DockerEngineTarget(ArchiveTarget):
 
     def _check(self, response: http.client.HTTPResponse) -> None:
         """Raise :class:`Refused` if the engine says in its answer that it failed: its status came before."""
-        said = response.read(_LARGEST_ANSWER)
-        for line in said.splitlines():
+        answer = response.read(_LARGEST_ANSWER)
+        for line in answer.splitlines():
             try:
                 message = json.loads(line)
             except ValueError as error:

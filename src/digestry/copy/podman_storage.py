@@ -43,10 +43,10 @@ def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def _failure(done: subprocess.CompletedProcess[str], name: str) -> RemoteError:
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    said = printable(lines[-1].removeprefix("Error: ")[:300]) if lines else f"exit code {done.returncode}"
-    if "not known" in said or "no such image" in said.lower():
-        return RemoteNotFound(f"podman has no image {name}: {said}", status=404)
-    return RemoteError(f"podman: {name}: {said}")
+    reason = printable(lines[-1].removeprefix("Error: ")[:300]) if lines else f"exit code {done.returncode}"
+    if "not known" in reason or "no such image" in reason.lower():
+        return RemoteNotFound(f"podman has no image {name}: {reason}", status=404)
+    return RemoteError(f"podman: {name}: {reason}")
 
 
 def save_from_podman(name: str, directory: Path) -> Path:

@@ -112,9 +112,9 @@ def _narrowed(top: Index, kept: set[Digest]) -> Index:
     document["manifests"] = [entry for entry in document["manifests"] if entry["digest"] in listed]
     if not document["manifests"]:
         raise ContentError(f"the images are in indexes inside of {top.digest}", hint="copy one of them alone")
-    made = parse_manifest(encode(document), top.media_type, algorithm=top.digest.algorithm)
-    assert isinstance(made, Index)  # noqa: S101 - it was one
-    return made
+    index = parse_manifest(encode(document), top.media_type, algorithm=top.digest.algorithm)
+    assert isinstance(index, Index)  # noqa: S101 - it was one
+    return index
 
 
 @dataclass(slots=True)
