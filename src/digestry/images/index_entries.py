@@ -18,7 +18,7 @@ def index_entries(manifest: Image | Index, read_config: Callable[[Descriptor], b
     :class:`InvalidManifest` for a config that is none, and what ``read_config`` does.
     """
     if isinstance(manifest, Index):
-        return [_entry(one, one.platform) for one in manifest.manifests]
+        return [_entry(child, child.platform) for child in manifest.manifests]
     platform = None
     config = manifest.config
     if config.media_type in media_types.IMAGE_CONFIGS:

@@ -175,7 +175,7 @@ class MergedTree:
                     raise ContentError(f"{shown(b'/'.join(parts))} leads through too many symlinks")
                 if child.link.startswith(b"/"):
                     node, above = self._root, []
-                left += [one for one in child.link.split(b"/") if one not in {b"", b"."}][::-1]
+                left += [step for step in child.link.split(b"/") if step not in {b"", b"."}][::-1]
                 continue
             if layer is not None:
                 child.layer = layer

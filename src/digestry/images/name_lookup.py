@@ -143,7 +143,7 @@ def _reference(text: str, found: list[_Match], read: Callable[[str], Reference])
             return read(text).or_latest() if len(found) == 1 and found[0].entry.name == text else None
         except InvalidReference:
             return None
-    repositories = {one.repository_only() for one in known if one is not None}
+    repositories = {reference.repository_only() for reference in known if reference is not None}
     return repositories.pop().with_digest(digest) if len(repositories) == 1 else None
 
 

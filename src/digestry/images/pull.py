@@ -165,7 +165,7 @@ class _Content:
 
     def keep(self, manifests: Iterable[Manifest]) -> None:
         """Store the manifests that were not in the store."""
-        new = {one.digest: one.raw for one in manifests if one.digest not in self._stored}
+        new = {manifest.digest: manifest.raw for manifest in manifests if manifest.digest not in self._stored}
         problems = self._store.blobs.put_all([(raw, digest) for digest, raw in new.items()])
         for problem in problems:
             if problem is not None:

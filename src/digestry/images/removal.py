@@ -72,9 +72,9 @@ def _named_by(layout: Layout, reference: Reference) -> list[LayoutEntry]:
     found = [entry for entry, known in entries if known.tag == reference.tag]
     for tagged in list(found):
         digest = tagged.descriptor.digest
-        same = [(entry, known) for entry, known in entries if entry.descriptor.digest == digest]
-        if sum(known.tag is not None for _, known in same) == 1:  # the last tag of that digest
-            found += [entry for entry, known in same if known.tag is None]
+        same_digest = [(entry, known) for entry, known in entries if entry.descriptor.digest == digest]
+        if sum(known.tag is not None for _, known in same_digest) == 1:  # the last tag of that digest
+            found += [entry for entry, known in same_digest if known.tag is None]
     return found
 
 

@@ -147,8 +147,8 @@ class RootFilesystem:
             found = os.stat(target[-1], dir_fd=directory, follow_symlinks=False)
             if stat.S_ISDIR(found.st_mode):
                 raise ContentError(f"the archive has {shown(entry.name)}, a hard link to a directory")
-            same = os.fstat(parent).st_ino == os.fstat(directory).st_ino and name == target[-1]
-            if not same:
+            same_file = os.fstat(parent).st_ino == os.fstat(directory).st_ino and name == target[-1]
+            if not same_file:
                 remove(parent, name)
                 os.link(target[-1], name, src_dir_fd=directory, dst_dir_fd=parent, follow_symlinks=False)
         except FileNotFoundError as error:

@@ -62,8 +62,8 @@ class ImageStore:
 
     def _prepare(self) -> None:
         # Its last step writes that file: whoever finds all of this need not sync the directories again.
-        made = (LAYOUT_FILE, "ingest", *(f"blobs/{algorithm}" for algorithm in ALGORITHMS))
-        if not all((self.root / name).exists() for name in made):
+        paths = (LAYOUT_FILE, "ingest", *(f"blobs/{algorithm}" for algorithm in ALGORITHMS))
+        if not all((self.root / name).exists() for name in paths):
             self.blobs.prepare()
 
     # -- names --------------------------------------------------------------------------------
@@ -197,15 +197,15 @@ class ImageStore:
         found: dict[Digest, Image] = {}
         waiting, seen = [manifest], set[Digest]()
         while waiting:
-            one = waiting.pop()
-            if one.digest in seen:
+            current = waiting.pop()
+            if current.digest in seen:
                 continue
-            seen.add(one.digest)
-            if isinstance(one, Image):
-                found[one.digest] = one
+            seen.add(current.digest)
+            if isinstance(current, Image):
+                found[current.digest] = current
             here = [
                 child
-                for child in one.manifests
+                for child in current.manifests
                 if child.media_type in media_types.MANIFESTS and self.blobs.stat(child.digest) is not None
             ]
             waiting += [self.manifest(child) for child in reversed(here)]

@@ -245,11 +245,11 @@ class _Run:
         self.found.blobs += 1
 
     def check_platform(self, config: ImageConfig, entry: Descriptor | None) -> None:
-        said = None if entry is None else entry.platform
-        if said is None or not said.is_stated or not config.platform.is_stated:
+        stated = None if entry is None else entry.platform
+        if stated is None or not stated.is_stated or not config.platform.is_stated:
             return
-        if (said.os, said.architecture) != (config.platform.os, config.platform.architecture):
-            message = f"it is for {config.platform}, and its index lists it for {said}"
+        if (stated.os, stated.architecture) != (config.platform.os, config.platform.architecture):
+            message = f"it is for {config.platform}, and its index lists it for {stated}"
             self.problem(config.digest, "config", message)
 
     def check_layer(self, layer: Descriptor, diff_id: Digest | None) -> None:
