@@ -111,8 +111,8 @@ class _Asking:
     def _run(self) -> None:
         seen = self._seen
         try:
-            for one in self._source.observe():
-                seen.append(one)  # one by one: what came before it hung must be there
+            for item in self._source.observe():
+                seen.append(item)  # one by one: what came before it hung must be there
         except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
             self._error = error
 
@@ -122,10 +122,10 @@ class _Asking:
         name = self._source.name
         if self._thread.is_alive():
             seen = list(self._seen)
-            count = sum(isinstance(one, ContainerObservation) for one in seen)
+            count = sum(isinstance(item, ContainerObservation) for item in seen)
             named = number_of(count, "container")
-            said = f"; the report lists {named} that it named until then" if count else ""
-            return [*seen, Unseen(name, f"it did not finish within {self._timeout:g} s{said}")]
+            remark = f"; the report lists {named} that it named until then" if count else ""
+            return [*seen, Unseen(name, f"it did not finish within {self._timeout:g} s{remark}")]
         if self._error is None:
             return self._seen
         if isinstance(self._error, DigestryError):

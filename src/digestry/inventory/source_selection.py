@@ -106,7 +106,7 @@ def _runtimes(*, beside_docker: bool) -> list[str]:
     With ``beside_docker``, they come without docker's own containers, and without a containerd that
     nobody named and that is closed to this user: it belongs to docker.
     """
-    named = dict.fromkeys(one.source for one in named_runtimes())
+    named = dict.fromkeys(runtime.source for runtime in named_runtimes())
     addresses = {_socket(text) for text in named}
     for text in present_runtimes():
         path = _socket(text)

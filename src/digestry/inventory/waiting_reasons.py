@@ -99,4 +99,4 @@ def waits_for(reason: str, message: str) -> Waiting:
         return _REASONS.get(reason, "other")
     # The image's own name may have any of these words in it.
     words = " ".join(word for word in _QUOTED.sub(" ", message).split() if "/" not in word)
-    return next((why for why, said in _WORDS.items() if re.search(said, words, re.IGNORECASE)), "pull")
+    return next((why for why, pattern in _WORDS.items() if re.search(pattern, words, re.IGNORECASE)), "pull")

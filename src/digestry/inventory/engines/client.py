@@ -141,8 +141,8 @@ class Engine:
             return Unreachable(f"{self.url}: permission denied", hint="run as a user who may use that socket")
         if expired.is_set():
             return self._silent(connection)
-        if isinstance(connection, SSHConnection) and (said := connection.why()):
-            return Unreachable(f"{self.url}: {said}", hint=_SSH_HINT)
+        if isinstance(connection, SSHConnection) and (reason := connection.why()):
+            return Unreachable(f"{self.url}: {reason}", hint=_SSH_HINT)
         if isinstance(error, ssl.SSLCertVerificationError):
             return Unreachable(
                 f"{self.url}: its certificate is not to be trusted: {error.verify_message}",
@@ -168,9 +168,9 @@ class Engine:
         return b"".join(parts)
 
     def _silent(self, connection: http.client.HTTPConnection) -> Unreachable:
-        said = connection.why() if isinstance(connection, SSHConnection) else ""
+        reason = connection.why() if isinstance(connection, SSHConnection) else ""
         message = f"{self.url} did not answer within {self._timeout:g} s"
-        return Unreachable(f"{message}: {said}" if said else message)
+        return Unreachable(f"{message}: {reason}" if reason else message)
 
     def _decode(self, path: str, status: int, body: bytes) -> object:
         try:
@@ -183,10 +183,10 @@ class Engine:
             return value
         if 200 < status < 300:
             raise ProtocolViolation(f"{self.url}{path}: HTTP {status}, which is not a whole answer")
-        said = as_text(as_object(value).get("message"))
+        words = as_text(as_object(value).get("message"))
         message = f"{self.url}{path}: HTTP {status}"
-        if said:
-            message += f": {said[:_LONGEST_MESSAGE]}"
+        if words:
+            message += f": {words[:_LONGEST_MESSAGE]}"
         if status == 404:
             raise RemoteNotFound(message, status=status)
         if status in {401, 403}:

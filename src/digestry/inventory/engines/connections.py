@@ -113,10 +113,10 @@ class SSHConnection(http.client.HTTPConnection):
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_LAST_WORDS)
         self._errors.seek(0)
-        said = self._errors.read(1 << 16).decode(errors="replace").strip()
-        if not said and self._process.returncode:
-            said = f"{self._command[0]} ended with {self._process.returncode}"
-        return " ".join(said.split())[-_LONGEST_MESSAGE:]
+        output = self._errors.read(1 << 16).decode(errors="replace").strip()
+        if not output and self._process.returncode:
+            output = f"{self._command[0]} ended with {self._process.returncode}"
+        return " ".join(output.split())[-_LONGEST_MESSAGE:]
 
     def end(self) -> None:
         """Close the connection, and end SSH."""

@@ -77,28 +77,28 @@ class Containerd:
 
     def namespaces(self) -> list[str]:
         answer = self._channel.unary(f"{_SERVICES}.namespaces.v1.Namespaces/List")
-        return [one.text(1) for one in Message(answer).messages(1)]
+        return [message.text(1) for message in Message(answer).messages(1)]
 
     def containers(self, namespace: str) -> Iterator[Container]:
         """Yield the containers of a namespace. Read all of them before asking anything else."""
         method = f"{_SERVICES}.containers.v1.Containers/ListStream"
         for answer in self._channel.stream(method, metadata=_of(namespace)):
-            one = Message(answer).message(1)
+            message = Message(answer).message(1)
             yield Container(
-                one.text(1),
-                one.labels(2),
-                one.text(3),
-                one.text(6),
-                one.text(7),
-                one.nanoseconds(8),
-                one.message(5).raw(2),
-                {name: value.raw(2) for name, value in one.mapping(10).items()},
+                message.text(1),
+                message.labels(2),
+                message.text(3),
+                message.text(6),
+                message.text(7),
+                message.nanoseconds(8),
+                message.message(5).raw(2),
+                {name: value.raw(2) for name, value in message.mapping(10).items()},
             )
 
     def tasks(self, namespace: str) -> dict[str, bool | None]:
         """Return whether each container with a task runs; None where containerd does not know."""
         answer = self._channel.unary(f"{_SERVICES}.tasks.v1.Tasks/List", metadata=_of(namespace))
-        return {one.text(2) or one.text(1): _runs(one) for one in Message(answer).messages(1)}
+        return {message.text(2) or message.text(1): _runs(message) for message in Message(answer).messages(1)}
 
     def task(self, namespace: str, identity: str) -> bool | None:
         """Return whether one container runs; None where containerd does not know."""
@@ -112,11 +112,11 @@ class Containerd:
     def images(self, namespace: str) -> dict[str, NamedImage]:
         answer = self._channel.unary(f"{_SERVICES}.images.v1.Images/List", metadata=_of(namespace))
         found = (
-            NamedImage(one.text(1), target.text(1), target.text(2), one.nanoseconds(8))
-            for one in Message(answer).messages(1)
-            for target in (one.message(3),)
+            NamedImage(message.text(1), target.text(1), target.text(2), message.nanoseconds(8))
+            for message in Message(answer).messages(1)
+            for target in (message.message(3),)
         )
-        return {one.name: one for one in found}
+        return {image.name: image for image in found}
 
     def parent(self, namespace: str, snapshotter: str, key: str) -> str:
         """Return the name of the snapshot that the snapshot ``key`` stands on; "" if there is none."""
@@ -134,7 +134,7 @@ class Containerd:
         method = f"{_SERVICES}.content.v1.Content/List"
         filters = string(1, f'labels."{SNAPSHOT_LABEL}{snapshotter}"=="{chain}"')
         answers = list(self._channel.stream(method, filters, _of(namespace)))
-        return [_stored(one) for answer in answers for one in Message(answer).messages(1)]
+        return [_stored(message) for answer in answers for message in Message(answer).messages(1)]
 
     def document(self, namespace: str, digest: Digest) -> bytes:
         """Return a small blob, raising :class:`RemoteNotFound` also if it does not match its digest."""

@@ -31,16 +31,16 @@ _NO_VIEW: Final = "`az container list` does not say whether it runs: `az contain
 def _all_containers(template: JsonObject) -> Iterator[tuple[str, JsonObject]]:
     """Yield the containers of a template, each after the prefix of its name."""
     for key, prefix in (("initContainers", "init:"), ("containers", "")):
-        for one in map(as_object, as_list(template.get(key))):
-            yield prefix, one
+        for container in map(as_object, as_list(template.get(key))):
+            yield prefix, container
 
 
-def _group(one: JsonObject) -> str:
+def _group(entry: JsonObject) -> str:
     """Return the resource group, from its own key or from the ID."""
-    parts = as_text(one.get("id")).split("/")
+    parts = as_text(entry.get("id")).split("/")
     lower = [part.lower() for part in parts]
     of_id = parts[lower.index("resourcegroups") + 1] if "resourcegroups" in lower[:-1] else ""
-    return as_text(one.get("resourceGroup")) or of_id
+    return as_text(entry.get("resourceGroup")) or of_id
 
 
 class AzureGroup(ObjectFormat):
@@ -56,24 +56,24 @@ class AzureGroup(ObjectFormat):
             return True
         return "osType" in fields and begins_with(fields.get("containers"), "[")
 
-    def read_entry(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Item]:
-        inner = one if "containers" in one else as_object(one.get("properties"))
+    def read_entry(self, entry: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Item]:
+        inner = entry if "containers" in entry else as_object(entry.get("properties"))
         view = as_object(inner.get("instanceView"))
         of_group, group_remarks = state_and_remarks(as_text(view.get("state")))
-        group = _group(one)
+        group = _group(entry)
         found = list(_all_containers(inner))
         if not found:
             raise InvalidConfiguration(
-                f"the container group {shown(as_text(one.get('name')))} has no containers"
+                f"the container group {shown(as_text(entry.get('name')))} has no containers"
             )
         for prefix, container in found:
             properties = {**container, **as_object(container.get("properties"))}
             current = as_object(as_object(properties.get("instanceView")).get("currentState"))
-            said = as_text(current.get("state"))
-            state, remarks = state_and_remarks(said)
+            word = as_text(current.get("state"))
+            state, remarks = state_and_remarks(word)
             if of_group == "ended":
                 state, remarks = of_group, group_remarks
-            elif not said:
+            elif not word:
                 state, remarks = ("ended" if prefix else "", (_NO_VIEW,))
             if not self.shows(state):
                 continue
@@ -81,7 +81,7 @@ class AzureGroup(ObjectFormat):
                 self._reading, as_text(properties.get("image")), state=state, remarks=remarks
             )
             name = prefix + as_text(container.get("name"))
-            yield self.row(place, image, host=as_text(one.get("name")), namespace=group, name=name)
+            yield self.row(place, image, host=as_text(entry.get("name")), namespace=group, name=name)
 
 
 class AzureContainer(ObjectFormat):
@@ -95,8 +95,8 @@ class AzureContainer(ObjectFormat):
     def recognises(fields: Fields, kind: str) -> bool:
         return begins_with(fields.get("instanceView"), "{") and "image" in fields
 
-    def read_entry(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Item]:
-        group: JsonObject = {"containers": [one], "name": ""}
+    def read_entry(self, entry: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Item]:
+        group: JsonObject = {"containers": [entry], "name": ""}
         return AzureGroup(self._reading).read_entry(group, fields, place)
 
 
@@ -114,14 +114,14 @@ class _Templated:
 class _Apps(ObjectFormat):
     whole: ClassVar[bool] = True
 
-    def templated(self, one: JsonObject, what: str) -> _Templated:
+    def templated(self, entry: JsonObject, what: str) -> _Templated:
         """Return the app or the revision ``one``. Raises :class:`InvalidConfiguration`."""
-        properties = as_object(one.get("properties"))
-        name = as_text(one.get("name"))
+        properties = as_object(entry.get("properties"))
+        name = as_text(entry.get("name"))
         containers = tuple(_all_containers(as_object(properties.get("template"))))
         if not containers:
             raise InvalidConfiguration(f"the {what} {shown(name)} has no template with containers")
-        return _Templated(name, _group(one), properties, containers)
+        return _Templated(name, _group(entry), properties, containers)
 
     def container(
         self, place: SourceLocation, of: _Templated, prefix: str, container: JsonObject, image: DeferredImage
@@ -141,8 +141,8 @@ class AzureApp(_Apps):
     def recognises(fields: Fields, kind: str) -> bool:
         return _is_type(fields, b"microsoft.app/containerapps") or _is_type(fields, b"microsoft.app/jobs")
 
-    def read_entry(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Item]:
-        app = self.templated(one, "app")
+    def read_entry(self, entry: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Item]:
+        app = self.templated(entry, "app")
         stopped = as_text(app.properties.get("runningStatus")).lower() == "stopped"
         if not stopped and self._reading.first("revisions"):
             yield self._reading.problem(
@@ -168,8 +168,8 @@ class AzureRevision(_Apps):
         properties = bytes(fields.get("properties", b""))
         return b'"template"' in properties and b'"active"' in properties and b'"replicas"' in properties
 
-    def read_entry(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Item]:
-        revision = self.templated(one, "revision")
+    def read_entry(self, entry: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Item]:
+        revision = self.templated(entry, "revision")
         state, remarks = _revision_state(revision.properties)
         template = state == "waits"
         for prefix, container in revision.containers:
@@ -209,7 +209,7 @@ class AzureReplica(ObjectFormat):
             b'"logStreamEndpoint"' in properties or b'"execEndpoint"' in properties
         )
 
-    def read_entry(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Item]:
+    def read_entry(self, entry: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Item]:
         raise InvalidConfiguration("a replica of Container Apps does not say its image", hint=_REVISIONS)
 
 

@@ -41,10 +41,10 @@ def _row(found: _Found, reading: Reading, place: SourceLocation, what: str) -> R
     named = _named(found)
     remarks = [f"{what} lists it, which does not show that it runs anywhere"]
     claims: list[Claim] = []
-    for one in named:
-        if one.digest is not None:
-            repository = one.reference.repository_only() if one.registry_named else None
-            claims.append(Claim(one.digest, "unknown", repository, what, "inventory", obtained=True))
+    for url in named:
+        if url.digest is not None:
+            repository = url.reference.repository_only() if url.registry_named else None
+            claims.append(Claim(url.digest, "unknown", repository, what, "inventory", obtained=True))
     # What was hashed is not said: a manifest, a config, or an archive that is nowhere.
     claims += [
         Claim(digest, "unknown", None, f"a hash in {what}", "inventory", obtained=False)
@@ -59,8 +59,8 @@ def _row(found: _Found, reading: Reading, place: SourceLocation, what: str) -> R
     facts = ImageFacts(
         reference,
         tuple(dict.fromkeys(claims)),
-        platform=next((one.platform for one in named if one.platform), None),
-        registry_named=any(one.registry_named for one in named),
+        platform=next((url.platform for url in named if url.platform), None),
+        registry_named=any(url.registry_named for url in named),
     )
     image = RowImage(facts, tuple(remarks), runs=False)
     return Row(
@@ -71,7 +71,7 @@ def _row(found: _Found, reading: Reading, place: SourceLocation, what: str) -> R
 def _named(found: _Found) -> list[PurlImage]:
     """Return the image by each of its names, the most exact first. Raises for a bad package URL."""
     named = [read_purl(purl) for purl in found.purls]
-    named += [one for one in map(read_url, found.urls) if one is not None]
+    named += [url for url in map(read_url, found.urls) if url is not None]
     for text in found.of_repository:
         reference = reference_of(text)
         if reference is not None:
@@ -81,7 +81,7 @@ def _named(found: _Found) -> list[PurlImage]:
         digest = by_name.digest or _digest(found.version)
         if by_name.tag is None and digest is None and found.version:
             by_name = reference_of(f"{found.name}:{found.version}") or by_name
-        known = {one.reference.repository_only() for one in named}
+        known = {url.reference.repository_only() for url in named}
         if not known or by_name.repository_only() in known:
             named.append(PurlImage(by_name, digest, registry_named=has_registry(found.name)))
     return named
@@ -104,13 +104,13 @@ class _List:
 
     def _rows(self, found: Iterable[_Found], place: SourceLocation, what: str) -> Iterator[Item]:
         empty = True
-        for one in found:
+        for item in found:
             empty = False
             try:
-                yield _row(one, self._reading, place, what)
+                yield _row(item, self._reading, place, what)
             except DigestryError as error:
                 yield self._reading.problem(
-                    f"{what}: {shown(one.identity or one.name)}: {error.message}", error.hint
+                    f"{what}: {shown(item.identity or item.name)}: {error.message}", error.hint
                 )
         if empty:
             raise InvalidConfiguration(f"{what} lists no image", hint=f"expected {_IMAGES}")
@@ -174,24 +174,24 @@ class CycloneDX(_List):
         return self._rows(self._found(components, 0), place, f"the CycloneDX of {self._reading.where}")
 
     def _found(self, components: Iterable[_Component], depth: int) -> Iterator[_Found]:
-        for one in components:
-            if one.type == _CONTAINER or is_image(one.purl):
+        for component in components:
+            if component.type == _CONTAINER or is_image(component.purl):
                 yield _Found(
-                    identity=one.reference or one.purl,
-                    name=f"{one.group}/{one.name}" if one.group else one.name,
-                    version=one.version,
-                    purls=(one.purl,) if is_image(one.purl) else (),
-                    urls=tuple(link.url for link in one.links or ()),
-                    hashes=_hashes((each.alg, each.content) for each in one.hashes or ()),
+                    identity=component.reference or component.purl,
+                    name=f"{component.group}/{component.name}" if component.group else component.name,
+                    version=component.version,
+                    purls=(component.purl,) if is_image(component.purl) else (),
+                    urls=tuple(link.url for link in component.links or ()),
+                    hashes=_hashes((entry.alg, entry.content) for entry in component.hashes or ()),
                     # As a widely used scanner puts them.
                     of_repository=tuple(
-                        each.value
-                        for each in one.properties or ()
-                        if each.name.rpartition(":")[2] in {"RepoDigest", "RepoTag"}
+                        entry.value
+                        for entry in component.properties or ()
+                        if entry.name.rpartition(":")[2] in {"RepoDigest", "RepoTag"}
                     ),
                 )
-            if one.components and depth < _DEEPEST:
-                yield from self._found(one.components, depth + 1)
+            if component.components and depth < _DEEPEST:
+                yield from self._found(component.components, depth + 1)
 
 
 # -- SPDX 2 -------------------------------------------------------------------------------------
@@ -234,16 +234,16 @@ class SPDX2(_List):
         return self._rows(self._found(packages), place, f"the SPDX of {self._reading.where}")
 
     def _found(self, packages: Iterable[_Package]) -> Iterator[_Found]:
-        for one in packages:
-            purls = tuple(ref.locator for ref in one.external or () if is_image(ref.locator))
-            if purls or one.purpose.lower() == _CONTAINER:
+        for package in packages:
+            purls = tuple(ref.locator for ref in package.external or () if is_image(ref.locator))
+            if purls or package.purpose.lower() == _CONTAINER:
                 yield _Found(
-                    identity=one.identity,
-                    name=one.name,
-                    version=one.version,
+                    identity=package.identity,
+                    name=package.name,
+                    version=package.version,
                     purls=purls,
-                    urls=(one.location,),
-                    hashes=_hashes((each.algorithm, each.value) for each in one.checksums or ()),
+                    urls=(package.location,),
+                    hashes=_hashes((entry.algorithm, entry.value) for entry in package.checksums or ()),
                 )
 
 
@@ -290,24 +290,24 @@ class SPDX3(_List):
     def _found(self, elements: Iterable[msgspec.Raw]) -> Iterator[_Found]:
         for raw in elements:
             try:
-                one = msgspec.json.decode(raw, type=_Element)
+                element = msgspec.json.decode(raw, type=_Element)
             except msgspec.ValidationError:
                 continue  # an element of another class, whose fields have other types
-            if one.type != "software_Package":
+            if element.type != "software_Package":
                 continue
             purls = tuple(
                 dict.fromkeys(
                     text
-                    for text in (one.url, *(each.identifier for each in one.external or ()))
+                    for text in (element.url, *(entry.identifier for entry in element.external or ()))
                     if is_image(text)
                 )
             )
-            if purls or one.purpose == _CONTAINER:
+            if purls or element.purpose == _CONTAINER:
                 yield _Found(
-                    identity=one.identity,
-                    name=one.name,
-                    version=one.version,
+                    identity=element.identity,
+                    name=element.name,
+                    version=element.version,
                     purls=purls,
-                    urls=(one.location,),
-                    hashes=_hashes((each.algorithm, each.value) for each in one.verified or ()),
+                    urls=(element.location,),
+                    hashes=_hashes((entry.algorithm, entry.value) for entry in element.verified or ()),
                 )

@@ -35,15 +35,15 @@ class CloudRun(ObjectFormat):
         raw = fields.get("apiVersion")
         return raw is not None and bytes(raw).startswith(_GROUPS) and "metadata" in fields
 
-    def read_entry(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Item]:
-        kind, metadata = as_text(one.get("kind")), as_object(one.get("metadata"))
+    def read_entry(self, entry: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Item]:
+        kind, metadata = as_text(entry.get("kind")), as_object(entry.get("metadata"))
         name, namespace = as_text(metadata.get("name")), as_text(metadata.get("namespace"))
         if not name or not namespace:
             raise InvalidConfiguration(
                 f"a {kind or 'resource'} without a name and a namespace is part of one, and is not read",
                 hint=_WHERE,
             )
-        spec, status = as_object(one.get("spec")), as_object(one.get("status"))
+        spec, status = as_object(entry.get("spec")), as_object(entry.get("status"))
         containers = _containers(spec)
         host = as_text(as_object(metadata.get("labels")).get(_LOCATION))
         if not containers:
@@ -71,15 +71,15 @@ class CloudRun(ObjectFormat):
             if not self.shows(state):
                 continue
             own = as_text(container.get("name"))
-            said = digests.get(own, "") or (
+            digest = digests.get(own, "") or (
                 as_text(status.get("imageDigest")) if len(containers) == 1 else ""
             )
-            if not said and index == 0 and not digests:
-                said = as_text(status.get("imageDigest"))
+            if not digest and index == 0 and not digests:
+                digest = as_text(status.get("imageDigest"))
             image = declared_image(
                 self._reading,
                 _typed(as_text(container.get("image")), typed, only=len(containers) == 1),
-                ("imageDigest", said),
+                ("imageDigest", digest),
                 state=state,
                 remarks=remarks,
                 template=template,
@@ -99,7 +99,7 @@ class CloudRun(ObjectFormat):
 def _containers(spec: JsonObject) -> list[JsonObject]:
     """Return the containers of a revision, or of the templates in a service, a job or an execution."""
     for _ in range(4):
-        found = [as_object(one) for one in as_list(spec.get("containers"))]
+        found = [as_object(container) for container in as_list(spec.get("containers"))]
         if found:
             return found
         spec = as_object(as_object(spec.get("template")).get("spec")) or as_object(
@@ -122,9 +122,9 @@ def _typed(image: str, annotated: str, *, only: bool) -> str:
 def _digests(status: JsonObject) -> dict[str, str]:
     found = {}
     for key in ("initContainerStatuses", "containerStatuses"):
-        for one in map(as_object, as_list(status.get(key))):
-            found[as_text(one.get("name"))] = as_text(one.get("imageDigest"))
-    return {name: said for name, said in found.items() if said}
+        for condition in map(as_object, as_list(status.get(key))):
+            found[as_text(condition.get("name"))] = as_text(condition.get("imageDigest"))
+    return {name: text for name, text in found.items() if text}
 
 
 def _execution(status: JsonObject) -> tuple[State, tuple[str, ...]]:
@@ -137,7 +137,10 @@ def _execution(status: JsonObject) -> tuple[State, tuple[str, ...]]:
 
 def _revision(status: JsonObject) -> tuple[State, tuple[str, ...], bool]:
     """Return whether a revision runs, the remark on that, and whether it is only a template."""
-    conditions = {as_text(one.get("type")): one for one in map(as_object, as_list(status.get("conditions")))}
+    conditions = {
+        as_text(condition.get("type")): condition
+        for condition in map(as_object, as_list(status.get("conditions")))
+    }
     active, ready = as_object(conditions.get("Active")), as_object(conditions.get("Ready"))
     reason = as_text(active.get("reason"))
     if as_text(active.get("status")) == "False":

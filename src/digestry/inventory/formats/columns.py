@@ -73,9 +73,9 @@ class Plan:
 
         None if one of these is to be chosen from several cells.
         """
-        if "pod" in self.columns or any(len(self.columns.get(one, ())) > 1 for one in WHO):
+        if "pod" in self.columns or any(len(self.columns.get(column, ())) > 1 for column in WHO):
             return None
-        return tuple(next(iter(self.columns.get(one, ())), -1) for one in WHO)
+        return tuple(next(iter(self.columns.get(column, ())), -1) for column in WHO)
 
     @property
     def identifies(self) -> bool:
@@ -138,7 +138,7 @@ def plan(headings: Sequence[str]) -> Plan:
         column: tuple(sorted(positions, key=lambda at: (_RANK[plain(headings[at])], -at)))
         for column, positions in columns.items()
     }
-    identities.sort(key=lambda one: role_of(one[0]) == "image-id")
+    identities.sort(key=lambda identity: role_of(identity[0]) == "image-id")
     return Plan(ordered, tuple(identities), frozenset(read), frozenset(suspect))
 
 

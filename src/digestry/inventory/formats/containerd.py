@@ -64,25 +64,25 @@ class Containerd(EntryFormat[_Container]):
     def recognises(fields: Fields, kind: str) -> bool:
         return "ID" in fields and "Image" in fields and ("Snapshotter" in fields or "SnapshotKey" in fields)
 
-    def read_entry(self, one: _Container, fields: Fields, place: SourceLocation) -> Iterable[Item]:
-        labels = one.labels or NO_LABELS
-        record = _record(one.extensions or {})
+    def read_entry(self, entry: _Container, fields: Fields, place: SourceLocation) -> Iterable[Item]:
+        labels = entry.labels or NO_LABELS
+        record = _record(entry.extensions or {})
         image: DeferredImage
         if labels.is_sandbox:
-            image = named_only(self._reading, one.image, NAME_CAN_MOVE, SANDBOX)
+            image = named_only(self._reading, entry.image, NAME_CAN_MOVE, SANDBOX)
         elif record is not None and record.image_ref:
             image = cri_image(
                 self._reading,
                 config_image(record.config).typed,
-                one.image,
+                entry.image,
                 _NO_STATE,
                 image_ref=record.image_ref,
                 runtime=CONTAINERD,
             )
         else:
-            image = named_only(self._reading, one.image, NAME_CAN_MOVE, _NO_STATE)
+            image = named_only(self._reading, entry.image, NAME_CAN_MOVE, _NO_STATE)
         namespace = labels.pod_namespace or labels.nerdctl_namespace
-        return (self.row(place, image, namespace=namespace, name=labels.containerd_name, identity=one.id),)
+        return (self.row(place, image, namespace=namespace, name=labels.containerd_name, identity=entry.id),)
 
 
 def _record(extensions: JsonObject) -> RecordMetadata | None:

@@ -50,18 +50,18 @@ class CriList(EntryFormat[CriContainer]):
     def recognises(fields: Fields, kind: str) -> bool:
         return "podSandboxId" in fields and "imageRef" in fields
 
-    def read_entry(self, one: CriContainer, fields: Fields, place: SourceLocation) -> Iterable[Item]:
-        if self._reading.left_out(runs=one.runs):
+    def read_entry(self, entry: CriContainer, fields: Fields, place: SourceLocation) -> Iterable[Item]:
+        if self._reading.left_out(runs=entry.runs):
             return ()
-        spec = one.image or ImageSpec()
+        spec = entry.image or ImageSpec()
         image = cri_image(
             self._reading,
             spec.typed,
             spec.image,
-            image_ref=one.image_ref or "",
-            image_id=one.image_id or "",
+            image_ref=entry.image_ref or "",
+            image_id=entry.image_id or "",
         )
-        return (self.row(place, image, namespace=one.namespace, name=one.name, identity=one.id),)
+        return (self.row(place, image, namespace=entry.namespace, name=entry.name, identity=entry.id),)
 
 
 # -- inspect ------------------------------------------------------------------------------------
@@ -110,8 +110,8 @@ class CriInspect(EntryFormat[_Inspected]):
         known = bytes(status or b"")
         return "info" in fields or b'"imageRef"' in known or b'"CONTAINER_' in known or b'"SANDBOX_' in known
 
-    def read_entry(self, one: _Inspected, fields: Fields, place: SourceLocation) -> Iterable[Item]:
-        status, info = one.status, one.info or _Info()
+    def read_entry(self, entry: _Inspected, fields: Fields, place: SourceLocation) -> Iterable[Item]:
+        status, info = entry.status, entry.info or _Info()
         notes = (info.spec.annotations if info.spec else None) or _Annotations()
         if status.is_sandbox or notes.is_sandbox:
             return self._sandbox(status, info, notes, place)
@@ -211,10 +211,12 @@ class CriImages(ImageListFormat[_Image]):
     def recognises(fields: Fields, kind: str) -> bool:
         return "id" in fields and ("repoDigests" in fields or "repoTags" in fields)
 
-    def image_record(self, one: _Image) -> tuple[Digest, ImageRecord] | None:
-        identity = digest_of(one.id)
+    def image_record(self, image: _Image) -> tuple[Digest, ImageRecord] | None:
+        identity = digest_of(image.id)
         return (
-            None if identity is None else (identity, ImageRecord(one.repo_digests or (), one.repo_tags or ()))
+            None
+            if identity is None
+            else (identity, ImageRecord(image.repo_digests or (), image.repo_tags or ()))
         )
 
 

@@ -50,11 +50,11 @@ def read_cri_image(
     if there is none; ``runtime`` is "" if it is not known. ``repo_digests`` returns the pairs
     that the runtime lists for an image ID.
     """
-    said = list(remarks)
+    notes = list(remarks)
     if not typed:
         # A name that the runtime chose of several is no tag to be judged by.
         is_name = shown and digest_of(shown) is None and not shown.startswith("sha256:")
-        said.append(f"{shown} {_CHOSEN}" if is_name else _NO_NAME)
+        notes.append(f"{shown} {_CHOSEN}" if is_name else _NO_NAME)
     name = reference_of(typed)
     own = None if name is None else name.repository_only()
     claims: list[Claim] = []
@@ -62,10 +62,10 @@ def read_cri_image(
     if image_ref:
         read = read_image_id(image_ref, runtime=runtime, own=own, field="imageRef")
         claims += read.claims
-        said += read.remarks
+        notes += read.remarks
         identity = read.image_id or identity
     elif identity is None:
-        said.append("only the image's name is in it, which may have moved since")
+        notes.append("only the image's name is in it, which may have moved since")
     if identity is not None:
         given = any(claim.digest == identity for claim in claims)
         for pair in repo_digests(identity):
@@ -77,6 +77,6 @@ def read_cri_image(
     if pinned is not None:
         claims.append(pinned)
     # Pairs of repository and digest before the bare ID, which is the last resort.
-    ordered = sorted(dict.fromkeys(claims), key=lambda one: one.found_by == "image-id")
+    ordered = sorted(dict.fromkeys(claims), key=lambda candidate: candidate.found_by == "image-id")
     facts = ImageFacts(typed or None, tuple(ordered), identity, platform=platform)
-    return CriImage(facts, tuple(dict.fromkeys(said)))
+    return CriImage(facts, tuple(dict.fromkeys(notes)))

@@ -48,8 +48,8 @@ def _read_as(headings: Sequence[str], by: Plan) -> str:
     """Return which columns are read, and which are not."""
     read = [heading for heading in headings if heading in by.read]
     others = [shown(heading) for heading in headings if heading not in by.read]
-    said = f"read as an inventory in CSV: {', '.join(read)}"
-    return f"{said}; not read: {', '.join(others)}" if others else said
+    note = f"read as an inventory in CSV: {', '.join(read)}"
+    return f"{note}; not read: {', '.join(others)}" if others else note
 
 
 class _Table:

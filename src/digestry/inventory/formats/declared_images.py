@@ -32,21 +32,21 @@ class ObjectFormat(EntryFormat[JsonObject]):
         return False
 
 
-def remarks_on(state: State, said: str) -> tuple[str, ...]:
+def remarks_on(state: State, reason: str) -> tuple[str, ...]:
     """Return the remark on a container's state; ``said`` is the word for it in the file."""
     if state == "ended":
-        return (f"it ended ({said}), and does not run",)
+        return (f"it ended ({reason}), and does not run",)
     if state == "waits":
-        return (f"{_WAITS}: {said}",)
-    if state == "" and said:
-        return (f"whether it runs is not clear: its state is {said!r}",)
+        return (f"{_WAITS}: {reason}",)
+    if state == "" and reason:
+        return (f"whether it runs is not clear: its state is {reason!r}",)
     return ()
 
 
 def declared_image(
     reading: Reading,
     typed: str,
-    *said: tuple[str, str],
+    *digests: tuple[str, str],
     state: State = "runs",
     remarks: tuple[str, ...] = (),
     template: bool = False,
@@ -66,7 +66,7 @@ def declared_image(
         notes = list(remarks)
         claims: list[Claim] = []
         image_id = None
-        for field, text in said if state != "waits" else ():
+        for field, text in digests if state != "waits" else ():
             bare = digest_of(text)
             if bare is not None and "digest" in field.lower():
                 # A digest of the repository that the name has; which kind it is is not said.
@@ -85,7 +85,7 @@ def declared_image(
         facts = ImageFacts(typed or None, tuple(dict.fromkeys(claims)), image_id, platform=platform)
         return RowImage(facts, tuple(dict.fromkeys(notes)), runs=not template, waiting=waiting)
 
-    key = ("told", typed, said, state, remarks, template, str(platform or ""), unknown)
+    key = ("told", typed, digests, state, remarks, template, str(platform or ""), unknown)
     return reading.shared(key, make)
 
 

@@ -63,17 +63,21 @@ class DockerInspect(EntryFormat[InspectedContainer]):
             and begins_with(fields.get("Config"), "{")
         )
 
-    def read_entry(self, one: InspectedContainer, fields: Fields, place: SourceLocation) -> Iterable[Item]:
-        if self._reading.left_out(runs=one.runs):
+    def read_entry(self, entry: InspectedContainer, fields: Fields, place: SourceLocation) -> Iterable[Item]:
+        if self._reading.left_out(runs=entry.runs):
             return ()
-        if digest_of(one.image) is None and not one.typed:
-            image = named_only(self._reading, one.image, NAME_CAN_MOVE)
+        if digest_of(entry.image) is None and not entry.typed:
+            image = named_only(self._reading, entry.image, NAME_CAN_MOVE)
         else:
-            image = engine_image(self._reading, one.typed, one.image, manifest=one.manifest)
-        namespace = one.labels.compose_project or one.labels.nerdctl_namespace
+            image = engine_image(self._reading, entry.typed, entry.image, manifest=entry.manifest)
+        namespace = entry.labels.compose_project or entry.labels.nerdctl_namespace
         return (
             self.row(
-                place, image, namespace=namespace, name=(one.name or "").removeprefix("/"), identity=one.id
+                place,
+                image,
+                namespace=namespace,
+                name=(entry.name or "").removeprefix("/"),
+                identity=entry.id,
             ),
         )
 
@@ -90,15 +94,15 @@ def engine_image(
     """Return the image of an engine's container, by the image's name as typed and its ID."""
 
     def make() -> RowImage:
-        said = list(remarks)
+        notes = list(remarks)
         identity = digest_of(image_id)
         listed = None if identity is None else reading.images.get(identity)
         if identity is None:
-            said.append(
+            notes.append(
                 f"the file has no whole image ID for it ({image_id!r})" if image_id else "no image ID"
             )
         elif listed is None:
-            said.append(_ID_ALONE)
+            notes.append(_ID_ALONE)
         known = listed or NO_IMAGE
         facts = shown_image(
             typed=typed,
@@ -106,11 +110,11 @@ def engine_image(
             image=known,
             manifest=manifest,
             platform=known.platform,
-            remarks=said,
+            remarks=notes,
             made_up=made_up,
             platform_assumed=True,
         )
-        return RowImage(facts, tuple(said))
+        return RowImage(facts, tuple(notes))
 
     return reading.shared(("engine", typed, image_id, manifest, made_up, remarks), make)
 
@@ -119,9 +123,9 @@ def named_only(reading: Reading, typed: str, *remarks: str) -> DeferredImage:
     """Return the image of a container of which only the image's name is known."""
 
     def make() -> RowImage:
-        said = list(remarks)
-        facts = shown_image(typed=typed, image_id=None, platform=None, remarks=said)
-        return RowImage(replace(facts, registry_named=True), tuple(said))
+        notes = list(remarks)
+        facts = shown_image(typed=typed, image_id=None, platform=None, remarks=notes)
+        return RowImage(replace(facts, registry_named=True), tuple(notes))
 
     return reading.shared(("name", typed, remarks), make)
 
@@ -157,21 +161,21 @@ class DockerList(EntryFormat[_Listed]):
             and "Snapshotter" not in fields
         )
 
-    def read_entry(self, one: _Listed, fields: Fields, place: SourceLocation) -> Iterable[Item]:
-        word = one.state or one.status
+    def read_entry(self, entry: _Listed, fields: Fields, place: SourceLocation) -> Iterable[Item]:
+        word = entry.state or entry.status
         state = state_of(word) if word else "runs"
         if self._reading.left_out(runs=state != "ended"):
             return ()
         remarks = (_NO_DIGEST, *remarks_on(state, word))
-        project = one.project or _label(one.labels, COMPOSE_PROJECT)
-        image_id = _label(one.labels, COMPOSE_IMAGE)
-        name = (one.names or one.name).partition(",")[0]
+        project = entry.project or _label(entry.labels, COMPOSE_PROJECT)
+        image_id = _label(entry.labels, COMPOSE_IMAGE)
+        name = (entry.names or entry.name).partition(",")[0]
         if digest_of(image_id) is not None:
-            typed = "" if _SHORT.fullmatch(one.image) else one.image
+            typed = "" if _SHORT.fullmatch(entry.image) else entry.image
             image = engine_image(self._reading, typed, image_id, remarks=remarks_on(state, word))
         else:
-            image = self._image(one.image, remarks)
-        return (self.row(place, image, namespace=project, name=name, identity=one.id),)
+            image = self._image(entry.image, remarks)
+        return (self.row(place, image, namespace=project, name=name, identity=entry.id),)
 
     def _image(self, typed: str, remarks: tuple[str, ...]) -> DeferredImage:
         # An image without a name is shown by the first digits of its ID.
@@ -213,11 +217,13 @@ class ComposeImages(EntryFormat[_ComposeImage]):
     def recognises(fields: Fields, kind: str) -> bool:
         return "ID" in fields and "ContainerName" in fields and "Repository" in fields
 
-    def read_entry(self, one: _ComposeImage, fields: Fields, place: SourceLocation) -> Iterable[Item]:
-        named = one.repository not in {"", "<none>"}
-        typed = f"{one.repository}:{one.tag}" if named and one.tag else one.repository if named else ""
-        image = engine_image(self._reading, typed, one.id, remarks=(_COMPOSE_LISTS,))
-        return (self.row(place, image, name=one.container),)
+    def read_entry(self, entry: _ComposeImage, fields: Fields, place: SourceLocation) -> Iterable[Item]:
+        named = entry.repository not in {"", "<none>"}
+        typed = (
+            f"{entry.repository}:{entry.tag}" if named and entry.tag else entry.repository if named else ""
+        )
+        image = engine_image(self._reading, typed, entry.id, remarks=(_COMPOSE_LISTS,))
+        return (self.row(place, image, name=entry.container),)
 
 
 # -- images -------------------------------------------------------------------------------------
@@ -244,16 +250,16 @@ class ImageInspect(ImageListFormat[_Image]):
     def recognises(fields: Fields, kind: str) -> bool:
         return "Id" in fields and ("RepoDigests" in fields or "RepoTags" in fields)
 
-    def image_record(self, one: _Image) -> tuple[Digest, ImageRecord] | None:
-        identity = digest_of(one.id)
+    def image_record(self, image: _Image) -> tuple[Digest, ImageRecord] | None:
+        identity = digest_of(image.id)
         if identity is None:
-            raise InvalidConfiguration(f"the Id of an image is not a digest: {shown(one.id)}")
+            raise InvalidConfiguration(f"the Id of an image is not a digest: {shown(image.id)}")
         return identity, ImageRecord(
-            repo_digests=one.repo_digests or (),
-            repo_tags=one.repo_tags or (),
-            digest=one.digest or "",
-            platform=platform_of(one.architecture, one.os, one.variant),
-            target=one.descriptor,
+            repo_digests=image.repo_digests or (),
+            repo_tags=image.repo_tags or (),
+            digest=image.digest or "",
+            platform=platform_of(image.architecture, image.os, image.variant),
+            target=image.descriptor,
         )
 
 
@@ -274,12 +280,12 @@ class ImageList(ImageListFormat[_ImageLine]):
     def recognises(fields: Fields, kind: str) -> bool:
         return "ID" in fields and "Repository" in fields and "Tag" in fields
 
-    def image_record(self, one: _ImageLine) -> tuple[Digest, ImageRecord] | None:
-        identity = digest_of(one.id)
-        if identity is None or one.repository == "<none>":
+    def image_record(self, image: _ImageLine) -> tuple[Digest, ImageRecord] | None:
+        identity = digest_of(image.id)
+        if identity is None or image.repository == "<none>":
             return None
-        tag = one.tag if one.tag != "<none>" else ""
+        tag = image.tag if image.tag != "<none>" else ""
         return identity, ImageRecord(
-            repo_digests=(f"{one.repository}@{one.digest}",) if digest_of(one.digest) else (),
-            repo_tags=(f"{one.repository}:{tag}",) if tag else (),
+            repo_digests=(f"{image.repository}@{image.digest}",) if digest_of(image.digest) else (),
+            repo_tags=(f"{image.repository}:{tag}",) if tag else (),
         )

@@ -40,22 +40,22 @@ class EcsTask(ObjectFormat):
             return True
         return "taskArn" in fields and "containers" in fields and "taskDefinitionArn" in fields
 
-    def read_entry(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Item]:
-        if "tasks" not in one:
-            yield from self._task(one, place)
+    def read_entry(self, entry: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Item]:
+        if "tasks" not in entry:
+            yield from self._task(entry, place)
             return
-        tasks = [as_object(task) for task in as_list(one["tasks"])]
-        if not tasks and not as_list(one.get("failures")) and "failures" in one:
+        tasks = [as_object(task) for task in as_list(entry["tasks"])]
+        if not tasks and not as_list(entry.get("failures")) and "failures" in entry:
             self._reading.answered = True
         for task in tasks:
             yield from self._task(task, place)
-        for failure in map(as_object, as_list(one.get("failures"))):
+        for failure in map(as_object, as_list(entry.get("failures"))):
             which, why = shown(as_text(failure.get("arn"))), as_text(failure.get("reason"))
             yield self._reading.problem(f"ECS could not describe {which}: {why}")
 
     def _task(self, task: JsonObject, place: SourceLocation) -> Iterator[Item]:
         arn = as_text(task.get("taskArn"))
-        containers = [as_object(one) for one in as_list(task.get("containers"))]
+        containers = [as_object(container) for container in as_list(task.get("containers"))]
         if not containers:
             name = shown(arn.rpartition("/")[2]) if arn else "without an ARN"
             yield self._reading.problem(f"the task {name} has no containers in it")
@@ -64,30 +64,31 @@ class EcsTask(ObjectFormat):
         host = as_text(task.get("containerInstanceArn")).rpartition("/")[2]
         if not host and as_text(task.get("launchType")) == "FARGATE":
             host = "fargate"
-        for one in containers:
+        for container in containers:
             # A task that stopped has no container that runs, whatever was heard of it last.
             of_task, _ = state_and_remarks(status)
-            said = status if of_task == "ended" else as_text(one.get("lastStatus")) or status
-            state, remarks = state_and_remarks(said)
+            word = status if of_task == "ended" else as_text(container.get("lastStatus")) or status
+            state, remarks = state_and_remarks(word)
             if not self.shows(state):
                 continue
             image = declared_image(
                 self._reading,
-                as_text(one.get("image")),
-                ("imageDigest", as_text(one.get("imageDigest"))),
+                as_text(container.get("image")),
+                ("imageDigest", as_text(container.get("imageDigest"))),
                 state=state,
                 remarks=remarks,
                 platform=_platform(task),
                 unknown=_NO_DIGEST,
             )
-            name = "/".join(filter(None, (arn.rpartition("/")[2], as_text(one.get("name")))))
-            identity = as_text(one.get("runtimeId")) or as_text(one.get("containerArn"))
+            name = "/".join(filter(None, (arn.rpartition("/")[2], as_text(container.get("name")))))
+            identity = as_text(container.get("runtimeId")) or as_text(container.get("containerArn"))
             yield self.row(place, image, host=host, namespace=cluster, name=name, identity=identity)
 
 
 def _platform(task: JsonObject) -> Platform | None:
     attributes = {
-        as_text(one.get("name")): one.get("value") for one in map(as_object, as_list(task.get("attributes")))
+        as_text(attribute.get("name")): attribute.get("value")
+        for attribute in map(as_object, as_list(task.get("attributes")))
     }
     family = as_text(task.get("platformFamily")).lower()
     system = "windows" if family.startswith("windows") else "linux"
@@ -105,8 +106,8 @@ class EcsContainer(ObjectFormat):
     def recognises(fields: Fields, kind: str) -> bool:
         return "lastStatus" in fields and "containerArn" in fields and "image" in fields
 
-    def read_entry(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Item]:
-        task = {"containers": [one], "taskArn": one.get("taskArn"), "lastStatus": one.get("lastStatus")}
+    def read_entry(self, entry: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Item]:
+        task = {"containers": [entry], "taskArn": entry.get("taskArn"), "lastStatus": entry.get("lastStatus")}
         return EcsTask._task(EcsTask(self._reading), task, place)
 
 
@@ -119,8 +120,8 @@ class EcsTaskDefinition(ObjectFormat):
     def recognises(fields: Fields, kind: str) -> bool:
         return begins_with(fields.get("taskDefinition"), "{") or "containerDefinitions" in fields
 
-    def read_entry(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Item]:
-        definition = as_object(one.get("taskDefinition")) or one
+    def read_entry(self, entry: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Item]:
+        definition = as_object(entry.get("taskDefinition")) or entry
         family = f"{as_text(definition.get('family'))}:{definition.get('revision', '')}"
         if self._reading.first("tasks"):
             yield self._reading.problem(f"a task definition ({family}): {TEMPLATE}", _TASKS)
@@ -148,7 +149,7 @@ class EcsService(ObjectFormat):
             return True
         return "serviceArn" in fields and "taskDefinition" in fields
 
-    def read_entry(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Item]:
+    def read_entry(self, entry: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Item]:
         raise InvalidConfiguration(
             "a service of ECS names a task definition, and no image that runs", hint=_TASKS
         )

@@ -53,9 +53,9 @@ class EntryReader:
 
     def read(self, entries: Iterable[Entry | Fault]) -> Iterator[Item]:
         """Yield the containers of all ``entries``, what cannot be read, and a note of the formats."""
-        for made in self._all(entries):
-            self._problems += isinstance(made, Unseen)
-            yield made
+        for item in self._all(entries):
+            self._problems += isinstance(item, Unseen)
+            yield item
         if self._counts:
             yield self._reading.note(f"read as {', '.join(map(_times, self._counts.items()))}")
         yield from self._nothing()
@@ -66,10 +66,10 @@ class EntryReader:
                 yield Unseen(self._reading.source, f"{self._reading.where}, {entry.where}: {entry.message}")
             else:
                 yield from self._entry(*entry, depth=0)
-        for kind, one in self._formats.items():
-            for made in one.finish():
+        for kind, reader in self._formats.items():
+            for item in reader.finish():
                 self._useful.add(kind)
-                yield made
+                yield item
 
     def _nothing(self) -> Iterator[Item]:
         """Yield the reason why no container of the file is reported, or not all of them."""
@@ -97,8 +97,8 @@ class EntryReader:
         except msgspec.ValidationError:
             if begins_with(raw, "[") and depth < _DEEPEST:
                 return self._list(place, index, raw, depth=depth)
-            said = shown(bytes(memoryview(raw)[:_SHOWN]).decode(errors="replace"))
-            return (self._problem(place, index, f"a container must be an object, not {said}"),)
+            start = shown(bytes(memoryview(raw)[:_SHOWN]).decode(errors="replace"))
+            return (self._problem(place, index, f"a container must be an object, not {start}"),)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             return (self._problem(place, index, f"cannot be read: {error}"),)
         kind = self._kind(fields, place.kind)
@@ -111,31 +111,31 @@ class EntryReader:
                 # An attestation: what it states is inside.
                 return self._entry(place, index, fields[_PREDICATE], depth=depth + 1)
             return (self._unknown(place, index, fields),)
-        one = self._formats.get(kind)
-        if one is None:
-            one = self._formats[kind] = kind(self._reading)
+        reader = self._formats.get(kind)
+        if reader is None:
+            reader = self._formats[kind] = kind(self._reading)
         self._counts[kind.title] += 1
         try:
             if kind is not Kubernetes:
                 _once(raw, fields)
-            made = (
+            items = (
                 *self._more(place, index, fields),
                 *self._not_read(place, index, fields),
-                *one.read(raw, fields, place, index),
+                *reader.read(raw, fields, place, index),
             )
         except DigestryError as error:
-            made = (self._problem(place, index, error.message, error.hint),)
+            items = (self._problem(place, index, error.message, error.hint),)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            made = (self._problem(place, index, f"{kind.title}: {_readable(error)}"),)
-        if made:
+            items = (self._problem(place, index, f"{kind.title}: {_readable(error)}"),)
+        if items:
             self._useful.add(kind)
-        return made
+        return items
 
     def _kind(self, fields: Fields, kind: str) -> type[Format] | None:
         last = self._last
         if last is not None and fields.keys() == self._last_fields.keys() and last.recognises(fields, kind):
             return last
-        found = next((one for one in FORMATS if one.recognises(fields, kind)), None)
+        found = next((candidate for candidate in FORMATS if candidate.recognises(fields, kind)), None)
         self._last, self._last_fields = found, fields
         reads: frozenset[str] | None = getattr(found, "reads", None)
         self._suspect = tuple(
@@ -191,8 +191,8 @@ class EntryReader:
         """Yield a problem for a list that is one page of a longer one."""
         around = {**fields, **self._metadata(fields)}
         for key, raw in around.items():
-            told = bytes(raw) if key.lower() in _NEXT else b""
-            if told and told not in {*_EMPTY, b"0"} and self._reading.first("more", key):
+            value = bytes(raw) if key.lower() in _NEXT else b""
+            if value and value not in {*_EMPTY, b"0"} and self._reading.first("more", key):
                 yield self._problem(
                     place, index, f"{shown(key)} says that there is more than this file has", _PAGE
                 )
@@ -207,11 +207,11 @@ class EntryReader:
 
     def _unknown(self, place: SourceLocation, index: int, fields: Fields) -> Unseen:
         keys = ", ".join(shown(key) for key in list(fields)[:_KEYS_SHOWN]) or "no keys"
-        said = f"there is no list of containers, nor anything else that is known, in an object with {keys}"
+        message = f"there is no list of containers, nor anything else that is known, in an object with {keys}"
         found = list(dict.fromkeys(self._paths(fields)))[:_KEYS_SHOWN]
         if found:
-            said += f"; {', '.join(map(shown, found))} may name an image, and was not read"
-        return self._problem(place, index, said, EXPECTED)
+            message += f"; {', '.join(map(shown, found))} may name an image, and was not read"
+        return self._problem(place, index, message, EXPECTED)
 
     def _paths(self, fields: Fields) -> Iterator[str]:
         for key, raw in fields.items():
@@ -240,8 +240,10 @@ def _unique(pairs: list[tuple[str, object]]) -> None:
 def left_out_note(reading: Reading, *, others: bool = True) -> Iterator[Item]:
     if reading.stopped:
         one = reading.stopped == 1
-        said = "1 container in it does not run" if one else f"{reading.stopped:,} containers in it do not run"
-        yield reading.note(said if others else f"{said}, and no other is in it", _ALL)
+        message = (
+            "1 container in it does not run" if one else f"{reading.stopped:,} containers in it do not run"
+        )
+        yield reading.note(message if others else f"{message}, and no other is in it", _ALL)
 
 
 def _is_list(raw: msgspec.Raw) -> bool:

@@ -74,9 +74,9 @@ def _pair(text: str, whole: str, runtime: str, own: Reference | None, field: str
     if pair is None or imported or (runtime == "containerd" and not has_registry(name)):
         # containerd writes whole names down when it pulls; `import-2026-11-21@sha256:…` (in docker.io/
         # library/, for the kubelet) is its own invention for an archive, and `<none>` is Docker's.
-        said = "an import" if imported else "which is not a repository"
+        origin = "an import" if imported else "which is not a repository"
         claim = Claim(digest, "unknown", None, field, "repo-digest", obtained=False)
-        return ImageID((claim,), remarks=(f"its {field} names {shown(name)}, {said}",))
+        return ImageID((claim,), remarks=(f"its {field} names {shown(name)}, {origin}",))
     obtained = runtime in {"containerd", "docker"}
     claims = [Claim(digest, "unknown", pair[0], field, "repo-digest", obtained)]
     if own is not None and own != pair[0]:

@@ -28,12 +28,12 @@ class _Scan(ObjectFormat):
         namespace: str,
         name: str,
         typed: str,
-        said: Iterable[tuple[str, str]],
+        digests: Iterable[tuple[str, str]],
         by: str,
     ) -> Item:
         """Return an image that ``by`` scanned, under the ``name`` that it has in the report."""
         remark = f"{by} scanned it, which does not show that it runs anywhere"
-        image = declared_image(self._reading, typed, *said, template=True, remarks=(remark,))
+        image = declared_image(self._reading, typed, *digests, template=True, remarks=(remark,))
         return self.row(place, image, host=place.host or LISTED_HOST, namespace=namespace, name=name)
 
 
@@ -47,16 +47,16 @@ class TrivyCluster(_Scan):
     def recognises(fields: Fields, kind: str) -> bool:
         return "ClusterName" in fields
 
-    def read_entry(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Item]:
+    def read_entry(self, entry: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Item]:
         resources = [
-            as_object(each) for key in ("Resources", "Vulnerabilities") for each in as_list(one.get(key))
+            as_object(each) for key in ("Resources", "Vulnerabilities") for each in as_list(entry.get(key))
         ]
         found = False
         without: list[str] = []
         for resource in resources:
             metadata = resource.get("Metadata")
             # Of one image, or, since Trivy 0.51, of each of a workload's.
-            images = [as_object(each) for each in (metadata if isinstance(metadata, list) else [metadata])]
+            images = [as_object(item) for item in (metadata if isinstance(metadata, list) else [metadata])]
             name = f"{as_text(resource.get('Kind'))}/{as_text(resource.get('Name'))}"
             known = [image for image in images if _identities(image)]
             if not known and any(
@@ -72,7 +72,7 @@ class TrivyCluster(_Scan):
                     namespace=as_text(resource.get("Namespace")),
                     name=name,
                     typed=typed,
-                    said=_identities(image),
+                    digests=_identities(image),
                     by="Trivy",
                 )
         if without:
@@ -89,7 +89,7 @@ class TrivyCluster(_Scan):
 
 
 def _identities(metadata: JsonObject) -> list[tuple[str, str]]:
-    found = [("RepoDigests", as_text(one)) for one in as_list(metadata.get("RepoDigests"))]
+    found = [("RepoDigests", as_text(digest)) for digest in as_list(metadata.get("RepoDigests"))]
     if as_text(metadata.get("ImageID")):
         found.append(("ImageID", as_text(metadata.get("ImageID"))))
     return found
@@ -106,16 +106,16 @@ class VulnerabilityReport(_Scan):
         raw = fields.get("apiVersion")
         return raw is not None and bytes(raw).startswith(b'"aquasecurity.github.io/')
 
-    def read_entry(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Item]:
-        metadata, report = as_object(one.get("metadata")), as_object(one.get("report"))
+    def read_entry(self, entry: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Item]:
+        metadata, report = as_object(entry.get("metadata")), as_object(entry.get("report"))
         artifact = as_object(report.get("artifact"))
         labels = as_object(metadata.get("labels"))
         repository, tag = as_text(artifact.get("repository")), as_text(artifact.get("tag"))
-        if not repository and not self._reading.first("report", as_text(one.get("kind"))):
+        if not repository and not self._reading.first("report", as_text(entry.get("kind"))):
             return
         if not repository:
             raise InvalidConfiguration(
-                f"a {as_text(one.get('kind')) or 'report'} that names no image",
+                f"a {as_text(entry.get('kind')) or 'report'} that names no image",
                 hint=f"expected {self.usable}",
             )
         server = as_text(as_object(report.get("registry")).get("server"))
@@ -126,13 +126,13 @@ class VulnerabilityReport(_Scan):
         resource = as_text(labels.get("trivy-operator.resource.name")) or as_text(metadata.get("name"))
         container = as_text(labels.get("trivy-operator.container.name"))
         name = f"{resource}/{container}" if container else resource
-        said = (("artifact.digest", as_text(artifact.get("digest"))),)
+        digests = (("artifact.digest", as_text(artifact.get("digest"))),)
         yield self.scanned(
             place,
             namespace=as_text(metadata.get("namespace")),
             name=name,
             typed=typed,
-            said=said,
+            digests=digests,
             by="Trivy's operator",
         )
 
@@ -150,21 +150,21 @@ class ImageScan(ObjectFormat):
             return True
         return begins_with(fields.get("source"), "{") and ("matches" in fields or "artifacts" in fields)
 
-    def read_entry(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Item]:
-        if "ArtifactName" in one:
-            by, name = "Trivy", as_text(one["ArtifactName"])
-            about = as_object(one.get("Metadata"))
+    def read_entry(self, entry: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Item]:
+        if "ArtifactName" in entry:
+            by, name = "Trivy", as_text(entry["ArtifactName"])
+            about = as_object(entry.get("Metadata"))
             digests = [*as_list(about.get("RepoDigests")), about.get("ImageID")]
         else:
-            source = as_object(one.get("source"))
-            by = as_text(as_object(one.get("descriptor")).get("name")) or "a scanner"
+            source = as_object(entry.get("source"))
+            by = as_text(as_object(entry.get("descriptor")).get("name")) or "a scanner"
             target = source.get("target")
             about = {**source, **as_object(source.get("metadata")), **as_object(target)}
             name = as_text(about.get("userInput")) or as_text(about.get("name")) or as_text(target)
             digests = [*as_list(about.get("repoDigests")), about.get("manifestDigest"), about.get("imageID")]
-        told = ", ".join(dict.fromkeys(as_text(digest) for digest in digests if as_text(digest)))
+        named = ", ".join(dict.fromkeys(as_text(digest) for digest in digests if as_text(digest)))
         raise InvalidConfiguration(
-            f"{by}'s report on the image {shown(name)}{f' ({told})' if told else ''}: it was scanned,"
+            f"{by}'s report on the image {shown(name)}{f' ({named})' if named else ''}: it was scanned,"
             " which does not show that it runs",
             hint=_RUNS,
         )

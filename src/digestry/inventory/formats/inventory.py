@@ -73,15 +73,21 @@ class Inventory:
     def read(self, raw: msgspec.Raw, fields: Fields, place: SourceLocation, index: int) -> Iterable[Item]:
         if not fields.keys() <= _PLAIN:
             return self._odd(raw, place, index)
-        one = self._decoder.decode(raw)
+        container = self._decoder.decode(raw)
         image = self.image(
-            one.reference or one.image or "",
-            (("digest", one.digest or ""), ("image_id", one.image_id or "")),
-            one.platform or "",
+            container.reference or container.image or "",
+            (("digest", container.digest or ""), ("image_id", container.image_id or "")),
+            container.platform or "",
         )
         text = self._reading.text
         return (
-            Row(text(one.host or place.host), text(one.namespace or ""), one.name or "", one.id or "", image),
+            Row(
+                text(container.host or place.host),
+                text(container.namespace or ""),
+                container.name or "",
+                container.id or "",
+                image,
+            ),
         )
 
     def _odd(self, raw: msgspec.Raw, place: SourceLocation, index: int) -> Iterator[Item]:

@@ -68,11 +68,11 @@ def read_exposition(source: Input, line: str, reading: Reading) -> Iterator[Item
     yield reading.note("read as metrics in Prometheus' text format")
 
 
-def _labels(said: str) -> dict[str, str] | None:
+def _labels(text: str) -> dict[str, str] | None:
     """Return the labels of a sample; None if they cannot be read, or one is there twice."""
-    pairs = _LABEL.findall(said)
+    pairs = _LABEL.findall(text)
     labels = {name: _unescaped(value) for name, value in pairs}
-    return None if len(labels) != len(pairs) or _LABEL.sub("", said).strip() else labels
+    return None if len(labels) != len(pairs) or _LABEL.sub("", text).strip() else labels
 
 
 class PrometheusAnswer(ObjectFormat):
@@ -93,26 +93,28 @@ class PrometheusAnswer(ObjectFormat):
         data = fields.get("data")
         return "status" in fields and begins_with(data, "{") and b'"resultType"' in bytes(data or b"")
 
-    def read_entry(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Item]:
-        data = as_object(one.get("data"))
-        status = as_text(one.get("status"))
-        if "data" in one and status != "success":
-            said = as_text(one.get("error")) or "no error is given"
-            raise InvalidConfiguration(f"the answer has the status {shown(status)}: {said}", hint=_WHOLE)
-        results = [one] if "metric" in one else [as_object(each) for each in as_list(data.get("result"))]
-        if as_text(data.get("resultType")) == "matrix" or any("values" in each for each in results):
+    def read_entry(self, entry: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Item]:
+        data = as_object(entry.get("data"))
+        status = as_text(entry.get("status"))
+        if "data" in entry and status != "success":
+            error = as_text(entry.get("error")) or "no error is given"
+            raise InvalidConfiguration(f"the answer has the status {shown(status)}: {error}", hint=_WHOLE)
+        results = (
+            [entry] if "metric" in entry else [as_object(result) for result in as_list(data.get("result"))]
+        )
+        if as_text(data.get("resultType")) == "matrix" or any("values" in result for result in results):
             raise InvalidConfiguration(
                 "a query over a range of time has what ran then, and not what runs",
                 hint="ask for an instant: /api/v1/query",
             )
-        for each in results:
-            labels = {str(name): as_text(value) for name, value in as_object(each.get("metric")).items()}
-            value = as_list(each.get("value"))
+        for result in results:
+            labels = {str(name): as_text(value) for name, value in as_object(result.get("metric")).items()}
+            value = as_list(result.get("value"))
             amount = as_text(value[1]) if len(value) > 1 else ""
             # Without a name it is the result of an expression, such as a join of two metrics.
             name = labels.get("__name__", "kube_pod_container_info" if "image_id" in labels else "")
             self._metrics.add(name, labels, float(amount) if _is_number(amount) else 1.0)
-        warnings = [as_text(each) for each in as_list(one.get("warnings"))]
+        warnings = [as_text(warning) for warning in as_list(entry.get("warnings"))]
         if not warnings:
             return ()
         return (
@@ -209,7 +211,8 @@ def _key(labels: _Labels) -> _Key:
     Where Prometheus' own labels of the exporter's pod took these names, they are called exported_….
     """
     namespace, pod, name = (
-        labels.get(f"exported_{one}") or labels.get(one, "") for one in ("namespace", "pod", "container")
+        labels.get(f"exported_{label}") or labels.get(label, "")
+        for label in ("namespace", "pod", "container")
     )
     return labels.get("cluster", ""), namespace, pod, name
 

@@ -24,13 +24,13 @@ _OWN: Final[dict[str, State]] = {"complete": "ended", "lost": "", "unknown": ""}
 
 def _tasks(job: JsonObject, group: str) -> Iterator[tuple[JsonObject, JsonObject, str]]:
     """Yield the groups and tasks of a job that have an image; of one group, unless ``group`` is empty."""
-    for one in map(as_object, as_list(job.get("TaskGroups"))):
-        if group and as_text(one.get("Name")) != group:
+    for task_group in map(as_object, as_list(job.get("TaskGroups"))):
+        if group and as_text(task_group.get("Name")) != group:
             continue
-        for task in map(as_object, as_list(one.get("Tasks"))):
+        for task in map(as_object, as_list(task_group.get("Tasks"))):
             image = as_text(as_object(task.get("Config")).get("image"))
             if image:
-                yield one, task, image.removeprefix("docker://")
+                yield task_group, task, image.removeprefix("docker://")
 
 
 class NomadAllocation(ObjectFormat):
@@ -42,18 +42,18 @@ class NomadAllocation(ObjectFormat):
     def recognises(fields: Fields, kind: str) -> bool:
         return "TaskStates" in fields and ("JobID" in fields or "Job" in fields)
 
-    def read_entry(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Item]:
-        job, name = as_object(one.get("Job")), as_text(one.get("Name"))
+    def read_entry(self, entry: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Item]:
+        job, name = as_object(entry.get("Job")), as_text(entry.get("Name"))
         if not job:
             raise InvalidConfiguration(
                 f"the allocation {shown(name)} is listed without its job, which names the images",
                 hint=_ALLOCATIONS,
             )
-        states = as_object(one.get("TaskStates"))
-        client = as_text(one.get("ClientStatus"))
+        states = as_object(entry.get("TaskStates"))
+        client = as_text(entry.get("ClientStatus"))
         of_all: State = _OWN[client] if client in _OWN else state_of(client)
         found = False
-        for _, task, typed in _tasks(job, as_text(one.get("TaskGroup"))):
+        for _, task, typed in _tasks(job, as_text(entry.get("TaskGroup"))):
             found = True
             own = as_text(task.get("Name"))
             word = as_text(as_object(states.get(own)).get("State")) or client
@@ -67,14 +67,14 @@ class NomadAllocation(ObjectFormat):
             image = declared_image(
                 self._reading, typed, state=state, remarks=remarks_on(state, word), unknown=_NO_DIGEST
             )
-            host = as_text(one.get("NodeName")) or as_text(one.get("NodeID"))
+            host = as_text(entry.get("NodeName")) or as_text(entry.get("NodeID"))
             yield self.row(
                 place,
                 image,
                 host=host,
-                namespace=as_text(one.get("Namespace")),
+                namespace=as_text(entry.get("Namespace")),
                 name=f"{name}/{own}",
-                identity=as_text(one.get("ID")),
+                identity=as_text(entry.get("ID")),
             )
         if not found:
             raise InvalidConfiguration(
@@ -93,8 +93,8 @@ class NomadJob(ObjectFormat):
             return True
         return begins_with(fields.get("Job"), "{") and b'"TaskGroups"' in bytes(fields["Job"])
 
-    def read_entry(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Item]:
-        job = one if "TaskGroups" in one else as_object(one.get("Job"))
+    def read_entry(self, entry: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Item]:
+        job = entry if "TaskGroups" in entry else as_object(entry.get("Job"))
         name = as_text(job.get("Name")) or as_text(job.get("ID"))
         stopped = job.get("Stop") is True or as_text(job.get("Status")) == "dead"
         found = False

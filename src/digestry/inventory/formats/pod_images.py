@@ -47,14 +47,16 @@ class PodImages:
         self._remarks: dict[tuple[str, ...], tuple[str, ...]] = {(): ()}
 
     def container(
-        self, reference: str | None, said: str | None, runtime: str, platform: Platform | None
+        self, reference: str | None, image_id: str | None, runtime: str, platform: Platform | None
     ) -> PodImage:
         """Return a container's image. ``said`` is its ``imageID``; None if that tells nothing of it now."""
-        return self._image(reference, said, runtime, platform, False)
+        return self._image(reference, image_id, runtime, platform, False)
 
-    def volume(self, reference: str | None, said: str, runtime: str, platform: Platform | None) -> PodImage:
+    def volume(
+        self, reference: str | None, image_id: str, runtime: str, platform: Platform | None
+    ) -> PodImage:
         """Return the image of a volume. ``said`` is its ``imageRef``, if there is one."""
-        return self._image(reference, said, runtime, platform, True)
+        return self._image(reference, image_id, runtime, platform, True)
 
     def platform(self, architecture: str, system: str) -> Platform | None:
         """Return the platform of those names, or None if it has none."""
@@ -77,7 +79,7 @@ class PodImages:
         known = self._remarks.get(remarks)
         if known is None:
             _make_room(self._remarks)
-            known = tuple(dict.fromkeys(one for one in remarks if one))
+            known = tuple(dict.fromkeys(remark for remark in remarks if remark))
             known = self._remarks[remarks] = self._remarks.get(known, known)
         return known
 
@@ -90,17 +92,17 @@ class PodImages:
 
 
 def _read(
-    reference: str | None, said: str | None, runtime: str, platform: Platform | None, volume: bool
+    reference: str | None, image_id: str | None, runtime: str, platform: Platform | None, volume: bool
 ) -> PodImage:
     named = reference_of(reference)
     own = None if named is None else named.repository_only()
-    if said is None:
+    if image_id is None:
         image, pinned = ImageID(), None
     elif volume:
-        image = read_image_id(said, runtime=runtime, own=own, field="imageRef") if said else _UNTOLD
+        image = read_image_id(image_id, runtime=runtime, own=own, field="imageRef") if image_id else _UNTOLD
         pinned = pinned_claim(named, "the volume's image name")
     else:
-        image = read_image_id(said, runtime=runtime, own=own)
+        image = read_image_id(image_id, runtime=runtime, own=own)
         pinned = pinned_claim(named, "the pod's image name")
     # The kubelet's word comes first: a pod's image can be changed while the old one still runs.
     claims = image.claims if pinned is None else (*image.claims, pinned)

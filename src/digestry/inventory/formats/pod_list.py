@@ -100,16 +100,16 @@ def _with_platforms(seen: list[Observation], platforms: dict[str, Platform]) -> 
     """Return ``seen`` with the platform of each container's node, where that is known."""
     images: dict[tuple[int, str], ImageFacts] = {}  # containers of one image share one object
     found: list[Observation] = []
-    for one in seen:
-        if isinstance(one, ContainerObservation) and one.host in platforms:
-            platform = platforms[one.host]
-            key = id(one.image), str(platform)
+    for item in seen:
+        if isinstance(item, ContainerObservation) and item.host in platforms:
+            platform = platforms[item.host]
+            key = id(item.image), str(platform)
             image = images.get(key)
             if image is None:
-                image = images[key] = replace(one.image, platform=platform)
-            found.append(replace(one, image=image))
+                image = images[key] = replace(item.image, platform=platform)
+            found.append(replace(item, image=image))
         else:
-            found.append(one)
+            found.append(item)
     return found
 
 
@@ -142,8 +142,8 @@ def _pieces(source: Input) -> Iterator[bytes]:
         if not piece or len(rest) > _LONGEST:
             raise _Unfit
         *whole, rest = (rest + piece).split(between)
-        for one in whole:
-            yield b"".join((opening, one, ending))
+        for item in whole:
+            yield b"".join((opening, item, ending))
     yield b"".join((opening, rest[:at], ending))
     tail = rest[at + len(last) :]
     while piece := source.piece(_PIECE):

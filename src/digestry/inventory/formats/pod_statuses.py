@@ -58,8 +58,8 @@ class PodStatus(_Statuses):
     def recognises(fields: Fields, kind: str) -> bool:
         return "kind" not in fields and any(begins_with(fields.get(key), "[") for key in _REPORTED)
 
-    def read_entry(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Item]:
-        return self.of_status(one, place)
+    def read_entry(self, entry: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Item]:
+        return self.of_status(entry, place)
 
 
 class ContainerStatus(_Statuses):
@@ -73,9 +73,9 @@ class ContainerStatus(_Statuses):
     def recognises(fields: Fields, kind: str) -> bool:
         return "imageID" in fields and "image" in fields and begins_with(fields.get("state"), "{")
 
-    def read_entry(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Item]:
-        name = as_text(one.get("name")) or as_text(one.get("containerID"))
-        return self.of_status({"containerStatuses": [{**one, "name": name}]}, place, alone=True)
+    def read_entry(self, entry: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Item]:
+        name = as_text(entry.get("name")) or as_text(entry.get("containerID"))
+        return self.of_status({"containerStatuses": [{**entry, "name": name}]}, place, alone=True)
 
 
 class ContainerSpec(ObjectFormat):
@@ -89,13 +89,13 @@ class ContainerSpec(ObjectFormat):
     def recognises(fields: Fields, kind: str) -> bool:
         return "image" in fields and ("imagePullPolicy" in fields or "terminationMessagePath" in fields)
 
-    def read_entry(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Item]:
+    def read_entry(self, entry: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Item]:
         if self._reading.first("specifications"):
             yield self._reading.problem(f"the specification of a container: {TEMPLATE}", _PODS)
         image = declared_image(
             self._reading,
-            as_text(one.get("image")),
+            as_text(entry.get("image")),
             template=True,
             remarks=(f"the specification of a container: {TEMPLATE}",),
         )
-        yield self.row(place, image, name=as_text(as_object(one).get("name")))
+        yield self.row(place, image, name=as_text(as_object(entry).get("name")))

@@ -31,13 +31,13 @@ class PodmanInspect(EntryFormat[InspectedContainer]):
     def recognises(fields: Fields, kind: str) -> bool:
         return "Id" in fields and "ImageName" in fields and begins_with(fields.get("Config"), "{")
 
-    def read_entry(self, one: InspectedContainer, fields: Fields, place: SourceLocation) -> Iterable[Item]:
-        if self._reading.left_out(runs=one.runs):
+    def read_entry(self, entry: InspectedContainer, fields: Fields, place: SourceLocation) -> Iterable[Item]:
+        if self._reading.left_out(runs=entry.runs):
             return ()
-        remarks = (INFRASTRUCTURE,) if one.is_infra else ()
-        image = podman_image(self._reading, one.typed, one.image, one.image_digest or "", remarks)
-        namespace = (one.pod or "")[:_SHORT] or one.labels.compose_project
-        return (self.row(place, image, namespace=namespace, name=one.name or "", identity=one.id),)
+        remarks = (INFRASTRUCTURE,) if entry.is_infra else ()
+        image = podman_image(self._reading, entry.typed, entry.image, entry.image_digest or "", remarks)
+        namespace = (entry.pod or "")[:_SHORT] or entry.labels.compose_project
+        return (self.row(place, image, namespace=namespace, name=entry.name or "", identity=entry.id),)
 
 
 class PodmanList(EntryFormat[ListedContainer]):
@@ -52,18 +52,20 @@ class PodmanList(EntryFormat[ListedContainer]):
     def recognises(fields: Fields, kind: str) -> bool:
         return "Id" in fields and "ImageID" in fields
 
-    def read_entry(self, one: ListedContainer, fields: Fields, place: SourceLocation) -> Iterable[Item]:
-        if self._reading.left_out(runs=one.runs):
+    def read_entry(self, entry: ListedContainer, fields: Fields, place: SourceLocation) -> Iterable[Item]:
+        if self._reading.left_out(runs=entry.runs):
             return ()
-        remarks = (INFRASTRUCTURE,) if one.is_infra else ()
-        typed, image_id = one.image or "", one.image_id or ""
+        remarks = (INFRASTRUCTURE,) if entry.is_infra else ()
+        typed, image_id = entry.image or "", entry.image_id or ""
         if "PodName" in fields or "IsInfra" in fields:
-            image = podman_image(self._reading, typed, image_id, one.image_digest or "", remarks)
+            image = podman_image(self._reading, typed, image_id, entry.image_digest or "", remarks)
         else:
             # Docker's list shows a bare ID where the name has moved, as if it had been started by it.
             image = engine_image(self._reading, "" if digest_of(typed) else typed, image_id, remarks=remarks)
         return (
-            self.row(place, image, namespace=one.pod_name or one.project, name=one.name, identity=one.id),
+            self.row(
+                place, image, namespace=entry.pod_name or entry.project, name=entry.name, identity=entry.id
+            ),
         )
 
 
@@ -77,9 +79,9 @@ def podman_image(
         listed = None if identity is None else reading.images.get(identity)
         image = engine_image(reading, typed, image_id, made_up=True, remarks=remarks).image()
         digest = image_digest or (listed.digest if listed else "")
-        said = list(image.remarks)
+        notes = list(image.remarks)
         facts = replace(image.facts, platform_manifest=None, platform_assumed=False)
-        facts = with_podman_digest(facts, digest, said)
-        return RowImage(facts, tuple(said))
+        facts = with_podman_digest(facts, digest, notes)
+        return RowImage(facts, tuple(notes))
 
     return reading.shared(("podman", typed, image_id, image_digest, remarks), make)

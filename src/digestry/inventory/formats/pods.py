@@ -98,8 +98,8 @@ def _windows_build(node: JsonObject) -> str | None:
     """Return a node's build of Windows, ``10.0.20348.2113``; None if it gives none, or two."""
     labels = as_object(as_object(node.get("metadata")).get("labels"))
     info = as_object(as_object(node.get("status")).get("nodeInfo"))
-    said = [as_text(info.get("kernelVersion")), as_text(labels.get(_BUILD))]
-    builds = [build for build in said if _WINDOWS.fullmatch(build)]
+    values = [as_text(info.get("kernelVersion")), as_text(labels.get(_BUILD))]
+    builds = [build for build in values if _WINDOWS.fullmatch(build)]
     if len({tuple(build.split(".")[:3]) for build in builds}) != 1:
         return None
     return builds[0]
@@ -166,9 +166,9 @@ class _Pod:
         statuses: list[JsonObject] = []
         for specified, reported in _STATUSES:
             specs = {
-                as_text(one.get("name")): one
-                for one in map(as_object, as_list(self._spec.get(specified)))
-                if one
+                as_text(container.get("name")): container
+                for container in map(as_object, as_list(self._spec.get(specified)))
+                if container
             }
             seen: dict[str, JsonObject] = {}
             for status in map(as_object, as_list(self._status.get(reported))):
@@ -230,16 +230,16 @@ class _Pod:
             self._runtime = runtime
         typed = as_text(spec.get("image"))
         reference = typed or self._fallback(as_text(status.get("image")), remarks)
-        said = as_text(status.get("imageID"))
+        image_id = as_text(status.get("imageID"))
         was_started = state.runs or state.ended
         if state.why:
             remarks.append(state.why)
-        if said and not was_started:
-            remarks.append(f"its imageID may be an earlier run's, and was not believed: {shown(said)}")
+        if image_id and not was_started:
+            remarks.append(f"its imageID may be an earlier run's, and was not believed: {shown(image_id)}")
         if self._options.remark is not None and typed:
             remarks.append(self._options.remark(self._pod, name, typed))
         image = self._options.images.container(
-            reference, said if was_started else None, runtime, self._platform
+            reference, image_id if was_started else None, runtime, self._platform
         )
         return self._row(f"{self._name}/{name}", identity, image, remarks, state.waiting)
 
@@ -256,16 +256,16 @@ class _Pod:
         if not reason:
             # Conditions say what it waits for: PodScheduled=False with reason Unschedulable.
             unmet = (
-                as_text(one.get("reason"))
-                for one in map(as_object, as_list(self._status.get("conditions")))
-                if one.get("status") == "False" and one.get("type") == "PodScheduled"
+                as_text(condition.get("reason"))
+                for condition in map(as_object, as_list(self._status.get("conditions")))
+                if condition.get("status") == "False" and condition.get("type") == "PodScheduled"
             )
-            reason = next((one for one in unmet if one), "")
-        said = f"the pod is {phase}" + (f", {reason}" if reason else "")
+            reason = next((text for text in unmet if text), "")
+        note = f"the pod is {phase}" + (f", {reason}" if reason else "")
         waiting: Waiting = "other" if reason else "starting"
         if reason == "Unschedulable":
             waiting = "unscheduled"
-        return _State(runs=False, ended=False, why=f"it has not been started: {said}", waiting=waiting)
+        return _State(runs=False, ended=False, why=f"it has not been started: {note}", waiting=waiting)
 
     # -- image volumes (KEP-4639) -------------------------------------------------------------
 
@@ -275,9 +275,9 @@ class _Pod:
         for status in statuses:
             for mount in map(as_object, as_list(status.get("volumeMounts"))):
                 image = as_object(as_object(mount.get("volumeStatus")).get("image"))
-                said = as_text(image.get("imageRef"))
-                if said:
-                    given.setdefault(as_text(mount.get("name")), said)
+                image_ref = as_text(image.get("imageRef"))
+                if image_ref:
+                    given.setdefault(as_text(mount.get("name")), image_ref)
         for volume in map(as_object, as_list(self._spec.get("volumes"))):
             source, name = as_object(volume.get("image")), as_text(volume.get("name"))
             if not source or not name:

@@ -28,7 +28,7 @@ class EntryFormat(Generic[T]):
         """See :meth:`~.rows.Format.read`."""
         return self.read_entry(self._decoder.decode(raw), fields, place)
 
-    def read_entry(self, one: T, fields: Fields, place: SourceLocation) -> Iterable[Item]:
+    def read_entry(self, entry: T, fields: Fields, place: SourceLocation) -> Iterable[Item]:
         """Return the rows, problems and notes of one entry. Raises :class:`DigestryError`."""
         raise NotImplementedError
 
@@ -59,12 +59,12 @@ class ImageListFormat(EntryFormat[T]):
 
     usable: ClassVar[str] = "containers: images alone do not say what runs"
 
-    def read_entry(self, one: T, fields: Fields, place: SourceLocation) -> Iterable[Item]:
-        learnt = self.image_record(one)
+    def read_entry(self, entry: T, fields: Fields, place: SourceLocation) -> Iterable[Item]:
+        learnt = self.image_record(entry)
         if learnt is not None:
             self._reading.add_image(*learnt)
         return ()
 
-    def image_record(self, one: T) -> tuple[Digest, ImageRecord] | None:
+    def image_record(self, image: T) -> tuple[Digest, ImageRecord] | None:
         """Return the ID of an image and its description, or None if the entry says nothing of it."""
         raise NotImplementedError

@@ -35,9 +35,9 @@ def _state(word: str) -> State:
 class _Tasks(ObjectFormat):
     usable: ClassVar[str] = "tasks with an image"
 
-    def image(self, typed: str, state: State, said: str) -> DeferredImage:
+    def image(self, typed: str, state: State, reason: str) -> DeferredImage:
         return declared_image(
-            self._reading, typed, state=state, remarks=remarks_on(state, said), unknown=_NO_DIGEST
+            self._reading, typed, state=state, remarks=remarks_on(state, reason), unknown=_NO_DIGEST
         )
 
 
@@ -49,15 +49,17 @@ class SwarmTaskList(_Tasks):
     def recognises(fields: Fields, kind: str) -> bool:
         return "CurrentState" in fields and "DesiredState" in fields and "Image" in fields
 
-    def read_entry(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Item]:
-        said = as_text(one.get("CurrentState"))
-        state = _state(said)
+    def read_entry(self, entry: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Item]:
+        word = as_text(entry.get("CurrentState"))
+        state = _state(word)
         if not self.shows(state):
             return ()
-        name = as_text(one.get("Name")).removeprefix("\\_ ").strip()
-        image = self.image(as_text(one.get("Image")), state, said)
+        name = as_text(entry.get("Name")).removeprefix("\\_ ").strip()
+        image = self.image(as_text(entry.get("Image")), state, word)
         return (
-            self.row(place, image, host=as_text(one.get("Node")), name=name, identity=as_text(one.get("ID"))),
+            self.row(
+                place, image, host=as_text(entry.get("Node")), name=name, identity=as_text(entry.get("ID"))
+            ),
         )
 
 
@@ -70,26 +72,26 @@ class SwarmTask(_Tasks):
     def recognises(fields: Fields, kind: str) -> bool:
         return "ServiceID" in fields and "DesiredState" in fields and begins_with(fields.get("Spec"), "{")
 
-    def read_entry(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Item]:
-        status = as_object(one.get("Status"))
-        said = as_text(status.get("State"))
-        state = _state(said)
+    def read_entry(self, entry: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Item]:
+        status = as_object(entry.get("Status"))
+        word = as_text(status.get("State"))
+        state = _state(word)
         if not self.shows(state):
             return ()
-        spec = as_object(as_object(one.get("Spec")).get("ContainerSpec"))
+        spec = as_object(as_object(entry.get("Spec")).get("ContainerSpec"))
         stack = as_text(as_object(spec.get("Labels")).get(_STACK))
-        slot = one.get("Slot")
+        slot = entry.get("Slot")
         identity = as_text(as_object(status.get("ContainerStatus")).get("ContainerID")) or as_text(
-            one.get("ID")
+            entry.get("ID")
         )
         name = (
-            as_text(one.get("Name"))
-            or f"{as_text(one.get('ServiceID'))}.{slot or as_text(one.get('NodeID'))}"
+            as_text(entry.get("Name"))
+            or f"{as_text(entry.get('ServiceID'))}.{slot or as_text(entry.get('NodeID'))}"
         )
-        image = self.image(as_text(spec.get("Image")), state, said)
+        image = self.image(as_text(spec.get("Image")), state, word)
         return (
             self.row(
-                place, image, host=as_text(one.get("NodeID")), namespace=stack, name=name, identity=identity
+                place, image, host=as_text(entry.get("NodeID")), namespace=stack, name=name, identity=identity
             ),
         )
 
@@ -129,13 +131,13 @@ class SwarmServiceList(_Services):
     def recognises(fields: Fields, kind: str) -> bool:
         return "Replicas" in fields and "Mode" in fields and begins_with(fields.get("Image"), '"')
 
-    def read_entry(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Item]:
-        match = _REPLICAS.match(as_text(one.get("Replicas")))
+    def read_entry(self, entry: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Item]:
+        match = _REPLICAS.match(as_text(entry.get("Replicas")))
         return self.service(
             place,
-            name=as_text(one.get("Name")),
-            identity=as_text(one.get("ID")),
-            typed=as_text(one.get("Image")),
+            name=as_text(entry.get("Name")),
+            identity=as_text(entry.get("ID")),
+            typed=as_text(entry.get("Image")),
             running=int(match[1]) if match else None,
         )
 
@@ -152,10 +154,10 @@ class SwarmService(_Services):
             return False
         return b'"TaskTemplate"' in bytes(spec) and b'"Mode"' in bytes(spec)
 
-    def read_entry(self, one: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Item]:
-        spec = as_object(one.get("Spec"))
+    def read_entry(self, entry: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Item]:
+        spec = as_object(entry.get("Spec"))
         container = as_object(as_object(spec.get("TaskTemplate")).get("ContainerSpec"))
-        running = as_object(one.get("ServiceStatus")).get("RunningTasks")
+        running = as_object(entry.get("ServiceStatus")).get("RunningTasks")
         replicated = as_object(as_object(spec.get("Mode")).get("Replicated")).get("Replicas")
         if not isinstance(running, int):
             running = 0 if replicated == 0 else None
@@ -163,7 +165,7 @@ class SwarmService(_Services):
             place,
             stack=as_text(as_object(spec.get("Labels")).get(_STACK)),
             name=as_text(spec.get("Name")),
-            identity=as_text(one.get("ID")),
+            identity=as_text(entry.get("ID")),
             typed=as_text(container.get("Image")),
             running=running,
         )

@@ -91,11 +91,13 @@ class Workloads:
             uid=as_text(metadata.get("uid")),
             containers=tuple(
                 _Container(
-                    as_text(one.get("name")), as_text(one.get("image")), as_text(one.get("imagePullPolicy"))
+                    as_text(container.get("name")),
+                    as_text(container.get("image")),
+                    as_text(container.get("imagePullPolicy")),
                 )
                 for part in _TEMPLATES
-                for one in map(as_object, as_list(inner.get(part)))
-                if as_text(one.get("image"))
+                for container in map(as_object, as_list(inner.get(part)))
+                if as_text(container.get("image"))
             ),
             owner=_owner(metadata, "CronJob"),
             running=_count(kind, status),
@@ -118,11 +120,11 @@ class Workloads:
         workload = next((self._known[key] for key in self._owners(pod)[::-1] if key in self._known), None)
         if workload is None:
             return ""
-        for one in workload.containers:
-            if one.name == container and one.image != image:
+        for specified in workload.containers:
+            if specified.name == container and specified.image != image:
                 return (
-                    f"{workload.kind.lower()}/{workload.name} names {one.image} by now: this pod is of an "
-                    "older template, or its image was changed when it was created"
+                    f"{workload.kind.lower()}/{workload.name} names {specified.image} by now: this pod is of "
+                    "an older template, or its image was changed when it was created"
                 )
         return ""
 
@@ -225,7 +227,7 @@ def _resting(kind: str, spec: JsonObject) -> str:
 
 def _is_over(status: JsonObject) -> bool:
     return bool(as_text(status.get("completionTime"))) or any(
-        one.get("type") in _ENDS and one.get("status") == "True"
-        for one in map(as_object, as_list(status.get("conditions")))
-        if isinstance(one.get("type"), str)
+        condition.get("type") in _ENDS and condition.get("status") == "True"
+        for condition in map(as_object, as_list(status.get("conditions")))
+        if isinstance(condition.get("type"), str)
     )

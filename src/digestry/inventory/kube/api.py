@@ -169,7 +169,7 @@ class KubeAPI:
             else:
                 break
         versions = {page.version for page in pages}
-        return [one for page in pages for one in page.objects], versions.pop() if len(versions) == 1 else ""
+        return [item for page in pages for item in page.objects], versions.pop() if len(versions) == 1 else ""
 
     def page(self, path: str, what: str, query: dict[str, str], *, limit: int | None = None) -> Page:
         """Return one page of the list at ``path``. Raises what :meth:`get` raises."""
@@ -350,8 +350,8 @@ class KubeAPI:
             return value
         raise self._refusal(path, what, answer.status, as_text(as_object(value).get("message")))
 
-    def _refusal(self, path: str, what: str, status: int, said: str) -> Refused:
-        tail = f": {said[:_LONGEST_MESSAGE]}" if said else ""
+    def _refusal(self, path: str, what: str, status: int, message: str) -> Refused:
+        tail = f": {message[:_LONGEST_MESSAGE]}" if message else ""
         if status == HTTPStatus.UNAUTHORIZED:
             return Unauthorized(
                 f"{self.server} does not accept the user of {shown(self._access.context)} (401)",

@@ -346,8 +346,8 @@ def _plugin(entry: _Entry) -> Plugin:
         command = str(entry.file.parent / command)
     variables = []
     for value in entry.items("env"):
-        one = _Entry(value if isinstance(value, dict) else {}, entry.file, f"{entry.what}, env")
-        variables.append((one.string("name"), one.string("value")))
+        variable = _Entry(value if isinstance(value, dict) else {}, entry.file, f"{entry.what}, env")
+        variables.append((variable.string("name"), variable.string("value")))
     mode = entry.string("interactiveMode") or "IfAvailable"
     if mode not in _MODES:
         entry.refuse(f"'interactiveMode' is none of {', '.join(sorted(_MODES))}: {shown(mode)}")

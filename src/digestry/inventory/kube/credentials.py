@@ -193,10 +193,10 @@ def _run(
         _end(process, group=not interactive)
         raise
     if process.returncode != 0:
-        said = (words or b"").decode("utf-8", "replace").strip()
+        last_words = (words or b"").decode("utf-8", "replace").strip()
         raise RemoteError(
             f"the credential plugin {shown(name)} failed with {process.returncode}"
-            + (f": {shown(said.splitlines()[-1])}" if said else "")
+            + (f": {shown(last_words.splitlines()[-1])}" if last_words else "")
         )
     return output
 

@@ -89,7 +89,7 @@ class Informer:
         objects, version = api.whole(self._path, f"list {self._resource}", **self._query)
         if not self._watchable or not version:
             return objects
-        kept = {key: _slim(as_object(one)) for one in objects if (key := _key(one)) is not None}
+        kept = {key: _slim(as_object(value)) for value in objects if (key := _key(value)) is not None}
         # What has no name could not be told apart from what a watch says: it is listed each time.
         if len(kept) == len(objects):
             self._objects, self._version = kept, version
@@ -210,4 +210,4 @@ def _uid(value: JsonObject) -> str:
 def _slim(value: JsonObject) -> JsonObject:
     """Return an object without the large parts that are not read here."""
     metadata = as_object(value.get("metadata"))
-    return {**value, "metadata": {key: one for key, one in metadata.items() if key not in _NOT_NEEDED}}
+    return {**value, "metadata": {key: field for key, field in metadata.items() if key not in _NOT_NEEDED}}

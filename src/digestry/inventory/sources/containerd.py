@@ -88,8 +88,8 @@ class ContainerdSource(EngineSource):
             return
         for namespace in self._named:
             if namespace not in there:
-                said = f"it has {', '.join(map(shown, there[:8]))}" if there else "it has none"
-                yield Unseen(self._name, f"containerd has no namespace {shown(namespace)}", said)
+                label_names = f"it has {', '.join(map(shown, there[:8]))}" if there else "it has none"
+                yield Unseen(self._name, f"containerd has no namespace {shown(namespace)}", label_names)
         for namespace in there:
             if namespace in self._without or (self._named and namespace not in self._named):
                 continue
@@ -114,8 +114,8 @@ class ContainerdSource(EngineSource):
             yield Unseen(
                 self._name, f"namespace {namespace}: which containers run is not known: {error.message}"
             )
-        states = {one.id: self._state(namespace, one.id, tasks) for one in listed}
-        reported = [one for one in listed if self._include_stopped or states[one.id] is not False]
+        states = {record.id: self._state(namespace, record.id, tasks) for record in listed}
+        reported = [record for record in listed if self._include_stopped or states[record.id] is not False]
         if namespace == DOCKERS and namespace not in self._named and reported:
             yield Unseen(
                 self._name,
@@ -206,7 +206,7 @@ def _image(
     pinned = named.digest if (named := reference_of(reference)) is not None else None
     if image is None:
         return _nameless(container, chain, pinned, reference, store)
-    same = [one for one in store.manifests(image) if _has(store, one.config, chain)]
+    matching = [manifest for manifest in store.manifests(image) if _has(store, manifest.config, chain)]
     unmoved = 0 < image.updated <= container.created
     if pinned is not None and str(pinned) != image.digest:
         found = _by_layers(container, chain, reference, store)
@@ -214,10 +214,15 @@ def _image(
             0, f"the name {container.image} is given to {image.digest}, which is not its own"
         )
         return found
-    if same and (unmoved or pinned is not None):
-        return _by_target(image, {one.config for one in same}, {one.manifest for one in same}, store)
+    if matching and (unmoved or pinned is not None):
+        return _by_target(
+            image,
+            {manifest.config for manifest in matching},
+            {manifest.manifest for manifest in matching},
+            store,
+        )
     found = _by_layers(container, chain, reference, store)
-    if not same:
+    if not matching:
         found.remarks.insert(0, f"{container.image} is another image: its layers are not those that run")
     elif not found.claims:
         found.remarks.insert(
@@ -277,16 +282,16 @@ def _by_layers(container: Container, chain: str, reference: str | None, store: N
     here = store.with_layers(container.snapshotter, chain)
     if not here:
         return _Found(remarks=[f"no image here has the layers that run ({chain})", _NO_DIGEST])
-    made = [one for one in here if one.would_make(container)]
-    if len(made) == 1 and len(here) == 1:
-        found = _by_config(made[0].digest, "the layers that run", reference, store)
+    candidates = [image for image in here if image.would_make(container)]
+    if len(candidates) == 1 and len(here) == 1:
+        found = _by_config(candidates[0].digest, "the layers that run", reference, store)
         found.remarks.append(
-            f"found by the layers that run: of the images here, only {made[0].digest} (a config) has them"
+            f"found by the layers that run: only one image here has them, {candidates[0].digest} (a config)"
         )
         return found
-    listed = ", ".join(str(one.digest) for one in here[:4]) + (", …" if len(here) > 4 else "")
-    said = f"the layers that run are those of {listed} (of the config), but other images may have them, too"
-    return _Found(remarks=[said, _NO_DIGEST])
+    listed = ", ".join(str(image.digest) for image in here[:4]) + (", …" if len(here) > 4 else "")
+    remark = f"the layers that run are those of {listed} (of the config), but other images may have them, too"
+    return _Found(remarks=[remark, _NO_DIGEST])
 
 
 def _nameless(
@@ -324,9 +329,11 @@ def _claims_of(image: NamedImage, store: NamespaceStore) -> list[Claim]:
     if named is not None and has_registry(image.name):
         repositories[named.repository_only()] = _portless(named) in pulled
     known = {
-        _portless(one): one for name in store.images() if (one := reference_of(name)) and has_registry(name)
+        _portless(reference): reference
+        for name in store.images()
+        if (reference := reference_of(name)) and has_registry(name)
     }
-    for where in sorted(pulled - {_portless(one) for one in repositories}):
+    for where in sorted(pulled - {_portless(repository) for repository in repositories}):
         # The note has no port: another name that is known here may tell it.
         repository = known.get(where) or reference_of(where)
         if repository is not None and (where in known or not is_loopback(repository.host)):

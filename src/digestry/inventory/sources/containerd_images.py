@@ -104,7 +104,11 @@ class StoredConfig:
 
 
 def _variables(environment: Iterable[str] | None) -> set[str]:
-    return {one for one in environment or () if not one.startswith(_CLIENTS_VARIABLES) and one != _USUAL_PATH}
+    return {
+        variable
+        for variable in environment or ()
+        if not variable.startswith(_CLIENTS_VARIABLES) and variable != _USUAL_PATH
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,11 +186,12 @@ class NamespaceStore:
     def with_layers(self, snapshotter: str, chain: str) -> list[StoredConfig]:
         """Return every known config in the store that has the layers of ``chain``."""
         digests = [
-            Digest.parse(one.digest) for one in self._containerd.unpacked(self._namespace, snapshotter, chain)
+            Digest.parse(content.digest)
+            for content in self._containerd.unpacked(self._namespace, snapshotter, chain)
         ]
-        digests += [one.config for image in self.images().values() for one in self.manifests(image)]
+        digests += [manifest.config for image in self.images().values() for manifest in self.manifests(image)]
         configs = [self.stored_config(digest) for digest in dict.fromkeys(digests)]
-        return [one for one in configs if one is not None and one.chain == chain]
+        return [config for config in configs if config is not None and config.chain == chain]
 
     def holding(self, config: Digest) -> list[NamedImage]:
         """Return the names of the images that have that config. Unreadable images are skipped."""
@@ -196,7 +201,7 @@ class NamespaceStore:
                 manifests = self.manifests(image)
             except DigestryError:
                 continue  # one name more for what is already known
-            if any(one.config == config for one in manifests):
+            if any(manifest.config == config for manifest in manifests):
                 found.append(image)
         return found
 

@@ -101,16 +101,16 @@ class Runtime:
 
     def containers(self) -> list[CriContainer]:
         answer = Message(self._ask("RuntimeService/ListContainers"))
-        return [_container(one, _LISTED) for one in answer.messages(1)]
+        return [_container(message, _LISTED) for message in answer.messages(1)]
 
     def container(self, identity: str) -> CriContainer:
         question = string(1, identity) + integer(2, 1)
         answer = Message(self._ask("RuntimeService/ContainerStatus", question))
-        one = _container(answer.message(1), _STATUS)
+        container = _container(answer.message(1), _STATUS)
         typed = _typed(answer.labels(2).get("info", ""))
         if typed:
-            one.image = ImageSpec((one.image or ImageSpec()).image, typed)
-        return one
+            container.image = ImageSpec((container.image or ImageSpec()).image, typed)
+        return container
 
     def image(self, reference: str) -> _Image:
         question = nested(1, string(1, reference)) + integer(2, 1)
@@ -124,16 +124,16 @@ class Runtime:
         return self._channel.unary(f"/runtime.{self._version}.{method}", message)
 
 
-def _container(one: Message, numbers: _Numbers) -> CriContainer:
-    spec = one.message(numbers.image)
+def _container(message: Message, numbers: _Numbers) -> CriContainer:
+    spec = message.message(numbers.image)
     return CriContainer(
-        id=one.text(1),
-        metadata=Metadata(one.message(numbers.metadata).text(1)),
+        id=message.text(1),
+        metadata=Metadata(message.message(numbers.metadata).text(1)),
         image=ImageSpec(spec.text(1), spec.text(18)),
-        image_ref=one.text(numbers.image_ref),
-        image_id=one.text(numbers.image_id),
-        state=one.number(numbers.state),
-        labels=read_labels(labels) if (labels := one.labels(numbers.labels)) else None,
+        image_ref=message.text(numbers.image_ref),
+        image_id=message.text(numbers.image_id),
+        state=message.number(numbers.state),
+        labels=read_labels(labels) if (labels := message.labels(numbers.labels)) else None,
     )
 
 
@@ -145,7 +145,7 @@ def _typed(info: str) -> str:
         return ""
     spec = config_image(read.config)
     # A kubelet gives an ID as the image, and the name beside it.
-    return next((one for one in (spec.typed, spec.image) if one and digest_of(one) is None), "")
+    return next((name for name in (spec.typed, spec.image) if name and digest_of(name) is None), "")
 
 
 def _platform(info: str) -> Platform | None:
@@ -182,8 +182,8 @@ class CriSource(EngineSource):
 
         yield from observe_listed(self._name, list(filter(self._is_reported, listed)), observe, list_again)
 
-    def _is_reported(self, one: CriContainer) -> bool:
-        return self._include_stopped or one.runs
+    def _is_reported(self, container: CriContainer) -> bool:
+        return self._include_stopped or container.runs
 
     def _container(
         self, listed: CriContainer, kind: str, images: CachedAnswers[_Image], *, still_listed: bool
@@ -200,18 +200,18 @@ class CriSource(EngineSource):
         if status is not None and status.id != listed.id:
             remarks.append(f"the runtime shows another container in its place: {shown(status.id)}")
             status = None
-        one = listed if status is None else _completed(status, listed)
-        if not still_listed and not self._is_reported(one):
+        container = listed if status is None else _completed(status, listed)
+        if not still_listed and not self._is_reported(container):
             return None
-        if not one.has_known_state:
+        if not container.has_known_state:
             remarks.append("the runtime does not know whether it runs")
-        image_id = _image_id(one, listed)
+        image_id = _image_id(container, listed)
         image = (show_image(lambda: images.get(image_id), _WHO, remarks) if image_id else None) or _Image()
         read = read_cri_image(
-            _typed_name(one, listed, kind, image_id),
-            one.image.image if one.image else "",
+            _typed_name(container, listed, kind, image_id),
+            container.image.image if container.image else "",
             *remarks,
-            image_ref=one.image_ref or "",
+            image_ref=container.image_ref or "",
             image_id=image_id,
             runtime=kind,
             platform=image.platform,
@@ -220,8 +220,8 @@ class CriSource(EngineSource):
         return ContainerObservation(
             source=self._name,
             host=self._host,
-            namespace=one.namespace,
-            name=one.name or listed.id,
+            namespace=container.namespace,
+            name=container.name or listed.id,
             id=listed.id,
             image=read.facts,
             seen_at=now(),
@@ -244,17 +244,17 @@ def _completed(status: CriContainer, listed: CriContainer) -> CriContainer:
     )
 
 
-def _image_id(one: CriContainer, listed: CriContainer) -> str:
+def _image_id(container: CriContainer, listed: CriContainer) -> str:
     """Return the ID of a container's image, or "" if the runtime gives none."""
     # Of containerd's, only the list has the ID alone.
-    found = (one.image_id, listed.image_id, listed.image_ref, one.image_ref)
+    found = (container.image_id, listed.image_id, listed.image_ref, container.image_ref)
     return next((text for text in found if text and digest_of(text) is not None), "")
 
 
-def _typed_name(one: CriContainer, listed: CriContainer, kind: str, image_id: str) -> str:
+def _typed_name(container: CriContainer, listed: CriContainer, kind: str, image_id: str) -> str:
     """Return the name that a container was started by, or "" if it is not known."""
-    if one.image is not None and one.image.typed:
-        return one.image.typed
+    if container.image is not None and container.image.typed:
+        return container.image.typed
     given = listed.image.image if listed.image else ""
     is_id = image_id.removeprefix("sha256:").startswith(given.removeprefix("sha256:"))
     # containerd's list has what was given, its status a name that it chose.

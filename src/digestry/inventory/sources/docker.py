@@ -125,5 +125,5 @@ class DockerSource(EngineSource):
         )
 
 
-def _same_machine(one: Platform, other: Platform | None) -> bool:
-    return other is not None and (one.os, one.architecture) == (other.os, other.architecture)
+def _same_machine(platform: Platform, other: Platform | None) -> bool:
+    return other is not None and (platform.os, platform.architecture) == (other.os, other.architecture)

@@ -32,7 +32,7 @@ def observe_listed(
     Those that the engine still lists when it is asked again are observed once more, with True.
     """
     gone = []
-    for entry, seen in zip(listed, run(lambda one: observe(one, False), listed), strict=True):
+    for entry, seen in zip(listed, run(lambda listing: observe(listing, False), listed), strict=True):
         if seen is None:
             gone.append(entry)
         else:

@@ -103,15 +103,15 @@ class FileSource:
         rows: list[Row] = []
         problems = 0
         # Rows wait for the end: a later entry may tell more of their images.
-        for made in self._read(reading):
-            if isinstance(made, Row):
-                rows.append(made)
-            elif isinstance(made, Unseen):
+        for item in self._read(reading):
+            if isinstance(item, Row):
+                rows.append(item)
+            elif isinstance(item, Unseen):
                 problems += 1
                 if problems <= MOST_PROBLEMS:
-                    yield made
+                    yield item
             else:
-                yield made
+                yield item
         if problems > MOST_PROBLEMS:
             yield reading.problem(
                 f"{number_of(problems - MOST_PROBLEMS, 'more entry', 'more entries')} could not be read"

@@ -144,7 +144,7 @@ class KubernetesSource:
                 path, "pods", "Pod", _query(self._where)
             )
         self._kept = kept
-        return {namespace: one for (_, namespace), one in kept.items()}
+        return {namespace: informer for (_, namespace), informer in kept.items()}
 
 
 class _Reading:
@@ -221,7 +221,9 @@ class _Reading:
         if self._followed is None:
             return {}
         with ThreadPoolExecutor(_PARALLEL, "watch") as pool:
-            return {name: pool.submit(one.refresh, self._api) for name, one in self._followed.items()}
+            return {
+                name: pool.submit(informer.refresh, self._api) for name, informer in self._followed.items()
+            }
 
     def _pods(
         self, namespace: str, nodes: Mapping[str, Platform], why: str, fresh: Future[Refreshed] | None

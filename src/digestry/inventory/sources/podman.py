@@ -125,9 +125,9 @@ class PodmanProgram:
         except OSError as error:
             raise Unreachable(f"cannot run {name}: {error.strerror or error}") from error
         if done.returncode:
-            said = done.stderr.decode(errors="replace").strip()[:_LONGEST_MESSAGE]
-            message = f"{name} {arguments[0]} failed: {said or f'exit code {done.returncode}'}"
-            if "no such" in said.lower():
+            complaint = done.stderr.decode(errors="replace").strip()[:_LONGEST_MESSAGE]
+            message = f"{name} {arguments[0]} failed: {complaint or f'exit code {done.returncode}'}"
+            if "no such" in complaint.lower():
                 raise RemoteNotFound(message, status=404)
             raise Refused(message, status=500)
         if len(done.stdout) > LARGEST_ANSWER:
