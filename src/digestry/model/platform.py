@@ -172,10 +172,10 @@ def _possible_builds(known: list[tuple[int, Platform]], node: Platform) -> list[
     if node.os_version is None or _BUILD.fullmatch(node.os_version) is None:
         return [position for position, _ in known]
     ranks = [(position, _build_rank(platform.os_version, node.os_version)) for position, platform in known]
-    same = [(rank, position) for position, rank in ranks if rank is not None and rank[0] == 0]
-    if same:
-        best = min(rank for rank, _ in same)
-        return [position for rank, position in same if rank == best]
+    exact = [(rank, position) for position, rank in ranks if rank is not None and rank[0] == 0]
+    if exact:
+        best = min(rank for rank, _ in exact)
+        return [position for rank, position in exact if rank == best]
     fitting = [position for position, rank in ranks if rank is not None]
     return fitting or [position for position, _ in known]
 

@@ -92,10 +92,10 @@ def batch(sightings: Sequence[SightingReport]) -> int:
     """
     size = 0
     repositories: set[str] = set()
-    for position, one in enumerate(sightings[:MOST_SIGHTINGS]):
-        repositories.add(one.repository)
+    for position, sighting in enumerate(sightings[:MOST_SIGHTINGS]):
+        repositories.add(sighting.repository)
         # A character takes 4 bytes at most.
-        size += 250 + len(one.repository) + 4 * len(one.place)
+        size += 250 + len(sighting.repository) + 4 * len(sighting.place)
         if position and (size > LARGEST_REQUEST or len(repositories) > MOST_REPOSITORIES):
             return position
     return min(len(sightings), MOST_SIGHTINGS)

@@ -52,11 +52,11 @@ def columns(text: str) -> int:
         return len(text)
     return sum(
         0
-        if unicodedata.category(one) in {"Mn", "Me"}
+        if unicodedata.category(character) in {"Mn", "Me"}
         else 2
-        if unicodedata.east_asian_width(one) in {"W", "F"}
+        if unicodedata.east_asian_width(character) in {"W", "F"}
         else 1
-        for one in text
+        for character in text
     )
 
 
