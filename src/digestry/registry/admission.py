@@ -173,8 +173,8 @@ class Admission:
         method = exchange.scope["method"]
         if origin is not None and self._cors.allows(origin):
             exchange.cors_headers = (_VARY, *self._cors.headers(origin))
-            asked = exchange.header(b"access-control-request-method")
-            if method == "OPTIONS" and asked is not None:
+            requested_method = exchange.header(b"access-control-request-method")
+            if method == "OPTIONS" and requested_method is not None:
                 exchange.cors_headers = (_VARY_PREFLIGHT, *self._cors.preflight(origin))
                 return False
             if method in READS or method in self._cors.methods:

@@ -245,8 +245,8 @@ def load(
     for name in document:
         if name not in {key.name for key in KEYS}:
             known = [key.name for key in KEYS] + [f"[{section}]" for section in sorted(SECTIONS)]
-            meant = did_you_mean(name, [*(key.name for key in KEYS), *SECTIONS])
-            raise where.wrong(f"unknown key {shown(name)}{meant}", hint=f"there are: {', '.join(known)}")
+            suggestion = did_you_mean(name, [*(key.name for key in KEYS), *SECTIONS])
+            raise where.wrong(f"unknown key {shown(name)}{suggestion}", hint=f"there are: {', '.join(known)}")
     top = toml.read(document, KEYS, where)
     limits = toml.read(sections.get("limits", {}), LIMIT_KEYS, Where(where.file, "limits"))
     given: toml.Values = {name: value for name, value in options.items() if value is not None}

@@ -199,12 +199,12 @@ def read(config: ProxyConfig, peer: str, headers: RawHeaders) -> Forwarding:
         other = _common(config, lines)
     if standard is None or other is None:
         return standard or other or Forwarding()
-    for one, another in (
+    for forwarded, another in (
         (standard.address, other.address),
         (standard.scheme, other.scheme),
         (standard.host, other.host),
     ):
-        if one is not None and another is not None and one != another:
+        if forwarded is not None and another is not None and forwarded != another:
             # A proxy that writes the one kind passes the other on, as whoever asked it wrote it.
             raise ErrorResponse(
                 400,

@@ -72,7 +72,7 @@ def _route(
     local_copy: bool = False,
     **flags: Unpack[_Flags],
 ) -> Route:
-    by_method = {each.method: each for each in operations}
+    by_method = {operation.method: operation for operation in operations}
     return Route(path, metric, by_method, refused, local_copy=local_copy, **flags)
 
 
@@ -301,8 +301,8 @@ def table() -> str:
     lines = ["| path | method | needs | audit event | metrics |", "| --- | --- | --- | --- | --- |"]
     for route in ROUTES:
         rows: dict[tuple[str, str], list[str]] = {}
-        for each in route.operations.values():
-            rows.setdefault((each.access.name, each.audit_event), []).append(each.method)
+        for operation in route.operations.values():
+            rows.setdefault((operation.access.name, operation.audit_event), []).append(operation.method)
         lines += [
             f"| `{route.path}` | {', '.join(methods)} | {access or '-'} | {event or '-'} | `{route.metric}` |"
             for (access, event), methods in rows.items()

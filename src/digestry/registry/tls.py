@@ -99,18 +99,18 @@ class Certificate:
         threading.Thread(target=self._watch, args=(renew,), name="certificate", daemon=True).start()
 
     def _watch(self, renew: Callable[[Certificate], None]) -> None:
-        told = ""
+        last_error = ""
         while True:
             time.sleep(_LOOK_SECONDS)
             try:
                 changed = self.take()
             except (InvalidConfiguration, StorageError) as error:
                 # Perhaps only one of the two is there yet.
-                if error.message != told:
+                if error.message != last_error:
                     log.error("%s; the certificate stays as it was", error.message)
-                told = error.message
+                last_error = error.message
                 continue
-            told = ""
+            last_error = ""
             if changed:
                 log.info("%s changed: new connections get the new certificate", self._files.certificate)
                 renew(self)

@@ -68,8 +68,10 @@ def read(table: object, keys: Iterable[Key], where: Where) -> Values:
     known = {key.name: key for key in keys}
     for name in table:
         if name not in known:
-            meant = did_you_mean(name, known)
-            raise where.wrong(f"unknown key {shown(name)}{meant}", hint=f"the keys are: {', '.join(known)}")
+            suggestion = did_you_mean(name, known)
+            raise where.wrong(
+                f"unknown key {shown(name)}{suggestion}", hint=f"the keys are: {', '.join(known)}"
+            )
     values: Values = {}
     for key in known.values():
         if key.name not in table:
@@ -167,8 +169,8 @@ def span(least: float, most: float) -> Kind:
         try:
             return seconds(least, most)(length, where)
         except ValueError:
-            said = f"from {length_of_time(least)} to {length_of_time(most)}"
-            raise ValueError(f'a length of time {said} is required, in seconds or such as "90d"') from None
+            range_ = f"from {length_of_time(least)} to {length_of_time(most)}"
+            raise ValueError(f'a length of time {range_} is required, in seconds or such as "90d"') from None
 
     return kind
 

@@ -352,8 +352,8 @@ class Gate:
         if request.host is None:
             raise ErrorResponse(400, "UNSUPPORTED", "the request names no host that an answer could lead to")
         scheme = request.scope["scheme"]
-        told = request.forwarding.scheme is not None
-        if scheme == "http" and not told and says_https(request.scope["headers"]):
+        forwarded = request.forwarding.scheme is not None
+        if scheme == "http" and not forwarded and says_https(request.scope["headers"]):
             # Nobody knows who says so. At the worst, they are led to a port of that host that is closed.
             scheme = "https"
         return f"{scheme}://{request.host}/token"

@@ -83,7 +83,7 @@ class _Lane:
     def drop(self, network: str) -> _Ticket:
         """Remove the last ticket of the name that has the most in ``network``."""
         names = self.waiting[network]
-        name = max(reversed(names), key=lambda each: len(names[each]))
+        name = max(reversed(names), key=lambda user: len(names[user]))
         ticket = names[name].pop()
         self._clear(network, name)
         return ticket

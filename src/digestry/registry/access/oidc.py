@@ -78,7 +78,7 @@ class IssuerVerifier:
         with warnings.catch_warnings():
             # RFC 9864 has new names for EdDSA, which issuers do not use yet.
             warnings.simplefilter("ignore", SecurityWarning)
-            signed = (untrusted_tokens.signed(token, each.key, header.alg) for each in found[:_MOST_TRIED])
+            signed = (untrusted_tokens.signed(token, key.key, header.alg) for key in found[:_MOST_TRIED])
             payload = next((claims for claims in signed if claims is not None), None)
         if payload is None:
             raise Untrusted(f"the token is not signed by {self.issuer.issuer}")

@@ -116,8 +116,8 @@ class Passwords:
             before = self._users
             self.start()
         except (OSError, InvalidConfiguration) as error:
-            told = error.message if isinstance(error, InvalidConfiguration) else error
-            log.error("%s; the users stay as they were", told)
+            reason = error.message if isinstance(error, InvalidConfiguration) else error
+            log.error("%s; the users stay as they were", reason)
             return False
         self._right.clear()
         self._wrong.clear()

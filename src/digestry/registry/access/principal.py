@@ -49,8 +49,8 @@ class Principal:
             found = self.ruled(repository)
             # What everybody may do needs no token: one that nobody in particular has narrows nothing.
             if self.grants is not None and not self.identity.anonymous:
-                asked = self.grants.get(repository, NONE)
-                found &= frozenset().union(*(_GRANTED.get(action, NONE) for action in asked))
+                granted = self.grants.get(repository, NONE)
+                found &= frozenset().union(*(_GRANTED.get(action, NONE) for action in granted))
             if len(self._allowed) >= _REMEMBERED:
                 self._allowed.clear()
             self._allowed[repository] = found

@@ -125,9 +125,9 @@ class Rules:
         their bytes; none is a prefix of another."""
         patterns = {p for rule in self._of(identity) if action in rule.actions for p in rule.repositories}
         found: list[str] = []
-        for each in sorted({beginning(pattern) for pattern in patterns}):
-            if not found or not each.startswith(found[-1]):
-                found.append(each)
+        for start in sorted({beginning(pattern) for pattern in patterns}):
+            if not found or not start.startswith(found[-1]):
+                found.append(start)
         return found
 
     def everywhere(self, identity: Identity, action: Action) -> bool:

@@ -66,11 +66,11 @@ class _Blobs:
     def lose(self, held: Held, problem: str) -> None:
         self.lost[held.digest] = (held, problem)
 
-    def settle(self, told: Description, *, skip_damaged: bool) -> list[Missing]:
+    def settle(self, backup: Description, *, skip_damaged: bool) -> list[Missing]:
         """Return all missing blobs. Raises :class:`ContentError` for one that the backup should have."""
-        if told.schema != self.catalog.schema or told.blobs + len(told.missing) != self.catalog.count:
+        if backup.schema != self.catalog.schema or backup.blobs + len(backup.missing) != self.catalog.count:
             raise ContentError("the backup's catalog is not the one that its description tells of")
-        known = {missing.digest: missing for missing in told.missing}
+        known = {missing.digest: missing for missing in backup.missing}
         result = []
         for digest, (held, problem) in sorted(self.lost.items()):
             if str(digest) in known:
@@ -104,29 +104,29 @@ def from_directory(
     empty, :class:`ContentError` if the backup is not what it says, :class:`StorageError`; nothing is
     left behind then.
     """
-    told = description.read(source)
+    backup = description.read(source)
     with new_root(backend, root) as staged:
-        _fetch(source, told.catalog, staged.path)
+        _fetch(source, backup.catalog, staged.path)
         with staged.open_snapshot() as catalog:
-            for part in told.keys:
+            for part in backup.keys:
                 content = _read_part(source, part)
                 _write_key(backend, part.path, content)
             watcher.total(catalog.bytes)
             found = _Blobs(catalog, _target(backend), flow)
             work = partial(copying.copy, open_layout(source), found.target, flow=flow)
-            with contextlib.closing(copying.in_threads(work, catalog.held(), flow)) as each:
-                for held, outcome in each:
+            with contextlib.closing(copying.in_threads(work, catalog.held(), flow)) as outcomes:
+                for held, outcome in outcomes:
                     if isinstance(outcome, Unusable):
                         found.lose(held, outcome.message)
                     else:
                         found.add(held)
-            missing = found.settle(told, skip_damaged=skip_damaged)
+            missing = found.settle(backup, skip_damaged=skip_damaged)
             differs = missing or catalog.any_damaged()
-        _check_journal(staged, told, expect)
+        _check_journal(staged, backup, expect)
         if differs:
             _note_missing(staged, missing)
         _write_identity(staged, found.target)
-    return RestoredBackup(told, found.blobs, found.bytes, missing)
+    return RestoredBackup(backup, found.blobs, found.bytes, missing)
 
 
 def from_archive(
@@ -148,17 +148,17 @@ def from_archive(
             watcher.total(catalog.bytes)
             found = _Blobs(catalog, _target(backend), flow)
             unpacking = _Unpacking(reader, backend, found)
-            told = unpacking.run(entries)
-            if told.catalog != part:
+            backup = unpacking.run(entries)
+            if backup.catalog != part:
                 raise ContentError("the catalog in the archive is not the one that it was made with")
-            description.compare_keys(unpacking.keys, told.keys, "the archive")
-            missing = found.settle(told, skip_damaged=skip_damaged)
+            description.compare_keys(unpacking.keys, backup.keys, "the archive")
+            missing = found.settle(backup, skip_damaged=skip_damaged)
             differs = missing or catalog.any_damaged()
-        _check_journal(staged, told, expect)
+        _check_journal(staged, backup, expect)
         if differs:
             _note_missing(staged, missing)
         _write_identity(staged, found.target)
-    return RestoredBackup(told, found.blobs, found.bytes, missing)
+    return RestoredBackup(backup, found.blobs, found.bytes, missing)
 
 
 # -- the root ----------------------------------------------------------------------------------
@@ -173,16 +173,16 @@ def _write_key(backend: Backend, path: str, content: bytes) -> None:
     backend.coordination.keys.add(description.key_id(path), content)
 
 
-def _check_journal(staged: CatalogFile, told: Description, expect: tuple[str, ...]) -> None:
+def _check_journal(staged: CatalogFile, backup: Description, expect: tuple[str, ...]) -> None:
     """Check that the journal is still valid up to the entry to which it was when the backup was taken."""
     verdict = staged.verify_journal(expect)
     broken = verdict.broken
     reason = None if broken is None else f"entry {broken.sequence}: {broken.reason}"
     end = description.JournalEnd(verdict.entries, verdict.last_hash, reason)
-    if end != told.journal:
+    if end != backup.journal:
         raise ContentError(
             "the backup's journal is not the one that its description tells of: "
-            + (reason or f"it ends with {verdict.last_hash} instead of {told.journal.last_hash}")
+            + (reason or f"it ends with {verdict.last_hash} instead of {backup.journal.last_hash}")
         )
     if verdict.absent:
         raise ContentError(f"the backup's journal has no entry with the hash {verdict.absent[0]}")
@@ -193,7 +193,9 @@ def _note_missing(staged: CatalogFile, missing: list[Missing]) -> None:
     catalog = Catalog(staged.open())
     try:
         catalog.migrate()  # an old schema has no room for this
-        catalog.damage.settle({one.digest: f"{_NOT_RESTORED}: {one.problem}" for one in missing}, clock.now())
+        catalog.damage.settle(
+            {content.digest: f"{_NOT_RESTORED}: {content.problem}" for content in missing}, clock.now()
+        )
     finally:
         catalog.close()
 
@@ -268,8 +270,8 @@ class _Unpacking:
         """Unpack all entries, and return the archive's description of itself."""
         # Each blob is durable by itself, which takes a small one longer than its bytes do: a few at once.
         small = self._small_blobs(entries)
-        with contextlib.closing(copying.in_threads(self._put, small, self.found.flow)) as each:
-            for (held, _), outcome in each:
+        with contextlib.closing(copying.in_threads(self._put, small, self.found.flow)) as outcomes:
+            for (held, _), outcome in outcomes:
                 self._note(held, outcome)
         if self.told is None:
             raise ContentError(f"the archive ends without {description.FILE}: the backup was not finished")

@@ -100,16 +100,21 @@ def to_directory(
             target.sweep_ingests(0)
             tally = _copy_blobs(source, target, verify=verify, flow=flow, watcher=watcher)
             kept_keys = [_write_key(destination, part, content) for part, content in source.read_keys()]
-            told = source.describe(tally, kept_keys)
+            backup = source.describe(tally, kept_keys)
             with fsio.storage_errors("protect", source.catalog.path):
                 source.catalog.path.chmod(0o600)
             fsio.publish(source.catalog.path, destination / source.part.path)
-            fsio.write_file(destination / description.FILE, told.encode())
+            fsio.write_file(destination / description.FILE, backup.encode())
             if source.mark is not None:
                 target.set_mark(source.mark)
-            removed = _remove_stale(destination, told, None if keep else source.catalog, target)
+            removed = _remove_stale(destination, backup, None if keep else source.catalog, target)
             return TakenBackup(
-                told, tally.copied, tally.copied_bytes, tally.blobs - tally.copied, removed, source.left_out()
+                backup,
+                tally.copied,
+                tally.copied_bytes,
+                tally.blobs - tally.copied,
+                removed,
+                source.left_out(),
             )
 
 
@@ -154,8 +159,8 @@ def _copy_blobs(
             raise
         return True
 
-    with contextlib.closing(copying.in_threads(carry, source.catalog.held(), flow)) as each:
-        for held, outcome in each:
+    with contextlib.closing(copying.in_threads(carry, source.catalog.held(), flow)) as outcomes:
+        for held, outcome in outcomes:
             if isinstance(outcome, Unusable):
                 tally.lose(held, outcome.message, source.catalog)
             else:
@@ -170,9 +175,9 @@ def _write_key(destination: Path, part: Part, content: bytes) -> Part:
     return part
 
 
-def _remove_stale(destination: Path, told: Description, catalog: Snapshot | None, target: BlobStore) -> int:
+def _remove_stale(destination: Path, backup: Description, catalog: Snapshot | None, target: BlobStore) -> int:
     """Remove the files of an earlier backup that this one does not have, and return the number of blobs."""
-    wanted = {told.catalog.path, *(part.path for part in told.keys)}
+    wanted = {backup.catalog.path, *(part.path for part in backup.keys)}
     with fsio.storage_errors("list", destination):
         present = [path.name for path in destination.iterdir() if description.CATALOG.fullmatch(path.name)]
         folder = destination / key_files.DIRECTORY
@@ -223,11 +228,11 @@ def to_archive(
                 tally.add(held)
             except Unusable as error:
                 tally.lose(held, error.message, source.catalog)
-        told = source.describe(tally, kept_keys)
-        content = told.encode()
+        backup = source.describe(tally, kept_keys)
+        content = backup.encode()
         writer.add(description.FILE, len(content), [content])
         writer.finish()
-        return TakenBackup(told, tally.copied, tally.copied_bytes, left_out=source.left_out())
+        return TakenBackup(backup, tally.copied, tally.copied_bytes, left_out=source.left_out())
 
 
 def blob_name(digest: Digest) -> str:

@@ -142,13 +142,13 @@ class ConnectionGuard:
         now = time.perf_counter()
         self._suspects = False
         self._find(now)
-        clients = [(number, one) for number, one in self._sockets.items() if one.peer is not None]
+        clients = [(number, socket) for number, socket in self._sockets.items() if socket.peer is not None]
         self.open = len(clients)
         if self.open >= self.total:
             self._sample = _FULL_SECONDS
         else:
             self._sample = _CROWDED_SECONDS if self.open > self.total * 3 // 4 else _SAMPLE_SECONDS
-        left = [(number, one) for number, one in clients if not self._ends(number, one, now)]
+        left = [(number, socket) for number, socket in clients if not self._ends(number, socket, now)]
         self._thin(self._thin_addresses(left), now)
         self._table.drop_passing(now - _PASSING_SECONDS)
         self._say(now)
@@ -158,84 +158,86 @@ class ConnectionGuard:
     def _find(self, now: float) -> None:
         self._round += 1
         for number, inode in kernel.sockets():
-            one = self._sockets.get(number)
-            if one is None or one.inode != inode:
-                if one is not None:
-                    self._forget(one)
-                one = self._sockets[number] = self._new(number, inode, now)
-            one.seen = self._round
-        for number in [number for number, one in self._sockets.items() if one.seen != self._round]:
+            socket = self._sockets.get(number)
+            if socket is None or socket.inode != inode:
+                if socket is not None:
+                    self._forget(socket)
+                socket = self._sockets[number] = self._new(number, inode, now)
+            socket.seen = self._round
+        for number in [number for number, socket in self._sockets.items() if socket.seen != self._round]:
             self._forget(self._sockets.pop(number))
 
     def _new(self, number: int, inode: int, now: float) -> _Socket:
         peer = kernel.peer(number, inode, self._address)
-        one = _Socket(inode, now, peer, idle=now, mark=now)
+        socket = _Socket(inode, now, peer, idle=now, mark=now)
         if peer is not None:
-            one.group = share_of(peer[0])
+            socket.group = share_of(peer[0])
             # The application may know it by its first request already.
-            one.connection = self._table.is_fresh.get(peer) or one.connection
-            one.connection.descriptor, one.connection.inode = number, inode
-            self._table.known[peer] = one.connection
+            socket.connection = self._table.is_fresh.get(peer) or socket.connection
+            socket.connection.descriptor, socket.connection.inode = number, inode
+            self._table.known[peer] = socket.connection
             self._table.is_fresh.pop(peer, None)
-        return one
+        return socket
 
-    def _forget(self, one: _Socket) -> None:
-        one.connection.descriptor = -1
-        if one.peer is not None and self._table.known.get(one.peer) is one.connection:
-            del self._table.known[one.peer]
+    def _forget(self, socket: _Socket) -> None:
+        socket.connection.descriptor = -1
+        if socket.peer is not None and self._table.known.get(socket.peer) is socket.connection:
+            del self._table.known[socket.peer]
 
     # -- what each of them does ----------------------------------------------------------------
 
-    def _ends(self, number: int, one: _Socket, now: float) -> bool:
+    def _ends(self, number: int, socket: _Socket, now: float) -> bool:
         """Close the connection if it breaks a limit, and return whether it did."""
-        connection, limits = one.connection, self._limits
+        connection, limits = socket.connection, self._limits
         if connection.fault:
-            one.fault = one.fault or now
-            if now - one.fault < _FAULT_SECONDS and connection.fault != STALLED:
+            socket.fault = socket.fault or now
+            if now - socket.fault < _FAULT_SECONDS and connection.fault != STALLED:
                 return False
-            return self._cut(number, one, connection.fault)
+            return self._cut(number, socket, connection.fault)
         if connection.active:
-            one.idle, one.taking, one.long = now, False, 0.0
-            self._measure(number, one, now)
+            socket.idle, socket.taking, socket.long = now, False, 0.0
+            self._measure(number, socket, now)
             return False
-        found = kernel.counts(number, one.inode)
+        found = kernel.counts(number, socket.inode)
         if found is None:
             return False
-        if connection.ended > one.answered:
-            one.answered, one.received = connection.ended, found.received
-            one.idle = max(one.idle, connection.ended)
+        if connection.ended > socket.answered:
+            socket.answered, socket.received = connection.ended, found.received
+            socket.idle = max(socket.idle, connection.ended)
         sent = connection.sent
-        one.taking = bool(sent) and found.waiting > 0 and found.acked < sent + sent // 64 + _OVERHEAD
-        if one.taking:
-            one.idle = now
-            self._measure(number, one, now)
+        socket.taking = bool(sent) and found.waiting > 0 and found.acked < sent + sent // 64 + _OVERHEAD
+        if socket.taking:
+            socket.idle = now
+            self._measure(number, socket, now)
             return (
-                bool(one.slow) and now - one.slow >= limits.body_seconds and self._cut(number, one, STALLED)
+                bool(socket.slow)
+                and now - socket.slow >= limits.body_seconds
+                and self._cut(number, socket, STALLED)
             )
         # The server read on and on, and found no request. (Of a body it reads what is asked of it.)
-        long = found.received - one.received > _LONGEST_HEAD + kernel.unread(number)
+        long = found.received - socket.received > _LONGEST_HEAD + kernel.unread(number)
         # One that comes in at once is no burden; that one has ended the event loop knows by its next turn.
-        if long and 0.0 < one.long < self._table.turn:
-            return self._cut(number, one, LONG_HEAD)
-        one.long = (one.long or now) if long else 0.0
+        if long and 0.0 < socket.long < self._table.turn:
+            return self._cut(number, socket, LONG_HEAD)
+        socket.long = (socket.long or now) if long else 0.0
         self._suspects = self._suspects or long
-        if now - one.idle < limits.header_seconds:
+        if now - socket.idle < limits.header_seconds:
             return False
         if connection.used:
-            return self._cut(number, one, IDLE)
-        return self._cut(number, one, SLOW_HEAD if found.received else SILENT)
+            return self._cut(number, socket, IDLE)
+        return self._cut(number, socket, SLOW_HEAD if found.received else SILENT)
 
-    def _measure(self, number: int, one: _Socket, now: float) -> None:
+    def _measure(self, number: int, socket: _Socket, now: float) -> None:
         """Check every few seconds whether the connection moves at the least rate."""
-        if now - one.mark < self._sample:
+        if now - socket.mark < self._sample:
             return
-        found = kernel.counts(number, one.inode)
+        found = kernel.counts(number, socket.inode)
         if found is None:
             return
         moved = found.acked + found.received
-        enough = moved - one.moved >= max(1, self._limits.least_rate * (now - one.mark))
-        one.slow = 0.0 if enough else (one.slow or one.mark)
-        one.mark, one.moved = now, moved
+        enough = moved - socket.moved >= max(1, self._limits.least_rate * (now - socket.mark))
+        socket.slow = 0.0 if enough else (socket.slow or socket.mark)
+        socket.mark, socket.moved = now, moved
 
     # -- how many there are --------------------------------------------------------------------
 
@@ -254,7 +256,7 @@ class ConnectionGuard:
             if over <= 0 or peer is None or self._exempt(peer[0]):
                 continue
             members.sort(key=lambda item: (item[1].connection.active > 0, -item[1].since))
-            gone.update(number for number, one in members[:over] if self._cut(number, one, ADDRESS))
+            gone.update(number for number, socket in members[:over] if self._cut(number, socket, ADDRESS))
         return [item for item in clients if item[0] not in gone]
 
     def _thin(self, clients: list[tuple[int, _Socket]], now: float) -> None:
@@ -267,21 +269,21 @@ class ConnectionGuard:
         turn = self._table.turn
         young = (turn if now - turn > _BEHIND else now) - (0.0 if len(clients) >= self.total else _GRACE)
         idle = sorted(
-            (one.connection.used, one.idle, number)
-            for number, one in clients
-            if not one.connection.active and not one.taking and one.idle <= young
+            (socket.connection.used, socket.idle, number)
+            for number, socket in clients
+            if not socket.connection.active and not socket.taking and socket.idle <= young
         )
         slow = sorted(
-            (one.slow, number)
-            for number, one in clients
-            if one.slow and (one.taking or one.connection.waiting)
+            (socket.slow, number)
+            for number, socket in clients
+            if socket.slow and (socket.taking or socket.connection.waiting)
         )
         numbers = [number for _, _, number in idle] + [number for _, number in slow]
         for number in numbers[:over]:
             self._cut(number, self._sockets[number], CROWDED)
 
-    def _cut(self, number: int, one: _Socket, reason: str) -> bool:
-        if kernel.cut(number, one.inode):
+    def _cut(self, number: int, socket: _Socket, reason: str) -> bool:
+        if kernel.cut(number, socket.inode):
             self.ended[reason] += 1
             self._unsaid[reason] += 1
         return True
@@ -290,13 +292,13 @@ class ConnectionGuard:
         if not self._unsaid or now - self._said < _SAID_SECONDS:
             return
         # Idle ones are everyday.
-        told = ", ".join(
+        counts = ", ".join(
             f"{count} {reason}" for reason, count in sorted(self._unsaid.items()) if reason != IDLE
         )
         self._said = now
         self._unsaid.clear()
-        if told:
-            log.warning("connections were ended: %s", told)
+        if counts:
+            log.warning("connections were ended: %s", counts)
 
 
 def most_connections(limits: ConnectionLimits) -> int:

@@ -125,8 +125,8 @@ def _borrowed(descriptor: int, inode: int) -> Iterator[socket.socket | None]:
         yield None
         return
     try:
-        same = os.fstat(own).st_ino == inode
-        connection = socket.socket(fileno=own) if same else None
+        is_same = os.fstat(own).st_ino == inode
+        connection = socket.socket(fileno=own) if is_same else None
     except OSError:
         os.close(own)
         yield None

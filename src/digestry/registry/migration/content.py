@@ -62,8 +62,8 @@ class ContentCopy:
             return True
 
         wanted = self._wanted(counts, verify=verify)
-        with contextlib.closing(copying.in_threads(carry, wanted, self.flow)) as each:
-            for held, outcome in each:
+        with contextlib.closing(copying.in_threads(carry, wanted, self.flow)) as outcomes:
+            for held, outcome in outcomes:
                 if isinstance(outcome, Unusable):
                     counts.missing[held.digest] = self._missing(held, outcome.message)
                 elif outcome:
@@ -91,8 +91,8 @@ class ContentCopy:
 
     def _missing(self, held: Held, problem: str) -> Missing:
         holders = [
-            f"{one.repository}:{tag}" if tag else one.repository
-            for one in self.catalog.damage.affected(held.digest, limit=_HOLDERS)
-            for tag in one.tags or [""]
+            f"{affected.repository}:{tag}" if tag else affected.repository
+            for affected in self.catalog.damage.affected(held.digest, limit=_HOLDERS)
+            for tag in affected.tags or [""]
         ]
         return Missing(str(held.digest), held.size, problem, holders)

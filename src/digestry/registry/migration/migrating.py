@@ -288,7 +288,7 @@ class _Migration:
 
     def _copy_catalog(self, result: MigratedRegistry, before: Verdict) -> None:
         """Copy all rows, prove the journal, and let the new catalog be served, in one transaction."""
-        missing = [(Digest.parse(one.digest), one.problem) for one in result.missing]
+        missing = [(Digest.parse(content.digest), content.problem) for content in result.missing]
         subscriptions = self.new.backend.options.subscriptions
         with self.target.write() as target:
             with self.source.read() as source:

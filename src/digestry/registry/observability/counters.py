@@ -176,8 +176,8 @@ class ProcessMetrics:
         return MetricsSnapshot({name: list(rows.items()) for name, rows in series.items()}, gauges)
 
 
-def added(one: Sequence[float] | None, other: Sequence[float]) -> list[float]:
+def added(total: Sequence[float] | None, other: Sequence[float]) -> list[float]:
     """Return the sum of two cells of one series."""
-    if one is None or len(one) != len(other):
+    if total is None or len(total) != len(other):
         return list(other)
-    return [a + b for a, b in zip(one, other, strict=True)]
+    return [a + b for a, b in zip(total, other, strict=True)]

@@ -124,8 +124,8 @@ class Observer:
 
     def _write_lines(self, batch: Sequence[_Lines]) -> None:
         """Write what requests wait for with, in most cases, one system call for all of them."""
-        for audit, lines in itertools.groupby(batch, key=lambda each: each.audit):
-            audit.write([entry for each in lines for entry in each.entries])
+        for audit, lines in itertools.groupby(batch, key=lambda line: line.audit):
+            audit.write([entry for line in lines for entry in line.entries])
         answer_all((lines.call, Outcome()) for lines in batch)
 
     def _write_summaries(self, of_users: Sequence[LogEntry], of_strangers: Sequence[LogEntry]) -> None:

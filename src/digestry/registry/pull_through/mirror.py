@@ -172,14 +172,17 @@ class Mirror:
 
     def record_staleness(self, repository: UpstreamRepository, target: str) -> None:
         """Record what the upstream said of a tag, or of the referrers of a digest, in its headers."""
-        said, key = self.upstream.staleness(repository.upstream_name, target), (repository.local_name, target)
+        reason, key = (
+            self.upstream.staleness(repository.upstream_name, target),
+            (repository.local_name, target),
+        )
         with self._lock:
-            if not said:
+            if not reason:
                 self.stale_reasons.pop(key, None)
                 return
             if len(self.stale_reasons) >= _MOST_LISTS:
                 self.stale_reasons.clear()
-            self.stale_reasons[key] = said
+            self.stale_reasons[key] = reason
 
     def is_fresh(self, checked_at: int, now: int) -> bool:
         """Return whether an answer of that time is still fresh. Times in microseconds."""

@@ -79,11 +79,11 @@ class Mirrors:
             if name.startswith(start):
                 return self._at(mirror, name.removeprefix(start), asked=name)
         if b"ns=" in exchange.scope["query_string"]:
-            meant = exchange.query_params.get("ns", "")
-            found = self._by_host.get(canonical(meant))
+            namespace = exchange.query_params.get("ns", "")
+            found = self._by_host.get(canonical(namespace))
             if found is not None:
                 return self._at(found, name, asked=name)
-            if meant:
+            if namespace:
                 return None  # an image of one registry must not come from another
         default = self._default
         if default is None or exchange.scope["method"] not in _READING or resource == "upload":

@@ -156,10 +156,10 @@ LONGEST_BACKOFF: Final = 600.0
 
 def backoff_seconds(error: DigestryError) -> float:
     """Return the least number of seconds of the back-off after ``error``."""
-    said = error.retry_after if isinstance(error, Refused | RedirectRefused) else None
+    seconds = error.retry_after if isinstance(error, Refused | RedirectRefused) else None
     if word(error) == RATE_LIMITED:
-        return RATE_LIMIT_SECONDS if said is None else max(SHORTEST_LIMIT, min(said, LONGEST_LIMIT))
-    return BACKOFF_SECONDS if said is None else max(BACKOFF_SECONDS, min(said, LONGEST_BACKOFF))
+        return RATE_LIMIT_SECONDS if seconds is None else max(SHORTEST_LIMIT, min(seconds, LONGEST_LIMIT))
+    return BACKOFF_SECONDS if seconds is None else max(BACKOFF_SECONDS, min(seconds, LONGEST_BACKOFF))
 
 
 def _seconds(value: float) -> str:

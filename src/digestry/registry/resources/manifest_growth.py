@@ -36,7 +36,7 @@ async def extended(
     if not found:
         return frozenset()
     grown = await service.executors.run(_grown_from, service, manifest, set(found.values()))
-    return frozenset(each for each, earlier in found.items() if earlier in grown)
+    return frozenset(digest for digest, earlier in found.items() if earlier in grown)
 
 
 def _grown_from(

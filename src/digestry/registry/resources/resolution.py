@@ -57,8 +57,8 @@ async def _canonical(service: Service, principal: Principal, names: list[str]) -
         return names
     distinct = list(dict.fromkeys(names))
     found = await asyncio.gather(*(service.canonical_repository(name, principal) for name in distinct))
-    meant = dict(zip(distinct, found, strict=True))
-    return [meant[name] for name in names]
+    canonical = dict(zip(distinct, found, strict=True))
+    return [canonical[name] for name in names]
 
 
 async def _mirrored(service: Service, principal: Principal, names: set[str]) -> set[str]:

@@ -35,8 +35,8 @@ async def note_sightings(service: Service, exchange: Exchange, _: str, __: str) 
     """
     body = await exchange.read(LARGEST_REQUEST, patience=service.config.patience)
     entries = await service.executors.run(_parse, body)
-    hidden = service.gate.hidden(exchange, {one.repository for one in entries})
-    seen = [one for one in entries if one.repository not in hidden]
+    hidden = service.gate.hidden(exchange, {entry.repository for entry in entries})
+    seen = [entry for entry in entries if entry.repository not in hidden]
     result = SightingsReceipt(unknown=len(entries) - len(seen))
     at, actor = service.now(), exchange.principal.identity.name
     # In parts: a push that waits for the writer's thread need not wait for all of them.

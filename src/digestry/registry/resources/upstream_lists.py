@@ -97,8 +97,8 @@ async def referring(
     if known:
         word = upstream_errors.INCOMPLETE
     elif word == upstream_errors.CURRENT:
-        said = mirror.stale_reasons.get((repository.local_name, str(digest)), "")
-        word = said if said in upstream_errors.STALE else word
+        reason = mirror.stale_reasons.get((repository.local_name, str(digest)), "")
+        word = reason if reason in upstream_errors.STALE else word
     exchange.extra_headers = [(upstream_manifests.HEADER, f"{word}; registry={mirror.config.host}".encode())]
     await referrers.list_referrers(service, exchange, repository.local_name, str(digest))
 

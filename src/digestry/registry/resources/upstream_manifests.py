@@ -104,8 +104,8 @@ def _said(repository: UpstreamRepository, word: str, checked_at: int | None) -> 
 
 def _said_before(repository: UpstreamRepository, tag: str) -> str:
     """Return what upstream, itself a mirror, said of the tag when it was asked."""
-    said = repository.mirror.stale_reasons.get((repository.local_name, tag), "")
-    return said if said in upstream_errors.STALE else upstream_errors.CURRENT
+    reason = repository.mirror.stale_reasons.get((repository.local_name, tag), "")
+    return reason if reason in upstream_errors.STALE else upstream_errors.CURRENT
 
 
 def refresh(service: Service, repository: UpstreamRepository, tag: str) -> None:
