@@ -214,13 +214,13 @@ class ClientUpstream:
         one_byte = {} if is_empty else {"Range": "bytes=0-0"}
 
         def ask() -> int | None:
-            asked = self._repository(repository).endpoint
-            with asked.request("HEAD", f"blobs/{digest}") as response:
+            endpoint = self._repository(repository).endpoint
+            with endpoint.request("HEAD", f"blobs/{digest}") as response:
                 if response.status == _OK and (response.length or is_empty):
                     return response.length
                 if response.status in _ASK_LATER:
                     response.fail(f"find blob {digest} of {repository}")
-            with asked.request("GET", f"blobs/{digest}", headers=one_byte) as response:
+            with endpoint.request("GET", f"blobs/{digest}", headers=one_byte) as response:
                 if response.status == _PART:
                     match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
                     return None if match is None or match[2] == "*" else int(match[2])

@@ -127,10 +127,10 @@ class GuardedConnection(Connection):
         )
 
 
-def _is_beside(asked: str, answered: str) -> bool:
+def _is_beside(requested: str, answered: str) -> bool:
     """Return whether a redirect led to another origin, or out of the registry's API."""
-    root, api, _ = urlsplit(asked).path.partition("/v2/")
-    return origin_of(asked) != origin_of(answered) or not urlsplit(answered).path.startswith(root + api)
+    root, api, _ = urlsplit(requested).path.partition("/v2/")
+    return origin_of(requested) != origin_of(answered) or not urlsplit(answered).path.startswith(root + api)
 
 
 class _Latest(dict[tuple[str, str], _Said]):
