@@ -50,12 +50,12 @@ def look_up(host: str, port: int, *, seconds: float, owner: str) -> Sequence[Add
     """
     if _is_address(host):
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    asked = _joined(host, port, owner)
-    if not asked.done.wait(max(0.0, seconds)):
+    look_up = _joined(host, port, owner)
+    if not look_up.done.wait(max(0.0, seconds)):
         raise TimeoutError(f"the address of {host} could not be looked up in time")
-    if asked.failure is not None:
-        raise asked.failure
-    return asked.found
+    if look_up.failure is not None:
+        raise look_up.failure
+    return look_up.found
 
 
 def _is_address(host: str) -> bool:
@@ -71,17 +71,17 @@ def _is_address(host: str) -> bool:
 def _joined(host: str, port: int, owner: str) -> _LookUp:
     key = owner, host, port
     with _lock:
-        asked = _under_way.get(key)
-        if asked is not None:
-            return asked
+        running = _under_way.get(key)
+        if running is not None:
+            return running
         if _owners[owner] >= MOST_OF_AN_OWNER:
             raise TimeoutError(f"the address of {host} is not looked up: too many others have no answer yet")
-        asked = _under_way[key] = _LookUp(host, port)
+        running = _under_way[key] = _LookUp(host, port)
         _owners[owner] += 1
 
     def run() -> None:
         try:
-            asked.run()
+            running.run()
         finally:
             with _lock:
                 del _under_way[key]
@@ -97,4 +97,4 @@ def _joined(host: str, port: int, owner: str) -> _LookUp:
             _under_way.pop(key, None)
             _owners[owner] -= 1
         raise TimeoutError(f"the address of {host} cannot be looked up now: {error}") from error
-    return asked
+    return running
