@@ -274,6 +274,19 @@ class StoreContract:
         assert store.read(HELLO_DIGEST) == HELLO
         assert list(store.ingests()) == []
 
+    def test_a_buffer_is_the_callers_again_once_the_store_says_so(self, store: BlobStore) -> None:
+        parts = [bytes([number]) * (600 << 10) for number in range(4)]  # enough to hash in a thread
+        whole = Digest.of(b"".join(parts))
+        buffer = bytearray(len(parts[0]))
+        free = threading.Semaphore()
+        with store.begin(whole) as ingest:
+            for part in parts:
+                assert free.acquire(timeout=10)
+                buffer[:] = part
+                ingest.write(memoryview(buffer), free.release)
+            ingest.commit(whole)
+        assert store.read(whole) == b"".join(parts)
+
     def test_bytes_after_the_offset_are_dropped(self, store: BlobStore) -> None:
         with store.ingest("u") as ingest:
             ingest.write(b"hello and what was never acknowledged")

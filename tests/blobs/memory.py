@@ -6,7 +6,7 @@ import io
 import itertools
 import threading
 import time
-from collections.abc import Collection, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -344,8 +344,10 @@ class MemoryIngest:
             raise StorageError(f"memory holds {self.offset} bytes, but {offset} had arrived")
         del self._pending.content[offset:]
 
-    def write(self, chunk: Chunk) -> None:
+    def write(self, chunk: Chunk, done: Callable[[], None] | None = None) -> None:
         self.write_all((chunk,))
+        if done is not None:
+            done()
 
     def write_all(self, chunks: Sequence[Chunk]) -> None:
         self._check_open()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import threading
-from collections.abc import Collection, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from typing import Any, Final, Self
@@ -351,8 +351,10 @@ class RemoteIngest:
     def resume(self, offset: int, known: Digest | None = None) -> None:
         self._ask("resume", offset, known)
 
-    def write(self, chunk: Chunk) -> None:
+    def write(self, chunk: Chunk, done: Callable[[], None] | None = None) -> None:
         self._ask("write", bytes(chunk))
+        if done is not None:
+            done()
 
     def write_all(self, chunks: Sequence[Chunk]) -> None:
         self._ask("write_all", [bytes(chunk) for chunk in chunks])

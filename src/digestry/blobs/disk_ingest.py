@@ -132,9 +132,11 @@ class DiskIngest(EndedByBlock):
         """The file. The commit moves it away."""
         return self._path
 
-    def write(self, chunk: Chunk) -> None:
-        """Append one chunk; see :meth:`write_all`."""
-        self.write_all((chunk,))
+    def write(self, chunk: Chunk, done: Callable[[], None] | None = None) -> None:
+        """Append one chunk; see :meth:`Ingest.write`, and :meth:`write_all` for what it raises."""
+        self._append((chunk,), lasting=done is not None or type(chunk) is bytes)
+        if done is not None:
+            self._hash.call_after(done)
 
     def write_all(self, chunks: Sequence[Chunk]) -> None:
         """Append many chunks with few system calls.
@@ -142,9 +144,11 @@ class DiskIngest(EndedByBlock):
         Raises :class:`SizeMismatch`, before anything is written, if they go past the declared size,
         and :class:`StorageError`; :attr:`offset` then tells how much did get in.
         """
+        self._append(chunks, lasting=all(type(chunk) is bytes for chunk in chunks))
+
+    def _append(self, chunks: Sequence[Chunk], *, lasting: bool) -> None:
         self._check_open()
         views = [memoryview(chunk).cast("B") for chunk in chunks if len(chunk)]
-        lasting = all(type(chunk) is bytes for chunk in chunks)
         total = sum(map(len, views))
         if self._size is not None and self._offset + total > self._size:
             raise SizeMismatch(f"more bytes came than the {self._size} that were declared")

@@ -205,8 +205,12 @@ class Ingest(Protocol):
         """The number of bytes written so far."""
         ...
 
-    def write(self, chunk: Chunk) -> None:
-        """Append. Raises :class:`SizeMismatch` past a declared size, :class:`StorageError`."""
+    def write(self, chunk: Chunk, done: Callable[[], None] | None = None) -> None:
+        """Append. Raises :class:`SizeMismatch` past a declared size, :class:`StorageError`.
+
+        With ``done`` the caller lets the chunk's bytes be until that is called, perhaps in another thread:
+        then they need not be copied.
+        """
         ...
 
     def commit(self, digest: Digest, size: int | None = None) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import re
-import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Final
@@ -15,12 +15,12 @@ from digestry.client.responses import Response
 from digestry.errors import ProtocolViolation, Unreachable
 from digestry.model.descriptor import Descriptor
 
-_CHUNK: Final = 1 << 20
-_AHEAD: Final = 4  # chunks that may have been read and wait to be written
+_CHUNK: Final = 512 << 10
+_BUFFERS: Final = 4
+"""Chunks of a blob in memory: one is read into while those before it are hashed."""
 _MOST_BREAKS: Final = 32
 _WORTH_A_BREAK: Final = 1 << 20
 """Bytes for which a connection may break once more: who sends one byte each time never comes to an end."""
-_WORTH_A_THREAD: Final = 4 << 20
 _CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/(?:[0-9]{1,19}|\*)", re.ASCII)
 
 
@@ -79,11 +79,7 @@ def _attempt(
             if response.length > left + skip:
                 raise too_long(descriptor.digest, descriptor.size)
             raise too_short(descriptor.digest, descriptor.size, start + response.length - skip)
-        if left >= _WORTH_A_THREAD:
-            with _Behind(sink) as behind:
-                _pump(response, descriptor, start, skip=skip, write=behind.write, progress=progress)
-        else:
-            _pump(response, descriptor, start, skip=skip, write=sink.write, progress=progress)
+        _pump(response, descriptor, start, skip=skip, sink=sink, progress=progress)
 
 
 def _begin(response: Response, descriptor: Descriptor, start: int) -> int | None:
@@ -106,63 +102,33 @@ def _pump(
     start: int,
     *,
     skip: int,
-    write: Callable[[bytes], None],
+    sink: Ingest,
     progress: Callable[[int], None] | None,
 ) -> None:
+    """Write what comes into ``sink``, whose hash may run behind: some buffers are used in turns."""
     left = descriptor.size - start
-    while skip:
-        part = response.read_some(min(_CHUNK, skip))
-        if not part:
-            raise too_short(descriptor.digest, descriptor.size, start - skip)
-        skip -= len(part)
+    free: SimpleQueue[memoryview] = SimpleQueue()
+    size = min(_CHUNK, left + 1)
+    for _ in range(min(_BUFFERS, -(-left // size)) or 1):
+        free.put(memoryview(bytearray(size)))
     while True:
+        buffer = free.get()
+        if skip:
+            count = response.read_into(buffer[:skip])
+            if not count:
+                raise too_short(descriptor.digest, descriptor.size, start - skip)
+            skip -= count
+            free.put(buffer)
+            continue
         # One byte more than is left, so that a stream that goes on is noticed.
-        part = response.read_some(min(_CHUNK, left + 1))
-        if not part:
+        count = response.read_into(buffer[: left + 1])
+        if not count:
             break
-        if len(part) > left:
+        if count > left:
             raise too_long(descriptor.digest, descriptor.size)
-        write(part)
-        left -= len(part)
+        sink.write(buffer[:count], functools.partial(free.put, buffer))
+        left -= count
         if progress is not None:
-            progress(len(part))
+            progress(count)
     if left:
         raise too_short(descriptor.digest, descriptor.size, descriptor.size - left)
-
-
-class _Behind:
-    """A writer that writes, and so hashes, in its own thread while the next chunk is read."""
-
-    def __init__(self, sink: Ingest) -> None:
-        self._sink = sink
-        self._chunks: SimpleQueue[bytes | None] = SimpleQueue()
-        self._room = threading.Semaphore(_AHEAD)
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="digestry-write", daemon=True)
-
-    def write(self, chunk: bytes) -> None:
-        """Pass ``chunk`` on. Raises what writing an earlier one raised."""
-        self._room.acquire()
-        if self._error is not None:
-            raise self._error
-        self._chunks.put(chunk)
-
-    def _run(self) -> None:
-        while (chunk := self._chunks.get()) is not None:
-            if self._error is None:
-                try:
-                    self._sink.write(chunk)
-                except BaseException as error:  # noqa: BLE001 - raised in the reading thread
-                    self._error = error
-            self._room.release()
-
-    def __enter__(self) -> _Behind:
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        # In every case: afterwards the sink's offset tells what has arrived.
-        self._chunks.put(None)
-        self._thread.join()
-        if error is None and self._error is not None:
-            raise self._error

@@ -181,6 +181,18 @@ class _Response(http.client.HTTPResponse):
         self._got += len(part)
         return part
 
+    def readinto1(self, buffer: WriteableBuffer) -> int:
+        """Put into ``buffer`` what comes next of a body without chunks, and return the number of bytes."""
+        view = memoryview(buffer)
+        if self.length is not None:
+            view = view[: self.length]
+        self._allow(len(view) + FRAMING * self._got + FRAMING_AT_LEAST)
+        count = self.fp.readinto1(view)
+        self._got += count
+        if self.length is not None:
+            self.length -= count
+        return count
+
     def _read_next_chunk_size(self) -> int:
         line = self.fp.readline(_LONGEST_LINE + 1)
         text = line.partition(b";")[0].strip()

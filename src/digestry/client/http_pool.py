@@ -149,6 +149,25 @@ class HttpResponse:
             self._end()
         return part
 
+    def readinto1(self, buffer: memoryview) -> int:
+        """Put into ``buffer`` what comes next, and return the number of bytes; 0 at the end of the body.
+
+        Raises as :meth:`read1` does.
+        """
+        response = self._response
+        if response.chunked:
+            part = self.read1(len(buffer))
+            buffer[: len(part)] = part
+            return len(part)
+        if not self._open or not buffer:
+            return 0
+        count = response.readinto1(buffer)
+        if not count and response.length:
+            raise http.client.IncompleteRead(b"", response.length)
+        if not count or response.length == 0:
+            self._end()
+        return count
+
     def is_ready(self, seconds: float) -> bool:
         """Return whether more comes within ``seconds``, as far as the socket tells."""
         return self._open and _can_read(self._response.fileno(), seconds)

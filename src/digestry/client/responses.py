@@ -117,6 +117,36 @@ class Response:
             self._failure = error
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    def read_into(self, buffer: memoryview) -> int:
+        """Fill ``buffer`` with what has come of the body, and return the number of bytes; 0 at its end.
+
+        Waits for the first of them alone. Raises :class:`Unreachable`, after all that came before was
+        returned.
+        """
+        if self._failure is not None:
+            raise self._failure
+        size = 0
+        try:
+            while size < len(buffer) and (count := self._fill(buffer[size:])):
+                size += count
+                if not self._response.is_ready(0):
+                    break
+        except Unreachable as error:
+            if not size:
+                raise
+            self._failure = error
+        return size
+
+    def _fill(self, buffer: memoryview) -> int:
+        if self._decoder is not None:
+            part = self.read_ready(len(buffer))
+            buffer[: len(part)] = part
+            return len(part)
+        try:
+            return self._response.readinto1(buffer)
+        except FAILURES as error:
+            raise unreachable(self.host, error) from error
+
     def read_ready(self, count: int) -> bytes:
         """Return what has arrived of the body, up to ``count`` bytes. Raises as :meth:`read_some` does."""
         if self._decoder is None:

@@ -188,7 +188,7 @@ class _SpoolFile:
         found._begin(opened)
         return found
 
-    def write(self, chunk: Chunk) -> None:
+    def write(self, chunk: Chunk, done: Callable[[], None] | None = None) -> None:
         view = memoryview(chunk).cast("B")
         if self.offset + len(view) > self._size:
             raise SizeMismatch(f"more bytes came than the {self._size} that were declared")
@@ -197,6 +197,8 @@ class _SpoolFile:
                 count = os.pwrite(self.descriptor, view, self.offset)
                 self.offset += count
                 view = view[count:]
+        if done is not None:
+            done()
         self._arrived()
 
     def digest(self, algorithm: str) -> Digest:

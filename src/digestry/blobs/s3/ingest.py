@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from digestry.blobs.ended_by_block import EndedByBlock
 from digestry.blobs.protocols import Chunk
@@ -85,9 +85,11 @@ class S3Ingest(EndedByBlock):
         """Return whether :meth:`write_all` need not wait for memory; see :meth:`ResumableIngest.has_room`."""
         return not self._open or self._bytes.try_take_memory()
 
-    def write(self, chunk: Chunk) -> None:
+    def write(self, chunk: Chunk, done: Callable[[], None] | None = None) -> None:
         """Append one chunk; see :meth:`write_all`."""
         self.write_all((chunk,))
+        if done is not None:
+            done()
 
     def write_all(self, chunks: Sequence[Chunk]) -> None:
         """Append many chunks.
