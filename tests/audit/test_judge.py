@@ -186,7 +186,7 @@ TEMPLATE = ImageUse(IMAGE, runs=False)
     ("container", "facts", "action"),
     [
         (CONTAINER, {"reading": reading(said("fixed"))}, "nothing to do"),
-        (CONTAINER, {}, "have it assessed: nobody has stated whether it is vulnerable"),
+        (CONTAINER, {}, "have it assessed: no advisory states whether it is vulnerable"),
         (CONTAINER, {"tag": tag(NEW, MOVED, MADE)}, "nobody has assessed it; restart it to follow its tag"),
         (
             CONTAINER,

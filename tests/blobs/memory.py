@@ -211,7 +211,7 @@ class MemoryBlobs:
         _check_name(name)
         pending = self._pending.get(name)
         if pending is None:
-            raise NotFound(f"{name} is not on its way in")
+            raise NotFound(f"{name} is not being written")
         return MemoryGrowing(self, pending)
 
     def ingests(self) -> Iterator[str]:

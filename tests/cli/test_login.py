@@ -235,7 +235,7 @@ def test_a_password_on_the_command_line_is_warned_about(run: Run, server: Regist
 
 
 def test_a_registry_without_logins(run: Run, registry: RegistryServer) -> None:
-    assert "whether the password is right is not known" in log_in(run, registry.host).stderr
+    assert "the password was not checked" in log_in(run, registry.host).stderr
 
 
 def test_a_terminal_is_asked_without_an_echo(

@@ -168,7 +168,7 @@ def test_who_has_no_name_is_told_to_log_in(environment: dict[str, str], tmp_path
         entries = fleet(f"{server.host}/public/base:1", digest, "n1")
         done = record(environment, entries)
         assert done.returncode == 0, done.stdout
-        assert "log in to tell what runs" in done.stderr
+        assert "log in to report what runs" in done.stderr
         assert f"digestry login {server.host}" in done.stderr
         login = of(server, "bob").headers["Authorization"].removeprefix("Basic ")
         (tmp_path / "config.json").write_text(json.dumps({"auths": {server.host: {"auth": login}}}))

@@ -306,7 +306,7 @@ def test_the_registry_s_own_words(liar: Liar, hostile: Repository) -> None:
             "a rule of the registry",
         ),
         ("TOOMANYREQUESTS", "pull rate limit", "limits how often it may be asked: wait"),
-        ("DENIED", "requested access to the resource is denied", "nobody is logged in"),
+        ("DENIED", "requested access to the resource is denied", "you are not logged in"),
         ("", "", "the registry does not say why"),
     ],
 )

@@ -325,7 +325,7 @@ def test_a_token_that_is_none_does_not_pass_for_the_end(
     cluster: Cluster, environment: dict[str, str], token: Any
 ) -> None:
     answer(cluster, "/api/v1/pods", listing([], token))
-    assert "in no words how it goes on" in messages(observe(environment))[0]
+    assert "does not say how it continues" in messages(observe(environment))[0]
 
 
 def test_an_expired_list_is_begun_again_once(cluster: Cluster, environment: dict[str, str]) -> None:

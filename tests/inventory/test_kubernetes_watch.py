@@ -541,7 +541,7 @@ def test_a_round_that_begins_while_one_still_runs(source: KubernetesSource) -> N
     still = source.observe()
     next(still)
     [problem] = list(source.observe())
-    assert "still being asked" in getattr(problem, "message", "")
+    assert "has not answered the request of the round before" in getattr(problem, "message", "")
     list(still)
     assert names(list(source.observe())) == ["a", "b"]
 

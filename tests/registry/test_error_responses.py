@@ -18,8 +18,8 @@ SECRET = "postgresql://db.internal:5432/registry"
         (StorageFull(f"{SECRET} failed"), 507, "is full"),
         (StorageBusy(f"{SECRET} failed"), 503, "not carried out"),
         (TransactionUndone(f"{SECRET} failed"), 503, "nothing was changed"),
-        (OutcomeUnknown(f"{SECRET} failed", committed=True), 503, "the change is there"),
-        (OutcomeUnknown(f"{SECRET} failed", committed=None), 503, "the change may be there"),
+        (OutcomeUnknown(f"{SECRET} failed", committed=True), 503, "the change was made"),
+        (OutcomeUnknown(f"{SECRET} failed", committed=None), 503, "the change may have been made"),
     ],
 )
 def test_an_error_of_the_storage_is_named_and_no_more(error: StorageError, status: int, told: str) -> None:

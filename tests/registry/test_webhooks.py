@@ -182,10 +182,10 @@ def test_redirects(receiver: Receiver) -> None:
     thread.start()
     try:
         for status, location, problem in (
-            (307, elsewhere.url, "it answers 307, and leads to another host"),
-            (308, "//localhost/", "it answers 308, and leads to another host"),
+            (307, elsewhere.url, "it answers 307, and redirects to another host"),
+            (308, "//localhost/", "it answers 308, and redirects to another host"),
             (302, "/hook", "it answers 302"),
-            (307, "/hook?x=1", "it leads from one place to the next, more than 3 times"),
+            (307, "/hook?x=1", "it redirects more than 3 times"),
         ):
             receiver.behave = answering(status, Location=location)
             refusal = Sender(hook(receiver)).send(b"{}", {})
@@ -435,7 +435,7 @@ GOOD = '[[webhook]]\nname = "a"\nurl = "http://x/"\n'
     [
         (GOOD, "either secret or secret-file"),
         (f'{GOOD}secret = "short"', "too short"),
-        (f'{GOOD}secret = "whsec_%"', "no base64"),
+        (f'{GOOD}secret = "whsec_%"', "not base64"),
         (f'{GOOD}secret-file = "nowhere"', "cannot read"),
         (f'{GOOD}secret = "{SECRET}"\nevents = ["pushed"]', "some of created, moved, deleted"),
         (f'{GOOD}secret = "{SECRET}"\nrepository = "a b"', "matches no name"),

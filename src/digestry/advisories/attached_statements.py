@@ -33,13 +33,14 @@ class StatementMatcher:
         document, digest = attached.document, attached.referrer
         if document.vague:
             self._reading.miss(
-                self._repository, f"which image the advisory {digest} is about cannot be told by its subject"
+                self._repository,
+                f"which image the advisory {digest} is about cannot be determined from its subject",
             )
         named = document.subjects
         if named and not any(map(about.comparable, named)):
             self._reading.miss(
                 self._repository,
-                f"which image the advisory {digest} is about cannot be told by its subject's digests",
+                f"which image the advisory {digest} is about cannot be determined from its subject's digests",
             )
             return
         if named and not named & about.digests and not self._holds(named, about):
@@ -57,7 +58,7 @@ class StatementMatcher:
             if statement.status in GOOD and statement.timestamp > _now() + _AHEAD:
                 self._reading.miss(
                     self._repository,
-                    f"in the advisory {digest}, what is said of {statement.vulnerability} is dated in the"
+                    f"in the advisory {digest}, the statement about {statement.vulnerability} is dated in the"
                     f" future, {statement.timestamp:%Y-%m-%d}: it was not believed",
                 )
                 continue
@@ -81,7 +82,7 @@ class StatementMatcher:
                 self._reading.miss(
                     self._repository,
                     f"the advisory {attached.referrer} says {statement.status.replace('_', ' ')} about"
-                    f" {statement.vulnerability}, and it cannot be told whether that is about this image:"
+                    f" {statement.vulnerability}, and it is not known whether that is about this image:"
                     f" its product is {product.shown}",
                 )
                 continue

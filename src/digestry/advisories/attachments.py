@@ -206,7 +206,7 @@ class _Reader:
         if manifest.is_index:
             self.reading.miss(
                 self._repository,
-                f"the referrer {manifest.digest} is an index, which is not known here as an advisory",
+                f"the referrer {manifest.digest} is an index, which is not a known kind of advisory",
             )
             return
         predicate = announced_predicate_type(manifest.annotations)

@@ -45,11 +45,7 @@ def decode_documents(content: bytes, *, stating: bool = True) -> list[Read]:
         if read is None:
             # What nobody here knows counts if it may speak of vulnerabilities.
             speaks = stating or may_mention_vulnerabilities(msgspec.json.encode(value))
-            read = (
-                UnreadableDocument("it is of a kind that is not known here")
-                if speaks
-                else ForeignDocument("unknown")
-            )
+            read = UnreadableDocument("it is of an unknown kind") if speaks else ForeignDocument("unknown")
         found.append(read)
     return found or [UnreadableDocument("there is nothing in it")]
 
@@ -156,7 +152,7 @@ def _statement(value: JsonObject, depth: int) -> Read | None:
         read = _read(predicate, depth - 1) if isinstance(predicate, dict) else None
     if read is None:
         if may_mention_vulnerabilities(msgspec.json.encode(value)):
-            return UnreadableDocument(f"its predicate, {predicate_type[:100]}, is not known here")
+            return UnreadableDocument(f"its predicate, {predicate_type[:100]}, is not known")
         return ForeignDocument(predicate_type)
     if isinstance(read, Document):
         subjects = read.subjects | _subjects(value.get("subject"))

@@ -25,7 +25,7 @@ def advise(container: ImageUse, facts: RegistryFacts, tag: TagVerdict, verdict: 
         known = "nobody has assessed it" if verdict.state == "not_assessed" else "nothing is known against it"
         return f"{known}; restart it to follow its tag"
     if verdict.state == "not_assessed":
-        return "have it assessed: nobody has stated whether it is vulnerable"
+        return "have it assessed: no advisory states whether it is vulnerable"
     return "nothing to do"
 
 

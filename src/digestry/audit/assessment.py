@@ -134,7 +134,7 @@ def _state(
     if identity.contested:
         return "unknown", [f"it may as well be {identity.contested[0]} that runs, which is other code"]
     if not identity.confirmed:
-        return "unknown", ["no registry knows what runs: nothing that is said can be known to be about it"]
+        return "unknown", ["no registry knows what runs, so that no advisory is known to be about it"]
     good = {
         advisory.statement.status
         for advisory in current
@@ -166,5 +166,5 @@ def _doubts(facts: RegistryFacts, *, good: bool) -> list[str]:
         if not image.reading.complete:
             found += image.reading.reasons
         if good and not image.reading.advisories:
-            found.append(f"nobody has stated anything about {image.digest}, which may be what runs")
+            found.append(f"no advisory states anything about {image.digest}, which may be what runs")
     return found

@@ -59,7 +59,7 @@ def _why_no_fix(
         if not explorer.expand(image.digest, None):
             return "is not in its registry", ()
     except DigestryError as error:
-        return f"it cannot be told whether it is affected itself: {error.message}", ()
+        return f"it is not known whether it is affected itself: {error.message}", ()
     closure = _closure(explorer.graph, image.digest)
     if bad_config is not None and bad_config in closure:
         return "has the code that runs", ()
@@ -91,5 +91,5 @@ def _rejection(reading: AdvisoryReading) -> tuple[str, Iterable[Reference]]:
     if doubted:
         return f"is itself under investigation for {doubted[0].statement.vulnerability}", ()
     if not reading.complete:
-        return f"it cannot be told whether it is affected itself: {reading.reasons[0]}", ()
+        return f"it is not known whether it is affected itself: {reading.reasons[0]}", ()
     return "", ()

@@ -102,7 +102,7 @@ class TagInspector:
         try:
             return replace(facts, objection=self.queries.head_get_mismatch(repository, tag))
         except DigestryError as error:
-            return _failed(facts, "the tag could not be asked for once more", error)
+            return _failed(facts, "the tag could not be requested again", error)
 
     def _pointed_instead(
         self, reference: Reference, identity: ImageIdentity, target: Digest
@@ -161,12 +161,12 @@ class TagInspector:
         if observed:
             return (
                 f"{repository.host} only mirrors {observed}: it knows what the tag pointed to when it was "
-                "asked, and not what it pointed to in between"
+                "asked, not in between"
             )
         if not digests:
             return "nothing is known of what runs that could be compared with the tag's history"
         if not history and not self.queries.may_see(repository):
-            return f"{repository.name} is not there, or not shown to the account that asks"
+            return f"{repository.name} does not exist, or is not visible to this account"
         pointed = tuple(dict.fromkeys(event.to_digest for event in history if event.to_digest is not None))
         self.queries.prefetch_digests(repository, (*pointed, *digests))
         explorer = GraphExplorer.of(self.queries, repository)
@@ -188,7 +188,7 @@ def _forgotten(explorer: GraphExplorer, pointed: tuple[Digest, ...]) -> str:
     for digest in pointed:
         if digest not in explorer.nodes and not explorer.explore(digest):
             host = explorer.repository.host
-            return f"the tag pointed to {digest}, of which {host} does not know any more what it was"
+            return f"the tag pointed to {digest}, and {host} no longer knows what that was"
     return ""
 
 

@@ -22,7 +22,7 @@ TagState: TypeAlias = Literal["current", "moved", "pinned", "never", "unknown"]
 UNTAGGED_HERE: Final[TagState] = "never"
 """The tag has never pointed to what runs: the image is not from this tag."""
 
-_NO_REGISTRY: Final = "the name has no registry in it, so that none was asked"
+_NO_REGISTRY: Final = "the name has no registry, so no registry was asked"
 _REWRITTEN: Final = "the engine's store may have written this digest itself, of an image that it loaded"
 
 

@@ -20,7 +20,7 @@ class GrowingFile:
         try:
             self._descriptor = open_regular(path)
         except FileNotFoundError as error:
-            raise NotFound(f"{path.name} is not on its way in") from error
+            raise NotFound(f"{path.name} is not being written") from error
         except OSError as error:
             raise storage_error("open", path, error) from error
 

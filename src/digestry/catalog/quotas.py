@@ -86,7 +86,7 @@ def over(quota: Quota, repository: str, would: str, allowed: str) -> OverQuota:
     what = repository if quota.each == "repository" else f"{quota.pattern} together"
     return OverQuota(
         f"the quota of repository {repository} is used up: {what} would hold {would}, {allowed} are allowed",
-        hint="delete what is not needed any more, or ask who runs the registry for more",
+        hint="delete what is no longer needed, or ask the registry's operator for more",
     )
 
 

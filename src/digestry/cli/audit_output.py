@@ -105,7 +105,7 @@ def recorded(recording: Recording) -> None:
         note(printable(f"digestry: not recorded: {', '.join(keep_none)} {keep} no sightings"))
     if recording.nothing_known:
         what = number_of(recording.nothing_known, "container")
-        note(f"digestry: not recorded: {what} of which no registry confirmed what runs")
+        note(f"digestry: not recorded: {what} whose image no registry confirmed")
 
 
 def _lines(report: AuditReport, wanted: Wanted) -> Iterator[Text]:

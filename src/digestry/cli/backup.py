@@ -211,7 +211,7 @@ def _complain(taken: TakenBackup) -> None:
     if description.journal.broken:
         complain(
             f"the journal's chain is broken: {description.journal.broken}",
-            "digestry journal verify tells more",
+            "digestry journal verify shows more",
         )
 
 

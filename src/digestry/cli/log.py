@@ -95,7 +95,11 @@ def log(
             f"the journal of {wanted.host} has nothing about {wanted}", hint="check the name: digestry tags"
         )
     if any(event.withheld for event in events):
-        note(printable(f"digestry: {wanted.host} tells who moved tags only to who may audit {wanted.name}"))
+        note(
+            printable(
+                f"digestry: {wanted.host} shows who moved tags only to users who may audit {wanted.name}"
+            )
+        )
     tags = ("tag",) if wanted.tag is None else ()
     view.show(
         [_plain(event) for event in events],
@@ -130,7 +134,7 @@ def _events(
         remote.resolve(tag)
     raise RemoteError(
         f"{remote.reference.host} keeps no history of its tags",
-        hint="only what a tag points to now can be told: digestry digest",
+        hint="only the digest that a tag points to now is known: digestry digest",
     )
 
 

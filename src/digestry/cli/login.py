@@ -50,7 +50,7 @@ def login(
     settings = load()
     host = registry_host(settings, registry)
     if password is not None:
-        note("digestry: --password shows the password to whoever lists processes: use --password-stdin")
+        note("digestry: --password shows the password to all who can list processes: use --password-stdin")
     interactive = username is None or (password is None and not password_stdin)
     if interactive and not sys.stdin.isatty():
         raise click.UsageError("Without a terminal, give --username and --password-stdin.")
@@ -66,7 +66,7 @@ def login(
     file = credential_file(settings, authfile)
     place = file.store(host, done.credential)
     if not done.verified:
-        note(f"digestry: {host} asks nobody to log in: whether the password is right is not known")
+        note(f"digestry: {host} does not require a login, so that the password was not checked")
     if place == str(file.path) and not done.credential.identity_token:
         note(
             printable(f'digestry: {place} has the password as it is; "credsStore" in it names a better place')

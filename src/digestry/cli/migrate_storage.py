@@ -79,7 +79,7 @@ def migrate_storage(
     if reopen:
         found = migrating.reopen(old)
         say(f"Reopened: {old.name}")
-        note(f"what was pushed to {found.other} is not here; stop what is served there")
+        note(f"images that were pushed to {found.other} are not here; stop the registry that serves it")
         return
     if new_file is None:
         raise click.UsageError("--to is required, the configuration with the new stores.")

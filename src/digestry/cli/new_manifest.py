@@ -28,7 +28,7 @@ def new_name(settings: Settings, reference: Reference | None, target: str | None
     else:
         raise InvalidReference("the new digest needs a name", hint="give it with --tag NAME")
     if name.digest is not None:
-        raise InvalidReference(f"{name} has a digest, which nobody can choose", hint="write REPO:TAG")
+        raise InvalidReference(f"{name} has a digest, which cannot be chosen", hint="write REPO:TAG")
     return name
 
 

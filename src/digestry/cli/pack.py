@@ -107,7 +107,7 @@ def pack(
     settings = load()
     reference = settings.reference(name).or_latest()
     if reference.digest is not None:
-        raise InvalidReference(f"{reference} has a digest, which nobody can choose", hint="name it NAME:TAG")
+        raise InvalidReference(f"{reference} has a digest, which cannot be chosen", hint="name it NAME:TAG")
     check_compression(compress, level)
     wanted = _sources(source, platforms)
     recipe = Recipe(

@@ -98,7 +98,7 @@ def _as_of(remote: Repository, wanted: Reference, at: datetime.datetime) -> Refe
     span = remote.tag_at(wanted.tag, at)
     if span is None:
         raise RemoteError(
-            f"{wanted.host} keeps no history of its tags, so that nobody knows what {wanted.tag} was then",
+            f"{wanted.host} keeps no history of its tags, so that it is not known what {wanted.tag} was then",
             hint="pull it as it is now, or by a digest that was noted",
         )
     until = "still does" if span.until is None else f"did until {rfc3339(span.until)}"

@@ -24,7 +24,7 @@ def tag(*, source: str, target: str) -> None:
     settings = load()
     name = settings.reference(target).or_latest()
     if name.digest is not None:
-        raise InvalidReference(f"{name} has a digest, which nobody can choose", hint="name it NAME:TAG")
+        raise InvalidReference(f"{name} has a digest, which cannot be chosen", hint="name it NAME:TAG")
     store = open_store(settings)
     found = look_up(store, source, settings.reference)
     descriptor, before = store.tag(found.descriptor, name)

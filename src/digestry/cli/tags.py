@@ -165,7 +165,7 @@ def _then(remote: Repository, at: datetime.datetime) -> list[_Row]:
     if spans is None:
         next(remote.tags(), None)  # a repository that is not there says so
         raise RemoteError(
-            f"{remote.reference.host} cannot tell which tags there were at a time",
+            f"{remote.reference.host} does not know which tags existed at a given time",
             hint="digestry log REPO:TAG shows the history of one tag, if it keeps any",
         )
     return [_Row(span.tag, span.digest, rfc3339(span.since), span.media_type, span.size) for span in spans]

@@ -181,9 +181,9 @@ def _where_seen(session: Session, host: str, digest: Digest, names: Iterable[str
         found[name] = seen
     if withheld:
         which = withheld[0] if len(withheld) == 1 else f"{len(withheld)} repositories"
-        note(printable(f"digestry: {host} tells where images ran only to who may audit {which}"))
+        note(printable(f"digestry: {host} shows where images ran only to users who may audit {which}"))
     if len(repositories) > _MOST_REPOSITORIES and found:
-        note(f"digestry: where it was seen was asked of the first {_MOST_REPOSITORIES} repositories only")
+        note(f"digestry: only the first {_MOST_REPOSITORIES} repositories were asked where it was seen")
     return found
 
 
@@ -208,7 +208,7 @@ def _of_repository(settings: Settings, reference: str) -> _Known:
         seen = _where_seen(session, wanted.host, digest, names)
     if spans is None:
         raise RemoteError(
-            f"{wanted.host} cannot tell which tags point to a digest",
+            f"{wanted.host} does not know which tags point to a digest",
             hint="digestry tags lists where each of them points now",
         )
     if not spans:
@@ -230,7 +230,7 @@ def _anywhere(settings: Settings, host: str, prefix: DigestPrefix) -> _Known:
         seen = _where_seen(session, host, digest, (span.repository for span in spans or ()))
     if spans is None:
         raise RemoteError(
-            f"{host} cannot tell which tags of all its repositories point to a digest",
+            f"{host} does not know which tags of all its repositories point to a digest",
             hint="write REPO@sha256:…, or say which registry with --registry HOST, or for good with "
             "digestry config set registry HOST",
         )

@@ -161,7 +161,7 @@ class _Response(http.client.HTTPResponse):
             if not 100 <= status < 200:
                 return version, status, reason
             if status == SWITCHING:
-                raise ProtocolViolation(f"{self._host} switches to another protocol, which nobody asked for")
+                raise ProtocolViolation(f"{self._host} switches to another protocol, which was not requested")
             http.client.parse_headers(self.fp)
         raise ProtocolViolation(f"{self._host} sends one interim answer ({status}) after the other")
 

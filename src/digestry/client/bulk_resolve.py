@@ -47,7 +47,7 @@ def _check(host: str, queries: Sequence[ResolveQuery], found: Resolutions) -> No
     """Raise :class:`ProtocolViolation` if ``found`` does not answer what was asked."""
     names: list[object] = [resolution.repository for resolution in found.resolutions]
     if not names or names != [query.repository for query in queries[: len(names)]]:
-        raise ProtocolViolation(f"{host} answered other questions than it was asked")
+        raise ProtocolViolation(f"{host} answered other queries than it was sent")
     for text, content in found.contents.items():
         try:
             digest = Digest.parse(text)

@@ -147,7 +147,7 @@ class DockerCredentials:
                 self._helpers[key] = self._ask(helper, address)
             except DigestryError as error:
                 self._helpers[key] = None
-                self._problems[host] = f"nobody was logged in: {error.message}"
+                self._problems[host] = f"no login was used: {error.message}"
                 if self._tell is not None:
                     self._tell(f"{host} is asked without credentials: {error.message}")
         return self._helpers[key]

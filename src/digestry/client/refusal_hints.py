@@ -28,10 +28,8 @@ def missing(method: str, code: str, *, registry: str, account: str | None) -> st
         return "digestry tags lists the tags that there are, digestry log those that there were"
     if code == "NAME_UNKNOWN":
         if account is not None:
-            return f"check the name; or it may be one that {_who(account)} is not shown"
-        return (
-            f"check the name; or it may be private, and shown to who is logged in: digestry login {registry}"
-        )
+            return f"check the name; it may also be one that {_who(account)} may not see"
+        return f"check the name; or it may be private, and require a login: digestry login {registry}"
     if not code and method != "HEAD":
         return f"that is not how registries say it: check that a registry answers at {registry}"
     return ""
@@ -66,13 +64,13 @@ def hint(status: int, code: str, text: str, *, registry: str, account: str | Non
             f"the registry does not take what {who} is logged in with, or that may not: log in again: {login}"
         )
     if _LIMIT.search(text):
-        return "no login changes that: make room, or ask who runs the registry for more"
+        return "no login changes that: make room, or ask the registry's operator for more"
     if _RULE.search(text):
-        return "that is a rule of the registry, which a login does not change: ask who runs it"
+        return "that is a rule of the registry, which a login does not change: ask its operator"
     if account is None:
         if text:
-            return f"nobody is logged in to {registry}; if an account may: {login}"
+            return f"you are not logged in to {registry}; if an account may: {login}"
         return f"the registry does not say why; if an account may: {login}"
     return (
-        f"{who} is known there and may not: ask who runs the registry, or log in with one that may: {login}"
+        f"{who} is known there and may not: ask the registry's operator, or log in as a user who may: {login}"
     )

@@ -93,9 +93,9 @@ def remove_unreferenced(store: ImageStore) -> tuple[tuple[Digest, ...], int, str
             store.blobs.sweep_ingests(older_than=-1)  # nobody is writing: they are remains
             return tuple(dead), freed, ""
     except Conflict:
-        return (), 0, "another digestry is bringing content in; the next rmi removes what is left over"
+        return (), 0, "another digestry is storing content; the next rmi removes what is left over"
     except ContentError as error:
-        return (), 0, f"what the other images hold cannot be told: {error.message}"
+        return (), 0, f"the content of the other images is not known: {error.message}"
 
 
 def live_digests(store: ImageStore, entries: Iterable[LayoutEntry]) -> set[Digest]:

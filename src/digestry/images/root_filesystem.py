@@ -117,7 +117,9 @@ class RootFilesystem:
             return
         if entry.kind == tar_reader.SYMLINK:
             if b"\0" in entry.link or not entry.link:
-                raise ContentError(f"the archive has {shown(entry.name)}, a symlink to what is no path")
+                raise ContentError(
+                    f"the archive has {shown(entry.name)}, a symlink to something that is not a path"
+                )
             remove(parent, name)
             os.symlink(entry.link, name, dir_fd=parent)
             os.utime(name, (mtime, mtime), dir_fd=parent, follow_symlinks=False)

@@ -50,7 +50,7 @@ def unpack(store: ImageStore, image: Manifest, destination: Path, limits: Limits
         if destination.is_symlink() or (
             destination.exists() and not (destination.is_dir() and not any(destination.iterdir()))
         ):
-            raise Conflict(f"{destination} is there already, and not empty", hint="choose another directory")
+            raise Conflict(f"{destination} exists already, and is not empty", hint="choose another directory")
     budget = Budget(limits or Limits())
     with _work_beside(destination) as work:
         for descriptor, diff_id in zip(layers, config.diff_ids, strict=True):

@@ -69,8 +69,8 @@ ADVICE: Final[Mapping[Waiting, str]] = MappingProxyType(
     {
         "name": "its image's name is not valid: correct it",
         "missing": "its registry has no such image: correct the name, or push it there",
-        "access": "its registry lets it pull no such image: give its pod credentials (imagePullSecrets) that"
-        " may, or correct the name",
+        "access": "its registry does not let it pull the image: give its pod credentials (imagePullSecrets)"
+        " that may, or correct the name",
         "limit": "its registry allows no more pulls just now: wait, log in, or pull through a mirror",
         "platform": "its image has nothing for its node's platform: push one that has, or run it elsewhere",
         "registry": "its node does not reach the registry: look at its network, the registry's name and its"

@@ -59,7 +59,9 @@ def _registry(name: str, require: Callable[[Service, Exchange], None]) -> Access
 def check_metrics(service: Service, *_: str) -> None:
     """Raise :class:`ErrorResponse` 404 if the configuration turns the metrics off."""
     if not service.config.metrics.enabled:
-        raise ErrorResponse(404, "UNSUPPORTED", "this registry tells no metrics: its configuration says so")
+        raise ErrorResponse(
+            404, "UNSUPPORTED", "this registry does not publish metrics: its configuration says so"
+        )
 
 
 def _metrics_reader(service: Service, exchange: Exchange) -> None:
@@ -100,6 +102,6 @@ READER: Final = _registry(
     "reader", lambda service, exchange: service.gate.require_reader(exchange, "log in to ask about images")
 )
 NAME: Final = _registry(
-    "name", lambda service, exchange: service.gate.require_name(exchange, "log in to tell what runs")
+    "name", lambda service, exchange: service.gate.require_name(exchange, "log in to report what runs")
 )
 METRICS: Final = _registry("metrics", _metrics_reader)

@@ -331,7 +331,7 @@ def _check_open(config: RegistryConfig) -> None:
         return
     raise InvalidConfiguration(
         f"this registry will not listen on {config.host}, which is not a loopback address, without asking"
-        " who its clients are: whoever reaches it could push and delete",
+        " who its clients are: everybody who reaches it could push and delete",
         hint="write [auth] into a file for --config (docs/registry.md), or say --allow-anonymous",
     )
 

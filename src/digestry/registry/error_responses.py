@@ -177,7 +177,7 @@ def from_error(error: DigestryError) -> ErrorResponse:
             text = "the registry's disk is full; what is stored can be pulled, and nothing of it is lost"
             return ErrorResponse(507, "UNAVAILABLE", text)
         case OutcomeUnknown():
-            there = "the change is there" if error.committed else "the change may be there"
+            there = "the change was made" if error.committed else "the change may have been made"
             text = f"the connection to the registry's catalog broke while it was changed; {there}: look at it"
             return ErrorResponse(503, "UNAVAILABLE", text, headers={"Retry-After": "5"})
         case TransactionUndone():

@@ -64,8 +64,8 @@ def make_private(root: Path, *, group: bool = False) -> int:
         foreign = sorted(name for name in names - _NOT_FOREIGN if not _OURS.fullmatch(name))
         if foreign and found.st_mode & 0o077:
             log.warning(
-                "%s has more in it than a registry (%s): who could list it still can, nobody else writes; "
-                "give the registry a directory of its own",
+                "%s has more in it than a registry (%s): users who could list it still can, only its owner "
+                "writes; give the registry a directory of its own",
                 root,
                 foreign[0],
             )
@@ -129,7 +129,7 @@ def _walk(root: Path, work: _Work, *, group: bool) -> None:
                 path = Path(entry.path)
                 if stat.S_ISLNK(found.st_mode):
                     if directory == root:
-                        log.warning("%s is a symbolic link: what it leads to is not made private", path)
+                        log.warning("%s is a symbolic link: its target is not made private", path)
                 elif not stat.S_ISDIR(found.st_mode):
                     readable = shared and not entry.name.endswith(".lock")
                     work.change(path, found, wanted=_wanted(found.st_mode, group=readable))

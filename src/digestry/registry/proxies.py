@@ -209,8 +209,8 @@ def read(config: ProxyConfig, peer: str, headers: RawHeaders) -> Forwarding:
             raise ErrorResponse(
                 400,
                 "UNSUPPORTED",
-                f"the proxy {peer or 'on the socket'} says two things in Forwarded and X-Forwarded-*: [proxy]"
-                " headers has to name the kind that it writes itself",
+                f"the proxy {peer or 'on the socket'} contradicts itself in Forwarded and X-Forwarded-*: "
+                "[proxy] headers has to name the kind that it writes itself",
             )
     return Forwarding(
         standard.address or other.address, standard.scheme or other.scheme, standard.host or other.host

@@ -88,7 +88,7 @@ class Quarantine:
     def _move(self, found: Verification, problem: str, noted: Noted) -> None:
         if noted == "new":
             self._note("quarantine-blob", found.digest, problem)
-        text = "%s is damaged: %s. It is not served any more; %s"
+        text = "%s is damaged: %s. It is no longer served; %s"
         if found.revision is not None:
             moved = self._blobs.quarantine(found.digest, self._now())
             log.error(f"{text}. The file is now %s", found.digest, problem, HEALS, moved.location)

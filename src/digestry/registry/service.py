@@ -121,7 +121,7 @@ def open_service(
     Raises :class:`InvalidConfiguration`, :class:`StorageError`.
     """
     if config.mirrors and make_upstream is None:
-        raise InvalidConfiguration("there are mirrors, and nothing to ask other registries with")
+        raise InvalidConfiguration("there are mirrors, but no client for other registries")
     backend = config.backend(now)
     stores = open_stores(backend)
     reserve = reserve_of(backend)

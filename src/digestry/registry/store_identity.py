@@ -97,7 +97,7 @@ class SameStore:
         if self._blobs.instance() != self._before:
             raise StorageError(
                 f"the content under {self._blobs.location} was replaced while blobs were removed from it",
-                hint="nothing was removed from what is there now; stop the registry before it is moved",
+                hint="nothing that is there now was removed; stop the registry before it is moved",
             )
 
 
@@ -116,7 +116,7 @@ def _check_new(catalog: Catalog, blobs: BlobStore, found: RegistryIdentity) -> N
         known += catalog.identity.knows(some)
     if total > 2 * known:
         raise Conflict(
-            f"of {total} blobs beside the catalog {catalog.describe()}, it knows {known}: they are another"
+            f"the catalog {catalog.describe()} knows {known} of the {total} blobs beside it: they are another"
             " registry's",
             hint="put the right catalog back, or restore a backup; " + _all_the_same(blobs, found),
         )

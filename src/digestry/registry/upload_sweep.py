@@ -40,7 +40,7 @@ class UploadSweep:
             except Conflict:
                 continue  # somebody writes to it right now
             if self._stores.catalog.end_upload(upload.id):  # else another process sweeps too
-                self._note_dropped(upload, "nobody went on with it")
+                self._note_dropped(upload, "no client continued it")
                 dropped += 1
         known = self._stores.catalog.upload_ids()
         return dropped + len(self._stores.blobs.sweep_ingests(self._timeout, keep=known))
@@ -49,7 +49,7 @@ class UploadSweep:
         """Remove the file of an upload that has ended to make room for another user's. Blocks."""
         with contextlib.suppress(Conflict, StorageError):  # who writes to it removes it, or the sweep does
             self._stores.blobs.discard(upload.id)
-        self._note_dropped(upload, "whoever has most uploads under way makes room for others")
+        self._note_dropped(upload, "the user with the most uploads under way makes room for others")
 
     def _note_dropped(self, upload: Upload, reason: str) -> None:
         entry = audit_events.of_itself(

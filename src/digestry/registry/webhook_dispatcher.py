@@ -211,9 +211,9 @@ class Sender:
                     return Refusal(f"it answers {status}", _retry_after(answer.get("Retry-After")))
                 following = urljoin(url, location)
                 if _origin(following) != _origin(self.webhook.url):
-                    return Refusal(f"it answers {status}, and leads to another host")
+                    return Refusal(f"it answers {status}, and redirects to another host")
                 url = following
-            return Refusal(f"it leads from one place to the next, more than {_MOST_REDIRECTS} times")
+            return Refusal(f"it redirects more than {_MOST_REDIRECTS} times")
         except (OSError, http.client.HTTPException, ValueError) as error:
             if isinstance(error, TimeoutError) or late.is_set():
                 return Refusal(f"no answer within {self.webhook.timeout:g} s")

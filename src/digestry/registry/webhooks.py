@@ -182,7 +182,7 @@ def _secret(text: str | None, file: Path | None, where: Where) -> bytes:
             base64.b64decode(text.removeprefix(_ENCODED_SECRET), validate=True) if encoded else text.encode()
         )
     except binascii.Error as error:
-        raise where.wrong(f"the secret begins with {_ENCODED_SECRET}, but goes on with no base64") from error
+        raise where.wrong(f"the secret begins with {_ENCODED_SECRET}, but the rest is not base64") from error
     if len(key) < _SHORTEST_SECRET:
         raise where.wrong(
             f"the secret is too short: {_SHORTEST_SECRET} bytes or more are required",

@@ -180,7 +180,7 @@ class ClientUpstream:
             if led_to is None or error.code in SPEC_CODES or error.status in _FINAL:
                 raise
             raise RedirectRefused(
-                f"{self._host} leads to {led_to} for it: {error.message}",
+                f"{self._host} redirects to {led_to} for it: {error.message}",
                 status=error.status,
                 retry_after=error.retry_after,
             ) from error

@@ -267,6 +267,6 @@ def _in_time(host: str) -> Iterator[None]:
 def _leads_inside(name: str, host: str, address: Address) -> RedirectRefused:
     what = f"{shown(host)} ({address})" if host != str(address) else host
     return RedirectRefused(
-        f"{name} leads to {what}, which is a {addresses.kind(address)} address; it was not asked",
+        f"{name} refers to {what}, a {addresses.kind(address)} address; it was not contacted",
         hint=f'if it may be asked: internal = ["{address}"], or its name',
     )

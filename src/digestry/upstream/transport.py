@@ -97,7 +97,7 @@ class GuardedTransport(Transport):
         try:
             parts = parse_url(call.url)
         except ValueError as error:
-            raise RedirectRefused(f"an upstream leads to {shown(call.url)}: {error}") from None
+            raise RedirectRefused(f"an upstream redirects to {shown(call.url)}: {error}") from None
         deadline = current()
         if deadline is not None:
             deadline.next_answer(parts.netloc)

@@ -84,7 +84,7 @@ def test_a_redirect_inside_is_not_followed(led: Led, inside: Liar) -> None:
     led.liar.answer = lambda request: Reply(307, b"", {"Location": f"http://{inside.host}{request.path}"})
     answers = everything(led)
     assert [answer.status for answer in answers] == [502, 502, 502, 502, 502, 200]
-    assert f"{led.host} leads to 127.0.0.2, which is a loopback address" in led.server.log.read_text()
+    assert f"{led.host} refers to 127.0.0.2, a loopback address" in led.server.log.read_text()
     assert inside.seen == []
     assert SECRET not in told(answers)
 
@@ -252,7 +252,7 @@ def test_what_a_storage_refuses_is_not_what_the_registry_refuses(
         answer = get_blob(led.server, led.name, other)
         assert answer.status == answered
         if answered == 502:
-            assert f"it leads to a storage that answers {status}" in answer.body.decode()
+            assert f"it refers to a storage service that answers {status}" in answer.body.decode()
         assert SECRET not in told([answer])
         assert len(asked) <= 6
 

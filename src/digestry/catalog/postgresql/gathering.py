@@ -123,7 +123,7 @@ class Gathering:
             for number, futures in enumerate(waiting.values(), start=1):
                 for future in futures:
                     if future.done():
-                        continue  # nobody waits for it any more
+                        continue  # no client waits for it
                     if problem is None:
                         future.set_result(found.get(number))
                     else:

@@ -146,7 +146,7 @@ class Engine:
         if isinstance(error, ssl.SSLCertVerificationError):
             return Unreachable(
                 f"{self.url}: its certificate is not to be trusted: {error.verify_message}",
-                hint="who signed it must be in ca.pem, in DOCKER_CERT_PATH or docker's context",
+                hint="its issuer must be in ca.pem, in DOCKER_CERT_PATH or docker's context",
             )
         if isinstance(error, OSError):
             return Unreachable(f"{self.url} does not answer: {error.strerror or error}")

@@ -233,7 +233,7 @@ class _Answer:
         position = 0
         while len(self._buffer) - position >= _PREFIX:
             if self._buffer[position]:
-                raise ProtocolViolation(f"{self._where}: a message is compressed, which nobody asked for")
+                raise ProtocolViolation(f"{self._where}: a message is compressed, which was not requested")
             start = position + _PREFIX
             end = start + int.from_bytes(self._buffer[position + 1 : start], "big")
             if end > len(self._buffer):

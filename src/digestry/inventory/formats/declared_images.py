@@ -14,7 +14,7 @@ from digestry.inventory.waiting_reasons import Waiting
 from digestry.model.json_values import JsonObject
 from digestry.model.platform import Platform
 
-TEMPLATE: Final = "it says what is to be started, and not what runs"
+TEMPLATE: Final = "it says what is to be started, not what runs"
 NO_DIGEST: Final = "it has only the image's name, which may have moved since: what runs is not known"
 _WAITS: Final = "it has not been started yet"
 

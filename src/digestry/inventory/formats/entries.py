@@ -234,7 +234,9 @@ def _unique(pairs: list[tuple[str, object]]) -> None:
     names = Counter(name for name, _ in pairs)
     twice = next((name for name, count in names.items() if count > 1), None)
     if twice is not None:
-        raise InvalidConfiguration(f"it has {shown(twice)} twice, and which of the two counts is not known")
+        raise InvalidConfiguration(
+            f"it has {shown(twice)} twice, and it is not known which of the two counts"
+        )
 
 
 def left_out_note(reading: Reading, *, others: bool = True) -> Iterator[Item]:

@@ -204,7 +204,7 @@ class _Pod:
             for status in map(as_object, as_list(self._status.get(reported)))
         )
         if runs:
-            self._remarks.append(f"its pod is {phase}, and the container is said to run all the same")
+            self._remarks.append(f"its pod is {phase}, although its status says that the container runs")
         return runs
 
     def _leave_out(self, count: int) -> None:
@@ -301,7 +301,7 @@ class _Pod:
     ) -> ContainerObservation:
         if image.local:
             where = self._host or "its node"
-            remarks.append(f"{image.local} is a registry on {where} itself; what was asked is the one here")
+            remarks.append(f"{image.local} is a registry on {where} itself; the one here was asked")
         return ContainerObservation(
             source=self._options.source,
             host=self._host,

@@ -19,7 +19,7 @@ from digestry.model.digest import Digest
 
 UNKNOWN_HOST: Final = "unknown host"
 
-_LOOPBACK: Final = "is a registry on the container's own host; what was asked is the one here"
+_LOOPBACK: Final = "is a registry on the container's own host; the one here was asked"
 
 Fields: TypeAlias = Mapping[str, msgspec.Raw]
 """The keys of a JSON object, and their values, not yet read."""

@@ -116,7 +116,7 @@ class _Services(ObjectFormat):
             remark = f"a service: {TEMPLATE}; its tasks may run another image"
             if self._reading.first("tasks"):
                 yield self._reading.problem(
-                    f"services are in it, of which tasks run ({name!r} for one), and not what these run",
+                    f"it has services with running tasks (such as {name!r}), but not the images of the tasks",
                     _TASKS,
                 )
         image = declared_image(self._reading, typed, template=True, remarks=(remark,))

@@ -63,7 +63,7 @@ def read_yaml(source: Input, first: bytes) -> Iterator[Entry | Fault]:
         yield Fault(f"line {where}", _TWICE if twice else "not YAML that can be read")
 
 
-_TWICE: Final = "a key is there twice, and which of the two counts is not known"
+_TWICE: Final = "a key is there twice, and it is not known which of the two counts"
 _ANCHOR: Final = re.compile(rb"(?:^|[\s\[{,:-])&[A-Za-z0-9_]+(?:\s|$)")
 
 

@@ -181,7 +181,7 @@ class KubeAPI:
         metadata = as_object(document.get("metadata"))
         following, remaining = metadata.get("continue") or "", metadata.get("remainingItemCount")
         if not isinstance(following, str):
-            raise ProtocolViolation(f"{self.server}{path}: the list says in no words how it goes on")
+            raise ProtocolViolation(f"{self.server}{path}: the list does not say how it continues")
         if not isinstance(remaining, int) or isinstance(remaining, bool):
             remaining = None
         if remaining and not following:
@@ -363,7 +363,7 @@ class KubeAPI:
                 f"{self.server}{path}: this user lacks the verb {_verb(what)} (403){tail}", status=status
             )
         if status == HTTPStatus.NOT_FOUND:
-            return RemoteNotFound(f"{self.server}{path}: there is no such thing (404)", status=status)
+            return RemoteNotFound(f"{self.server}{path}: it does not exist (404)", status=status)
         return Refused(f"{self.server}{path}: HTTP {status}{tail}", status=status)
 
 

@@ -126,7 +126,7 @@ class Informer:
             expected = len(present.objects) + (present.remaining or 0)
         if not beyond and expected is not None and expected != len(self._objects):
             notes.append(
-                f"the watch told of {len(self._objects)} {self._resource} and the list has {expected}; "
+                f"the watch reported {len(self._objects)} {self._resource} and the list has {expected}; "
                 f"all {self._resource} were listed instead"
             )
             return False
@@ -185,7 +185,7 @@ class Informer:
                 self._objects.pop(key, None)
             else:
                 raise ProtocolViolation(
-                    f"{self._path}: the watch tells of the end of a {self._kind} that is another by now"
+                    f"{self._path}: the watch reports the end of a {self._kind} that has been replaced"
                 )
         self._version = change.version
         return change.kind != "mark" and not _reaches(present.version, change.version)

@@ -101,7 +101,7 @@ class DockerSource(EngineSource):
         typed = detail.typed or entry.image or ""
         named = reference_of(typed)
         if self._engine.is_remote and named is not None and is_loopback(named.host):
-            remarks.append(f"{named.host} is a registry on {host} itself; what was asked is the one here")
+            remarks.append(f"{named.host} is a registry on {host} itself; the one here was asked")
         facts = shown_image(
             typed=typed,
             image_id=image_id,

@@ -108,7 +108,7 @@ class KubernetesSource:
 
     def observe(self) -> Iterator[Observation]:
         if not self._busy.acquire(blocking=False):
-            yield Unseen(self._name, "it is still being asked, as it was in the round before")
+            yield Unseen(self._name, "it has not answered the request of the round before")
             return
         try:
             yield from self._observe()

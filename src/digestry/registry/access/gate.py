@@ -231,7 +231,7 @@ class Gate:
         else:
             now = self._passwords.fingerprint(token.name) if self._passwords is not None else None
         if now != token.credential:
-            raise InvalidToken(f"what {token.name} logged in with does not hold any more: log in again")
+            raise InvalidToken(f"the login of {token.name} is no longer valid: log in again")
         return Proof(Identity(token.name), token.credential, token.ends)
 
     async def _robot(self, secret: str, name: str | None = None) -> Proof | None:
@@ -350,7 +350,7 @@ class Gate:
         if self.config.realm is not None:
             return self.config.realm
         if request.host is None:
-            raise ErrorResponse(400, "UNSUPPORTED", "the request names no host that an answer could lead to")
+            raise ErrorResponse(400, "UNSUPPORTED", "the request has no host that the answer could refer to")
         scheme = request.scope["scheme"]
         forwarded = request.forwarding.scheme is not None
         if scheme == "http" and not forwarded and says_https(request.scope["headers"]):
@@ -363,7 +363,7 @@ def denied(identity: Identity, action: str, repository: str) -> ErrorResponse:
     """Return the 403 for an authenticated user."""
     words = {
         "push": f"push to repository {repository}",
-        "move-tag": f"move tags of repository {repository} that are there already",
+        "move-tag": f"move tags of repository {repository} that exist already",
         "delete": f"take anything out of repository {repository}",
         "audit": f"see where images of repository {repository} ran",
         "admin": f"administer repository {repository}",

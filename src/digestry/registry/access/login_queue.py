@@ -191,7 +191,7 @@ class LoginQueue:
     async def _run(self) -> None:
         for ticket in self._tickets():
             if ticket.answer.done():
-                continue  # nobody waits for it any more
+                continue  # no client waits for it
             try:
                 right = await asyncio.get_running_loop().run_in_executor(self._thread, ticket.work)
             except Exception as error:  # noqa: BLE001 - who waits hears of it

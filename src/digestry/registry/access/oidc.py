@@ -111,7 +111,7 @@ class IssuerVerifier:
             for member in value if isinstance(value, list) else [value]:
                 if isinstance(member, str) and matches_name(mapping.pattern, member):
                     return Identity(mapping.name)
-        raise Untrusted(f"{self.issuer.issuer} vouches for somebody whom this registry does not know")
+        raise Untrusted(f"{self.issuer.issuer} issued the token for a user whom this registry does not know")
 
     # -- keys ----------------------------------------------------------------------------------
 

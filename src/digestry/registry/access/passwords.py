@@ -67,7 +67,7 @@ def parse(text: str, file: Path) -> dict[str, bytes]:
             # Without its text, which quotes the name, and without itself, which a log would print.
             raise InvalidConfiguration(f"{place}: this cannot be a user's name", hint=_NAMES) from None
         if name in users:
-            raise InvalidConfiguration(f"{place}: the user of line {lines[name]} is there again")
+            raise InvalidConfiguration(f"{place}: the user of line {lines[name]} is listed again")
         users[name], lines[name] = hashed.encode(), number
     return users
 
@@ -128,7 +128,7 @@ class Passwords:
         try:
             await self._queue.share_failures()
         except StorageError as error:
-            log.error("failed logins are counted here alone: %s", error.message)
+            log.error("failed logins are counted by this node alone: %s", error.message)
 
     def _stamp(self) -> tuple[int, int, int]:
         found = self._file.stat()
@@ -177,7 +177,7 @@ class Passwords:
 
 
 def _heard(task: asyncio.Task[bool]) -> None:
-    """Retrieve a task's error, so that asyncio does not report it if nobody waits for it any more."""
+    """Retrieve a task's error, so that asyncio does not report it if no client waits for it."""
     if not task.cancelled():
         task.exception()
 

@@ -155,7 +155,7 @@ class ArchiveReader:
         # To the very end: whoever writes into our pipe must not be cut off.
         while rest := self._read(_CHUNK):
             if rest.strip(b"\0"):
-                raise ContentError("the archive goes on after its end")
+                raise ContentError("the archive continues after its end")
 
     def _exactly(self, count: int) -> bytes:
         parts: list[bytes] = []

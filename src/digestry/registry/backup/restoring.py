@@ -69,7 +69,7 @@ class _Blobs:
     def settle(self, backup: Description, *, skip_damaged: bool) -> list[Missing]:
         """Return all missing blobs. Raises :class:`ContentError` for one that the backup should have."""
         if backup.schema != self.catalog.schema or backup.blobs + len(backup.missing) != self.catalog.count:
-            raise ContentError("the backup's catalog is not the one that its description tells of")
+            raise ContentError("the backup's catalog is not the one in its description")
         known = {missing.digest: missing for missing in backup.missing}
         result = []
         for digest, (held, problem) in sorted(self.lost.items()):
@@ -181,7 +181,7 @@ def _check_journal(staged: CatalogFile, backup: Description, expect: tuple[str, 
     end = description.JournalEnd(verdict.entries, verdict.last_hash, reason)
     if end != backup.journal:
         raise ContentError(
-            "the backup's journal is not the one that its description tells of: "
+            "the backup's journal is not the one in its description: "
             + (reason or f"it ends with {verdict.last_hash} instead of {backup.journal.last_hash}")
         )
     if verdict.absent:

@@ -45,7 +45,7 @@ class MigratingStores:
             return
         if self.config.root is None or self.config.storage.stores.database is not None:
             raise Conflict(
-                f"nodes may be taking pushes for {self.name}: nobody can tell from here",
+                f"nodes may be accepting pushes for {self.name}: that cannot be seen from here",
                 hint="write read-only = true to the configuration of all of them, start them again or stop"
                 f" them, and write it to {self.file}",
             )

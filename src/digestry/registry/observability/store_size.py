@@ -80,7 +80,7 @@ class StoreSizeJob:
                 meter.read()
             self._slot.write(self._measures.snapshot())
         except OSError as error:
-            log.error("the store's size cannot be told: %s", error.strerror or error)
+            log.error("the size of the store is not known: %s", error.strerror or error)
         return max(_SECONDS, _SHARE * (time.monotonic() - began))
 
     def _count(self) -> StoreSize:

@@ -125,20 +125,20 @@ def _public_text(error: DigestryError) -> str:
         case BackingOff():
             return error.message
         case AnswerTooLong():
-            return f"it sent more than the {error.limit} bytes that are taken of it here"
+            return f"it sent more than the {error.limit} bytes that this registry accepts"
         case Unreachable():
             return "it cannot be reached, or does not answer in time"
         case Refused():
             code = f", {error.code}" if error.code in CODES else ""
             return f"it answers {error.status}{code}"
         case RedirectRefused(status=None):
-            return "it leads to an address that this registry does not ask; its log says which"
+            return "it refers to an address that this registry does not contact; its log says which"
         case RedirectRefused():
-            return f"it leads to a storage that answers {error.status}"
+            return f"it refers to a storage service that answers {error.status}"
         case InvalidConfiguration():
             return "this registry cannot ask it as it is configured; its log says why"
         case ContentError():
-            return "what it sent is not what was asked for; the log of this registry says more"
+            return "it sent something else than was requested; the log of this registry says more"
     return "it sent what this registry cannot use; its log says more"
 
 

@@ -117,12 +117,14 @@ def _parse(body: bytes) -> ResolveRequest:
     try:
         request = _decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ErrorResponse(400, "UNSUPPORTED", f"the body is not what is required here: {error}") from error
+        raise ErrorResponse(
+            400, "UNSUPPORTED", f"the body does not have the required form: {error}"
+        ) from error
     if len(request.queries) > MOST_QUERIES:
         raise ErrorResponse(
             400,
             "UNSUPPORTED",
-            f"{len(request.queries)} repositories are asked about; {MOST_QUERIES} at a time are answered",
+            f"{len(request.queries)} repositories in one request; {MOST_QUERIES} are the most",
             detail={"limit": MOST_QUERIES},
         )
     things = sum(query.things for query in request.queries)
@@ -130,7 +132,7 @@ def _parse(body: bytes) -> ResolveRequest:
         raise ErrorResponse(
             400,
             "UNSUPPORTED",
-            f"{things} digests, tags and prefixes are asked about; {MOST_THINGS} at a time are answered",
+            f"{things} digests, tags and prefixes in one request; {MOST_THINGS} are the most",
             detail={"limit": MOST_THINGS},
         )
     for position, query in enumerate(request.queries):

@@ -56,12 +56,14 @@ def _parse(body: bytes) -> list[SightingReport]:
     try:
         entries = _decoder.decode(body).sightings
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ErrorResponse(400, "UNSUPPORTED", f"the body is not what is required here: {error}") from error
+        raise ErrorResponse(
+            400, "UNSUPPORTED", f"the body does not have the required form: {error}"
+        ) from error
     if len(entries) > MOST_SIGHTINGS:
         raise ErrorResponse(
             400,
             "UNSUPPORTED",
-            f"{len(entries)} sightings are told; {MOST_SIGHTINGS} at a time are taken",
+            f"{len(entries)} sightings in one request; {MOST_SIGHTINGS} are the most",
             detail={"limit": MOST_SIGHTINGS},
         )
     for position, entry in enumerate(entries):

@@ -26,7 +26,7 @@ _DOCKER_ACTIONS: Final = ("pull", "push", "delete")
 def check_enabled(service: Service, *_: str) -> None:
     """Raise :class:`ErrorResponse` 404 in a registry that has no users."""
     if not service.gate.config.enabled:
-        raise ErrorResponse(404, "UNSUPPORTED", "this registry asks nobody to log in: it has no tokens")
+        raise ErrorResponse(404, "UNSUPPORTED", "this registry has no logins, and so no tokens")
 
 
 async def get_token(service: Service, exchange: Exchange, _: str, __: str) -> None:

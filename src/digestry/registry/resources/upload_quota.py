@@ -67,5 +67,5 @@ def over_quota(name: str, left: int) -> OverQuota:
     """Return the refusal of more bytes than a quota allows."""
     return OverQuota(
         f"the quota of repository {name} has {left} bytes left, and the blob has more",
-        hint="delete what is not needed any more, or ask who runs the registry for more",
+        hint="delete what is no longer needed, or ask the registry's operator for more",
     )

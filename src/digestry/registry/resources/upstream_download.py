@@ -350,6 +350,6 @@ class Download:
             if size is not None and not self.clients:
                 left, came = size - ingest.offset, max(1, ingest.offset - before)
                 if left > FINISHED_ANYWAY or left / came * (time.monotonic() - began) > FINISHED_WITHIN:
-                    raise Abandoned("nobody waits for it any more")
+                    raise Abandoned("no client waits for it")
         if size is not None and ingest.offset < size:
             raise Unreachable(f"the connection broke after {ingest.offset} of {size} bytes")
