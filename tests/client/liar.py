@@ -33,7 +33,8 @@ class Request:
 @dataclass
 class Reply:
     """What it is told. ``length`` lies about the body's size; ``endless`` never ends it;
-    ``cut`` breaks the connection after the body; its second half comes when ``gate`` is set."""
+    ``cut`` breaks the connection after the body; its second half comes when ``gate`` is set. With
+    ``hangs_up`` there is no answer at all."""
 
     status: int = 200
     body: bytes = b""
@@ -43,6 +44,7 @@ class Reply:
     cut: bool = False
     chunked: bool = False
     gate: threading.Event | None = None
+    hangs_up: bool = False
 
 
 Answering = Callable[[Request], Reply]
@@ -84,6 +86,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(request, reply)
 
     def _send(self, request: Request, reply: Reply) -> None:
+        if reply.hangs_up:
+            self.close_connection = True
+            return
         self.send_response(reply.status)
         for name, value in reply.headers.items():
             self.send_header(name, value)

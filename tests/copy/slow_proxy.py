@@ -15,10 +15,12 @@ _PIECE = 16 << 10
 class SlowProxy:
     """Passes TCP connections on; ``rate`` is bytes a second from the registry, on all of them together.
 
-    With ``cut_after`` a connection is cut after about so many bytes.
+    With ``cut_after`` a connection is cut after about so many bytes. ``uploads`` says that all this is about
+    the bytes to the registry instead.
     """
 
-    def __init__(self, port: int, rate: float, cut_after: int = 0) -> None:
+    def __init__(self, port: int, rate: float, cut_after: int = 0, *, uploads: bool = False) -> None:
+        self._uploads = uploads
         self._target = ("127.0.0.1", port)
         self._rate = rate
         self._cut_after = cut_after
@@ -27,6 +29,7 @@ class SlowProxy:
         self._random = random.Random(1)
         self.sent = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * _PIECE)
         self.host = f"127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -39,19 +42,19 @@ class SlowProxy:
 
     def _serve(self, client: socket.socket) -> None:
         with client, socket.create_connection(self._target) as upstream:
-            ahead = threading.Thread(target=self._pass, args=(client, upstream, False), daemon=True)
+            ahead = threading.Thread(target=self._pass, args=(client, upstream, self._uploads), daemon=True)
             ahead.start()
-            self._pass(upstream, client, True)
+            self._pass(upstream, client, not self._uploads)
             ahead.join()
 
-    def _pass(self, source: socket.socket, target: socket.socket, back: bool) -> None:
-        left = self._random.randint(1, 2 * self._cut_after) if back and self._cut_after else None
+    def _pass(self, source: socket.socket, target: socket.socket, counted: bool) -> None:
+        left = self._random.randint(1, 2 * self._cut_after) if counted and self._cut_after else None
         with contextlib.suppress(OSError):
             while data := source.recv(_PIECE):
-                if back:
+                if counted:
                     self._wait(len(data))
                 target.sendall(data)
-                if back:
+                if counted:
                     with self._lock:
                         self.sent += len(data)
                 if left is not None:
@@ -74,9 +77,9 @@ class SlowProxy:
 
 
 @contextlib.contextmanager
-def slow_proxy(port: int, *, rate: float, cut_after: int = 0) -> Iterator[SlowProxy]:
+def slow_proxy(port: int, *, rate: float, cut_after: int = 0, uploads: bool = False) -> Iterator[SlowProxy]:
     """Run a proxy before the registry at ``port``."""
-    proxy = SlowProxy(port, rate, cut_after)
+    proxy = SlowProxy(port, rate, cut_after, uploads=uploads)
     try:
         yield proxy
     finally:

@@ -59,6 +59,49 @@ def test_a_copy_that_is_killed(registry: RegistryServer, repository: str, tmp_pa
     assert not [path for path in (tmp_path / "home").rglob("*transfers/*") if path.is_file()]
 
 
+@pytest.mark.parametrize("command", ["push", "copy"])
+def test_an_upload_that_is_killed(
+    registry: RegistryServer, repository: str, tmp_path: Path, command: str
+) -> None:
+    """The next command goes on with the upload that the registry still has."""
+    digest = registry.push_image(repository, "1", random.Random(command).randbytes(SIZE))
+    environment = dict(os.environ, DIGESTRY_HOME=str(tmp_path / "home"), DOCKER_CONFIG=str(tmp_path))
+    with slow_proxy(registry.port, rate=RATE, uploads=True) as proxy:
+        there = f"{proxy.host}/{repository}/{command}:1"
+        here = f"local:{there}" if command == "push" else f"oci:{tmp_path}/layout:1"
+        made = run_digestry("copy", "--quiet", f"{registry.host}/{repository}:1", here, env=environment)
+        assert made.returncode == 0, made.stderr
+        line = ["push", "--quiet", there] if command == "push" else ["copy", "--quiet", here, there]
+        rounds = kills("registry")
+        for number in range(rounds):
+            process = subprocess.Popen(digestry(*line), env=environment, stderr=subprocess.DEVNULL)
+            before = proxy.sent
+            while proxy.sent < before + 1_000_000 + 300_000 * (number % 4) and process.poll() is None:
+                time.sleep(0.01)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        done = run_digestry(*line, env=environment)
+        assert (done.returncode, done.stdout) == (0, f"{digest}\n"), done.stderr
+        assert proxy.sent < SIZE + rounds * IN_FLIGHT // 3
+    back = ["copy", "--quiet", f"{registry.host}/{repository}/{command}:1", f"oci:{tmp_path}/back"]
+    assert run_digestry(*back, env=environment).stdout == f"{digest}\n"
+    assert list((tmp_path / "home/uploads").iterdir()) == []
+
+
+def test_uploads_that_are_cut(
+    around: Surroundings, registry: RegistryServer, repository: str, tmp_path: Path
+) -> None:
+    digest = registry.push_image(repository, "1", random.Random(5).randbytes(SIZE))
+    with slow_proxy(registry.port, rate=100 << 20, cut_after=2 << 20, uploads=True) as proxy:
+        request = CopyRequest(
+            parse_location(f"{registry.host}/{repository}:1", around.read),
+            parse_location(f"{proxy.host}/{repository}/cut:1", around.read),
+        )
+        made = run_copy(request, around, CopyOptions())
+        assert made.images[0].digest == digest
+        assert proxy.sent < SIZE + (4 << 20)
+
+
 @pytest.mark.parametrize("kind", ["registry", "oci"])
 def test_connections_that_are_cut(
     around: Surroundings, registry: RegistryServer, repository: str, tmp_path: Path, kind: str

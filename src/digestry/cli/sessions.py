@@ -31,6 +31,7 @@ def client_options(settings: Settings) -> ClientOptions:
         waiting=waiting,
         longest_command=time_limit(),
         longest_pause=waiting,
+        uploads=settings.store.with_name("uploads"),
         tell=lambda text: note(printable(f"digestry: {text}")),
     )
 

@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import BinaryIO, Final, Literal
-from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from digestry.blobs.verify import Verifier, verified
 from digestry.client.blobs import has_blob
 from digestry.client.endpoint import RepositoryEndpoint
 from digestry.client.responses import Response, digest_disagreement
+from digestry.client.transport import origin_of
 from digestry.client.transport_errors import broke_off
-from digestry.errors import ProtocolViolation, Refused, StorageError, Unreachable
+from digestry.client.upload_records import UploadRecord, open_record
+from digestry.client.upload_session import (
+    UploadSession,
+    begin_upload,
+    find_upload,
+    last_byte,
+    mount_blob,
+    moved,
+)
+from digestry.errors import ContentError, ProtocolViolation, StorageError, Unreachable
 from digestry.model.descriptor import Descriptor
 
 Outcome = Literal["present", "mounted", "sent"]
+_Way = Literal["stream", "whole", "parts"]
+"""How bytes are sent: as one part that can be continued, in the request that ends the upload, in parts."""
 _CHUNK: Final = 1 << 20
+_WORTH_CONTINUING: Final = 8 << 20
+"""Bytes of a blob of which a part that came is worth the requests that continue it."""
 _TOO_LARGE: Final = 413
+_MOVED_ON: Final = frozenset({409, 416})
+"""What a registry answers that has another number of bytes, or is still busy with them."""
+_NOT_TAKEN: Final = _MOVED_ON | {400, 404, 405, 411, 412, 415, 501}
+_MOST_QUESTIONS: Final = 3
+_PAUSE: Final = 0.1
+_MOST_BREAKS: Final = 32
+_WORTH_A_BREAK: Final = 1 << 20
 _LARGEST_PART: Final = 8 << 20
 _SMALLEST_PART: Final = 64 << 10
 _SMALLEST_REFUSED: Final = 1 << 20  # what proxies let pass unless they are told otherwise
@@ -33,39 +53,19 @@ def push_blob(
     """Make the repository have a blob, and return how. See :meth:`Repository.push_blob`."""
     if has_blob(endpoint, descriptor.digest):
         return "present"
+    begun = None
     if mount_from is not None and mount_from != endpoint.repository.repository:
-        mounted, begun = _mount(endpoint, descriptor, mount_from)
+        mounted, begun = mount_blob(endpoint, descriptor, mount_from)
         if mounted:
             return "mounted"
-    else:
-        begun = None
-    attempts = endpoint.connection.options.retries
-    in_parts = False
-    while True:
-        upload = begun or _begin(endpoint, descriptor)
-        begun = None
-        sent = _Sent(progress)
-        try:
-            if not in_parts and _send_whole(endpoint, descriptor, source, upload, sent):
-                return "sent"
-            if not in_parts:
-                # Too large for somebody on the way, who may have ended the upload too.
-                in_parts = True
-                sent.again()
-                upload = _begin(endpoint, descriptor)
-            _send_in_parts(endpoint, descriptor, source, upload, sent)
-            return "sent"
-        except Unreachable as error:
-            attempts -= 1
-            if attempts < 0:
-                raise
-            sent.again()
-            # Who refuses a large body may do it by closing the connection.
-            in_parts = in_parts or (broke_off(error) and descriptor.size > _SMALLEST_REFUSED)
+    directory = endpoint.connection.options.uploads if descriptor.size >= _WORTH_CONTINUING else None
+    with open_record(directory, endpoint.name, descriptor.digest) as record:
+        _Upload(endpoint, descriptor, source, record, _Sent(progress)).run(begun)
+    return "sent"
 
 
 class _Sent:
-    """The number of bytes that were sent, reported to ``progress``."""
+    """The number of bytes that the registry has, reported to ``progress``."""
 
     def __init__(self, progress: Callable[[int], None] | None) -> None:
         self._progress = progress
@@ -76,181 +76,254 @@ class _Sent:
         if self._progress is not None:
             self._progress(count)
 
-    def again(self) -> None:
-        """Take back what was reported: all of it will be sent once more."""
-        if self.count:
-            self.more(-self.count)
+    def begin_at(self, offset: int) -> None:
+        """Report that the bytes from ``offset`` on are sent next, perhaps once more."""
+        if self.count != offset:
+            self.more(offset - self.count)
 
 
-@dataclass(frozen=True, slots=True)
+class _NotTaken(Exception):
+    """Raised for a request of an upload that the registry refuses, and that another may do."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
 class _Upload:
-    """An upload that the registry has begun: its address, and the fewest bytes of its parts but the last
-    (``OCI-Chunk-Min-Length``).
-    """
+    """The upload of one blob, over as many requests and connections as it takes."""
 
-    location: str
-    least: int = 0
+    def __init__(
+        self,
+        endpoint: RepositoryEndpoint,
+        descriptor: Descriptor,
+        source: Callable[[], BinaryIO],
+        record: UploadRecord,
+        sent: _Sent,
+    ) -> None:
+        self._endpoint = endpoint
+        self._descriptor = descriptor
+        self._source = source
+        self._record = record
+        self._sent = sent
+        self._way: _Way = "stream" if descriptor.size >= _WORTH_CONTINUING else "whole"
+        self._attempts = endpoint.connection.options.retries
+        self._breaks = _MOST_BREAKS + descriptor.size // _WORTH_A_BREAK
+        self._furthest = 0
+        self._questions = 0
 
-
-def _mount(endpoint: RepositoryEndpoint, descriptor: Descriptor, origin: str) -> tuple[bool, _Upload | None]:
-    """Return whether the blob was mounted, and the upload that the registry may have begun instead.
-
-    A mount saves a transfer, and is the registry's to refuse, and the token server's: the blob is sent
-    then, as all clients do it.
-    """
-    refused = endpoint.connection.cache.mounts_refused
-    key = (endpoint.name, f"{endpoint.host}/{origin}")
-    if key in refused:
-        return False, None
-    query = urlencode({"mount": str(descriptor.digest), "from": origin})
-    scopes = [f"repository:{origin}:pull"]
-    try:
-        with endpoint.request(
-            "POST", f"blobs/uploads/?{query}", push=True, scopes=scopes, headers={"Content-Length": "0"}
-        ) as response:
-            if response.status == 201:
-                return True, None
-            if response.status == 202 and response.headers.get("Location"):
-                return False, _upload(endpoint, response)
-    except (Refused, ProtocolViolation, Unreachable):
-        pass  # whatever it is, it comes again if it is about more than the mount
-    refused.add(key)
-    return False, None
-
-
-def _begin(endpoint: RepositoryEndpoint, descriptor: Descriptor) -> _Upload:
-    query = ""
-    if descriptor.digest.algorithm != "sha256":
-        # A hint of the spec's draft.
-        query = "?" + urlencode({"digest-algorithm": descriptor.digest.algorithm})
-    with endpoint.request(
-        "POST", f"blobs/uploads/{query}", push=True, headers={"Content-Length": "0"}
-    ) as response:
-        if response.status != 202:
-            response.fail(f"begin an upload to {endpoint.name}")
-        return _upload(endpoint, response)
-
-
-def _upload(endpoint: RepositoryEndpoint, response: Response) -> _Upload:
-    location = response.headers.get("Location")
-    if not location:
-        raise ProtocolViolation(f"{response.host} began an upload and does not say where")
-    least = response.headers.get("OCI-Chunk-Min-Length", "").strip()
-    return _Upload(
-        endpoint.connection.transport.follow(response.url, location),
-        int(least) if least.isascii() and least.isdigit() and len(least) <= 12 else 0,
-    )
-
-
-def _send_whole(
-    endpoint: RepositoryEndpoint,
-    descriptor: Descriptor,
-    source: Callable[[], BinaryIO],
-    upload: _Upload,
-    sent: _Sent,
-) -> bool:
-    """Send the blob in one request; return False if that is too large for somebody on the way."""
-
-    def body() -> Iterator[bytes]:
-        sent.again()  # it may be sent on to somewhere else
-        # verified() holds the last chunk back, so that damaged bytes are never a whole upload.
-        for chunk in verified(_read(source), descriptor.digest, descriptor.size):
-            yield chunk
-            sent.more(len(chunk))
-
-    headers = {"Content-Length": str(descriptor.size), "Content-Type": "application/octet-stream"}
-    with endpoint.request(
-        "PUT",
-        _closing(upload.location, descriptor),
-        headers=headers,
-        body=body,
-        push=True,
-        repeatable=False,
-    ) as response:
-        if response.status == _TOO_LARGE and descriptor.size > _SMALLEST_PART:
-            return False
-        _check_end(endpoint, descriptor, response)
-    return True
-
-
-def _send_in_parts(
-    endpoint: RepositoryEndpoint,
-    descriptor: Descriptor,
-    source: Callable[[], BinaryIO],
-    upload: _Upload,
-    sent: _Sent,
-) -> None:
-    """Send the blob in parts (distribution-spec, "Pushing a blob in chunks").
-
-    Parts that are refused as too large are made smaller.
-    """
-    size = _LARGEST_PART
-    while size >= descriptor.size and size > _SMALLEST_PART:
-        size //= 2
-    verifier = Verifier(descriptor.digest, descriptor.size)
-    location, offset, held = upload.location, 0, b""
-    with source() as file:
+    def run(self, begun: UploadSession | None) -> None:
+        """Send what the registry lacks. ``begun`` is an upload that it has begun already."""
+        session = self._find_beyond(0) or begun
         while True:
-            size = max(size, upload.least)
-            if len(held) < size:
-                more = _some(file, size - len(held))
-                verifier.update(more)
-                held += more
-            if not held:
+            if session is None:
+                session = begin_upload(self._endpoint, self._descriptor)
+            self._record.keep(session.location)
+            self._sent.begin_at(session.offset)
+            try:
+                self._send(session)
+            except ContentError:
+                self._record.forget()  # what came is the beginning of something else
+                raise
+            except _NotTaken as refusal:
+                session = self._after_refusal(session, refusal.status)
+                continue
+            except Unreachable as error:
+                # It may be that the answer alone was lost.
+                if self._sent.count < self._descriptor.size or not self._is_there():
+                    session = self._after_break(error)
+                    continue
+            self._record.forget()
+            return
+
+    def _is_there(self) -> bool:
+        return has_blob(self._endpoint, self._descriptor.digest)
+
+    def _find(self) -> UploadSession | None:
+        """Return the upload of the record as the registry has it; None if it cannot be continued."""
+        if not self._record.location:
+            return None
+        return find_upload(self._endpoint, self._record.location, self._descriptor.size)
+
+    def _find_beyond(self, offset: int) -> UploadSession | None:
+        """Return as :meth:`_find` does, once the registry has noticed that a connection broke, if it does."""
+        found = self._find()
+        for number in range(_MOST_QUESTIONS):
+            if found is None or found.offset > offset:
                 break
-            part = held[:size]
+            time.sleep(_PAUSE * 2**number)
+            found = self._find()
+        return found
+
+    def _after_break(self, error: Unreachable) -> UploadSession | None:
+        """Return the upload to go on with after a broken connection; None for a new one."""
+        found = None if self._way == "whole" else self._find_beyond(self._furthest)
+        self._breaks -= 1
+        # An attempt that brought bytes does not count: the line is bad, but not dead.
+        if found is not None and found.offset > self._furthest:
+            self._furthest = found.offset
+        else:
+            self._attempts -= 1
+            # Who refuses a large body may do it by closing the connection.
+            if broke_off(error) and self._descriptor.size > _SMALLEST_REFUSED:
+                self._way = "parts"
+        if self._attempts < 0 or self._breaks < 0:
+            raise error
+        return found
+
+    def _after_refusal(self, session: UploadSession, status: int) -> UploadSession | None:
+        """Return the upload to go on with after a request that was not taken; None for a new one."""
+        if status in _MOVED_ON and self._questions < _MOST_QUESTIONS:
+            # It may not have noticed yet that the connection before this one has ended.
+            time.sleep(_PAUSE * 2**self._questions)
+            self._questions += 1
+            found = self._find()
+            if found is not None:
+                return found
+        self._record.forget()
+        if status == _TOO_LARGE:
+            self._way = "parts"
+        elif session.offset == 0 and self._way == "stream":
+            self._way = "whole"
+        return None
+
+    def _send(self, session: UploadSession) -> None:
+        connection = self._endpoint.connection
+        if origin_of(session.location) != origin_of(connection.base(self._endpoint.host)):
+            # Storage takes the one request that its address was signed for.
+            self._way = "whole" if self._way == "stream" else self._way
+        if self._way == "parts":
+            self._send_in_parts(session)
+        elif self._way == "stream" or session.offset:
+            self._send_rest(session)
+        else:
+            self._send_whole(session)
+
+    def _send_whole(self, session: UploadSession) -> None:
+        """Send the blob in the request that ends the upload."""
+        size = self._descriptor.size
+        headers = {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
+        with self._endpoint.request(
+            "PUT",
+            session.closing_url(self._descriptor),
+            headers=headers,
+            body=lambda: self._chunks(0),
+            push=True,
+            repeatable=False,
+        ) as response:
+            if response.status == _TOO_LARGE and size > _SMALLEST_PART:
+                raise _NotTaken(response.status)
+            self._check_end(response)
+
+    def _send_rest(self, session: UploadSession) -> None:
+        """Send what the upload lacks as one part, with its range, so that a registry keeps what comes."""
+        size, start = self._descriptor.size, session.offset
+        if start < size:
             headers = {
-                "Content-Length": str(len(part)),
-                "Content-Range": f"{offset}-{offset + len(part) - 1}",
+                "Content-Length": str(size - start),
+                "Content-Range": f"{start}-{size - 1}",
                 "Content-Type": "application/octet-stream",
             }
-            with endpoint.request(
-                "PATCH", location, headers=headers, body=part, push=True, repeatable=False
+            with self._endpoint.request(
+                "PATCH",
+                session.location,
+                headers=headers,
+                body=lambda: self._chunks(start),
+                push=True,
+                repeatable=False,
             ) as response:
-                if response.status == _TOO_LARGE and size > max(_SMALLEST_PART, upload.least):
-                    size = max(size // 2, _SMALLEST_PART)
-                    continue
-                if response.status not in {202, 204}:
-                    response.fail(f"push a part of blob {descriptor.digest} to {endpoint.name}")
-                following = response.headers.get("Location")
-                if following:
-                    location = endpoint.connection.transport.follow(response.url, following)
-                _check_range(response, offset + len(part))
-            sent.more(len(part))
-            offset += len(part)
-            held = held[len(part) :]
-    verifier.finish()  # before the registry is told that this is all
-    with endpoint.request(
-        "PUT",
-        _closing(location, descriptor),
-        headers={"Content-Length": "0"},
-        body=b"",
-        push=True,
-        repeatable=False,
-    ) as response:
-        _check_end(endpoint, descriptor, response)
+                if response.status in _NOT_TAKEN or response.status == _TOO_LARGE:
+                    raise _NotTaken(response.status)
+                session = self._part_taken(session, response, size)
+        self._close(session, continued=start > 0)
 
+    def _chunks(self, start: int) -> Iterator[bytes]:
+        """Yield the blob from the byte ``start`` on; all of it is read, and verified."""
+        self._sent.begin_at(start)  # it may be sent on to somewhere else
+        position = 0
+        # verified() holds the last chunk back, so that damaged bytes are never a whole upload.
+        for chunk in verified(_read(self._source), self._descriptor.digest, self._descriptor.size):
+            position += len(chunk)
+            if position > start:
+                part = chunk[max(0, start - position + len(chunk)) :]
+                yield part
+                self._sent.more(len(part))
 
-def _check_range(response: Response, expected: int) -> None:
-    """Raise :class:`ProtocolViolation` if the registry has less than was sent to it."""
-    _, dash, last = response.headers.get("Range", "").strip().rpartition("-")
-    if dash and last.isascii() and last.isdigit() and len(last) <= 19 and int(last) + 1 != expected:
-        raise ProtocolViolation(f"{response.host} was sent {expected} bytes, and says that it has {last}")
+    def _send_in_parts(self, session: UploadSession) -> None:
+        """Send the blob in parts (distribution-spec, "Pushing a blob in chunks").
 
+        Parts that are refused as too large are made smaller.
+        """
+        descriptor, least, start = self._descriptor, session.least, session.offset
+        size = _LARGEST_PART
+        while size >= descriptor.size and size > _SMALLEST_PART:
+            size //= 2
+        verifier = Verifier(descriptor.digest, descriptor.size)
+        held = b""
+        with self._source() as file:
+            while verifier.seen < start and (skipped := _some(file, min(_CHUNK, start - verifier.seen))):
+                verifier.update(skipped)
+            while True:
+                size = max(size, least)
+                if len(held) < size:
+                    more = _some(file, size - len(held))
+                    verifier.update(more)
+                    held += more
+                if not held:
+                    break
+                part, offset = held[:size], session.offset
+                headers = {
+                    "Content-Length": str(len(part)),
+                    "Content-Range": f"{offset}-{offset + len(part) - 1}",
+                    "Content-Type": "application/octet-stream",
+                }
+                with self._endpoint.request(
+                    "PATCH", session.location, headers=headers, body=part, push=True, repeatable=False
+                ) as response:
+                    if response.status == _TOO_LARGE and size > max(_SMALLEST_PART, least):
+                        size = max(size // 2, _SMALLEST_PART)
+                        continue
+                    if start and response.status in _NOT_TAKEN:
+                        raise _NotTaken(response.status)
+                    session = self._part_taken(session, response, offset + len(part))
+                self._sent.more(len(part))
+                held = held[len(part) :]
+        verifier.finish()  # before the registry is told that this is all
+        self._close(session, continued=start > 0)
 
-def _closing(location: str, descriptor: Descriptor) -> str:
-    parts = urlsplit(location)
-    digest = urlencode({"digest": str(descriptor.digest)})
-    # The location is opaque: its own query stays as it is.
-    return urlunsplit(parts._replace(query=f"{parts.query}&{digest}" if parts.query else digest))
+    def _part_taken(self, session: UploadSession, response: Response, offset: int) -> UploadSession:
+        """Return the upload after a part, with which ``offset`` bytes were sent."""
+        if response.status not in {201, 202, 204}:
+            response.fail(f"push a part of blob {self._descriptor.digest} to {self._endpoint.name}")
+        location = moved(self._endpoint, session, response)
+        last = last_byte(response)
+        if last is not None and last + 1 != offset:
+            raise ProtocolViolation(f"{response.host} was sent {offset} bytes, and says that it has {last}")
+        self._record.keep(location)
+        return UploadSession(location, offset, session.least)
 
+    def _close(self, session: UploadSession, *, continued: bool) -> None:
+        """Make the upload a blob; what an earlier command sent may be wrong."""
+        with self._endpoint.request(
+            "PUT",
+            session.closing_url(self._descriptor),
+            headers={"Content-Length": "0"},
+            body=b"",
+            push=True,
+            repeatable=False,
+            committed=self._descriptor.size,
+        ) as response:
+            if continued and response.status in _NOT_TAKEN - _MOVED_ON:
+                raise _NotTaken(response.status)
+            self._check_end(response)
 
-def _check_end(endpoint: RepositoryEndpoint, descriptor: Descriptor, response: Response) -> None:
-    if response.status not in {201, 204}:
-        response.fail(f"push blob {descriptor.digest} to {endpoint.name}")
-    said = response.digest()
-    if said is not None and said.algorithm == descriptor.digest.algorithm and said != descriptor.digest:
-        raise digest_disagreement(response.host, said, descriptor.digest)
+    def _check_end(self, response: Response) -> None:
+        digest = self._descriptor.digest
+        if response.status not in {201, 204}:
+            response.fail(f"push blob {digest} to {self._endpoint.name}")
+        said = response.digest()
+        if said is not None and said.algorithm == digest.algorithm and said != digest:
+            raise digest_disagreement(response.host, said, digest)
 
 
 def _read(source: Callable[[], BinaryIO]) -> Iterator[bytes]:

@@ -211,8 +211,6 @@ class _Response(http.client.HTTPResponse):
 class BoundedConnection(HttpConnection):
     """A connection that bounds responses, and sends at a least rate."""
 
-    _sent: int = 0
-
     def __init__(
         self,
         scheme: str,
@@ -232,8 +230,8 @@ class BoundedConnection(HttpConnection):
 
     def _take_extra(self) -> float:
         """Return how many seconds a registry may take to process what it was sent since its last response."""
-        sent, self._sent = self._sent, 0
-        return float(sent // COMMITTED)
+        committed, self.committed = self.committed, 0
+        return float(committed // COMMITTED)
 
     def connect(self) -> None:
         began = time.monotonic()
@@ -260,5 +258,5 @@ class BoundedConnection(HttpConnection):
                 waiting.failed(self._name, began)
                 raise
             waiting.received(self._name, began, count)
-            self._sent += count
+            self.committed += count
             view = view[count:]

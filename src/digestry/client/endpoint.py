@@ -71,15 +71,16 @@ class RepositoryEndpoint:
         push: bool = False,
         scopes: Sequence[str] = (),
         repeatable: bool = True,
+        committed: int = 0,
     ) -> Response:
         """Send one request about this repository, and return the response, whatever its status.
 
         ``path`` is below the repository, or a whole address. ``scopes`` are token scopes beside this
-        repository's own. Raises as :meth:`Connection.send` does.
+        repository's own; the rest is as in :class:`Call`. Raises as :meth:`Connection.send` does.
         """
         url = path if "://" in path else self.url(path)
         own = self._delete if method == "DELETE" else self._push if push else self._pull
-        call = Call(method, url, headers or {}, body, repeatable)
+        call = Call(method, url, headers or {}, body, repeatable, committed=committed)
         response = self.connection.send(self.host, call, (*own, *scopes))
         upstream = response.headers.get("Digestry-Upstream")
         if upstream is not None:

@@ -73,8 +73,11 @@ class Trust:
 class HttpConnection(http.client.HTTPConnection):
     """A connection to ``host`` and ``port``. ``proxy`` is on the way there; None for none.
 
-    Connecting raises :class:`ConnectFailed`, :class:`ProxyFailed`, and what :mod:`ssl` raises.
+    ``committed`` is how many bytes the other side may look through before its next response. Connecting
+    raises :class:`ConnectFailed`, :class:`ProxyFailed`, and what :mod:`ssl` raises.
     """
+
+    committed: int = 0
 
     def __init__(self, scheme: str, host: str, port: int, trust: Trust, proxy: Proxy | None = None) -> None:
         # A dot at the end is for the look-up of the name alone: no certificate has it.

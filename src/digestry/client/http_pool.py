@@ -50,10 +50,12 @@ class HttpPool:
         body: bytes | Iterable[bytes] | None,
         connect_timeout: float,
         timeout: float,
+        committed: int = 0,
     ) -> HttpResponse:
         """Send one request, and return its response without its body.
 
-        ``timeout`` is the seconds without a byte after which it fails. Raises :class:`InvalidAddress`, what
+        ``timeout`` is the seconds without a byte after which it fails. ``committed`` bytes that were sent
+        before may be looked through before the response. Raises :class:`InvalidAddress`, what
         :class:`HttpConnection` raises, :class:`http.client.HTTPException` and OSError.
         """
         try:
@@ -71,6 +73,7 @@ class HttpPool:
                 connection.connect()
             connection.timeout = timeout
             connection.sock.settimeout(timeout)
+            connection.committed = committed
             target = _escaped(f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}")
             if connection.forwards and connection.proxy is not None:
                 target = f"{parts.scheme}://{parts.netloc}{target}"

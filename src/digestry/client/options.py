@@ -45,6 +45,8 @@ class ClientOptions:
     """Files like docker's ``config.json`` that are read after it (podman's ``auth.json``)."""
     auth_config: str = field(default="", repr=False)
     """A document like docker's ``config.json`` that goes before all files."""
+    uploads: Path | None = None
+    """The directory of records of uploads that were begun, which later sessions continue; None for none."""
     token_servers: frozenset[str] = frozenset()
     """Hosts that may be sent passwords for registries elsewhere."""
 

@@ -50,7 +50,8 @@ Body = bytes | Callable[[], Iterable[bytes]]
 class Call:
     """One request. ``repeatable`` requests are sent again after a transient failure; the body of a
     ``secret`` one goes to its own origin only. A ``guessed`` one is sent to where there may be no HTTP: a
-    connection that fails tells that, and is not tried again."""
+    connection that fails tells that, and is not tried again. ``committed`` is how many bytes were sent
+    before, by other requests, that the other side may look through before it answers this one."""
 
     method: str
     url: str
@@ -59,6 +60,7 @@ class Call:
     repeatable: bool = True
     secret: bool = False
     guessed: bool = False
+    committed: int = 0
 
 
 class Transport:
@@ -306,6 +308,7 @@ class Transport:
                 body=body,
                 connect_timeout=min(options.connect_timeout, longest),
                 timeout=longest,
+                committed=call.committed,
             )
         except InvalidAddress as error:
             raise Unreachable(f"{shown(call.url)} is not a web address") from error
