@@ -97,8 +97,8 @@ def in_force(advisories: Iterable[Advisory]) -> list[Advisory]:
     """Return the statements in force, the worst first.
 
     A statement is superseded by a newer one, by time, then by version, about the same vulnerability by
-    any of its names, the same product and the same subcomponent. Several may be in force about one
-    vulnerability: of different components, or of the same time.
+    any of its names, the same product, and the same subcomponent or the whole product. Several may be in
+    force about one vulnerability: of different components, or of the same time.
     """
     every = list(advisories)
     newest: dict[tuple[str, str, str], tuple[datetime.datetime, int]] = {}
@@ -108,7 +108,10 @@ def in_force(advisories: Iterable[Advisory]) -> list[Advisory]:
             newest[place] = max(newest.get(place, advisory.rank), advisory.rank)
     chosen: dict[tuple[object, ...], Advisory] = {}
     for advisory in every:
-        if any(newest[advisory.product, advisory.component, name] > advisory.rank for name in advisory.names):
+        places = [
+            (advisory.product, part, name) for part in {advisory.component, ""} for name in advisory.names
+        ]
+        if any(newest[place] > advisory.rank for place in places if place in newest):
             continue
         # One statement in several documents is one.
         identity = (

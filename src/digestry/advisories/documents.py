@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from digestry.advisories import csaf, cyclonedx, openvex
+from digestry.advisories import csaf, cyclonedx, openvex, spdx3
 from digestry.advisories.attachment_kinds import is_other_predicate, may_mention_vulnerabilities
 from digestry.advisories.statements import Document, ForeignDocument, UnreadableDocument
 from digestry.advisories.values import read_digest
@@ -180,17 +180,14 @@ def _bare(value: JsonObject) -> Read | None:
 
 
 def _linked(value: JsonObject) -> Read | None:
-    """Return what a JSON-LD document is: SPDX 3, whose security profile is not read here; else None."""
-    elements = [value, *as_list(value.get("@graph"))]
-    types = [
-        one
-        for element in map(as_object, elements)
-        for said in (element.get("type"), element.get("@type"))
-        for one in (said if isinstance(said, list) else [said])
-    ]
-    if any("security" in as_text(one).lower() or "vuln" in as_text(one).lower() for one in types):
-        return UnreadableDocument("it is SPDX 3 with elements of the security profile, which are not read")
-    return ForeignDocument("SPDX") if any(as_text(one) == "SpdxDocument" for one in types) else None
+    """Return what a JSON-LD document is: SPDX 3, with or without assessments; None if it is neither."""
+    if spdx3.has_security(value):
+        return spdx3.read_document(value)
+    elements = [value, *spdx3.elements_of(value)]
+    kinds = frozenset[str]().union(*map(spdx3.kinds_of, elements))
+    if any("vuln" in kind for kind in kinds):
+        return UnreadableDocument("it is SPDX 3 with vulnerabilities, and without an assessment of them")
+    return ForeignDocument("SPDX") if "spdxdocument" in kinds else None
 
 
 def _subjects(value: object) -> frozenset[Digest]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 from urllib.parse import quote
 
@@ -50,18 +50,26 @@ def make_statement(
     fixed_by: Iterable[Reference] = (),
     justification: str = "",
     note: str = "",
+    action: str = "",
+    aliases: Sequence[str] = (),
+    components: Sequence[str] = (),
 ) -> JsonObject:
-    """Return a new statement about ``digest``, complete as OpenVEX requires it.
+    """Return a new statement about ``digest``, or about ``components`` of it, complete as OpenVEX requires it.
 
     ``affected`` gets an action, which names ``fixed_by`` in a form that
-    :func:`~digestry.advisories.openvex.read_document` reads back; ``not_affected`` needs
-    ``justification``, or else ``note``, which becomes its impact statement.
+    :func:`~digestry.advisories.openvex.read_document` reads back, or else is ``action``; ``not_affected``
+    needs ``justification``, or else ``note``, which becomes its impact statement.
     """
     identifier = image_purl(image, digest)
     product: JsonObject = {"@id": identifier, "identifiers": {"purl": identifier}}
     product["hashes"] = {_HASH_NAMES[digest.algorithm]: digest.encoded}
+    if components:
+        product["subcomponents"] = [{"@id": component} for component in components]
+    name: JsonObject = {"name": vulnerability}
+    if aliases:
+        name["aliases"] = list(aliases)
     statement: JsonObject = {
-        "vulnerability": {"name": vulnerability},
+        "vulnerability": name,
         "timestamp": openvex_time(timestamp),
         "products": [product],
         "status": status,
@@ -78,7 +86,8 @@ def make_statement(
         statement["action_statement"] = (
             f"Update to {names}."
             if names
-            else "No fixed image is named yet. Stop this one, or shield it, until there is one."
+            else action
+            or "No fixed image is named yet. Stop this one, or shield it, until there is one."
         )
     return {"@id": _identity(statement), **statement}
 

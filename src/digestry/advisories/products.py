@@ -7,6 +7,7 @@ Package URLs: purl-spec, types ``oci`` and ``docker``. What other types name (``
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 from urllib.parse import unquote
@@ -50,6 +51,83 @@ class ProductMatch:
     match: Match
     tag: str = ""
     others: tuple[Digest, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ProductIdentity:
+    """What a product names: ``digests`` of any kind, and ``images``, repositories with the tag or digest that
+    was written with them, if any."""
+
+    digests: tuple[Digest, ...]
+    images: tuple[Reference, ...]
+
+    @property
+    def is_image(self) -> bool:
+        """Whether an image is named by its digest, or by a tag."""
+        return bool(self.digests) or any(image.tag for image in self.images)
+
+
+def identify_product(product: Product, *, default_host: str = DOCKER_HUB) -> ProductIdentity:
+    """Return what the names and hashes of ``product`` say, wherever it is. Names without a registry are of
+    ``default_host``."""
+    digests: dict[Digest, None] = {}
+    images: dict[Reference, None] = {}
+    for name in product.names:
+        for digest, image in _identified(name.strip(), default_host):
+            if digest is not None:
+                digests.setdefault(digest)
+            if image is not None:
+                images.setdefault(image)
+    if any(_is_package(name) for name in product.names) and not images:
+        return ProductIdentity((), ())  # the hash is its file's
+    for algorithm, encoded in product.hashes:
+        known = _HASHES.get(algorithm.lower().replace("-", "").replace("_", ""))
+        found = None if known is None else read_digest(f"{known}:{encoded.lower()}")
+        if found is not None:
+            digests.setdefault(found)
+    return ProductIdentity(tuple(digests), tuple(images))
+
+
+def _is_package(name: str) -> bool:
+    read = _PURL.fullmatch(name.strip())
+    return read is not None and read[1].lower() not in _IMAGE_TYPES
+
+
+def _identified(name: str, default_host: str) -> Iterator[tuple[Digest | None, Reference | None]]:
+    """Yield the digest, and the image, that a product's name is."""
+    if name.lower().startswith("pkg:"):
+        yield from _identified_purl(name, default_host)
+        return
+    if name.lower().startswith(("cpe:", "urn:")) or not name:
+        return
+    scheme = _SCHEME.match(name)
+    bare = name[scheme.end() :] if scheme else name
+    if _DIGEST.match(bare):
+        yield read_digest(bare.lower().replace("-", ":", 1)), None
+        return
+    try:
+        read = Reference.parse(_without_alias(bare.rstrip("/")), default_host=default_host)
+    except InvalidReference:
+        return
+    yield read.digest, read
+
+
+def _identified_purl(text: str, default_host: str) -> Iterator[tuple[Digest | None, Reference | None]]:
+    purl = _read_purl(text)
+    if purl is None or purl.kind not in _IMAGE_TYPES:
+        return
+    digest = next((read_digest(said.lower().replace("-", ":", 1)) for said in purl.digests), None)
+    image = None
+    for where in purl.repositories:
+        try:
+            image = Reference.parse(_without_alias(where), default_host=default_host)
+            if purl.tag and image.tag is None:
+                image = image.with_tag(purl.tag)
+        except InvalidReference:
+            continue
+        yield digest, image
+    if image is None:
+        yield digest, None
 
 
 def match_product(product: Product, about: SubjectImage) -> ProductMatch:
@@ -134,28 +212,47 @@ def _without_alias(name: str) -> str:
     return name
 
 
-def _purl(text: str, about: SubjectImage) -> ProductMatch:
+@dataclass(frozen=True, slots=True)
+class _Purl:
+    """A package URL: its type, the texts in it that are digests, its tag, and the repositories it may name."""
+
+    kind: str
+    digests: tuple[str, ...]
+    tag: str
+    repositories: tuple[str, ...]
+
+
+def _read_purl(text: str) -> _Purl | None:
     read = _PURL.fullmatch(text)
     if read is None:
-        return ProductMatch("unclear")
-    if read[1].lower() not in _IMAGE_TYPES:
-        return ProductMatch("package")
+        return None
     path, at, version = read[2].rpartition("@")
     if not at:
         path, version = read[2], ""
     path, version = unquote(path).strip("/"), unquote(version)
     qualifiers = dict(_pair(part) for part in (read[3] or "").split("&") if part)
-    for candidate in (version, qualifiers.get("digest", "")):
-        if _DIGEST.match(candidate):
-            digest = read_digest(candidate.lower().replace("-", ":", 1))
-            return ProductMatch("unclear") if digest is None else _digest(digest, about)
-    if not path:
-        return ProductMatch("unclear")
-    tag = version or qualifiers.get("tag", "")
+    digests = tuple(
+        value for value in (version, qualifiers.get("digest", "")) if _DIGEST.match(value)
+    )
     where = _SCHEME.sub("", qualifiers.get("repository_url", ""), count=1).strip("/")
-    names = [where, f"{where}/{path}"] if where else [path]
-    matches = any(_same(name, about) for name in names)
-    return ProductMatch("name", tag=tag) if matches else ProductMatch("other")
+    names = (where, f"{where}/{path}") if where else (path,)
+    tag = qualifiers.get("tag", "") if version in digests else version or qualifiers.get("tag", "")
+    return _Purl(read[1].lower(), digests, tag, names if path else ())
+
+
+def _purl(text: str, about: SubjectImage) -> ProductMatch:
+    purl = _read_purl(text)
+    if purl is None:
+        return ProductMatch("unclear")
+    if purl.kind not in _IMAGE_TYPES:
+        return ProductMatch("package")
+    for text in purl.digests:
+        digest = read_digest(text.lower().replace("-", ":", 1))
+        return ProductMatch("unclear") if digest is None else _digest(digest, about)
+    if not purl.repositories:
+        return ProductMatch("unclear")
+    matches = any(_same(name, about) for name in purl.repositories)
+    return ProductMatch("name", tag=purl.tag) if matches else ProductMatch("other")
 
 
 def _pair(part: str) -> tuple[str, str]:

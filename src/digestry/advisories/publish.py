@@ -5,16 +5,16 @@ from __future__ import annotations
 import datetime
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO, Final, Protocol
 
 from digestry.advisories import openvex_writer
-from digestry.advisories.advisory import AdvisoryReading, in_force
+from digestry.advisories.advisory import Advisory, AdvisoryReading, in_force
 from digestry.advisories.attachment_queries import AttachmentQueries
-from digestry.advisories.attachments import read_advisories
+from digestry.advisories.attachments import LARGEST_ADVISORY, read_advisories
 from digestry.advisories.openvex import PREDICATE_TYPE
 from digestry.advisories.statements import Status
-from digestry.errors import InvalidConfiguration, NotFound, Refused, RemoteNotFound
+from digestry.errors import InvalidConfiguration, NotFound, Refused, RemoteNotFound, TooLarge
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
@@ -69,8 +69,17 @@ class PublishedAdvisory:
 
 
 @dataclass(frozen=True, slots=True)
+class PublishedDocument:
+    """One document that was attached: the referrer's digest, and the document's version."""
+
+    referrer: Digest
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
 class NewStatement:
-    """What is to be stated about an image. ``timestamp`` is when it was known to be true."""
+    """What is to be stated about an image, or about ``components`` of it, each a package URL or a name.
+    ``timestamp`` is when it was known to be true."""
 
     vulnerability: str
     status: Status
@@ -78,6 +87,10 @@ class NewStatement:
     timestamp: datetime.datetime
     justification: str = ""
     note: str = ""
+    action: str = ""
+    """What to do about ``affected``, if no image is known that fixes it."""
+    aliases: tuple[str, ...] = ()
+    components: tuple[str, ...] = ()
 
     def check(self, *, fixes: bool) -> None:
         """Raise :class:`InvalidConfiguration` if OpenVEX does not allow it, or it says nothing."""
@@ -131,51 +144,80 @@ def attach_statement(
     written = []
     # The fixed image first: whoever reads "affected" finds its fix stated already.
     for target in fixed_by:
-        good = openvex_writer.make_statement(
-            target.image,
-            target.digest,
-            vulnerability=statement.vulnerability,
-            status="fixed",
-            timestamp=statement.timestamp,
-            note=f"Fixed here; {subject.image} is affected.",
+        good = replace(
+            statement, status="fixed", note=f"Fixed here; {subject.image} is affected.", justification=""
         )
-        written.append(_attach(registries, new_queries(), target, good, statement, status="fixed"))
-    new = openvex_writer.make_statement(
-        subject.image,
-        subject.digest,
-        vulnerability=statement.vulnerability,
-        status=statement.status,
-        timestamp=statement.timestamp,
-        fixed_by=[target.image for target in fixed_by],
-        justification=statement.justification,
-        note=statement.note,
-    )
-    written.append(_attach(registries, new_queries(), subject, new, statement, status=statement.status))
+        written += attach_statements(registries, target, [good], new_queries=new_queries)
+    written += attach_statements(registries, subject, [statement], fixed_by, new_queries=new_queries)
     return written
 
 
-def _attach(
+def attach_statements(
     registries: PublishingRegistries,
-    queries: AttachmentQueries,
     target: TargetImage,
-    new: JsonObject,
-    statement: NewStatement,
+    statements: Sequence[NewStatement],
+    fixed_by: Sequence[TargetImage] = (),
     *,
-    status: Status,
-) -> PublishedAdvisory:
-    """Attach ``new`` to ``target``, with the statements about it that ``statement`` does not replace."""
+    new_queries: Callable[[], AttachmentQueries],
+) -> list[PublishedAdvisory]:
+    """Attach ``statements``, at least one and all of one author, to ``target`` in one document, and return it
+    once for each status. Each statement that is affected names ``fixed_by``. Raises as
+    :func:`attach_statement` does."""
+    for statement in statements:
+        statement.check(fixes=bool(fixed_by) and statement.status == "affected")
+    new = [
+        openvex_writer.make_statement(
+            target.image,
+            target.digest,
+            vulnerability=statement.vulnerability,
+            status=statement.status,
+            timestamp=statement.timestamp,
+            fixed_by=[fix.image for fix in fixed_by],
+            justification=statement.justification,
+            note=statement.note,
+            action=statement.action,
+            aliases=statement.aliases,
+            components=statement.components,
+        )
+        for statement in statements
+    ]
+    where = target.image.repository_only()
+    reading = read_advisories(new_queries(), where, [target.digest])
+    newest = max(statement.timestamp for statement in statements)
+    document = attach_document(
+        registries, target, reading, [*_carried_on(reading, statements), *new], statements[0].author, newest
+    )
+    statuses = dict.fromkeys(statement.status for statement in statements)
+    return [
+        PublishedAdvisory(status, target.image, document.referrer, document.version) for status in statuses
+    ]
+
+
+def attach_document(
+    registries: PublishingRegistries,
+    target: TargetImage,
+    reading: AdvisoryReading,
+    statements: Sequence[JsonObject],
+    author: str,
+    timestamp: datetime.datetime,
+) -> PublishedDocument:
+    """Attach one document of ``statements`` to ``target``, whose version follows those of ``reading``.
+
+    Raises :class:`TooLarge` for a document that no audit would read, and :class:`Refused` and its family.
+    """
     where = target.image.repository_only()
     repository = registries.repository(where)
-    reading = read_advisories(queries, where, [target.digest])
     version = 1 + max((one.document.version for one in reading.attached), default=0)
     content = openvex_writer.make_attestation(
-        target.image,
-        target.digest,
-        [*_carried_on(reading, statement), new],
-        author=statement.author,
-        timestamp=statement.timestamp,
-        version=version,
+        target.image, target.digest, list(statements), author=author, timestamp=timestamp, version=version
     )
+    if len(content) > LARGEST_ADVISORY:
+        raise TooLarge(
+            f"the advisory of {len(statements)} statements about {target.image} has {len(content)} bytes, and "
+            f"an audit reads {LARGEST_ADVISORY}",
+            limit=LARGEST_ADVISORY,
+            hint="nothing was written; state less, such as what is severe (--severity)",
+        )
     config = Descriptor(media_types.OCI_EMPTY, Digest.of(_EMPTY), len(_EMPTY))
     annotations = {media_types.PREDICATE_TYPE: PREDICATE_TYPE}
     layer = Descriptor(media_types.IN_TOTO, Digest.of(content), len(content), annotations=annotations)
@@ -189,7 +231,7 @@ def _attach(
             "subject": Descriptor(
                 target.descriptor.media_type, target.descriptor.digest, target.descriptor.size
             ),
-            "annotations": {**annotations, _CREATED: openvex_writer.openvex_time(statement.timestamp)},
+            "annotations": {**annotations, _CREATED: openvex_writer.openvex_time(timestamp)},
         }
     )
     repository.push_blob(config, lambda: io.BytesIO(_EMPTY))
@@ -201,20 +243,31 @@ def _attach(
             status=200,
             hint="this registry does not keep referrers; an audit would not find the advisory",
         )
-    return PublishedAdvisory(status, target.image, referrer, version)
+    return PublishedDocument(referrer, version)
 
 
-def _carried_on(reading: AdvisoryReading, statement: NewStatement) -> list[JsonObject]:
-    """Return the statements in force that digestry wrote, but for the one that is replaced.
+def _carried_on(reading: AdvisoryReading, statements: Sequence[NewStatement]) -> list[JsonObject]:
+    """Return the statements in force that digestry wrote, but for those that ``statements`` replace.
 
     What others wrote, and perhaps signed, stays where it is: it is not for us to state again.
     """
-    ours = {one.referrer for one in reading.attached if one.document.ours}
+    newest: dict[tuple[str, str], datetime.datetime] = {}
+    for new in statements:
+        for component in new.components or ("",):
+            place = new.vulnerability, component
+            newest[place] = max(newest.get(place, new.timestamp), new.timestamp)
+
+    def is_replaced(old: Advisory) -> bool:
+        name, at = old.statement.vulnerability, old.statement.timestamp
+        # A statement about the whole image replaces those about parts of it.
+        return any(newest[place] >= at for place in ((name, ""), (name, old.component)) if place in newest)
+
     # A statement about several components is in force as often, and is carried on once.
-    kept = {
-        id(one.statement): one.statement.raw
-        for one in in_force(one for one in reading.advisories if one.referrer in ours)
-        if one.statement.vulnerability != statement.vulnerability
-        or one.statement.timestamp > statement.timestamp
-    }
+    kept = {id(one.statement): one.statement.raw for one in own_in_force(reading) if not is_replaced(one)}
     return list(kept.values())
+
+
+def own_in_force(reading: AdvisoryReading) -> list[Advisory]:
+    """Return the statements in force that documents of digestry have."""
+    ours = {one.referrer for one in reading.attached if one.document.ours}
+    return in_force(one for one in reading.advisories if one.referrer in ours)

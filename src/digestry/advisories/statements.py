@@ -14,6 +14,8 @@ from digestry.model.reference import Reference
 Status: TypeAlias = Literal["affected", "not_affected", "fixed", "under_investigation"]
 STATUSES: Final[tuple[Status, ...]] = ("affected", "not_affected", "fixed", "under_investigation")
 GOOD: Final[frozenset[Status]] = frozenset({"fixed", "not_affected"})
+SEVERITIES: Final = ("negligible", "low", "medium", "high", "critical")
+"""How severe scanners call a vulnerability, the least severe first."""
 LONG_AGO: Final = datetime.datetime(1, 1, 1, tzinfo=datetime.UTC)
 """The time of what says none, in formats that do not demand one: anything that has a time is newer."""
 
@@ -43,7 +45,8 @@ class Statement:
     """One statement, with what it inherits from its document filled in.
 
     Without ``products`` it is about whatever it is attached to. ``fixed_by`` are the images that its
-    action names. ``raw`` is its JSON, with its time filled in.
+    action names. ``severity`` is a word of :data:`SEVERITIES`, empty if it is not known. ``raw`` is its
+    JSON, with its time filled in.
     """
 
     vulnerability: str
@@ -60,11 +63,12 @@ class Statement:
     justification: str = ""
     impact: str = ""
     identity: str = ""
+    severity: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One document. ``kind`` is ``OpenVEX``, ``CycloneDX`` or ``CSAF``; ``identity`` with ``author``
+    """One document. ``kind`` is the form that it is in, such as ``OpenVEX``; ``identity`` with ``author``
     tells which document it is a version of. ``subjects`` are the digests that the in-toto statement
     around it is about, and ``vague`` tells that it names subjects by other means only; ``enveloped``
     that it came in an envelope with signatures, which were not verified; ``ours`` that digestry wrote

@@ -1,0 +1,83 @@
+"""Reading the JSON reports of Grype (``grype IMAGE --output json``)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from digestry.advisories.scanner_reports import (
+    MOST_FINDINGS,
+    Finding,
+    ScannedImage,
+    as_document,
+    read_report_time,
+    read_severity,
+)
+from digestry.advisories.statements import Document, UnreadableDocument
+from digestry.model.digest import shown
+from digestry.model.json_values import JsonObject, as_list, as_object, as_text
+
+_IMAGE: Final = "image"
+
+
+def is_report(value: JsonObject) -> bool:
+    """Return whether a JSON object is a report of Grype."""
+    return isinstance(value.get("matches"), list) and (
+        as_text(as_object(value.get("descriptor")).get("name")) == "grype" or "source" in value
+    )
+
+
+def read_document(report: JsonObject) -> Document | UnreadableDocument:
+    """Return the report as a document. One about a directory or a file is unreadable."""
+    source, descriptor = as_object(report.get("source")), as_object(report.get("descriptor"))
+    kind = as_text(source.get("type"))
+    if kind and kind != _IMAGE:
+        return UnreadableDocument(f"it is Grype's report on a {kind[:40]}, and not on a container image")
+    at = read_report_time(as_text(descriptor.get("timestamp")))
+    if at is None:
+        return UnreadableDocument(
+            f"the time of its Grype report, descriptor.timestamp, is {shown(descriptor.get('timestamp'))}"
+        )
+    matches = as_list(report.get("matches"))
+    findings: list[Finding] = []
+    faults: list[str] = []
+    if len(matches) > MOST_FINDINGS:
+        faults.append(f"it has more than {MOST_FINDINGS} findings: the others were not read")
+    for position, match in enumerate(matches[:MOST_FINDINGS], 1):
+        finding = _finding(as_object(match))
+        if finding is None:
+            faults.append(f"match {position} has no vulnerability.id")
+        else:
+            findings.append(finding)
+    version = as_text(descriptor.get("version"))
+    return as_document(
+        report, kind="Grype", author=f"Grype {version}" if version else "Grype",
+        image=_image(source.get("target")), at=at, findings=findings, faults=faults,
+    )  # fmt: skip
+
+
+def _finding(match: JsonObject) -> Finding | None:
+    vulnerability, artifact = as_object(match.get("vulnerability")), as_object(match.get("artifact"))
+    name = as_text(vulnerability.get("id")).strip()
+    if not name:
+        return None
+    package, version = as_text(artifact.get("name")), as_text(artifact.get("version"))
+    related = [as_text(as_object(one).get("id")) for one in as_list(match.get("relatedVulnerabilities"))]
+    fixes = as_list(as_object(vulnerability.get("fix")).get("versions"))
+    return Finding(
+        vulnerability=name,
+        package=as_text(artifact.get("purl")) or (f"{package}@{version}" if version else package),
+        aliases=tuple(filter(None, related)),
+        installed=version,
+        fixed_in=" or ".join(filter(None, map(as_text, fixes))),
+        severity=read_severity(as_text(vulnerability.get("severity"))),
+        title=as_text(vulnerability.get("description")).partition("\n")[0][:200],
+    )
+
+
+def _image(target: object) -> ScannedImage | None:
+    about = as_object(target)
+    names = [*map(as_text, as_list(about.get("repoDigests"))), as_text(about.get("userInput"))]
+    names += map(as_text, as_list(about.get("tags")))
+    digests = (as_text(about.get("manifestDigest")), as_text(about.get("imageID")))
+    image = ScannedImage(tuple(dict.fromkeys(filter(None, names))), digests)
+    return image if image.names or any(digests) else None

@@ -1,0 +1,134 @@
+"""What reports of scanners have in common: an image, and the vulnerabilities of packages in it."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from digestry.advisories.statements import SEVERITIES, Document, Product, Statement, Status
+from digestry.advisories.values import read_time
+from digestry.model.json_values import JsonObject
+
+MOST_FINDINGS: Final = 200_000
+"""Findings of one report that are read."""
+
+_SAME_SEVERITY: Final = {"moderate": "medium", "important": "high", "minimal": "negligible", "none": "negligible"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A vulnerability of one package of the image. ``package`` is its package URL, or its name and version."""
+
+    vulnerability: str
+    package: str
+    aliases: tuple[str, ...] = ()
+    status: Status = "affected"
+    installed: str = ""
+    fixed_in: str = ""
+    severity: str = ""
+    title: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ScannedImage:
+    """The image of a report: the names under which the scanner knew it, and its digests."""
+
+    names: tuple[str, ...]
+    digests: tuple[str, ...] = ()
+
+    def product(self, components: tuple[str, ...]) -> Product:
+        """Return the image as the product of a statement about ``components``."""
+        hashes = tuple(
+            (algorithm, encoded)
+            for algorithm, colon, encoded in (one.partition(":") for one in self.digests)
+            if colon
+        )
+        return Product(self.names, hashes, components)
+
+
+def read_severity(word: str) -> str:
+    """Return one of :data:`SEVERITIES`; empty for a word that is none of a severity."""
+    lower = word.strip().lower()
+    lower = _SAME_SEVERITY.get(lower, lower)
+    return lower if lower in SEVERITIES else ""
+
+
+def read_report_time(text: str) -> datetime.datetime | None:
+    """Return the time of a report; None if ``text`` is none."""
+    try:
+        return read_time(text)
+    except ValueError:
+        return None
+
+
+def as_document(
+    report: JsonObject,
+    *,
+    kind: str,
+    author: str,
+    image: ScannedImage | None,
+    at: datetime.datetime,
+    findings: Sequence[Finding],
+    faults: Iterable[str] = (),
+) -> Document:
+    """Return a report as a document with one statement for each vulnerability, its packages together.
+
+    Without ``image`` the statements are about whatever the report is imported for.
+    """
+    by_vulnerability: dict[tuple[str, Status], list[Finding]] = {}
+    for finding in findings:
+        by_vulnerability.setdefault((finding.vulnerability, finding.status), []).append(finding)
+    statements = tuple(
+        _statement(name, status, several, author, image, at)
+        for (name, status), several in by_vulnerability.items()
+    )
+    return Document(
+        kind=kind, predicate=report, version=1, author=author, identity="", statements=statements,
+        faults=tuple(faults),
+    )  # fmt: skip
+
+
+def _statement(
+    name: str,
+    status: Status,
+    findings: Sequence[Finding],
+    author: str,
+    image: ScannedImage | None,
+    at: datetime.datetime,
+) -> Statement:
+    packages = tuple(dict.fromkeys(finding.package for finding in findings if finding.package))
+    severity = max((finding.severity for finding in findings), key=_rank)
+    titles = list(dict.fromkeys(finding.title for finding in findings if finding.title))
+    installed = [f"{_name(one.package)} {one.installed}" for one in findings if one.installed]
+    notes = ", ".join(dict.fromkeys(installed))
+    if severity:
+        notes = f"{notes} ({severity})" if notes else severity
+    if titles:
+        notes = f"{notes}: {titles[0]}" if notes else titles[0]
+    fixes = [f"{_name(one.package)} to {one.fixed_in}" for one in findings if one.fixed_in]
+    return Statement(
+        vulnerability=name,
+        aliases=tuple(dict.fromkeys(alias for one in findings for alias in one.aliases if alias != name)),
+        status=status,
+        timestamp=at,
+        version=1,
+        author=author,
+        products=(Product(components=packages) if image is None else image.product(packages),),
+        raw={},
+        action=f"Update {', '.join(dict.fromkeys(fixes))}." if fixes and status == "affected" else "",
+        notes=notes,
+        severity=severity,
+    )
+
+
+def _rank(severity: str) -> int:
+    return SEVERITIES.index(severity) if severity in SEVERITIES else -1
+
+
+def _name(package: str) -> str:
+    """Return what people call a package: the name in its package URL, or what is there instead."""
+    if not package.startswith("pkg:"):
+        return package
+    return package.partition("?")[0].rpartition("/")[2].partition("@")[0] or package
