@@ -77,6 +77,30 @@ def test_trivy_still_reports_what_is_affected(trivy: Engine, tool: Engine, image
     assert scanned(trivy, image, "--vex", "oci", "--show-suppressed") == ([VULNERABILITY], [])
 
 
+@pytest.mark.parametrize("form", ["json", "sarif", "cyclonedx"])
+def test_what_trivy_reports_is_imported(
+    trivy: Engine, tool: Engine, image: str, form: str, tmp_path: Path
+) -> None:
+    # A bill of materials lists vulnerabilities, and does not analyse them.
+    status = "under_investigation" if form == "cyclonedx" else "affected"
+    report = tmp_path / "report"
+    options = ("--skip-db-update", "--offline-scan", "--scanners", "vuln", "--insecure")
+    trivy("image", *options, "--format", form, "--output", report, image)
+    (imported,) = json.loads(tool("advisory", "import", report, "--format", "json"))["images"]
+    assert f"{imported['name']}@{imported['digest']}" == image
+    assert imported["new"] == {status: 1}
+    listed = tool("advisory", "list", image).splitlines()
+    assert [line.split()[:2] for line in listed[1:]] == [[VULNERABILITY, status]]
+    # A judgement of somebody who has looked stands, whatever the scanner finds again.
+    looked = ("--status", "not_affected", "--justification", "vulnerable_code_not_present")
+    tool("advisory", "add", image, "--id", VULNERABILITY, *looked)
+    trivy("image", *options, "--format", "json", "--output", report, image)
+    (again,) = json.loads(tool("advisory", "import", report, "--format", "json"))["images"]
+    assert (again["new"], again["assessed"]) == ({}, 1)
+    suppressed = [(VULNERABILITY, "not_affected")]
+    assert scanned(trivy, image, "--vex", "oci", "--show-suppressed") == ([], suppressed)
+
+
 @pytest.fixture
 def cosign(tmp_path: Path) -> Engine:
     """cosign 3, with a key of its own; it talks to no transparency log."""

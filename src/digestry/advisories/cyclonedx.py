@@ -58,6 +58,13 @@ def read_document(bom: JsonObject) -> Document | ForeignDocument | UnreadableDoc
     )
 
 
+def main_product(bom: JsonObject) -> Product:
+    """Return the image that a CycloneDX document describes; without names and hashes if it names none."""
+    main = as_object(as_object(bom.get("metadata")).get("component"))
+    described = _described(main)
+    return Product() if described.inside else described
+
+
 class _Reader:
     def __init__(self, bom: JsonObject) -> None:
         metadata = as_object(bom.get("metadata"))

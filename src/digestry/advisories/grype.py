@@ -31,7 +31,7 @@ def read_document(report: JsonObject) -> Document | UnreadableDocument:
     source, descriptor = as_object(report.get("source")), as_object(report.get("descriptor"))
     kind = as_text(source.get("type"))
     if kind and kind != _IMAGE:
-        return UnreadableDocument(f"it is Grype's report on a {kind[:40]}, and not on a container image")
+        return UnreadableDocument(f"it is Grype's report on a {kind[:40]}, and not on an image")
     at = read_report_time(as_text(descriptor.get("timestamp")))
     if at is None:
         return UnreadableDocument(

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Final
 
 import msgspec
 
-from digestry.advisories import grype, openvex_writer, sarif, trivy
+from digestry.advisories import cyclonedx, grype, openvex_writer, sarif, trivy
 from digestry.advisories.advisory import Advisory
 from digestry.advisories.documents import decode_documents
+from digestry.advisories.products import is_package
 from digestry.advisories.publish import NewStatement
 from digestry.advisories.statements import (
     GOOD,
@@ -19,6 +21,7 @@ from digestry.advisories.statements import (
     SEVERITIES,
     Document,
     ForeignDocument,
+    Product,
     Statement,
     UnreadableDocument,
 )
@@ -68,6 +71,25 @@ def _read_report(value: JsonObject) -> Sequence[Document | UnreadableDocument]:
     return []
 
 
+def image_and_components(product: Product, document: Document) -> tuple[Product, tuple[str, ...]]:
+    """Return the image that a statement's ``product`` is or belongs to, and the components that it is about.
+
+    The image has neither names nor hashes if nothing says which it is.
+    """
+    if product.inside or (product.names and all(is_package(name) for name in product.names)):
+        return _described_image(document), (product.shown,)
+    if not product.names and not product.hashes:
+        return _described_image(document), product.components
+    return product, product.components
+
+
+def _described_image(document: Document) -> Product:
+    """Return the image that a whole document is about."""
+    if document.subjects:
+        return Product(hashes=tuple((one.algorithm, one.encoded) for one in sorted(document.subjects)))
+    return cyclonedx.main_product(document.predicate) if document.kind == "CycloneDX" else Product()
+
+
 def is_at_least(statement: Statement, severity: str) -> bool:
     """Return whether a statement's severity is ``severity`` or more, or not known. An empty one is any."""
     if not severity or statement.severity not in SEVERITIES:
@@ -104,37 +126,56 @@ def as_new_statement(
 
 
 def merged(statements: Iterable[NewStatement]) -> list[NewStatement]:
-    """Return ``statements`` about one image without repetitions: those that are equal but for their
-    components are one, and of those about the same components the newest counts."""
-    chosen: dict[tuple[object, ...], NewStatement] = {}
+    """Return ``statements`` about one image without repetitions: those that differ in their components alone
+    are one, and of those about the same components the newest counts."""
+    grouped: dict[NewStatement, list[str] | None] = {}
     for statement in statements:
-        key = (statement.vulnerability, frozenset(statement.components))
-        known = chosen.get(key)
-        if known is None or known.timestamp < statement.timestamp:
-            chosen[key] = statement
+        same = replace(statement, components=())
+        parts = grouped.setdefault(same, [])
+        if not statement.components:
+            grouped[same] = None  # of the whole image
+        elif parts is not None:
+            parts += statement.components
+    chosen: dict[tuple[str, frozenset[str]], NewStatement] = {}
+    for same, parts in grouped.items():
+        components = tuple(dict.fromkeys(parts or ()))[:_MOST_COMPONENTS]
+        key = same.vulnerability, frozenset(components)
+        if key not in chosen or chosen[key].timestamp < same.timestamp:
+            chosen[key] = replace(same, components=components)
     return list(chosen.values())
 
 
-def is_stated(statement: NewStatement, in_force: Iterable[Advisory]) -> bool:
-    """Return whether ``in_force`` says, of all components of ``statement``, the same already."""
-    said = {
-        one.component
-        for one in in_force
-        if one.statement.vulnerability == statement.vulnerability
-        and one.statement.status == statement.status
-        and not one.product
-    }
-    return "" in said or bool(statement.components) and set(statement.components) <= said
+class KnownStatements:
+    """The statements that are in force about an image, found by the vulnerability's names."""
 
+    def __init__(self, in_force: Iterable[Advisory]) -> None:
+        self._by_name: dict[str, list[Advisory]] = {}
+        for advisory in in_force:
+            if not advisory.product:
+                for name in advisory.names:
+                    self._by_name.setdefault(name, []).append(advisory)
 
-def is_assessed(statement: NewStatement, in_force: Iterable[Advisory]) -> bool:
-    """Return whether somebody has stated that the image does not have the vulnerability.
+    def have(self, new: NewStatement) -> bool:
+        """Return whether the same is said already: of all components of ``new`` or, of an image of which
+        something bad is said without a component, of any."""
+        said = {
+            one.component
+            for one in self._by_name.get(new.vulnerability.casefold(), ())
+            if one.statement.status == new.status
+        }
+        if new.components or new.status in GOOD:
+            return "" in said or (bool(new.components) and set(new.components) <= said)
+        return bool(said)
 
-    A scanner compares versions; whoever stated that has looked, and scanners leave it out themselves.
-    """
-    names = {name.casefold() for name in (statement.vulnerability, *statement.aliases)}
-    parts = {"", *statement.components}
-    return any(
-        one.statement.status in GOOD and not one.product and one.component in parts and names & one.names
-        for one in in_force
-    )
+    def clear(self, new: NewStatement) -> bool:
+        """Return whether somebody has stated that the image does not have the vulnerability of ``new``.
+
+        A scanner compares versions; whoever stated that has looked, and scanners leave it out themselves.
+        """
+        names = {name.casefold() for name in (new.vulnerability, *new.aliases)}
+        parts = {"", *new.components}
+        return any(
+            one.statement.status in GOOD and one.component in parts
+            for name in names
+            for one in self._by_name.get(name, ())
+        )

@@ -54,7 +54,7 @@ def make_statement(
     aliases: Sequence[str] = (),
     components: Sequence[str] = (),
 ) -> JsonObject:
-    """Return a new statement about ``digest``, or about ``components`` of it, complete as OpenVEX requires it.
+    """Return a new statement about ``digest``, or ``components`` of it, complete as OpenVEX requires it.
 
     ``affected`` gets an action, which names ``fixed_by`` in a form that
     :func:`~digestry.advisories.openvex.read_document` reads back, or else is ``action``; ``not_affected``
@@ -86,8 +86,7 @@ def make_statement(
         statement["action_statement"] = (
             f"Update to {names}."
             if names
-            else action
-            or "No fixed image is named yet. Stop this one, or shield it, until there is one."
+            else action or "No fixed image is named yet. Stop this one, or shield it, until there is one."
         )
     return {"@id": _identity(statement), **statement}
 

@@ -78,7 +78,7 @@ def identify_product(product: Product, *, default_host: str = DOCKER_HUB) -> Pro
                 digests.setdefault(digest)
             if image is not None:
                 images.setdefault(image)
-    if any(_is_package(name) for name in product.names) and not images:
+    if any(is_package(name) for name in product.names) and not images:
         return ProductIdentity((), ())  # the hash is its file's
     for algorithm, encoded in product.hashes:
         known = _HASHES.get(algorithm.lower().replace("-", "").replace("_", ""))
@@ -88,7 +88,8 @@ def identify_product(product: Product, *, default_host: str = DOCKER_HUB) -> Pro
     return ProductIdentity(tuple(digests), tuple(images))
 
 
-def _is_package(name: str) -> bool:
+def is_package(name: str) -> bool:
+    """Return whether a product's name is the package URL of a package, and not of an image."""
     read = _PURL.fullmatch(name.strip())
     return read is not None and read[1].lower() not in _IMAGE_TYPES
 
@@ -214,7 +215,7 @@ def _without_alias(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Purl:
-    """A package URL: its type, the texts in it that are digests, its tag, and the repositories it may name."""
+    """A package URL: its type, the digests in it, its tag, and the repositories that it may name."""
 
     kind: str
     digests: tuple[str, ...]

@@ -185,7 +185,12 @@ def attach_statements(
     reading = read_advisories(new_queries(), where, [target.digest])
     newest = max(statement.timestamp for statement in statements)
     document = attach_document(
-        registries, target, reading, [*_carried_on(reading, statements), *new], statements[0].author, newest
+        registries,
+        target,
+        reading,
+        [*_carried_on(reading, statements), *new],
+        author=statements[0].author,
+        timestamp=newest,
     )
     statuses = dict.fromkeys(statement.status for statement in statements)
     return [
@@ -198,6 +203,7 @@ def attach_document(
     target: TargetImage,
     reading: AdvisoryReading,
     statements: Sequence[JsonObject],
+    *,
     author: str,
     timestamp: datetime.datetime,
 ) -> PublishedDocument:
@@ -213,8 +219,8 @@ def attach_document(
     )
     if len(content) > LARGEST_ADVISORY:
         raise TooLarge(
-            f"the advisory of {len(statements)} statements about {target.image} has {len(content)} bytes, and "
-            f"an audit reads {LARGEST_ADVISORY}",
+            f"the advisory of {len(statements)} statements about {target.image} has {len(content)} bytes, "
+            f"and an audit reads {LARGEST_ADVISORY}",
             limit=LARGEST_ADVISORY,
             hint="nothing was written; state less, such as what is severe (--severity)",
         )

@@ -14,12 +14,17 @@ from digestry.model.json_values import JsonObject
 MOST_FINDINGS: Final = 200_000
 """Findings of one report that are read."""
 
-_SAME_SEVERITY: Final = {"moderate": "medium", "important": "high", "minimal": "negligible", "none": "negligible"}
+_SAME_SEVERITY: Final = {
+    "moderate": "medium",
+    "important": "high",
+    "minimal": "negligible",
+    "none": "negligible",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A vulnerability of one package of the image. ``package`` is its package URL, or its name and version."""
+    """A vulnerability of one package of an image. ``package`` is its package URL, or its name and version."""
 
     vulnerability: str
     package: str
@@ -81,7 +86,7 @@ def as_document(
     for finding in findings:
         by_vulnerability.setdefault((finding.vulnerability, finding.status), []).append(finding)
     statements = tuple(
-        _statement(name, status, several, author, image, at)
+        _statement(name, status, several, author=author, image=image, at=at)
         for (name, status), several in by_vulnerability.items()
     )
     return Document(
@@ -94,6 +99,7 @@ def _statement(
     name: str,
     status: Status,
     findings: Sequence[Finding],
+    *,
     author: str,
     image: ScannedImage | None,
     at: datetime.datetime,

@@ -34,13 +34,13 @@ def read_document(report: JsonObject) -> Document | UnreadableDocument:
     """Return the report as a document. One about a directory or a repository of sources is unreadable."""
     kind = as_text(report.get("ArtifactType"))
     if kind and kind != _IMAGE:
-        return UnreadableDocument(f"it is Trivy's report on a {kind[:40]}, and not on a container image")
+        return UnreadableDocument(f"it is Trivy's report on a {kind[:40]}, and not on an image")
     results = report.get("Results")
     if results is not None and not isinstance(results, list):
         return UnreadableDocument("the Results of its Trivy report are not a list")
     at = read_report_time(as_text(report.get("CreatedAt")))
     if at is None:
-        return UnreadableDocument(f"the time of its Trivy report, CreatedAt, is {shown(report.get('CreatedAt'))}")
+        return UnreadableDocument(f"the CreatedAt of its Trivy report is {shown(report.get('CreatedAt'))}")
     findings: list[Finding] = []
     faults: list[str] = []
     for position, found in enumerate(_vulnerabilities(results or []), 1):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from digestry.cli.advisory_import import import_
 from digestry.cli.command_group import Group
 from digestry.cli.digest_completion import complete_digest, complete_reference
 from digestry.cli.image_names import IMAGE
@@ -40,6 +41,9 @@ def advisory() -> None:
     An advisory is an OpenVEX statement about one digest. It is kept in the image's registry, as a
     referrer of the image, where scanners find it too.
     """
+
+
+advisory.add_command(import_)
 
 
 @advisory.command("add")

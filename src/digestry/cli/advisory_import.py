@@ -1,0 +1,276 @@
+"""``digestry advisory import``: state what reports of scanners and advisories of others say about images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from digestry.cli.image_names import IMAGE
+from digestry.cli.output import format_option, json_document, note, printable, say, table
+from digestry.cli.timeout_options import timeout_option
+from digestry.model.text import number_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from digestry.advisories.publish import NewStatement, PublishedAdvisory, TargetImage
+    from digestry.audit.advisory_imports import ImagePlan, ImportFile, ImportPlan
+    from digestry.client.session import Session
+    from digestry.model.reference import Reference
+
+SEVERITIES: Final = ("negligible", "low", "medium", "high", "critical")
+_MOST_SHOWN: Final = 20
+
+
+@click.command("import")
+@click.argument(
+    "files",
+    metavar="FILE...",
+    nargs=-1,
+    required=True,
+    type=click.Path(allow_dash=True, dir_okay=False, path_type=Path),
+)
+@click.option("--for", "image", metavar="IMAGE", type=IMAGE, help="The image that the files are about.")
+@click.option(
+    "--severity",
+    type=click.Choice(SEVERITIES, case_sensitive=False),
+    help="Leave out what is less severe.  [default: leave out nothing]",
+)
+@click.option("--author", default="", metavar="WHO", help="Who says so.  [default: whom the file names]")
+@click.option("--dry-run", is_flag=True, help="Say what would be stated about which images.")
+@format_option
+@timeout_option
+@click.pass_context
+def import_(
+    ctx: click.Context,
+    *,
+    files: tuple[Path, ...],
+    image: str | None,
+    severity: str | None,
+    author: str,
+    dry_run: bool,
+    format_: str,
+) -> None:
+    """State what reports of scanners, and advisories of others, say about images.
+
+    FILE is JSON, - for standard input: a report of Trivy or Grype, SARIF, CycloneDX with vulnerabilities,
+    SPDX 3 with its security profile, CSAF 2.0, or OpenVEX. Images are found by the digests, package URLs and
+    names in it, in the registries that these name and in the one of the setting `registry`, which knows
+    digests that no tag points to any more. Each image gets one document, however many statements it has.
+
+    What a scanner found is left out where somebody has stated that the image does not have it. What is
+    stated already is not stated again. What matched no image is listed; exit code 4 if nothing matched.
+
+    JSON: an object with images (name, digest, new, stated, assessed, advisories), unmatched (file, product,
+    statements, reason), less_severe, problems, dry_run.
+    """
+    from digestry.cli import exit_codes
+
+    documents, problems = _read(files)
+    plan, published = _carry_out(documents, image, (severity or "").lower(), author, dry_run=dry_run)
+    if format_ == "json":
+        json_document(_plain(plan, published, problems, dry_run=dry_run))
+    else:
+        _show(plan, published, problems, dry_run=dry_run)
+    if problems:
+        ctx.exit(exit_codes.USAGE)
+    if not plan.matched:
+        ctx.exit(exit_codes.NOT_FOUND)
+
+
+def _read(files: Sequence[Path]) -> tuple[list[ImportFile], list[str]]:
+    """Return the documents of the files, and what could not be read of them. Raises
+    :class:`InvalidConfiguration` for a file that cannot be opened."""
+    from digestry.advisories import importing
+    from digestry.advisories.statements import Document, ForeignDocument
+    from digestry.audit.advisory_imports import ImportFile
+
+    documents: list[ImportFile] = []
+    problems: list[str] = []
+    for path in files:
+        name = "standard input" if str(path) == "-" else str(path)
+        for read in importing.read_file(_content(path, name)):
+            if isinstance(read, Document):
+                documents.append(ImportFile(name, read))
+                problems += [f"{name}: {fault}" for fault in read.faults]
+            elif isinstance(read, ForeignDocument):
+                problems.append(f"{name}: it is {read.kind}, which states nothing about vulnerabilities")
+            else:
+                problems.append(f"{name}: {read.reason}")
+    return documents, problems
+
+
+def _content(path: Path, name: str) -> bytes:
+    import sys
+
+    from digestry.advisories.importing import LARGEST_FILE
+    from digestry.errors import InvalidConfiguration, TooLarge
+
+    try:
+        if str(path) == "-":
+            content = sys.stdin.buffer.read(LARGEST_FILE + 1)
+        else:
+            with path.open("rb") as file:
+                content = file.read(LARGEST_FILE + 1)
+    except OSError as error:
+        raise InvalidConfiguration(f"cannot read {name}: {error.strerror}") from error
+    if len(content) > LARGEST_FILE:
+        raise TooLarge(f"{name} is larger than {LARGEST_FILE} bytes", limit=LARGEST_FILE)
+    return content
+
+
+def _carry_out(
+    documents: Sequence[ImportFile], image: str | None, severity: str, author: str, *, dry_run: bool
+) -> tuple[ImportPlan, dict[str, list[PublishedAdvisory]]]:
+    """Plan the import and, unless ``dry_run``, attach what is new. Return what was attached by image."""
+    import datetime
+
+    from digestry.advisories import publish
+    from digestry.audit.advisory_imports import ImportPlanner
+    from digestry.audit.named_images import ImageFinder
+    from digestry.audit.registry_queries import RegistryQueries
+    from digestry.cli.digest_completion import complete_reference
+    from digestry.cli.sessions import open_session
+    from digestry.cli.settings import load
+
+    settings = load()
+    with open_session(settings) as session:
+        only = None
+        if image is not None:
+            only = publish.find_image(session, complete_reference(settings, session, image))
+            if only.tag is not None:
+                note(printable(f"digestry: {only.image.name}:{only.tag} is {only.digest}"))
+        queries = RegistryQueries(session, timeout=60)
+        host = settings.registry
+        finder = ImageFinder(queries, host, lambda digest: session.registry(host).tags_for_digest(digest))
+        now = datetime.datetime.now(datetime.UTC)
+        planner = ImportPlanner(queries, finder, only)
+        plan = planner.plan(documents, severity=severity, author=author, now=now)
+        published: dict[str, list[PublishedAdvisory]] = {}
+        if not dry_run:
+            for one in plan.images:
+                if one.new:
+                    published[str(one.image)] = _attach(session, one)
+    return plan, published
+
+
+def _attach(session: Session, plan: ImagePlan) -> list[PublishedAdvisory]:
+    """Attach what is new about an image: a document for each author."""
+    from digestry.advisories import publish
+    from digestry.audit.registry_queries import RegistryQueries
+
+    target = _target(session, plan.image)
+    by_author: dict[str, list[NewStatement]] = {}
+    for statement in plan.new:
+        by_author.setdefault(statement.author, []).append(statement)
+    published = []
+    for statements in by_author.values():
+        published += publish.attach_statements(
+            session, target, statements, new_queries=lambda: RegistryQueries(session)
+        )
+    return published
+
+
+def _target(session: Session, image: Reference) -> TargetImage:
+    """Return the image in its registry, also one that the registry had and deleted."""
+    from digestry.advisories import publish
+    from digestry.errors import NotFound
+    from digestry.model.descriptor import Descriptor
+
+    try:
+        return publish.find_image(session, image)
+    except NotFound:
+        assert image.digest is not None  # noqa: S101 - for the type checker
+        holders = session.repository(image).holders(image.digest)
+        for one in holders.holders if holders is not None else ():
+            if one.digest == image.digest:
+                return publish.TargetImage(image, Descriptor(one.media_type, one.digest, one.size))
+        raise
+
+
+def _counts(plan: ImagePlan) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for statement in plan.new:
+        counts[statement.status] = counts.get(statement.status, 0) + 1
+    return counts
+
+
+def _show(
+    plan: ImportPlan,
+    published: dict[str, list[PublishedAdvisory]],
+    problems: list[str],
+    *,
+    dry_run: bool,
+) -> None:
+    rows = []
+    for one in plan.images:
+        counts = _counts(one)
+        rows.append(
+            [
+                one.image.name,
+                one.image.digest.short if one.image.digest is not None else "-",
+                *(str(counts.get(status, 0) or "-") for status in ("affected", "under_investigation")),
+                str(counts.get("fixed", 0) + counts.get("not_affected", 0) or "-"),
+                str(one.stated or "-"),
+                str(one.assessed or "-"),
+            ]
+        )
+    if rows:
+        table(["IMAGE", "DIGEST", "AFFECTED", "INVESTIGATED", "GOOD", "STATED", "ASSESSED"], rows)
+    for name, advisories in published.items():
+        for referrer in dict.fromkeys(advisory.referrer for advisory in advisories):
+            say(printable(f"{name}: advisory {referrer}"))
+    if dry_run and plan.images:
+        note("digestry: nothing was written (--dry-run)")
+    if plan.less_severe:
+        note(f"digestry: {number_of(plan.less_severe, 'statement')} left out by --severity")
+    for lost in plan.unmatched[:_MOST_SHOWN]:
+        about = f" about {lost.product}" if lost.product else ""
+        count = number_of(lost.statements, "statement")
+        note(printable(f"digestry: {lost.file}: {count}{about} matched no image: {lost.reason}"))
+    if len(plan.unmatched) > _MOST_SHOWN:
+        note(f"digestry: and {len(plan.unmatched) - _MOST_SHOWN} further products; --format json lists all")
+    for problem in problems[:_MOST_SHOWN]:
+        note(printable(f"digestry: {problem}"))
+    if len(problems) > _MOST_SHOWN:
+        note(f"digestry: and {len(problems) - _MOST_SHOWN} further problems; --format json lists all")
+    if not plan.matched and not plan.unmatched and not problems:
+        note("digestry: the files state nothing about any vulnerability")
+
+
+def _plain(
+    plan: ImportPlan,
+    published: dict[str, list[PublishedAdvisory]],
+    problems: list[str],
+    *,
+    dry_run: bool,
+) -> dict[str, object]:
+    return {
+        "images": [
+            {
+                "name": one.image.name,
+                "digest": one.image.digest,
+                "new": _counts(one),
+                "stated": one.stated,
+                "assessed": one.assessed,
+                "advisories": list(
+                    dict.fromkeys(str(made.referrer) for made in published.get(str(one.image), ()))
+                ),
+            }
+            for one in plan.images
+        ],
+        "unmatched": [
+            {
+                "file": lost.file,
+                "product": lost.product or None,
+                "statements": lost.statements,
+                "reason": lost.reason,
+            }
+            for lost in plan.unmatched
+        ],
+        "less_severe": plan.less_severe,
+        "problems": problems,
+        "dry_run": dry_run,
+    }
