@@ -232,9 +232,7 @@ def _read_purl(text: str) -> _Purl | None:
         path, version = read[2], ""
     path, version = unquote(path).strip("/"), unquote(version)
     qualifiers = dict(_pair(part) for part in (read[3] or "").split("&") if part)
-    digests = tuple(
-        value for value in (version, qualifiers.get("digest", "")) if _DIGEST.match(value)
-    )
+    digests = tuple(value for value in (version, qualifiers.get("digest", "")) if _DIGEST.match(value))
     where = _SCHEME.sub("", qualifiers.get("repository_url", ""), count=1).strip("/")
     names = (where, f"{where}/{path}") if where else (path,)
     tag = qualifiers.get("tag", "") if version in digests else version or qualifiers.get("tag", "")
