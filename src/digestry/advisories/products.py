@@ -245,8 +245,8 @@ def _purl(text: str, about: SubjectImage) -> ProductMatch:
         return ProductMatch("unclear")
     if purl.kind not in _IMAGE_TYPES:
         return ProductMatch("package")
-    for text in purl.digests:
-        digest = read_digest(text.lower().replace("-", ":", 1))
+    if purl.digests:
+        digest = read_digest(purl.digests[0].lower().replace("-", ":", 1))
         return ProductMatch("unclear") if digest is None else _digest(digest, about)
     if not purl.repositories:
         return ProductMatch("unclear")
