@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from digestry.blobs.protocols import BlobStore
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.options import CatalogOptions
-from digestry.catalog.reads import CachedBlob, CachedManifest, CatalogReads, MirroredTag
+from digestry.catalog.reads import CachedBlob, CachedContent, CachedManifest, CatalogReads, MirroredTag
 from digestry.catalog.sqlite.database import SqliteDatabase
 from digestry.coordination.protocol import Coordination
 from digestry.registry import garbage_collection
@@ -80,6 +81,12 @@ class BlockingReads:
 
     def blob(self, repository: str, digest: str) -> CachedBlob | None:
         return self._runner.run(self.reads.blob(repository, digest))
+
+    def content(self, repository: str, digest: str) -> CachedContent | None:
+        return self._runner.run(self.reads.content(repository, digest))
+
+    def serves_all(self, repository: str, digests: Sequence[str], *, manifests: bool = False) -> bool:
+        return self._runner.run(self.reads.serves_all(repository, digests, manifests=manifests))
 
     def damaged(self, repository: str, target: str) -> bool:
         return self._runner.run(self.reads.damaged(repository, target))

@@ -386,8 +386,41 @@ def test_hot_reads_agree_with_the_catalog(catalog: Catalog, backend: Backend, ra
     blob = reads.blob("x", str(layer))
     assert blob is not None
     assert blob == (8, leases(raw)[str(layer)])
+    assert reads.content("x", str(layer)) == (8, blob.lease_end, True, False)
     catalog.delete_blob("x", layer)
     assert reads.blob("x", str(layer)) is None
+    assert reads.content("x", str(layer)) is None
+    reads.close()
+
+
+def test_hot_content_is_a_blob_or_a_manifest(
+    catalog: Catalog, raw: Raw, clock: Clock, backend: Backend
+) -> None:
+    manifest = pushed(catalog, "x")
+    reads = BlockingReads(backend)
+    text = str(manifest.digest)
+    for bad in (False, True):
+        assert reads.content("x", text) == (manifest.size, leases(raw)[text], False, bad)
+        catalog.damage.note(manifest.digest, "bad", clock.now)
+    for repository, digest in (("y", text), ("x", str(Digest.of(b"")))):
+        assert reads.content(repository, digest) is None
+    reads.close()
+
+
+def test_hot_reads_tell_whether_a_manifest_may_come(catalog: Catalog, clock: Clock, backend: Backend) -> None:
+    manifest, other = pushed(catalog, "x"), str(Digest.of(b"never pushed"))
+    reads = BlockingReads(backend)
+    blobs = [str(each.digest) for each in manifest.blobs()]
+    assert reads.serves_all("x", [*blobs, blobs[0]])
+    assert reads.serves_all("x", [str(manifest.digest)], manifests=True)
+    assert not reads.serves_all("x", [*blobs, other])
+    assert not reads.serves_all("x", blobs, manifests=True)
+    assert not reads.serves_all("x", [str(manifest.digest)])
+    assert not reads.serves_all("y", blobs)
+    catalog.damage.note(Digest.parse(blobs[-1]), "bad", clock.now)
+    assert not reads.serves_all("x", blobs)
+    catalog.delete_manifest("x", manifest.digest, origin=ORIGIN)
+    assert not reads.serves_all("x", [str(manifest.digest)], manifests=True)
     reads.close()
 
 

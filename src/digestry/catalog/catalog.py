@@ -37,7 +37,7 @@ from digestry.catalog.job_states import Jobs
 from digestry.catalog.journal import Filters, Origin
 from digestry.catalog.journal_chain import BrokenEntry
 from digestry.catalog.journal_sequencing import JournalSequencing
-from digestry.catalog.manifest_rows import MissingContent, StoredManifest
+from digestry.catalog.manifest_rows import MissingContent, StoredManifest, Wanted
 from digestry.catalog.options import CatalogOptions
 from digestry.catalog.pull_through import PullThrough
 from digestry.catalog.referrer_pages import Cursor, Page
@@ -221,6 +221,15 @@ class Catalog(BlobLinks):
                     connection, self._rules, key, name, digest, expected=expected, extends=extends
                 )
             self._check_content(connection, key, manifest)
+
+    def asks_content_alone(
+        self, repository: str, manifest: Manifest, tag_names: Sequence[str], expected: Expected
+    ) -> Wanted | None:
+        """Return what the repository must have, if nothing else decides whether :meth:`check_references`
+        raises; None if more does."""
+        if not tag_moves.depends_on_nothing(self._rules, repository, tag_names, expected):
+            return None
+        return manifest_rows.wanted_by(manifest, sparse=self._is_sparse(repository))
 
     def _is_sparse(self, repository: str) -> bool:
         return any(matches(pattern, repository) for pattern in self._sparse)

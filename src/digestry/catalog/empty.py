@@ -5,6 +5,7 @@ It answers for a repository that the rules hide, so that the answers are those o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NoReturn
 
 from digestry.catalog.blob_links import UnknownRepository
@@ -76,6 +77,12 @@ class EmptyReads(CatalogReads):
 
     async def blob(self, repository: str, digest: str) -> None:
         return None
+
+    async def content(self, repository: str, digest: str) -> None:
+        return None
+
+    async def serves_all(self, repository: str, digests: Sequence[str], *, manifests: bool) -> bool:
+        return False
 
     async def damaged(self, repository: str, target: str) -> bool:
         return False

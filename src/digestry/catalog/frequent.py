@@ -6,8 +6,9 @@ database itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Final, Generic, TypeVar
+from collections import namedtuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from sqlalchemy import Executable
 
@@ -29,6 +30,54 @@ def frequent(statement: S) -> S:
 def is_frequent(statement: Executable) -> bool:
     """Return whether ``statement`` is a frequent one."""
     return OPTION in statement.get_execution_options()
+
+
+RowType: TypeAlias = Callable[[Iterable[object]], Any]
+"""Makes a row, whose columns are attributes, of its values."""
+
+
+def row_type(columns: Sequence[str]) -> RowType:
+    """Return what makes the rows of a statement with these columns."""
+    named: Any = namedtuple("Row", columns, rename=True)  # type: ignore[misc] # the statement's
+    make: RowType = named._make
+    return make
+
+
+class Rows:
+    """The rows of a frequent statement, all of them read.
+
+    It has what the catalog uses of SQLAlchemy's results, which take as long as the statement itself.
+    """
+
+    __slots__ = ("_make", "_values")
+
+    def __init__(self, make: RowType, values: Sequence[Sequence[Any]]) -> None:
+        self._make = make
+        self._values = values
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(self._make, self._values)
+
+    def all(self) -> list[Any]:
+        """Return the rows."""
+        return list(self)
+
+    def first(self) -> Any:
+        """Return the first row; None if there is none."""
+        return self._make(self._values[0]) if self._values else None
+
+    def scalar(self) -> Any:
+        """Return the first column of the first row; None if there is none."""
+        return self._values[0][0] if self._values else None
+
+    def scalar_one(self) -> Any:
+        """Return the only column of a statement that always has one row."""
+        ((value,),) = self._values
+        return value
+
+    def scalars(self) -> list[Any]:
+        """Return the first columns of all rows."""
+        return [values[0] for values in self._values]
 
 
 class PreparedStatements(Generic[T]):

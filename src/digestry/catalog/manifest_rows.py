@@ -49,7 +49,7 @@ class StoredManifest:
     pushed_at: int
 
 
-class _Wanted(NamedTuple):
+class Wanted(NamedTuple):
     """What a repository must have of what a manifest refers to; ``either`` may be a blob or a manifest."""
 
     blobs: list[str]
@@ -57,8 +57,9 @@ class _Wanted(NamedTuple):
     either: list[str]
 
 
-def _wanted(manifest: Manifest, *, sparse: bool) -> _Wanted:
-    return _Wanted(
+def wanted_by(manifest: Manifest, *, sparse: bool) -> Wanted:
+    """Return what a repository must have before ``manifest`` may come to it; see :func:`missing`."""
+    return Wanted(
         [
             str(blob.digest)
             for blob in manifest.blobs()
@@ -84,7 +85,7 @@ def missing(
     missing. Foreign layers need not be there (image-spec, layer.md, "Non-Distributable Layers"), and
     neither need a subject (distribution-spec, "Push").
     """
-    wanted = _wanted(manifest, sparse=sparse)
+    wanted = wanted_by(manifest, sparse=sparse)
     have_blobs = _have(connection, push_statements.HAVE_LINKS, repository, wanted.blobs)
     have_manifests = _have(connection, push_statements.HAVE_MANIFESTS, repository, wanted.manifests)
     lacking = [digest for digest in wanted.blobs if digest not in have_blobs]
@@ -95,7 +96,7 @@ def missing(
 
 def asked(repository: int, manifest: Manifest, *, sparse: bool = False) -> list[tuple[Executable, Asked]]:
     """Return the statements of :func:`missing`, for :meth:`Dialect.send_ahead`."""
-    wanted = _wanted(manifest, sparse=sparse)
+    wanted = wanted_by(manifest, sparse=sparse)
     return [
         *((push_statements.HAVE_LINKS, some) for some in _parts(repository, wanted.blobs)),
         *((push_statements.HAVE_MANIFESTS, some) for some in _parts(repository, wanted.manifests)),
@@ -132,20 +133,14 @@ def store(connection: Connection, repository: int, manifest: Manifest, now: int)
     }
     upserts = dialect.of(connection).upserts
     connection.execute(upserts.manifest, values)
-    references = [("config", manifest.config)] if manifest.config else []
-    references += [("layer", layer) for layer in manifest.layers]
-    references += [("manifest", child) for child in manifest.manifests]
-    rows = {
-        (str(child.digest), role): {
-            "repository_id": repository,
-            "parent": digest,
-            "child": str(child.digest),
-            "role": role,
-        }
-        for role, child in references
-    }
-    if rows:
-        connection.execute(upserts.reference, list(rows.values()))
+    pairs = [(manifest.config, "config")] if manifest.config else []
+    pairs += [(layer, "layer") for layer in manifest.layers]
+    pairs += [(child, "manifest") for child in manifest.manifests]
+    if pairs:
+        listed = dict.fromkeys((str(child.digest), role) for child, role in pairs)
+        shared = {"repository_id": repository, "parent": digest}
+        encoded = msgspec.json.encode(list(listed)).decode()
+        connection.execute(upserts.references, {**shared, "pairs": encoded})
 
 
 def find(connection: Connection, repository: int, digest: str) -> StoredManifest | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 
@@ -23,6 +24,16 @@ class CachedBlob(NamedTuple):
 
     size: int
     lease_end: int
+
+
+class CachedContent(NamedTuple):
+    """What a repository has under a digest: its size in bytes, when its lease ends (microseconds since 1970,
+    or 0), whether it is a blob and not a manifest alone, and whether it cannot be served for its damage."""
+
+    size: int
+    lease_end: int
+    is_blob: bool
+    damaged: bool
 
 
 class SeenTag(NamedTuple):
@@ -52,6 +63,14 @@ class CatalogReads(Protocol):
 
     async def blob(self, repository: str, digest: str) -> CachedBlob | None:
         """Return a blob that the repository may serve, or None."""
+        ...
+
+    async def content(self, repository: str, digest: str) -> CachedContent | None:
+        """Return what the repository has under a digest, a blob or a manifest, damaged or not; or None."""
+        ...
+
+    async def serves_all(self, repository: str, digests: Sequence[str], *, manifests: bool) -> bool:
+        """Return whether the repository can serve all of these blobs, or with ``manifests`` manifests."""
         ...
 
     async def damaged(self, repository: str, target: str) -> bool:

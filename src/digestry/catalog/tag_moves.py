@@ -6,6 +6,7 @@ writer's transaction holds the lock from its beginning.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -111,6 +112,11 @@ class Target(NamedTuple):
 def pointed(connection: Connection, key: RepositoryKey, tag: str) -> str | None:
     """Return the digest that the tag points to now."""
     return connection.execute(push_statements.POINTED, {"repository": key.row, "tag": tag}).scalar()
+
+
+def depends_on_nothing(rules: Rules, repository: str, tags: Sequence[str], expected: Expected) -> bool:
+    """Return whether :func:`check` lets the tags point anywhere, wherever they point now."""
+    return expected == ANYTHING and all(rules.policy.rule(repository, tag).mode == "mutable" for tag in tags)
 
 
 def check(

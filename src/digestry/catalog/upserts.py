@@ -47,6 +47,14 @@ class InsertDialect(Protocol):
         """Return an INSERT that leaves a row which is there already as it is."""
         ...
 
+    def insert_or_ignore_pairs(self, table: Table, shared: Sequence[str], pair: tuple[str, str]) -> Insert:
+        """Return an INSERT of several rows, which leaves rows that are there already as they are.
+
+        All have the same values in the ``shared`` columns, parameters of these names; their columns ``pair``
+        are from the parameter ``pairs``, a JSON array of arrays of two texts.
+        """
+        ...
+
     def insert_or_update(
         self, table: Table, key: Sequence[str], change: Callable[[NewRow], Change]
     ) -> Insert:
@@ -60,7 +68,11 @@ class Upserts:
     def __init__(self, dialect: InsertDialect) -> None:
         self.repository = dialect.insert_or_ignore(repositories)
         self.link = frequent(dialect.insert_or_ignore(links))
-        self.reference = frequent(dialect.insert_or_ignore(manifest_references))
+        self.references = frequent(
+            dialect.insert_or_ignore_pairs(
+                manifest_references, ("repository_id", "parent"), ("child", "role")
+            )
+        )
         self.damage = dialect.insert_or_ignore(damaged)
         self.ingest = dialect.insert_or_ignore(blob_ingests)
         self.blob_object = dialect.insert_or_ignore(blob_objects)

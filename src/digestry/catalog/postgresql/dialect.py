@@ -24,7 +24,7 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.types import UserDefinedType
 
 from digestry.catalog.dialect import BulkKeys
@@ -52,6 +52,17 @@ class PostgresqlDialect:
     def insert_or_ignore(self, table: Table) -> Insert:
         """Return an INSERT that leaves a row which is there already as it is."""
         return insert(table).on_conflict_do_nothing()
+
+    def insert_or_ignore_pairs(self, table: Table, shared: Sequence[str], pair: tuple[str, str]) -> Insert:
+        """Return an INSERT of several rows; see :meth:`InsertDialect.insert_or_ignore_pairs`."""
+        given = cast(bindparam("pairs", type_=Text()), JSONB())
+        listed = func.jsonb_array_elements(given).table_valued("value", name="listed").render_derived()
+        values = [
+            *(cast(bindparam(name, type_=table.c[name].type), table.c[name].type) for name in shared),
+            *(listed.c.value.op("->>")(literal_column(str(number))) for number in range(2)),
+        ]
+        rows = select(*values).select_from(listed)
+        return insert(table).from_select([*shared, *pair], rows).on_conflict_do_nothing()
 
     def insert_or_update(
         self, table: Table, key: Sequence[str], change: Callable[[NewRow], Change]

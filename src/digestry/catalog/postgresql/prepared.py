@@ -16,12 +16,11 @@ import psycopg
 from sqlalchemy import Connection, Engine, Executable
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.engine import CursorResult
-from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeEngine
 
-from digestry.catalog.frequent import PreparedStatements
+from digestry.catalog.frequent import PreparedStatements, Rows, RowType, row_type
 from digestry.catalog.postgresql.connection import STATEMENT_SECONDS
 from digestry.catalog.postgresql.pipeline import Answer, Pipeline, ServerStatement, encoded, server_statement
 
@@ -43,7 +42,7 @@ class CompiledStatement:
     statement: ServerStatement
     names: tuple[str, ...]
     constants: dict[str, Any]
-    metadata: SimpleResultMetaData | None
+    make_row: RowType | None
 
     def parameters(self, given: Values) -> list[bytes | None]:
         """Return the values as they are sent. Raises :class:`psycopg.DataError`."""
@@ -66,7 +65,7 @@ def compiled_statement(statement: Executable, names: Iterable[str]) -> CompiledS
     constants = {name: value for name, value in found.params.items() if name not in given}
     columns = [column.keyname for column in found._result_columns]
     return CompiledStatement(
-        server_statement(text), tuple(order), constants, SimpleResultMetaData(columns) if columns else None
+        server_statement(text), tuple(order), constants, row_type(columns) if columns else None
     )
 
 
@@ -134,11 +133,11 @@ class PreparedConnection(Connection):
         if found is None:
             self.send_waiting()
             return super().execute(statement, parameters, execution_options=execution_options)
-        if found.metadata is None or several:
+        if found.make_row is None or several:
             return cast("CursorResult[Any]", _Changed(self, [self._add(found, row) for row in rows]))
         answer = self._ahead.pop(_key(found, rows[0]), None) or self._add(found, rows[0])
         self.send_waiting()
-        return cast("CursorResult[Any]", IteratorResult(found.metadata, iter(answer.rows)))
+        return cast("CursorResult[Any]", Rows(found.make_row, answer.rows))
 
     def send_ahead(self, asked: Iterable[Asked]) -> None:
         """Send frequent statements with those that wait. Each is executed later with the same values, and has

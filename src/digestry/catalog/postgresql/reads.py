@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from digestry.catalog.postgresql.address import DatabaseAddress
 from digestry.catalog.postgresql.gathering import Gathering, question
 from digestry.catalog.postgresql.pipeline import server_statement
-from digestry.catalog.reads import CachedBlob, CachedManifest, MirroredTag, SeenTag
+from digestry.catalog.reads import CachedBlob, CachedContent, CachedManifest, MirroredTag, SeenTag
 
 # Each key by itself, with a limit: so it is always looked up in the indices, whatever the planner believes of
 # the tables. Tables that are joined as a whole may be read as a whole.
@@ -40,7 +41,32 @@ _BLOB: Final = question(
     " WHERE r.name = w.repository AND NOT EXISTS (SELECT 1 FROM damaged d WHERE d.digest = l.digest)"
     f"{_END}"
 )
-# What the three above leave out for its damage alone.
+_CONTENT: Final = question(
+    f"{_EACH} coalesce(l.size, m.size), coalesce(e.expires_at, 0), l.digest IS NOT NULL,"
+    f" EXISTS (SELECT 1 FROM damaged d WHERE d.digest = w.target){_HERE}"
+    " LEFT JOIN links l ON l.repository_id = r.id AND l.digest = w.target"
+    " LEFT JOIN manifests m ON m.repository_id = r.id AND m.digest = w.target AND m.deleted_at IS NULL"
+    " LEFT JOIN leases e ON e.digest = w.target"
+    f" WHERE r.name = w.repository AND (l.digest IS NOT NULL OR m.digest IS NOT NULL){_END}"
+)
+# The digests of one target are divided by spaces.
+_SERVES: Final = (
+    f"{_EACH} 1{_HERE} WHERE r.name = w.repository AND NOT EXISTS ("
+    "SELECT 1 FROM unnest(string_to_array(w.target, ' ')) AS n(digest)"
+    " LEFT JOIN LATERAL ({found} LIMIT 1) h ON true"
+    " LEFT JOIN LATERAL (SELECT 1 AS bad FROM damaged d WHERE d.digest = n.digest LIMIT 1) d ON true"
+    f" WHERE h.one IS NULL OR d.bad IS NOT NULL){_END}"
+)
+_SERVES_BLOBS: Final = question(
+    _SERVES.format(found="SELECT 1 AS one FROM links l WHERE l.repository_id = r.id AND l.digest = n.digest")
+)
+_SERVES_MANIFESTS: Final = question(
+    _SERVES.format(
+        found="SELECT 1 AS one FROM manifests m"
+        " WHERE m.repository_id = r.id AND m.digest = n.digest AND m.deleted_at IS NULL"
+    )
+)
+# What the first three above leave out for its damage alone.
 _DAMAGED_TAG: Final = question(
     f"{_EACH} 1{_HERE} JOIN tags t ON t.repository_id = r.id AND t.name = w.target"
     f" JOIN damaged d ON d.digest = t.digest WHERE r.name = w.repository{_END}"
@@ -90,6 +116,16 @@ class PostgresqlReads:
         """Return a blob that the repository may serve, or None."""
         row = await self._gathering.ask(_BLOB, (repository, digest))
         return None if row is None else CachedBlob(*row)
+
+    async def content(self, repository: str, digest: str) -> CachedContent | None:
+        """Return what the repository has under a digest, a blob or a manifest, damaged or not; or None."""
+        row = await self._gathering.ask(_CONTENT, (repository, digest))
+        return None if row is None else CachedContent(*row)
+
+    async def serves_all(self, repository: str, digests: Sequence[str], *, manifests: bool) -> bool:
+        """Return whether the repository can serve all of these blobs, or with ``manifests`` manifests."""
+        question = _SERVES_MANIFESTS if manifests else _SERVES_BLOBS
+        return await self._gathering.ask(question, (repository, " ".join(digests))) is not None
 
     async def damaged(self, repository: str, target: str) -> bool:
         """Return whether ``target``, a tag or a digest, would be served but for the damage to its content."""

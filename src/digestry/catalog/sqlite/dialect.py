@@ -16,6 +16,8 @@ from sqlalchemy import (
     Row,
     Select,
     Table,
+    Text,
+    bindparam,
     cast,
     func,
     literal_column,
@@ -38,6 +40,17 @@ class SqliteDialect:
     def insert_or_ignore(self, table: Table) -> Insert:
         """Return an INSERT that leaves a row which is there already as it is."""
         return insert(table).on_conflict_do_nothing()
+
+    def insert_or_ignore_pairs(self, table: Table, shared: Sequence[str], pair: tuple[str, str]) -> Insert:
+        """Return an INSERT of several rows; see :meth:`InsertDialect.insert_or_ignore_pairs`."""
+        listed = func.json_each(bindparam("pairs", type_=Text())).table_valued("value", name="listed")
+        values = [
+            *(bindparam(name, type_=table.c[name].type) for name in shared),
+            *(func.json_extract(listed.c.value, literal_column(f"'$[{number}]'")) for number in range(2)),
+        ]
+        # Without the condition the parser would take ON CONFLICT for that of a join.
+        rows = select(*values).select_from(listed).where(literal_column("true"))
+        return insert(table).from_select([*shared, *pair], rows).on_conflict_do_nothing()
 
     def insert_or_update(
         self, table: Table, key: Sequence[str], change: Callable[[NewRow], Change]

@@ -14,12 +14,11 @@ from typing import Any, Final, Self, cast
 from sqlalchemy import Connection, Engine, Executable
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import CursorResult
-from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeEngine
 
-from digestry.catalog.frequent import PreparedStatements
+from digestry.catalog.frequent import PreparedStatements, Rows, row_type
 
 Values = Mapping[str, object]
 
@@ -40,7 +39,7 @@ class _Changed:
 class PreparedStatement:
     """A frequent statement as SQLite's text, with the values that never change."""
 
-    __slots__ = ("_constants", "_lists", "_metadata", "_text")
+    __slots__ = ("_constants", "_lists", "_make_row", "_text")
 
     def __init__(self, statement: Executable, names: Iterable[str]) -> None:
         given = list(names)
@@ -53,7 +52,7 @@ class PreparedStatement:
         self._constants = {name: value for name, value in compiled.params.items() if name not in given}
         self._lists = _LIST.search(self._text) is not None
         columns = [column.keyname for column in compiled._result_columns]
-        self._metadata = SimpleResultMetaData(columns) if columns else None
+        self._make_row = row_type(columns) if columns else None
 
     def run(self, connection: sqlite3.Connection, values: Values) -> CursorResult[Any]:
         every = {**self._constants, **values} if self._constants else values
@@ -61,9 +60,9 @@ class PreparedStatement:
         if self._lists:
             text, every = _with_lists(text, every)
         cursor = connection.execute(text, every)
-        if self._metadata is None:
+        if self._make_row is None:
             return cast("CursorResult[Any]", _Changed(cursor.rowcount))
-        return cast("CursorResult[Any]", IteratorResult(self._metadata, iter(cursor.fetchall())))
+        return cast("CursorResult[Any]", Rows(self._make_row, cursor.fetchall()))
 
     def run_many(self, connection: sqlite3.Connection, rows: Sequence[Values]) -> CursorResult[Any]:
         cursor = connection.executemany(self._text, [{**self._constants, **values} for values in rows])

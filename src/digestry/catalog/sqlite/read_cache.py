@@ -7,11 +7,13 @@ other thread. What was read stays valid until the database's change counter move
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from digestry.catalog.reads import CachedBlob, CachedManifest, MirroredTag, SeenTag
+from digestry.catalog.reads import CachedBlob, CachedContent, CachedManifest, MirroredTag, SeenTag
 from digestry.catalog.sqlite.connection import connect_directly
 from digestry.errors import StorageError
 
@@ -35,7 +37,27 @@ _BLOB: Final = (
     " LEFT JOIN leases e ON e.digest = l.digest"
     " WHERE r.name = ?1 AND NOT EXISTS (SELECT 1 FROM damaged d WHERE d.digest = ?2)"
 )
-# What the three above leave out for its damage alone.
+_CONTENT: Final = (
+    "SELECT coalesce(l.size, m.size), coalesce(e.expires_at, 0), l.digest IS NOT NULL,"
+    " EXISTS (SELECT 1 FROM damaged d WHERE d.digest = ?2) FROM repositories r"
+    " LEFT JOIN links l ON l.repository_id = r.id AND l.digest = ?2"
+    " LEFT JOIN manifests m ON m.repository_id = r.id AND m.digest = ?2 AND m.deleted_at IS NULL"
+    " LEFT JOIN leases e ON e.digest = ?2"
+    " WHERE r.name = ?1 AND (l.digest IS NOT NULL OR m.digest IS NOT NULL)"
+)
+_SERVES: Final = (
+    "SELECT NOT EXISTS (SELECT 1 FROM json_each(?2) w WHERE"
+    " EXISTS (SELECT 1 FROM damaged d WHERE d.digest = w.value) OR NOT EXISTS {found})"
+    " FROM repositories r WHERE r.name = ?1"
+)
+_SERVES_BLOBS: Final = _SERVES.format(
+    found="(SELECT 1 FROM links l WHERE l.repository_id = r.id AND l.digest = w.value)"
+)
+_SERVES_MANIFESTS: Final = _SERVES.format(
+    found="(SELECT 1 FROM manifests m WHERE m.repository_id = r.id AND m.digest = w.value"
+    " AND m.deleted_at IS NULL)"
+)
+# What the first three above leave out for its damage alone.
 _DAMAGED_TAG: Final = (
     "SELECT 1 FROM repositories r JOIN tags t ON t.repository_id = r.id AND t.name = ?2"
     " JOIN damaged d ON d.digest = t.digest WHERE r.name = ?1"
@@ -74,15 +96,18 @@ class ReadCache:
         self._version = -1
         self._manifests: dict[tuple[str, str], CachedManifest | None] = {}
         self._blobs: dict[tuple[str, str], CachedBlob | None] = {}
+        self._contents: dict[tuple[str, str], CachedContent | None] = {}
         self._repositories: dict[str, bool] = {}
         self._mirrored_tags: dict[tuple[str, str], MirroredTag] = {}
 
     def _refresh(self) -> None:
         # Another connection's commit moves the number; this connection never writes.
         version = self._connection.execute("PRAGMA data_version").fetchone()[0]
-        if version != self._version or len(self._manifests) + len(self._blobs) > _MOST:
+        held = len(self._manifests) + len(self._blobs) + len(self._contents)
+        if version != self._version or held > _MOST:
             self._manifests.clear()
             self._blobs.clear()
+            self._contents.clear()
             self._repositories.clear()
             self._mirrored_tags.clear()
             self._version = version
@@ -115,6 +140,29 @@ class ReadCache:
             raise self._failure(error) from error
         found = self._blobs[key] = None if row is None else CachedBlob(row[0], row[1] or 0)
         return found
+
+    async def content(self, repository: str, digest: str) -> CachedContent | None:
+        """Return what the repository has under a digest, a blob or a manifest, damaged or not; or None."""
+        try:
+            self._refresh()
+            key = (repository, digest)
+            try:
+                return self._contents[key]
+            except KeyError:
+                row = self._connection.execute(_CONTENT, key).fetchone()
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+        found = self._contents[key] = None if row is None else CachedContent(*row)
+        return found
+
+    async def serves_all(self, repository: str, digests: Sequence[str], *, manifests: bool) -> bool:
+        """Return whether the repository can serve all of these blobs, or with ``manifests`` manifests."""
+        query = _SERVES_MANIFESTS if manifests else _SERVES_BLOBS
+        try:
+            row = self._connection.execute(query, (repository, json.dumps(digests))).fetchone()
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+        return row is not None and bool(row[0])
 
     async def damaged(self, repository: str, target: str) -> bool:
         """Return whether ``target``, a tag or a digest, would be served but for the damage to its content."""

@@ -53,26 +53,23 @@ async def delete_blob(service: Service, exchange: Exchange, name: str, digest_te
 
 
 async def _send(service: Service, exchange: Exchange, name: str, digest: Digest) -> None:
-    found = await service.stores.read_cache.blob(name, str(digest))
+    # A manifest is content as well, and some clients ask for it here.
+    found = await service.stores.read_cache.content(name, str(digest))
     if found is None:
-        # A manifest is content as well, and some clients ask for it here.
-        manifest = await service.stores.read_cache.manifest(name, str(digest))
-        if manifest is None:
-            damaged = await service.stores.read_cache.damaged(name, str(digest))
-            raise blob_damaged(digest, name) if damaged else blob_unknown(digest, name)
-        size, lease_end = manifest.size, manifest.lease_end
-    else:
-        size, lease_end = found.size, found.lease_end
+        raise blob_unknown(digest, name)
+    if found.damaged:
+        raise blob_damaged(digest, name)
+    size = found.size
     headers = headers_of(digest)
     if exchange.scope["method"] == "HEAD":
-        if not await service.ensure_lease(name, digest, lease_end):
+        if not await service.ensure_lease(name, digest, found.lease_end):
             raise blob_unknown(digest, name)
         await exchange.start_response(200, headers, size)
         await exchange.send_body()
         return
     selection = ranges.choose(exchange, size, etag=f'"{digest}"', media_type=MEDIA_TYPE)
     headers = selection.headers(headers)
-    if size > SMALL and found is not None:
+    if size > SMALL and found.is_blob:
         redirect = service.config.storage.redirect
         if redirect and redirect.applies_to(exchange.address):
             url = await service.executors.run(service.stores.blobs.redirect, digest)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from digestry.catalog.manifest_rows import MissingContent
@@ -27,6 +28,8 @@ from digestry.registry.stores import ContentDamaged
 
 _PARSED_AT_ONCE: Final = 128 << 10
 """Larger ones take so long that others are answered meanwhile."""
+_LOOKED_UP_AT_ONCE: Final = 100
+"""References of a manifest; more are looked up in a thread."""
 _MOST_TAGS: Final = 100
 _TAGS_IN_A_HEADER: Final = 20
 _ETAG: Final = re.compile(r'(W/)?"([\x21\x23-\x7e]*)"')
@@ -157,9 +160,11 @@ async def put_manifest(service: Service, exchange: Exchange, name: str, target: 
     extends = await manifest_growth.extended(service, name, manifest, tags)
     catalog = service.stores.catalog
     # Asked here too, so that a manifest that will be refused leaves no file behind.
-    check = functools.partial(
-        catalog.check_references, name, manifest, tag_names=tags, expected=expected, extends=extends
-    )
+    check: Callable[[], object] | None = None
+    if not await _may_come(service, name, manifest, tags, expected):
+        check = functools.partial(
+            catalog.check_references, name, manifest, tag_names=tags, expected=expected, extends=extends
+        )
     put = functools.partial(
         catalog.put_manifest,
         name,
@@ -190,6 +195,22 @@ async def put_manifest(service: Service, exchange: Exchange, name: str, target: 
             for start in range(0, len(tags), _TAGS_IN_A_HEADER)
         ]
     await exchange.respond(201, headers)
+
+
+async def _may_come(
+    service: Service, name: str, manifest: Manifest, tags: Sequence[str], expected: Expected
+) -> bool:
+    """Return True if the catalog would take the manifest now, as far as a look-up on the event loop tells."""
+    wanted = service.stores.catalog.asks_content_alone(name, manifest, tags, expected)
+    if wanted is None or wanted.either:
+        return False
+    reads = service.stores.read_cache
+    for digests, manifests in ((wanted.blobs, False), (wanted.manifests, True)):
+        if len(digests) > _LOOKED_UP_AT_ONCE:
+            return False
+        if digests and not await reads.serves_all(name, digests, manifests=manifests):
+            return False
+    return True
 
 
 async def delete_manifest(service: Service, exchange: Exchange, name: str, target: str) -> None:
