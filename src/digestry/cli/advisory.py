@@ -49,7 +49,7 @@ advisory.add_command(import_)
 @advisory.command("add")
 @timeout_option
 @click.argument("reference", metavar="REF@DIGEST|REF:TAG", type=IMAGE)
-@click.option("--status", required=True, type=click.Choice(_STATUSES), help="What is the case.")
+@click.option("--status", required=True, type=click.Choice(_STATUSES), help="The status to state.")
 @click.option("--id", "vulnerability", required=True, metavar="CVE-…", help="The vulnerability's identifier.")
 @click.option(
     "--fixed-by",
@@ -79,9 +79,9 @@ def add(
     author: str,
     timestamp: str,
 ) -> None:
-    """State something about an image, for good: the latest statement on a vulnerability is in force.
+    """Publish a statement about an image; the latest statement on a vulnerability is in force.
 
-    A tag is resolved first, and the statement is about the digest that it points to now.
+    A tag is resolved first; the statement is about the digest that it points to now.
     """
     from digestry.advisories import publish
     from digestry.audit.registry_queries import RegistryQueries
@@ -122,7 +122,7 @@ def add(
 @click.option("--no-trunc", is_flag=True, help="Whole digests.")
 @format_option
 def list_(reference: str, no_trunc: bool, format_: str) -> None:
-    """List what is in force about an image: a line for each vulnerability, and each component of it.
+    """List the statements in force about an image: a line for each vulnerability and component.
 
     REF is REPO:TAG or REPO@DIGEST; the first 7 or more digits of a digest are enough.
     """

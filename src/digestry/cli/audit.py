@@ -109,9 +109,9 @@ def _print_schema(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 @click.option(
     "--record",
     is_flag=True,
-    help="Tell each digestry registry which of its digests run where, so that it keeps them.",
+    help="Report to each digestry registry which of its digests run where, so that it keeps them.",
 )
-@click.option("--fix-plan", is_flag=True, help="Write down the commands that would fix it; run none.")
+@click.option("--fix-plan", is_flag=True, help="Write the commands that would fix it to a file; run none.")
 @click.option(
     "--watch",
     type=click.FloatRange(min=1),
@@ -162,16 +162,15 @@ def audit(
 ) -> None:
     """Find which digest every container really runs, and whether it is vulnerable.
 
-    Asks the engines for every container's digests, and the images' registries for what those
-    digests are, where the tags pointed, and which advisories are attached to them. Every container is
+    The engines report the digests of every container; the images' registries report what those
+    digests are, where the tags pointed, and which advisories are attached. Every container is
     counted; what could not be seen is listed under problems.
 
-    With --record, what each registry was told is said on standard error; a registry that could not be
-    told is a warning there, and no other exit code.
+    With --record, a message on standard error says what each registry recorded; a registry that could
+    not record it is a warning there, and does not change the exit code.
 
-    Ends with 1 if a container is in a state of --fail-on; with 3 if none is, but something could not be
-    seen, or it is unknown whether what a container runs is affected; and with 0 only if all was looked at
-    and answered.
+    Exit code 1 if a container is in a state of --fail-on; 3 if none is, but something could not be seen,
+    or it is unknown whether the image of a container is affected; 0 only if everything was checked.
     """
     chosen = format_ or (_SUFFIXES.get(output.suffix.lower(), "table") if output else "table")
     if fix_plan and chosen not in _WITH_FIXES:

@@ -31,7 +31,7 @@ _SLOWEST: Final = 1 << 10
 def rate_option(function: Callable[..., object]) -> Callable[..., object]:
     """Return the value of ``--rate`` in bytes a second, or None."""
     return click.option(
-        "--rate", metavar="SIZE", callback=_rate, help='So much a second at the most, such as "100 MiB".'
+        "--rate", metavar="SIZE", callback=_rate, help='The most to read per second, such as "100 MiB".'
     )(function)
 
 
@@ -54,15 +54,15 @@ def _rate(_: click.Context, __: click.Parameter, value: str | None) -> int | Non
     "--root",
     type=click.Path(file_okay=False, path_type=Path),
     required=True,
-    help="The registry's directory. It may be served meanwhile.",
+    help="The registry's directory. It may be served at the same time.",
 )
-@click.option("--verify", is_flag=True, help="Read again what an earlier backup left in DEST.")
-@click.option("--keep", is_flag=True, help="Leave in DEST what the registry does not hold any more.")
+@click.option("--verify", is_flag=True, help="Also verify what an earlier backup left in DEST.")
+@click.option("--keep", is_flag=True, help="Leave content in DEST that the registry no longer has.")
 @click.option(
     "--temporary",
     type=click.Path(file_okay=False, exists=True, path_type=Path),
     metavar="DIR",
-    help="Where the copy of the catalog is while an archive is written.  [default: the root]",
+    help="A directory for the copy of the catalog while an archive is written.  [default: the root]",
 )
 @rate_option
 @format_option
@@ -81,13 +81,13 @@ def backup(
 ) -> None:
     """Copy a registry, served or not, to a directory or an archive.
 
-    DEST is a directory, which is made, or brought up to date if it has an earlier backup of the
-    registry; or an archive, NAME.tar, or - for standard output. `digestry restore-backup` makes a
-    registry of it, with the same digests, tags and journal. Every byte that is copied is hashed on its
-    way. Exit code 1 if content is damaged or missing: the rest is backed up, and what is not is listed.
+    DEST is a directory, which is made, or updated if it has an earlier backup of the registry; or
+    an archive, NAME.tar, or - for standard output. `digestry restore-backup` makes a
+    registry of it, with the same digests, tags and journal. Every byte that is copied is hashed.
+    Exit code 1 if content is damaged or missing: the rest is backed up, and the missing content is listed.
 
-    Keep it as safe as the registry: the keys that tokens are signed with are in it. Not in it:
-    registry.toml and the files that it names, and uploads under way.
+    Keep it as safe as the registry: it contains the keys that sign tokens. It does not contain
+    registry.toml and the files that it names, nor uploads under way.
 
     JSON: an object with backup (what backup.json says), copied, copied_bytes, kept, removed, and
     left_out, what else is in the root, with the reason.

@@ -33,7 +33,7 @@ def blob() -> None:
 def get(*, reference: str, local: bool, output: Path | None) -> None:
     """Write the bytes of a blob to standard output or to a file, verified.
 
-    A file has the whole blob or is not there. On standard output the last bytes come after all were checked.
+    A file is complete, or does not exist. On standard output the last bytes come after all were verified.
     With --local, DIGEST is enough.
     """
     from digestry.cli.sessions import open_session, open_store

@@ -23,7 +23,7 @@ _MAN: Final = "share/man/man1"
 
 @click.group(cls=Group)
 def completion() -> None:
-    """Let bash, zsh and fish complete commands, options, and names of images and tags.
+    """Complete commands, options, and names of images and tags in bash, zsh and fish.
 
     `digestry completion install` puts the scripts where the shells look for them.
     """

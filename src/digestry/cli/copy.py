@@ -71,7 +71,7 @@ def copy(
       containers-storage:REF    podman's images
 
     Digests stay as they are, unless one platform is taken out of an index. A copy that was interrupted, even
-    killed, goes on where it ended when it is called again.
+    killed, continues where it stopped when it is called again.
 
     JSON: source, target, dry_run, images (a list of objects with name, digest, source_digest,
     previous_digest, referrers), blobs_sent, bytes_sent, blobs_mounted, blobs_present, skipped.

@@ -217,7 +217,7 @@ def _tell(stage: _Stage, repository: str) -> None:
     stage.command("digestry", "pull", f"golftrack@{bad}")
     production.run_once(bad)
 
-    _heading("6. Somebody who knows states which digest is bad, and which one fixes it.")
+    _heading("6. An advisory states which digest is bad, and which one fixes it.")
     stage.command(
         "digestry", "advisory", "add", f"golftrack@{bad}",
         "--status", "affected", "--id", _CVE, "--fixed-by", good,
@@ -231,7 +231,7 @@ def _tell(stage: _Stage, repository: str) -> None:
     for row in affected:
         production.replace(row["name"], f"{repository}@{good}")
     production.audit(expect=exit_codes.OK)
-    _heading("Nothing vulnerable runs any more, and every container is known by what it really runs.")
+    _heading("Nothing vulnerable runs now, and the digest of every container is known.")
 
 
 def _build(stage: _Stage, version: str) -> str:

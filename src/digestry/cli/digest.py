@@ -16,8 +16,8 @@ from digestry.cli.timeout_options import timeout_option
 def digest(*, reference: str, local: bool) -> None:
     """Print the digest that a name points to, and nothing else.
 
-    The registry is asked, without fetching anything. Of an index it is the index's digest, which is
-    the one to pin.
+    It asks the registry, and fetches nothing. For an index it prints the index's digest, which is the
+    one to pin.
     """
     from digestry.cli.digest_completion import complete_reference
     from digestry.cli.sessions import open_session, open_store

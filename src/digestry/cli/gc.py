@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.option(
     "--really-remove-most",
     is_flag=True,
-    help="Also if that is more than half of the manifests or blobs there are, or of their bytes.",
+    help="Also remove more than half of the manifests or blobs, or of their bytes.",
 )
 @format_option
 def gc(
@@ -43,14 +43,14 @@ def gc(
     really_remove_most: bool,
     format_: str,
 ) -> None:
-    """Remove what nothing holds any more: tags by the retention rules, manifests without a tag, and
-    the blobs that only those needed.
+    """Remove unused content: tags by the retention rules, manifests without a tag, and the blobs that
+    only those needed.
 
-    A registry that is served does the same on its own schedule. Clients may push and pull
-    meanwhile. What a tag has left stays for 90 days unless the configuration says otherwise, and so
-    does what an audit has seen running.
+    A served registry does the same on its own schedule. Clients may push and pull meanwhile. An image
+    that has lost its tag, or that an audit has seen running, is kept for 90 days, unless the
+    configuration says otherwise.
 
-    Nothing is removed with another registry's catalog, or with one that is older than the blobs beside it.
+    Nothing is removed if the catalog belongs to another registry, or is older than the blobs beside it.
 
     JSON: an object with dry_run, items (kind: tag, manifest, link or blob; repository, name, why, size
     in bytes, and stays, true for what should have gone and could not), and totals.

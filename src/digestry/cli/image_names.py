@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _MOST: Final = 500
 _PATIENCE: Final = 2.0
-"""Seconds for a registry: whoever presses a key waits for it."""
+"""Seconds for a registry: the user waits for it after a key press."""
 
 
 class ImageName(click.ParamType[str]):

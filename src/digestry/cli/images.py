@@ -55,9 +55,9 @@ LISTING: Final = Listing(
             heading="CREATED",
             show=_created,
         ),
-        Column("size", "size", "Bytes of the content that is here, or null.", nullable=True),
+        Column("size", "size", "Bytes of the content in the local store, or null.", nullable=True),
         Column("media_type", "text", "Of the manifest or index, or null.", nullable=True, shown=False),
-        Column("platforms", "texts", "Those that are here.", shown=False),
+        Column("platforms", "texts", "Those in the local store.", shown=False),
         Column("absent_platforms", "texts", "Those of an index that are not.", shown=False),
         Column("problem", "text", "Why the image is damaged, or null.", nullable=True, shown=False),
     ),
@@ -73,7 +73,7 @@ LISTING: Final = Listing(
 def images(ctx: click.Context, *, reference: str | None, digests: bool, quiet: bool, view: View) -> None:
     """List the images of the local store: all, those of a repository, or one.
 
-    An image whose tag has moved on stays, as <none> with its digest. Exit code 5 if one is damaged.
+    An image whose tag has moved is still listed, as <none> with its digest. Exit code 5 if one is damaged.
 
     JSON: a list of objects with repository, tag, digest, image_id, created_at, size (bytes of content
     that is here), media_type, platforms, absent_platforms, problem (null, or why the image is damaged).

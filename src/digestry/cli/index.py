@@ -69,7 +69,7 @@ def create(
 def add(*, name: str, images: tuple[str, ...], target: str | None, local: bool) -> None:
     """Add images to an index, put the new index under its tag, and print its digest.
 
-    An image takes the place of one for the same platform.
+    An image replaces the one for the same platform.
     """
     _change(name, target, add=images, remove=(), local=local)
 
@@ -83,8 +83,8 @@ def add(*, name: str, images: tuple[str, ...], target: str | None, local: bool) 
 def remove(*, name: str, entries: tuple[str, ...], target: str | None, local: bool) -> None:
     """Remove entries from an index, put the new index under its tag, and print its digest.
 
-    The images stay where they are. An entry is named by its platform or its digest, of which the first 7 or
-    more digits are enough.
+    The images stay where they are. An entry is named by its platform or its digest; the first 7 or more
+    digits are enough.
     """
     _change(name, target, add=(), remove=entries, local=local)
 

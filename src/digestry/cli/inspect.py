@@ -68,8 +68,8 @@ class Document(msgspec.Struct, frozen=True):
 def inspect(*, reference: str, platform: str | None, remote: bool, raw: bool, format_: str) -> None:
     """Show an image's manifest and config: from the local store, else from its registry.
 
-    REF is a name as `images` lists it, NAME@DIGEST, or a digest or an image ID of the local store; of either
-    the first 7 or more digits are enough.
+    REF is a name as `images` lists it, NAME@DIGEST, or a digest or an image ID of the local store. The
+    first 7 or more digits of a digest or an ID are enough.
 
     \b
     JSON: name, digest, media_type, size, source (local, registry), annotations;

@@ -60,13 +60,13 @@ def verify(
 ) -> None:
     """Verify the hash chains: that no entry was changed, removed or inserted.
 
-    Exit code 1, with the first entry that does not hold, if one is broken. Who can rewrite the whole
-    journal can make chains that hold: note the last hash, which covers all entries, elsewhere now and
-    then, and --expect it. The hash of a single entry can be expected too.
+    Exit code 1, with the first wrong entry, if a chain is broken. Somebody who can rewrite the whole
+    journal can make valid chains: note the last hash, which covers all entries, elsewhere now and then,
+    and --expect it. The hash of a single entry can be expected too.
 
     JSON: an object with entries, first, last_hash, anchor, broken (null, or sequence and reason) and
     absent, the expected hashes that are not there. last_hash and anchor are null for a part of a journal
-    that does not tell them.
+    that does not contain them.
     """
     from digestry.catalog import journal_export
     from digestry.errors import ContentError, NotFound

@@ -46,7 +46,7 @@ LISTING: Final = Listing(
         Column("address", "text", "From which address, or null.", nullable=True, shown=False),
         Column("number", "number", "Its number in the repository, or null.", nullable=True, shown=False),
         Column("sequence", "number", "Its number in the registry, or null.", nullable=True, shown=False),
-        Column("withheld", "flag", "Whether the registry does not tell who.", shown=False),
+        Column("withheld", "flag", "Whether the registry withholds who made the change.", shown=False),
     ),
 )
 
@@ -71,9 +71,9 @@ def log(
     Without TAG, the whole repository's journal. Exit code 3 if the registry keeps no history.
 
     JSON: a list of objects with at (RFC 3339), repository, tag, event (created, moved, deleted),
-    from_digest, to_digest, actor, client, address, number, sequence; what is not known is null. withheld is
-    true of an entry of which the registry tells actor, address, client and sequence only to who may audit the
-    repository.
+    from_digest, to_digest, actor, client, address, number, sequence; an unknown value is null. withheld is
+    true if the registry shows the entry's actor, address, client and sequence only to users who may audit
+    the repository.
     """
     from digestry.cli.sessions import open_session
     from digestry.cli.settings import load

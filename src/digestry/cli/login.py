@@ -32,10 +32,10 @@ def login(
 ) -> None:
     """Log in to a registry, by default the one that the setting `registry` names.
 
-    The registry is asked first; a login that it refuses is not kept. It is kept where docker keeps it: in
-    config.json, or by the credential helper that this file names, and docker, podman, skopeo and crane use it
-    too. If the registry gives a token for the password, the token is kept, and not the password; with
-    --authfile the password is kept, as podman does it.
+    The registry checks the login first; a refused login is not stored. It is stored where docker stores it:
+    in config.json, or by the credential helper that this file names. docker, podman, skopeo and crane use
+    it too. If the registry issues a token for the password, the token is stored in its place; with
+    --authfile the password is stored, as podman does it.
     """
     from digestry.cli.sessions import client_options
     from digestry.cli.settings import load

@@ -16,8 +16,8 @@ from digestry.cli.output import note, printable, say
 def logout(*, registry: str | None, authfile: Path | None) -> None:
     """Forget the login for a registry, by default the one that the setting `registry` names.
 
-    Other logins, such as those that podman keeps elsewhere, stay; it is said if one is left. A registry does
-    not hear of it: a token that was copied is valid until it ends.
+    Other logins, such as those that podman stores elsewhere, stay, and a note names them. The registry is
+    not informed: a copied token is valid until it expires.
     """
     from digestry.cli.settings import load
 

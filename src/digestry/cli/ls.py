@@ -34,8 +34,8 @@ LISTING = Listing(
 def ls(ctx: click.Context, *, registry: str | None, limit: int | None, view: View) -> None:
     """List the repositories of a registry that you may see, by default of the setting `registry`.
 
-    With a PREFIX such as localhost:5000/team, those below it. Exit code 3 if the list has something that is
-    not a repository, or comes short, which is said; the others are shown.
+    With a PREFIX such as localhost:5000/team, those below it. Exit code 3, and a message, if an entry of the
+    list is not a repository, or the list is incomplete; the others are shown.
 
     JSON: a list of objects with repository, registry, name.
     """

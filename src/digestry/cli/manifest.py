@@ -53,8 +53,8 @@ def get(*, reference: str, platform: str | None, local: bool, output: Path | Non
 def put(*, reference: str, file: object, media_type: str | None, local: bool) -> None:
     """Put a manifest or index under a tag, and print its digest. FILE is - for standard input.
 
-    The bytes go as they are. What they list must be in the repository already: digestry blob put. REPO
-    alone, or REPO@DIGEST, puts it under its digest, without a tag.
+    The bytes are sent unchanged. The repository must have the content that they list already: digestry
+    blob put. REPO alone, or REPO@DIGEST, puts it under its digest, without a tag.
     """
     from typing import BinaryIO, cast
 
@@ -97,8 +97,8 @@ def annotate(
 ) -> None:
     """Make a manifest or index with other annotations, put it under REF's tag, and print its digest.
 
-    The digest is a new one: signatures and other referrers stay with the old one. All else in the manifest
-    stays as it is.
+    The digest changes: signatures and other referrers stay with the old one. Everything else in the
+    manifest stays as it is.
     """
     from digestry.cli.sessions import open_session
     from digestry.cli.settings import load

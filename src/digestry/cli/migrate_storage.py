@@ -38,11 +38,11 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option(
     "--copy-only", is_flag=True, help="Copy content and stop; the registry may take pushes meanwhile."
 )
-@click.option("--verify", is_flag=True, help="Read again what an earlier call left in the new store.")
+@click.option("--verify", is_flag=True, help="Also verify what an earlier call left in the new store.")
 @click.option(
     "--skip-damaged", is_flag=True, help="Leave out blobs that are damaged or missing, and list them."
 )
-@click.option("--reopen", is_flag=True, help="Take back a move: let the old registry take pushes again.")
+@click.option("--reopen", is_flag=True, help="Undo a move: the old registry accepts pushes again.")
 @rate_option
 @format_option
 @click.pass_context
@@ -65,7 +65,7 @@ def migrate_storage(
     is copied, and the signing keys, and then the catalog in one transaction, which proves every chain of
     the journal. From then on the old registry takes no pushes, and the new one can be served.
 
-    What was broken off goes on when it is called again. Until the end the new one cannot be served.
+    After an interruption the next call continues. The new registry cannot be served before the end.
     Both files are read without DIGESTRY_DATABASE and DIGESTRY_BLOBS; S3 keys come from the environment.
     Uploads under way and the quarantine are not moved. Exit code 1 if content was left out.
 

@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--keep-untagged", is_flag=True, help="Keep images that have a digest and no tag any more.")
+@click.option("--keep-untagged", is_flag=True, help="Keep images that have a digest and no tag.")
 @click.option("--dry-run", is_flag=True, help="Say what would be removed.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @json_option
 def prune(*, keep_untagged: bool, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Remove from the local store what nothing needs any more, after asking.
+    """Remove unused content from the local store, after asking.
 
-    That are images that no tag points to, content that no name holds, and what is left of downloads that were
-    cut off. Registries are not touched.
+    It removes images that no tag points to, content that no name needs, and the parts of interrupted
+    downloads. Registries are not changed.
 
     JSON: an object with names, digests, size (bytes that are, or would be, free), partial_downloads (their
     number), removed (false with --dry-run).

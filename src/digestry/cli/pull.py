@@ -38,9 +38,9 @@ def pull(
 ) -> None:
     """Fetch an image, by tag or by digest, verified, into the local store.
 
-    REF is NAME:TAG, NAME@DIGEST (the first 7 or more digits are enough), or both: then the digest decides,
-    and it is said if the tag points elsewhere by now. An index stays what the name means; its images come by
-    platform. --at wants a registry that keeps the history of its tags.
+    REF is NAME:TAG, NAME@DIGEST (the first 7 or more digits are enough), or both. With both, the digest
+    decides, and a note says if the tag points elsewhere. The name of an index means the index; its images
+    are pulled by platform. --at needs a registry that keeps the history of its tags.
     """
     from digestry.cli.digest_completion import complete_reference
     from digestry.cli.progress import watching

@@ -25,8 +25,8 @@ def push(*, reference: str, quiet: bool) -> None:
 
     REF is a name as `images` lists it, or NAME@DIGEST with the first 7 or more digits of the digest.
 
-    Its bytes are verified while they are sent. Of an index, the images that are in the local store
-    are sent; the others must be in the registry already.
+    Its bytes are verified while they are sent. Images of an index that are in the local store are sent;
+    the registry must have the others already.
     """
     from digestry.cli.sessions import open_store
     from digestry.cli.settings import load

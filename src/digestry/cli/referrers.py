@@ -44,8 +44,8 @@ LISTING: Final = Listing(
 def referrers(*, reference: str, artifact_type: str | None, platform: str | None, view: View) -> None:
     """List what refers to an image: signatures, SBOMs, advisories and other artifacts.
 
-    REF is REPO:TAG or REPO@DIGEST. Of an index, what refers to the index; with --platform, what refers to
-    that image of it. A registry without a list of referrers is asked for the tag that stands for it.
+    REF is REPO:TAG or REPO@DIGEST. For an index, it lists what refers to the index; with --platform, what
+    refers to that image of it. If the registry has no referrers API, the fallback tag is used.
 
     JSON: a list of objects with digest, artifact_type, size, created_at, tag, media_type, annotations,
     subject.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from digestry.registry.config import RegistryConfig
 
 CONFIG_HELP = "The server's registry.toml, such as one whose [storage] names a database (docs/scale.md)."
-ROOT_HELP = "The registry's directory. It may be served meanwhile."
+ROOT_HELP = "The registry's directory. It may be served at the same time."
 
 
 def registry_options(function: Callable[..., object]) -> Callable[..., object]:

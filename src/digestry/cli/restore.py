@@ -14,14 +14,18 @@ from digestry.cli.timeout_options import timeout_option
 
 @click.command()
 @click.argument("reference", metavar="REPO:TAG", type=IMAGE)
-@time_option("--at", last=True, help="What it had then: a time as `log` prints it, a date, 2h, yesterday.")
-@click.option("--to", metavar="DIGEST", help="A digest that it had, or the first 7 or more digits of it.")
+@time_option(
+    "--at", last=True, help="What it pointed to then: a time as `log` prints it, a date, 2h, yesterday."
+)
+@click.option(
+    "--to", metavar="DIGEST", help="A digest that it pointed to, or the first 7 or more digits of it."
+)
 @timeout_option
 def restore(*, reference: str, at: datetime.datetime | None, to: str | None) -> None:
     """Point a tag back at a digest that it had, at a time or by its name.
 
-    A move like any other: it is in the journal, and goes by the registry's rules. Only to what the
-    repository still has.
+    The registry treats it as any other move: it is recorded in the journal, and the rules apply. The
+    repository must still have the digest.
     """
     from digestry.cli.digest_completion import complete_digest
     from digestry.cli.sessions import open_session

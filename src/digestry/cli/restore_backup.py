@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     "--root",
     type=click.Path(file_okay=False, path_type=Path),
     required=True,
-    help="The directory to make a registry in: empty, or not there yet.",
+    help="The directory to make a registry in: empty, or one that does not exist yet.",
 )
 @click.option(
     "--expect",
@@ -53,11 +53,11 @@ def restore_backup(
 ) -> None:
     """Make a registry from a backup: a directory, an archive, or - for standard input.
 
-    All of it is checked: each blob's hash, the catalog, the journal's chain. If anything is wrong, or
-    the backup was not finished, nothing is left behind. Until all is there the directory cannot be
-    served. Exit code 1 if the registry was made and content is missing from it.
+    All of it is verified: each blob's hash, the catalog, the journal's chain. If anything is wrong, or
+    the backup is incomplete, nothing is left behind. The directory cannot be served before it is
+    complete. Exit code 1 if the registry was made and content is missing from it.
 
-    Who can write the backup could have written another one that holds: note the journal's last hash,
+    Somebody who can write the backup could have written another valid one: note the journal's last hash,
     which `digestry backup` prints, in another place, and --expect it.
 
     JSON: an object with backup (what backup.json says), root, blobs, bytes, and missing.

@@ -50,12 +50,12 @@ class _Target:
 @json_option
 @timeout_option
 def rm(*, references: tuple[str, ...], yes: bool, all_tags: bool, dry_run: bool, as_json: bool) -> None:
-    """Delete tags of a registry, after saying what else points to their digests.
+    """Delete tags of a registry, after listing what else points to their digests.
 
-    The digest stays in the registry, without this tag, until the registry removes what nothing needs. Some
-    registries can only delete a digest, with all its tags: then nothing is deleted without --all-tags.
-    REPO@DIGEST is a digest itself, and needs --all-tags too if tags point to it. Images of the local store
-    stay: digestry rmi removes those.
+    The digest stays in the registry, without this tag, until garbage collection removes it. Some
+    registries can only delete a digest, with all its tags: then --all-tags is required.
+    REPO@DIGEST deletes the digest, and requires --all-tags too if tags point to it. Images of the local
+    store stay: digestry rmi removes those.
 
     JSON: a list of objects with name, tag (null for a digest), digest, other_tags, indexes and referrers (the
     number of those that need the digest, or null), deleted (tag, digest, or null).

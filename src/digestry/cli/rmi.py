@@ -11,11 +11,11 @@ from digestry.cli.output import human_size, note, say
 @click.command()
 @click.argument("references", metavar="REF...", nargs=-1, required=True, type=LOCAL_IMAGE)
 def rmi(*, references: tuple[str, ...]) -> None:
-    """Remove names, and the content that no name holds any more, from the local store.
+    """Remove names, and the content that no other name needs, from the local store.
 
     REF is a name as `images` lists it, or a digest or an image ID, or the first 7 or more digits of one,
-    which stands for all of its names; NAME@DIGEST for those in that repository. If one REF is not there,
-    nothing is removed. Registries are not touched.
+    which means all of its names; NAME@DIGEST means those in that repository. If one REF does not exist,
+    nothing is removed. Registries are not changed.
     """
     from digestry.cli.sessions import open_store
     from digestry.cli.settings import load

@@ -55,9 +55,9 @@ def _speed(_: click.Context, __: click.Parameter, value: str) -> int:
     callback=_speed,
     default=_RATE,
     show_default=True,
-    help="How much is read in a second, at the most.",
+    help="The most to read per second.",
 )
-@click.option("--from-start", is_flag=True, help="Begin anew, rather than go on where the last pass ended.")
+@click.option("--from-start", is_flag=True, help="Start a new pass, rather than continue the last one.")
 @click.option(
     "--list", "list_only", is_flag=True, help="Read nothing; only list what is known to be damaged."
 )
@@ -74,15 +74,15 @@ def scrub(
     format_: str,
     digests: tuple[str, ...],
 ) -> None:
-    """Read all that a registry holds again, and find what is damaged.
+    """Read all content of a registry again, and find what is damaged.
 
-    With DIGESTs (the first 7 or more digits are enough), that content alone, at once: such as what a client
-    says it got wrong.
+    With DIGESTs (the first 7 or more digits are enough), only that content, at once: for example content
+    that a client received damaged.
 
-    What is not what its digest says is moved to ROOT/quarantine, and not served any more: pushing an
-    image that holds it once more puts it back. A served registry does the same on its own schedule;
-    one scrub at a time runs. Interrupted, it goes on where it was when it is called again. Exit code 1
-    if anything is damaged, now or from before.
+    Content that does not match its digest is moved to ROOT/quarantine, and no longer served: a push of an
+    image that contains it restores it. A served registry does the same on its own schedule; one scrub runs
+    at a time. After an interruption the next call continues. Exit code 1 if anything is damaged, now or
+    from before.
 
     JSON: an object with pass (null if there was none; else started_at, finished_at, blobs, bytes,
     damaged, unread), and damaged, the first 1000: digest, problem, found_at, files in quarantine, and

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option(
     "--root",
     type=click.Path(file_okay=False, path_type=Path),
-    help="The directory that holds everything; made if it is not there.",
+    help="The directory for everything; it is made if it does not exist.",
 )
 @click.option(
     "--listen", metavar="HOST:PORT|unix:PATH", help="Port 0: a free one.  [default: 127.0.0.1:5000]"
@@ -41,25 +41,25 @@ if TYPE_CHECKING:
 @click.option(
     "--manifest-limit",
     type=click.IntRange(4 << 20, 64 << 20),
-    help="The largest manifest to take, in bytes.  [default: 4194304]",
+    help="The largest manifest to accept, in bytes.  [default: 4194304]",
 )
 @click.option(
     "--log-format",
     type=click.Choice(["text", "json"]),
-    help="How the lines on standard error look.  [default: text]",
+    help="The format of the log on standard error.  [default: text]",
 )
 @click.option(
     "--allow-anonymous",
     is_flag=True,
     default=None,
-    help="Listen on an address that others reach without asking who they are.",
+    help="Listen on an address that others can reach, without logins.",
 )
 def serve(config: Path | None, **options: Unpack[Options]) -> None:
     """Run the registry.
 
-    Prints one line, its URL, when it is ready; logs go to standard error. SIGTERM and SIGINT stop
+    It prints one line, its URL, when it is ready; logs go to standard error. SIGTERM and SIGINT stop
     it after the requests under way. SIGHUP reads FILE of --config again: rules, users, retention,
-    webhooks and limits change without a restart. One server at a time may have a root.
+    webhooks and limits change without a restart. A root can have one server at a time.
     """
     from digestry.registry.config import load
     from digestry.registry.server import serve as run

@@ -24,7 +24,7 @@ _SHORTEST: Final = 10.0
     "--every",
     type=Seconds(_SHORTEST),
     metavar="SECONDS",
-    help="Do it again so long after each round, until interrupted.  [default: once]",
+    help="Repeat it, with this pause after each round, until interrupted.  [default: once]",
 )
 @click.option(
     "--format",
@@ -39,8 +39,8 @@ def sync(*, file: str, dry_run: bool, every: float | None, format_: str) -> None
     """Copy images as FILE declares; only what has changed moves.
 
     FILE is TOML (or YAML, if it is called so): a [[copy]] with source and target as `copy` takes them, and
-    all-tags, tags (patterns), platforms, referrers. One that fails does not keep out the others; the exit
-    code is then that of the first failure.
+    all-tags, tags (patterns), platforms, referrers. After a failure the others are still copied; the exit
+    code is that of the first failure.
 
     JSON: dry_run, copies (a list of objects with source, target, images, bytes_sent, error).
     """

@@ -35,9 +35,7 @@ LISTING: Final = Listing(
             "Since when (RFC 3339); null if the registry keeps no journal.",
             nullable=True,
         ),
-        Column(
-            "media_type", "text", "What the digest is; null if it was not asked.", nullable=True, shown=False
-        ),
+        Column("media_type", "text", "The digest; null if it was not looked up.", nullable=True, shown=False),
         Column("size", "size", "The bytes of the manifest; null likewise.", nullable=True, shown=False),
         Column(
             "problem", "text", "Why there is no digest; null if there is one.", nullable=True, shown=False
@@ -61,21 +59,21 @@ class _Row:
 @click.command()
 @click.argument("repository", metavar="REPO[:TAG]", type=IMAGE)
 @time_option("--at", last=True, help="As they were then: a time as `log` prints it, a date, 2h, yesterday.")
-@click.option("--quiet", "-q", is_flag=True, help="Print the tags only, and do not ask where they point.")
+@click.option("--quiet", "-q", is_flag=True, help="Print the tags only, without looking up their digests.")
 @listing_options(LISTING)
 @timeout_option
 @click.pass_context
 def tags(
     ctx: click.Context, *, repository: str, at: datetime.datetime | None, quiet: bool, view: View
 ) -> None:
-    """List a repository's tags, or the one that is named, the digests they point to, and, where the
-    registry keeps a journal, since when.
+    """List a repository's tags, or one of them, with their digests and, where the registry keeps
+    a journal, since when they point there.
 
-    Exit code 3 if a tag could not be read, which is said; the others are shown.
+    Exit code 3, and a message, if a tag could not be read; the others are shown.
 
     JSON: a list of objects with tag, digest, updated_at (RFC 3339, or null), media_type, size (of the
-    manifest), problem (null, or why there is no digest); tag is null where the list has something that is no
-    tag, or came short.
+    manifest), problem (null, or why there is no digest); tag is null for an entry of the list that is not
+    a tag, and if the list is incomplete.
     """
     from digestry.cli.sessions import open_session
     from digestry.cli.settings import load

@@ -67,7 +67,10 @@ def _limited(longest: float) -> Callable[[_Command], _Command]:
         "1 KiB/s, or asking to wait.",
     )
     limit: Callable[[_Command], _Command] = _seconds(
-        "--time-limit", _LIMIT, longest, "Give up after so long in all, however well it goes on."
+        "--time-limit",
+        _LIMIT,
+        longest,
+        "Give up after this time in all, even if the transfer makes progress.",
     )
 
     def both(command: _Command) -> _Command:

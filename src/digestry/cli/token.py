@@ -36,8 +36,8 @@ LISTING: Final = Listing(
 def token() -> None:
     """Make, list and revoke the tokens that programs log in with.
 
-    To be called where the registry's files are, by whoever may write them. What a token may do is
-    said by the rules of registry.toml, in which its user is robot$NAME.
+    Run it on the registry's host, as a user who may write its files. The rules of registry.toml say
+    what a token may do; its user there is robot$NAME.
     """
 
 
@@ -48,7 +48,7 @@ def token() -> None:
 )
 @click.argument("name")
 def create(registry: RegistryConfig, days: int, name: str) -> None:
-    """Make a token named NAME; print its secret, which is shown this once and kept nowhere.
+    """Make a token named NAME, and print its secret, which is shown only once and not stored.
 
     Log in with it: digestry login -u 'robot$NAME' --password-stdin HOST
     """
@@ -123,13 +123,15 @@ def revoke(registry: RegistryConfig, name: str) -> None:
 @token.command("rotate-key")
 @registry_options
 @click.option(
-    "--retire", is_flag=True, help="Remove the other keys: whoever is logged in with a token logs in again."
+    "--retire",
+    is_flag=True,
+    help="Remove the other keys: users who are logged in with a token have to log in again.",
 )
 def rotate_key(registry: RegistryConfig, retire: bool) -> None:
     """Make a new key for the registry to sign its tokens with; print the key's id.
 
-    A running registry signs with it within seconds. What older keys signed stays good until it
-    expires, unless they are retired.
+    A running registry signs with it within seconds. Tokens that older keys signed are valid until they
+    expire, unless the keys are retired.
     """
     from digestry.registry.access.keys import KeyRing
     from digestry.registry.observability.audit_events import note_command

@@ -61,9 +61,9 @@ def validate(
 ) -> None:
     """Read every byte of an image or index, in its registry or in the local store, and check it.
 
-    Checked are each digest and size, the structure of manifests and configs, that layers inflate to what the
-    config says of them (diff_ids), and that platforms agree. Exit code 1 if something is wrong. What could
-    not be looked at, such as platforms that were not pulled, is said.
+    It checks each digest and size, the structure of manifests and configs, that layers inflate to the
+    diff_ids of the config, and that platforms agree. Exit code 1 if something is wrong. It lists what it
+    could not check, such as platforms that were not pulled.
 
     JSON: an object with name, digest, valid, manifests, blobs and bytes (that were read), problems (a list of
     digest, part, problem) and not_checked (digest, reason).

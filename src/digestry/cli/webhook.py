@@ -54,7 +54,7 @@ LISTING: Final = Listing(
 
 @click.group(cls=Group)
 def webhook() -> None:
-    """See what webhooks have not taken yet, and try it again."""
+    """List what webhooks have not accepted yet, and retry it."""
 
 
 @webhook.command("list")
@@ -62,9 +62,9 @@ def webhook() -> None:
 @_name
 @listing_options(LISTING)
 def list_(*, registry: RegistryConfig, name: str | None, view: View) -> None:
-    """List the events that webhooks have not taken yet, oldest first, the first 1000.
+    """List the events that webhooks have not accepted yet, oldest first, the first 1000.
 
-    Those that were given up are DEAD, and stay until they are retried.
+    Events whose delivery was given up are DEAD, and stay until they are retried.
 
     JSON: a list of objects with webhook, sequence, state, queued_at, due_at (RFC 3339; null: at once),
     attempts, dead_at (null unless given up), problem.
@@ -96,7 +96,7 @@ def list_(*, registry: RegistryConfig, name: str | None, view: View) -> None:
 @_name
 @click.option("--sequence", type=click.IntRange(min=1), metavar="N", help="This event only.")
 def retry(*, registry: RegistryConfig, name: str | None, sequence: int | None) -> None:
-    """Make what was given up, and what waits, due at once; the server delivers it."""
+    """Make undelivered events due at once, DEAD ones too; the server delivers them."""
     from digestry.catalog import clock
     from digestry.registry.observability.audit_events import note_command
 

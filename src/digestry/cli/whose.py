@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from digestry.model.sightings import SightingsOf
 
 _MOST_REPOSITORIES: Final = 20
-"""Of which it is asked where their digest was seen."""
+"""How many repositories are asked where their digest was seen."""
 _WITHHELD: Final = frozenset({401, 403})
 
 
@@ -44,10 +44,16 @@ LISTING: Final = Listing(
         Column("since", "time", "From when on (RFC 3339)."),
         Column("until", "time", "Until when; null while it still does.", nullable=True, nothing="still"),
         Column("via", "digest", "What the tag itself pointed to.", show=_via),
-        Column("digest", "digest", "The digest that was asked for.", shown=False),
+        Column("digest", "digest", "The requested digest.", shown=False),
         Column("still", "flag", "Whether it points there now.", shown=False),
         Column("sequence", "number", "Of the journal's entry, or null.", nullable=True, shown=False),
-        Column("seen", "objects", "Where it ran; null if that is not told.", nullable=True, shown=False),
+        Column(
+            "seen",
+            "objects",
+            "Where it ran; null if the registry does not show it.",
+            nullable=True,
+            shown=False,
+        ),
     ),
 )
 
@@ -73,14 +79,14 @@ class _Known:
 def whose(*, reference: str, registry: str | None, view: View) -> None:
     """Show which tags point, or pointed, to a digest, and from when until when, newest first.
 
-    Of a digest the first 7 or more digits are enough; a tag stands for what it points to now. A digest alone
-    is looked for in every repository of a registry that may be pulled from. Also through an index that lists
-    it, and for an image ID, which is the digest of a config: VIA is what the tag itself pointed to. Exit code
-    4 if no tag ever did. Where it was seen running comes from audits with --record.
+    The first 7 or more digits of a digest are enough; a tag means the digest that it points to now. A digest
+    alone is searched in every repository of a registry that you may pull from. The search includes tags of
+    an index that lists the digest, and accepts an image ID, which is the digest of a config: VIA is what the
+    tag itself pointed to. Exit code 4 if no tag ever pointed to it. Audits with --record report where it ran.
 
     JSON: a list of objects with repository, tag, since, until (null while it still does), via, digest, still,
     sequence, and seen: a list of place, containers, first_seen_at, last_seen_at, of the whole repository;
-    null if the registry does not tell where it was seen.
+    null if the registry does not show where it was seen.
     """
     from digestry.cli.settings import check_value, load
     from digestry.errors import InvalidReference

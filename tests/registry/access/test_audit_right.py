@@ -234,7 +234,7 @@ def rows(done: subprocess.CompletedProcess[str]) -> list[Mapping[str, Any]]:
 def test_log_says_what_is_withheld(server: RegistryServer, tmp_path: Path) -> None:
     name = f"{server.host}/public/app"
     done = run(tmp_path / "nobody", "log", f"{name}:1", "--format", "json")
-    assert "only to who may audit" in done.stderr
+    assert "only to users who may audit" in done.stderr
     assert len(rows(done)) >= MOVES
     for row in rows(done):
         assert row["withheld"] is True
@@ -249,10 +249,10 @@ def test_log_says_what_is_withheld(server: RegistryServer, tmp_path: Path) -> No
 def test_whose_says_what_is_withheld(server: RegistryServer, tmp_path: Path) -> None:
     name = f"{server.host}/public/app@{digest(server)}"
     done = run(tmp_path / "bob", "whose", name, "--format", "json", user="bob")
-    assert "only to who may audit public/app" in done.stderr
+    assert "only to users who may audit public/app" in done.stderr
     assert [row["seen"] for row in rows(done)] == [None] * len(rows(done))
     done = run(tmp_path / "nobody", "whose", name)
-    assert "only to who may audit public/app" in done.stderr
+    assert "only to users who may audit public/app" in done.stderr
     assert "payments" not in done.stdout
     done = run(tmp_path / "alice", "whose", name, "--format", "json", user="alice")
     assert done.stderr == ""

@@ -98,7 +98,7 @@ class ContainerRow(Struct, frozen=True):
         Literal["affected", "fixed", "not_affected", "not_assessed", "unknown"],
         Meta(
             description="fixed and not_affected: the advisories say so, and name who. not_assessed: "
-            "everything was read, and nobody stated anything. unknown: the reasons say why."
+            "everything was read, and no advisory states anything. unknown: the reasons say why."
         ),
     ]
     advisories: list[AdvisoryRow]
@@ -107,14 +107,14 @@ class ContainerRow(Struct, frozen=True):
     seen_at: _Time
     runs: Annotated[
         bool,
-        Meta(description="False for a template: what would be started from it now is what is judged."),
+        Meta(description="False for a template: the image that would be started from it now is judged."),
     ]
     indexes: Annotated[list[_Digest], Meta(description="Indexes that hold what it runs.")]
     tags: Annotated[
         list[str] | None,
         Meta(
-            description="Tags that point now to what it runs, or to an index of it. Of a registry that "
-            "cannot tell, its own tag if that points there; null if that is not known."
+            description="Tags that point now to what it runs, or to an index of it. If the registry "
+            "cannot list them, its own tag if that points there; null if that is not known."
         ),
     ]
     past_tags: Annotated[
@@ -153,7 +153,7 @@ class Summary(Struct, frozen=True):
     unknown: _Count
     fixed: _Count
     not_affected: _Count
-    not_assessed: Annotated[_Count, Meta(description="Of which nobody has stated anything.")]
+    not_assessed: Annotated[_Count, Meta(description="No advisory states anything about them.")]
     moved: Annotated[_Count, Meta(description="Whose tag points elsewhere now.")]
     never: Annotated[_Count, Meta(description="Whose tag never pointed to what they run.")]
     problems: _Count
