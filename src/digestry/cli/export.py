@@ -24,29 +24,11 @@ def export(*, reference: str, output: Path | None, platform: str | None, remote:
     Its layers are put together: what a later layer deletes is not in it. Owners, modes, times, extended
     attributes and devices stay as they are. The image is that of the local store, else of its registry.
     """
-    import contextlib
-    import tempfile
-
-    from digestry.cli.image_location import locate_anywhere
-    from digestry.cli.sessions import open_session
+    from digestry.cli.image_location import stored_image
     from digestry.cli.settings import load
     from digestry.images.export import export as exported
-    from digestry.images.pull import pull
-    from digestry.images.store import ImageStore
-    from digestry.model.manifest import Image
-    from digestry.model.platform import Platform
 
     settings = load()
     refuse_terminal(output)
-    place = Platform.parse(platform) if platform else Platform.of_host()
-    with contextlib.ExitStack() as opened:
-        session = opened.enter_context(open_session(settings))
-        found = locate_anywhere(settings, session, reference, remote=remote)
-        image = found.manifest if isinstance(found.manifest, Image) else found.child(place)
-        store = found.source
-        if not isinstance(store, ImageStore):
-            directory = opened.enter_context(tempfile.TemporaryDirectory(prefix="digestry-"))
-            store = ImageStore(Path(directory))
-            assert found.reference is not None  # noqa: S101 - a registry's has a name
-            pull(session, found.reference.repository_only().with_digest(image.digest), store)
+    with stored_image(settings, reference, platform, remote=remote) as (store, image):
         write_bytes(exported(store, image), output)

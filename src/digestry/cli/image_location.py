@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -52,6 +54,37 @@ class LocatedImage:
         if isinstance(self.source, ImageStore):
             return self.source.blobs.read(descriptor.digest)
         return self.source.read_blob(descriptor)
+
+
+@contextlib.contextmanager
+def stored_image(
+    settings: Settings, reference: str, platform: str | None, *, remote: bool, scratch: Path | None = None
+) -> Iterator[tuple[ImageStore, Image]]:
+    """Yield an image for a platform, and a store that has its layers: the local one, or one for the block.
+
+    What the registry alone has is pulled into a directory below ``scratch``, by default that for temporary
+    files. Raises as :func:`locate_anywhere` and a pull do.
+    """
+    import tempfile
+
+    from digestry.cli.sessions import open_session
+    from digestry.images.pull import pull
+    from digestry.images.store import ImageStore
+    from digestry.model.manifest import Image
+    from digestry.model.platform import Platform
+
+    place = Platform.parse(platform) if platform else Platform.of_host()
+    with contextlib.ExitStack() as opened:
+        session = opened.enter_context(open_session(settings))
+        found = locate_anywhere(settings, session, reference, remote=remote)
+        image = found.manifest if isinstance(found.manifest, Image) else found.child(place)
+        store = found.source
+        if not isinstance(store, ImageStore):
+            directory = tempfile.TemporaryDirectory(prefix="digestry-", dir=scratch)
+            store = ImageStore(Path(opened.enter_context(directory)))
+            assert found.reference is not None  # noqa: S101 - a registry's has a name
+            pull(session, found.reference.repository_only().with_digest(image.digest), store)
+        yield store, image
 
 
 def local_option(function: Callable[..., object]) -> Callable[..., object]:

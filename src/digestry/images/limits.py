@@ -28,13 +28,13 @@ class Budget:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._size = 0
-        self._entries = 0
+        self.entries = 0
 
     def take(self, entry: TarEntry) -> None:
         """Count an entry. Raises :class:`TooLarge`."""
-        self._entries += 1
+        self.entries += 1
         self._size += entry.size
-        if self._entries > self._limits.entries:
+        if self.entries > self._limits.entries:
             raise TooLarge(
                 f"the image has more than {self._limits.entries} files", limit=self._limits.entries
             )

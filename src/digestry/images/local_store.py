@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from digestry.images.push import PushResult
     from digestry.images.recipe import Recipe
     from digestry.images.transfer import TransferObserver
+    from digestry.images.unpack import Unpacked
     from digestry.images.validation import Validation
 
 
@@ -206,16 +207,19 @@ class LocalStore:
         *,
         platform: Platform | str | None = None,
         limits: Limits | None = None,
-    ) -> None:
+        same_owner: bool = False,
+    ) -> Unpacked:
         """Make ``destination`` the root file system of an image; it must not exist, or be empty.
 
         Nothing is there before everything was unpacked and verified. ``limits`` bound how much an image may
-        unpack to. Raises :class:`~digestry.errors.Conflict`, :class:`~digestry.errors.NotFound` and
+        unpack to. ``same_owner``, which needs root, keeps owners, set-uid bits, extended attributes and
+        devices. Raises :class:`~digestry.errors.Conflict`, :class:`~digestry.errors.NotFound` and
         :class:`~digestry.errors.TooLarge`.
         """
         from digestry.images.unpack import unpack  # noqa: PLC0415 - few users need it
 
-        unpack(self._store, self.image(name, platform=platform), Path(destination), limits)
+        image = self.image(name, platform=platform)
+        return unpack(self._store, image, Path(destination), limits, same_owner=same_owner)
 
     def export(self, name: Reference | str, *, platform: Platform | str | None = None) -> Iterator[bytes]:
         """Yield the root file system of an image as a tar archive.

@@ -7,7 +7,6 @@ after a chroot, and one that climbs out is refused (image-spec, layer.md, for th
 from __future__ import annotations
 
 import errno
-import math
 import os
 import stat
 from pathlib import Path
@@ -18,6 +17,7 @@ from digestry.fsio import storage_errors
 from digestry.images import tar_reader
 from digestry.images.directory_removal import DIRECTORY_FLAGS as _DIRECTORY_FLAGS
 from digestry.images.directory_removal import is_directory, remove
+from digestry.images.file_attributes import FileAttributes, SkippedEntries
 from digestry.images.tar_reader import TarEntry, TarReader
 from digestry.model.digest import shown
 
@@ -28,6 +28,16 @@ MOST_STEPS: Final = 1 << 26
 _MOST_LINKS: Final = 40
 _WHITEOUT: Final = b".wh."
 _OPAQUE: Final = b".wh..wh..opq"
+_SPECIAL: Final = {
+    tar_reader.CHARACTER_DEVICE: "a character device",
+    tar_reader.BLOCK_DEVICE: "a block device",
+    tar_reader.FIFO: "a FIFO",
+}
+_FORMATS: Final = {
+    tar_reader.CHARACTER_DEVICE: stat.S_IFCHR,
+    tar_reader.BLOCK_DEVICE: stat.S_IFBLK,
+    tar_reader.FIFO: stat.S_IFIFO,
+}
 
 
 class _Folder:
@@ -52,11 +62,17 @@ class _Folder:
 
 
 class RootFilesystem:
-    """An open root directory, to which one layer is applied; a context manager."""
+    """An open root directory, to which one layer is applied; a context manager.
 
-    def __init__(self, root: Path) -> None:
+    With ``same_owner`` files get the archive's owners, all their permissions and extended attributes, and
+    devices and FIFOs are made, which root alone may do. Without it those are skipped.
+    """
+
+    def __init__(self, root: Path, skipped: SkippedEntries, *, same_owner: bool = False) -> None:
         with storage_errors("open", root):
             self._root = os.open(root, _DIRECTORY_FLAGS)
+        self._skipped = skipped
+        self.same_owner = same_owner
         self._mine = _Folder()
         self._steps = 0
 
@@ -70,7 +86,9 @@ class RootFilesystem:
         """Apply one entry of the archive. Raises :class:`ContentError`, and ``OSError``."""
         parts = _parts(entry.name)
         if not parts:
-            return  # the root itself
+            if entry.kind == tar_reader.DIRECTORY and self.same_owner:
+                self._directory_is(self._root, self._mine, entry)
+            return
         parent, resolved = self._directory(parts[:-1], make=True)
         name = parts[-1]
         try:
@@ -98,8 +116,6 @@ class RootFilesystem:
         return folder
 
     def _place(self, parent: int, name: bytes, folder: _Folder, entry: TarEntry, reader: TarReader) -> None:
-        mode = entry.mode & 0o777
-        mtime = entry.mtime if math.isfinite(entry.mtime) and 0 <= entry.mtime < 2**33 else 0.0
         if entry.kind == tar_reader.DIRECTORY:
             try:
                 found = os.stat(name, dir_fd=parent, follow_symlinks=False)
@@ -108,9 +124,11 @@ class RootFilesystem:
                     os.mkdir(name, 0o700, dir_fd=parent)
             except FileNotFoundError:
                 os.mkdir(name, 0o700, dir_fd=parent)
-            # Its mode and time come last: it must stay writable for what is put into it.
-            mine = folder.inner(name)
-            mine.mode, mine.mtime = mode, mtime
+            descriptor = os.open(name, _DIRECTORY_FLAGS, dir_fd=parent)
+            try:
+                self._directory_is(descriptor, folder.inner(name), entry)
+            finally:
+                os.close(descriptor)
             return
         if entry.kind == tar_reader.HARD_LINK:
             self._hard_link(parent, name, entry)
@@ -122,13 +140,16 @@ class RootFilesystem:
                 )
             remove(parent, name)
             os.symlink(entry.link, name, dir_fd=parent)
-            os.utime(name, (mtime, mtime), dir_fd=parent, follow_symlinks=False)
+            self._attributes(entry).apply_to_link(parent, name)
+            return
+        if entry.kind in _SPECIAL:
+            self._special(parent, name, entry)
             return
         if entry.kind not in tar_reader.REGULAR:
             raise ContentError(
-                f"the archive has {shown(entry.name)}, a device, FIFO or other special file (type "
-                f"{shown(entry.kind)}), which is not unpacked"
+                f"the archive has {shown(entry.name)}, of the kind {shown(entry.kind)}, which is not unpacked"
             )
+        attributes = self._attributes(entry)
         remove(parent, name)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(name, flags, 0o600, dir_fd=parent)
@@ -137,10 +158,39 @@ class RootFilesystem:
                 view = memoryview(chunk)
                 while view:
                     view = view[file.write(view) :]
-            os.fchmod(descriptor, mode)
-            os.utime(descriptor, (mtime, mtime))
+            attributes.hand_over(descriptor, self._skipped)
+            attributes.finish(descriptor)
+
+    def _attributes(self, entry: TarEntry) -> FileAttributes:
+        return FileAttributes.of(entry, same_owner=self.same_owner)
+
+    def _directory_is(self, descriptor: int, folder: _Folder, entry: TarEntry) -> None:
+        """Give an open directory its attributes: mode and time come last, that it can be written to."""
+        attributes = self._attributes(entry)
+        attributes.hand_over(descriptor, self._skipped)
+        folder.mode, folder.mtime = attributes.mode, attributes.mtime
+
+    def _special(self, parent: int, name: bytes, entry: TarEntry) -> None:
+        """Make a device or FIFO, where that is asked for and allowed; else note that it is not there."""
+        remove(parent, name)
+        what = _SPECIAL[entry.kind]
+        reason = f"{what}, which root makes for the same owners"
+        if self.same_owner:
+            try:
+                os.mknod(name, _FORMATS[entry.kind] | 0o600, os.makedev(*entry.device), dir_fd=parent)
+                self._attributes(entry).apply_to_node(parent, name)
+                return
+            except (PermissionError, OverflowError, ValueError) as error:
+                reason = f"{what}, which cannot be made here: {getattr(error, 'strerror', None) or error}"
+        self._skipped.add(entry.name, reason)
+        self._skipped.lacks(entry.name)
 
     def _hard_link(self, parent: int, name: bytes, entry: TarEntry) -> None:
+        if entry.link in self._skipped:
+            remove(parent, name)
+            self._skipped.add(entry.name, f"a link to {shown(entry.link)}, which was skipped")
+            self._skipped.lacks(entry.name)
+            return
         target = _parts(entry.link)
         if not target:
             raise ContentError(f"the archive has {shown(entry.name)}, a hard link to nothing")
@@ -248,8 +298,8 @@ class RootFilesystem:
                         levels.append((inner, list(inner.children.items())))
                     continue
                 if folder.mode is not None:
-                    # Its owner keeps it usable: the next layer must be able to write there.
-                    os.fchmod(current, folder.mode | 0o700)
+                    # Its owner keeps it usable: the next layer must be able to write there. Root always is.
+                    os.fchmod(current, folder.mode if self.same_owner else folder.mode | 0o700)
                     os.utime(current, (folder.mtime, folder.mtime))
                 levels.pop()
                 if levels:

@@ -13,22 +13,30 @@ _LARGEST_EXTENSION: Final = 1 << 20
 _MOST_EXTENSIONS: Final = 16  # headers before one entry: four are of use
 _LONGEST_PATH: Final = 4096
 _CHUNK: Final = 1 << 20
+_OWNER_DIGITS: Final = 10
 
 REGULAR: Final = frozenset({b"0", b"\0", b"7"})
 HARD_LINK: Final = b"1"
 SYMLINK: Final = b"2"
+CHARACTER_DEVICE: Final = b"3"
+BLOCK_DEVICE: Final = b"4"
+DEVICES: Final = frozenset({CHARACTER_DEVICE, BLOCK_DEVICE})
 DIRECTORY: Final = b"5"
+FIFO: Final = b"6"
 _GNU_NAME: Final = b"L"
 _GNU_LINK: Final = b"K"
 _PAX: Final = b"x"
 _PAX_GLOBAL: Final = b"g"
+_PAX_EXTENDED: Final = b"SCHILY.xattr."
 
 
 @dataclass(slots=True)
 class TarEntry:
     """One entry; its content is read from the reader before the next entry is asked for.
 
-    ``size`` is in bytes, ``mtime`` in seconds since 1970; names are bytes as they came.
+    ``size`` is in bytes, ``mtime`` in seconds since 1970; names are bytes as they came. ``uid`` and ``gid``
+    are -1 if they cannot be read. ``device`` is a device's major and minor number, ``extended`` the extended
+    attributes by their names.
     """
 
     name: bytes
@@ -37,6 +45,10 @@ class TarEntry:
     size: int
     mtime: float
     link: bytes = b""
+    uid: int = 0
+    gid: int = 0
+    device: tuple[int, int] = (0, 0)
+    extended: dict[bytes, bytes] | None = None
     blocks: bytes = b""
     """The header as it came, with the extension headers before it, if the reader keeps them."""
 
@@ -49,6 +61,9 @@ class _Overrides:
     link: bytes | None = None
     size: int | None = None
     mtime: float | None = None
+    uid: int | None = None
+    gid: int | None = None
+    extended: dict[bytes, bytes] | None = None
 
 
 class TarReader:
@@ -143,6 +158,9 @@ class TarReader:
             entry.link = source.link if source.link is not None else entry.link
             entry.size = source.size if source.size is not None else entry.size
             entry.mtime = source.mtime if source.mtime is not None else entry.mtime
+            entry.uid = source.uid if source.uid is not None else entry.uid
+            entry.gid = source.gid if source.gid is not None else entry.gid
+            entry.extended = source.extended or entry.extended
         if max(len(entry.name), len(entry.link)) > _LONGEST_PATH:
             raise ContentError(f"the archive has a path of more than {_LONGEST_PATH} bytes")
 
@@ -180,7 +198,18 @@ def _parse(block: bytes) -> TarEntry:
         _number(block[124:136]),
         float(_number(block[136:148])),
         block[157:257].split(b"\0", 1)[0],
+        _owner(block[108:116]),
+        _owner(block[116:124]),
+        (_number(block[329:337]), _number(block[337:345])) if kind in DEVICES else (0, 0),
     )
+
+
+def _owner(field_: bytes) -> int:
+    # What is wrong here matters to nobody who does not set owners.
+    try:
+        return _number(field_)
+    except ContentError:
+        return -1
 
 
 def _number(field_: bytes) -> int:
@@ -211,19 +240,31 @@ def _read_pax(content: bytes, into: _Overrides) -> None:
         position = end
         if key.startswith(b"GNU.sparse."):
             raise ContentError("the archive has a sparse file, which is not supported")
-        if key == b"path":
-            into.name = value
-        elif key == b"linkpath":
-            into.link = value
-        elif key in {b"size", b"mtime"}:
-            try:
-                number = float(value)
-                size = int(value) if key == b"size" else 0
-            except ValueError as error:
-                raise ContentError("the archive has a PAX header with something that is no number") from error
-            if not 0 <= number < 2**63 and key == b"size":
-                raise ContentError("the archive has a PAX header with an absurd size")
-            if key == b"size":
-                into.size = size
-            else:
-                into.mtime = number
+        _take_note(key, value, into)
+
+
+def _take_note(key: bytes, value: bytes, into: _Overrides) -> None:
+    """Set what one record of a PAX header says."""
+    if key == b"path":
+        into.name = value
+    elif key == b"linkpath":
+        into.link = value
+    elif key in {b"uid", b"gid"}:
+        owner = int(value) if value.isdigit() and len(value) <= _OWNER_DIGITS else -1
+        setattr(into, key.decode(), owner)
+    elif key.startswith(_PAX_EXTENDED):
+        if into.extended is None:
+            into.extended = {}
+        into.extended[key.removeprefix(_PAX_EXTENDED)] = value
+    elif key in {b"size", b"mtime"}:
+        try:
+            number = float(value)
+            size = int(value) if key == b"size" else 0
+        except ValueError as error:
+            raise ContentError("the archive has a PAX header with something that is no number") from error
+        if not 0 <= number < 2**63 and key == b"size":
+            raise ContentError("the archive has a PAX header with an absurd size")
+        if key == b"size":
+            into.size = size
+        else:
+            into.mtime = number

@@ -1,8 +1,8 @@
 """Unpacking an image into a directory; its layers are not trusted (image-spec, layer.md).
 
-Owners are not set, so that it needs no root; set-uid bits and extended attributes are dropped;
-devices, and paths that lead out, are refused. Nothing is at the destination before everything was
-unpacked and verified.
+Owners are set, devices made, set-uid bits and extended attributes kept only where that is asked for, and by
+root. Paths that lead out are refused. Nothing is at the destination before everything was unpacked and
+verified.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ import os
 import re
 import secrets
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from digestry.errors import Conflict, ContentError
+from digestry.errors import Conflict, ContentError, StorageError
 from digestry.fsio import storage_error, storage_errors
 from digestry.images.directory_removal import DIRECTORY_FLAGS, remove_tree
+from digestry.images.file_attributes import SkippedEntries, SkippedEntry
 from digestry.images.layer_stream import LayerStream
 from digestry.images.limits import Budget, Limits
 from digestry.images.root_filesystem import RootFilesystem
@@ -30,38 +32,73 @@ from digestry.model.digest import Digest, shown
 from digestry.model.manifest import Manifest
 
 _RANDOM: Final = 6
+_ROOT_MODE: Final = 0o755  # of a root directory that no layer has an entry for
 _ENTRY_IS_WRONG: Final = frozenset(
     {errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EEXIST, errno.EINVAL, errno.ENAMETOOLONG, errno.EMLINK}
 )
 
 
-def unpack(store: ImageStore, image: Manifest, destination: Path, limits: Limits | None = None) -> None:
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """What was unpacked: the number of entries, and those that were skipped.
+
+    The first thousand that were ``skipped`` are named; ``more_skipped`` is the number of the others.
+    """
+
+    entries: int
+    skipped: tuple[SkippedEntry, ...]
+    more_skipped: int
+
+
+def unpack(
+    store: ImageStore,
+    image: Manifest,
+    destination: Path,
+    limits: Limits | None = None,
+    *,
+    same_owner: bool = False,
+) -> Unpacked:
     """Make ``destination``, which must not exist or be empty, the root file system of ``image``.
 
-    Raises :class:`Conflict` if it is neither, :class:`ContentError` for layers that are damaged,
-    malicious or no archives, :class:`TooLarge`, :class:`NotFound` if a layer is not in the store,
-    :class:`StorageError`.
+    With ``same_owner`` files have the owners, permissions and extended attributes of the layers, and devices
+    are made: that needs root, or the capabilities for it. Without it files are this process's, without
+    set-uid bits, and devices and FIFOs are skipped. Raises :class:`Conflict` for another destination,
+    :class:`ContentError` for layers that are damaged, malicious or no archives, :class:`TooLarge`,
+    :class:`NotFound` if a layer is not in the store, :class:`StorageError`.
     """
     config = store.config(image)
     layers = image.layers
     if len(layers) != len(config.diff_ids):
         raise ContentError(f"{image.digest} has {len(layers)} layers, but its config {len(config.diff_ids)}")
+    check_destination(destination)
+    budget = Budget(limits or Limits())
+    skipped = SkippedEntries()
+    with _work_beside(destination) as work:
+        root = work / "root"
+        with storage_errors("create", destination):
+            root.mkdir()
+            if same_owner:
+                root.chmod(_ROOT_MODE)
+        for descriptor, diff_id in zip(layers, config.diff_ids, strict=True):
+            with RootFilesystem(root, skipped, same_owner=same_owner) as tree:
+                _unpack_layer(store, descriptor, diff_id, tree, budget=budget, root=root)
+        with storage_errors("create", destination):
+            root.replace(destination)
+    return Unpacked(budget.entries, tuple(skipped.named), skipped.count - len(skipped.named))
+
+
+def check_destination(destination: Path) -> None:
+    """Raise :class:`Conflict` unless ``destination`` does not exist, or is an empty directory."""
     with storage_errors("look at", destination):
         if destination.is_symlink() or (
             destination.exists() and not (destination.is_dir() and not any(destination.iterdir()))
         ):
             raise Conflict(f"{destination} exists already, and is not empty", hint="choose another directory")
-    budget = Budget(limits or Limits())
-    with _work_beside(destination) as work:
-        for descriptor, diff_id in zip(layers, config.diff_ids, strict=True):
-            _unpack_layer(store, descriptor, diff_id, work, budget)
-        with storage_errors("create", destination):
-            work.replace(destination)
 
 
 @contextlib.contextmanager
 def _work_beside(destination: Path) -> Iterator[Path]:
-    """Make a locked directory beside ``destination``, and remove it after the block unless it was renamed.
+    """Make a locked directory beside ``destination``, which its owner alone can enter, and remove it after.
 
     One that a kill left there, which nobody holds any more, is removed first.
     """
@@ -72,18 +109,16 @@ def _work_beside(destination: Path) -> Iterator[Path]:
             with contextlib.suppress(OSError):
                 _remove_if_unlocked(left)
         work = parent / f".{destination.name}.{secrets.token_hex(_RANDOM)}"
-        work.mkdir()
+        work.mkdir(mode=0o700)
     lock = -1
     try:
         with storage_errors("create", work):
             lock = os.open(work, DIRECTORY_FLAGS)
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield work
-    except BaseException:
+    finally:
         with contextlib.suppress(OSError):
             remove_tree(work)
-        raise
-    finally:
         if lock >= 0:
             os.close(lock)
 
@@ -103,9 +138,15 @@ def _remove_if_unlocked(path: Path) -> None:
 
 
 def _unpack_layer(
-    store: ImageStore, descriptor: Descriptor, diff_id: Digest, root: Path, budget: Budget
+    store: ImageStore,
+    descriptor: Descriptor,
+    diff_id: Digest,
+    tree: RootFilesystem,
+    *,
+    budget: Budget,
+    root: Path,
 ) -> None:
-    with store.blobs.open(descriptor.digest) as file, RootFilesystem(root) as tree:
+    with store.blobs.open(descriptor.digest) as file:
         layer = LayerStream(file, descriptor, diff_id, budget.of(descriptor))
         reader = TarReader(layer.read)
         for entry in reader:
@@ -117,7 +158,16 @@ def _unpack_layer(
                     raise ContentError(
                         f"layer {descriptor.digest}: {shown(entry.name)} cannot be there: {error.strerror}"
                     ) from error
-                raise storage_error("unpack", root / os.fsdecode(entry.name), error) from error
+                raise _refused(root / os.fsdecode(entry.name), error, same_owner=tree.same_owner) from error
         layer.finish()
         with storage_errors("unpack", root):
             tree.finish()
+
+
+def _refused(path: Path, error: OSError, *, same_owner: bool) -> StorageError:
+    if same_owner and error.errno == errno.EPERM:
+        return StorageError(
+            f"cannot unpack {path} for its owner: {error.strerror}",
+            hint="only root may do that; --no-same-owner makes all files yours",
+        )
+    return storage_error("unpack", path, error)
