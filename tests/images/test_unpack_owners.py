@@ -6,7 +6,7 @@ import io
 import os
 import stat
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -29,12 +29,12 @@ def entry(
     owner: tuple[int, int] = (0, 0),
     link: str = "",
     device: tuple[int, int] = (0, 0),
-    **extended: str,
+    extended: Mapping[str, str] | None = None,
 ) -> tuple[tarfile.TarInfo, bytes]:
     info = tarfile.TarInfo(name)
     info.type, info.mode, info.size, info.linkname = kind, mode, len(content), link
     (info.uid, info.gid), (info.devmajor, info.devminor) = owner, device
-    info.pax_headers = {f"SCHILY.xattr.{key.replace('_', '.', 1)}": value for key, value in extended.items()}
+    info.pax_headers = {f"SCHILY.xattr.{key}": value for key, value in (extended or {}).items()}
     return info, content
 
 
@@ -101,13 +101,13 @@ def test_a_root_without_an_entry_can_be_entered(store: ImageStore, tmp_path: Pat
 
 @AS_ROOT
 def test_extended_attributes(store: ImageStore, tmp_path: Path) -> None:
-    attributes = {"user_note": "hello", "security_capability": CAPABILITY.decode("latin-1"), "system_x": "y"}
+    attributes = {"user.note": "hello", "security.capability": CAPABILITY.decode("latin-1"), "system.x": "y"}
     made = unpacked(
         store,
         tmp_path / "out",
         layer(
-            entry("ping", b"x", mode=0o4755, owner=(5, 5), **attributes),
-            entry("d", kind=tarfile.DIRTYPE, user_note="of a directory"),
+            entry("ping", b"x", mode=0o4755, owner=(5, 5), extended=attributes),
+            entry("d", kind=tarfile.DIRTYPE, extended={"user.note": "of a directory"}),
             entry("plain", b"x"),
         ),
         same_owner=True,
@@ -155,7 +155,7 @@ def test_without_owners_what_is_special_is_skipped_and_said(store: ImageStore, t
             entry("dev/sda", kind=tarfile.BLKTYPE, device=(8, 0)),
             entry("dev/pipe", kind=tarfile.FIFOTYPE),
             entry("dev/same", kind=tarfile.LNKTYPE, link="./dev/null"),
-            entry("bin/su", b"x", mode=0o6755, owner=(7, 8), user_note="x"),
+            entry("bin/su", b"x", mode=0o6755, owner=(7, 8), extended={"user.note": "x"}),
         ),
         same_owner=False,
     )
@@ -208,7 +208,7 @@ def test_an_owner_is_not_given_to_what_a_link_points_to(store: ImageStore, tmp_p
 def test_nobody_else_enters_what_is_not_finished(
     store: ImageStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = []
+    seen: list[int] = []
     real = os.fchmod
 
     def watched(descriptor: int, mode: int) -> None:
