@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from digestry.cli import output
+from digestry.cli.table_layout import lines_of
 from digestry.errors import StorageError
 from digestry.model.digest import Digest
 from digestry.model.reference import Reference
@@ -71,28 +72,6 @@ def test_a_table_shows_nothing_hostile(capsys: pytest.CaptureFixture[str]) -> No
     assert len(out.splitlines()) == 3
 
 
-def red(text: str) -> str:
-    return f"\x1b[31m{text}\x1b[0m"
-
-
-def test_colours_are_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    for stream, coloured in ((Terminal(), True), (io.StringIO(), False)):
-        monkeypatch.setattr(sys, "stdout", stream)
-        output.table(["A", "B"], [("x", HOSTILE)], styles=[red])
-        assert ("\x1b[31mx\x1b[0m" in stream.getvalue()) is coloured
-        assert "\x1b[31mA" not in stream.getvalue()
-        assert r"\x1b[31m" in stream.getvalue()
-
-
-def test_colours_can_be_declined(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stdout", terminal)
-    monkeypatch.setenv("NO_COLOR", "1")
-    output.table(["A"], [("x",)], styles=[red])
-    assert "\x1b" not in terminal.getvalue()
-
-
 def test_errors_go_to_standard_error_with_their_hint(capsys: pytest.CaptureFixture[str]) -> None:
     output.complain("it is wrong", "do it right")
     output.complain("also wrong")
@@ -150,7 +129,7 @@ def test_remarks_that_nobody_hears_stop_nothing(monkeypatch: pytest.MonkeyPatch)
 
 def test_without_a_standard_output(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", None)
-    output.table(["A"], [("x",)], styles=[red])
+    output.table(["A"], [("x",)])
     output.json_document([])
 
 
@@ -214,3 +193,42 @@ def test_a_table_in_a_pipe_has_a_line_for_each_row(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("COLUMNS", "80")
     output.table(["TAG", "DIGEST", "SIZE"], [["1.5", digest, "1kB"]])
     assert printed.getvalue().splitlines()[1] == f"1.5   {digest}   1kB"
+
+
+def test_one_long_name_does_not_spread_the_other_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", printed := Terminal())
+    monkeypatch.setenv("COLUMNS", "40")
+    long = "localhost:5000/organisation/department/app"
+    output.table(
+        ["REPOSITORY", "TAG", "ID", "SIZE"],
+        [
+            ["localhost:5000/app", "1.5", "a" * 12, "1kB"],
+            [long, "1.5", "b" * 12, "1kB"],
+            ["localhost:5000/app", "a-long-name-of-a-tag", "c" * 12, "20kB"],
+            ["localhost:5000/app", "2", "d" * 12, "1kB"],
+        ],
+    )
+    assert printed.getvalue().splitlines() == [
+        "REPOSITORY          TAG",
+        "   ID            SIZE",
+        "localhost:5000/app  1.5",
+        "   aaaaaaaaaaaa  1kB",
+        long,
+        "                    1.5",
+        "   bbbbbbbbbbbb  1kB",
+        "localhost:5000/app  a-long-name-of-a-tag",
+        "   cccccccccccc  20kB",
+        "localhost:5000/app  2",
+        "   dddddddddddd  1kB",
+    ]
+
+
+@given(
+    st.lists(st.lists(st.text("ab c", max_size=50), min_size=3, max_size=3), max_size=8), st.integers(10, 90)
+)
+def test_a_table_keeps_every_cell_in_any_terminal(rows: list[list[str]], room: int) -> None:
+    shown = list(lines_of(["A", "B", "C"], rows, room))
+    longest = max((len(word) for row in rows for cell in row for word in cell.split()), default=1)
+    assert all(len(line) <= max(room, longest + 3) for line in shown if " " in line.strip())
+    words = [word for row in rows for cell in row for word in cell.split()]
+    assert " ".join(shown).split() == ["A", "B", "C", *words]

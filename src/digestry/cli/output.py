@@ -7,7 +7,6 @@ takes half of what ``digestry images`` may take to start (docs/adr/0003-plain-ta
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from digestry.cli.table_layout import lines_of
 from digestry.errors import StorageError
 from digestry.model.text import printable, printable_json
 
@@ -37,9 +37,6 @@ __all__ = [
     "write_pieces",
 ]
 
-_GAP: Final = "   "
-_NARROW_GAP: Final = "  "
-"""Between columns that else would not fit into the terminal."""
 _CHUNK: Final = 1 << 16
 
 
@@ -137,80 +134,23 @@ def complain(message: str, hint: str = "") -> None:
         note(f"  hint: {printable(hint)}")
 
 
-def table(
-    headings: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    *,
-    styles: Sequence[Callable[[str], str] | None] = (),
-) -> None:
-    """Print left-aligned columns, as wide as they need to be; ``styles`` colours a column's cells.
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print left-aligned columns, as wide as they need to be, with cells made printable.
 
-    Cells are made printable. Colours go to a terminal only, and not if ``NO_COLOR`` is set. What does not fit
-    beside the rest on a terminal's line goes on the next one, indented.
+    In a terminal, what does not fit beside the rest on a line goes on the next one, indented. Elsewhere a row
+    is a line.
     """
     cells = [[printable(cell) for cell in row] for row in rows]
-    widths = [
-        max([len(heading), *(len(row[column]) for row in cells)]) for column, heading in enumerate(headings)
-    ]
     # There is no sys.stdout if the caller closed it.
-    terminal = sys.stdout is not None and sys.stdout.isatty()
-    room = _terminal_columns() if terminal else sys.maxsize
-    gap = _GAP if sum(widths) + len(_GAP) * (len(widths) - 1) <= room else _NARROW_GAP
-    groups = _column_groups(widths, gap, room)
-
-    def line(values: Sequence[str], paint: bool) -> Iterator[str]:
-        for group in groups:
-            parts = []
-            for column in group:
-                padded = values[column] if column == group[-1] else values[column].ljust(widths[column])
-                style = styles[column] if paint and column < len(styles) else None
-                parts.append(padded if style is None else style(padded))
-            text = gap.join(parts).rstrip()
-            if group[0] == 0:
-                yield text
-            elif len(group) == 1 and not paint:
-                yield from _wrapped(text, room)
-            else:
-                yield _GAP + text
-
-    for text in line(headings, paint=False):
-        say(text)
-    for row in cells:
-        for text in line(row, paint=terminal and bool(styles) and not os.environ.get("NO_COLOR")):
-            say(text)
+    room = _terminal_columns() if sys.stdout is not None and sys.stdout.isatty() else sys.maxsize
+    for line in lines_of(headings, cells, room):
+        say(line)
 
 
 def _terminal_columns() -> int:
     import shutil
 
     return shutil.get_terminal_size().columns
-
-
-def _wrapped(text: str, room: int) -> list[str]:
-    """Return a text as indented lines of at most ``room`` columns, cut between words only."""
-    import textwrap
-
-    return textwrap.wrap(
-        text,
-        room,
-        initial_indent=_GAP,
-        subsequent_indent=_GAP,
-        break_on_hyphens=False,
-        break_long_words=False,
-    )
-
-
-def _column_groups(widths: Sequence[int], gap: str, room: int) -> list[list[int]]:
-    """Return the columns that share a line of at most ``room`` columns of the terminal, line by line."""
-    groups: list[list[int]] = [[]]
-    taken = 0
-    for column, width in enumerate(widths):
-        if groups[-1] and taken + len(gap) + width > room:
-            groups.append([])
-            taken = len(_GAP)  # the indent
-        taken += width + (len(gap) if groups[-1] else 0)
-        groups[-1].append(column)
-    return groups
 
 
 def json_document(value: object) -> None:
