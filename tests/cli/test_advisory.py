@@ -36,7 +36,7 @@ def test_add_list_show(environment: dict[str, str], registry: RegistryServer, na
         rf"CVE-7 +affected +- +{good.short} +sec@example +2026-11-21T10:02:00.000000Z", listed.stdout
     )
     answer = json.loads(run(environment, "advisory", "list", f"{where}:2", "--format", "json").stdout)
-    assert [(one["id"], one["status"]) for one in answer["advisories"]] == [("CVE-7", "fixed")]
+    assert [(one["vulnerability"], one["status"]) for one in answer] == [("CVE-7", "fixed")]
     (shown,) = json.loads(run(environment, "advisory", "show", f"{where}:1").stdout)
     assert shown["document"]["@context"] == "https://openvex.dev/ns/v0.2.0"
     assert shown["document"]["statements"][0]["action_statement"] == f"Update to {where}@{good}."
@@ -49,7 +49,7 @@ def test_a_later_statement_clears(environment: dict[str, str], registry: Registr
     assert run(environment, *add, "affected").returncode == 0
     assert run(environment, *add, "not_affected", "--justification", "component_not_present").returncode == 0
     answer = json.loads(run(environment, "advisory", "list", where, "--format", "json").stdout)
-    assert [one["status"] for one in answer["advisories"]] == ["not_affected"]
+    assert [one["status"] for one in answer] == ["not_affected"]
 
 
 def test_what_is_not_there_is_exit_4_and_nothing_is_written(

@@ -70,7 +70,8 @@ def script(*arguments: str, **options: object) -> subprocess.Popen[bytes]:
 
 def test_version(run: Run) -> None:
     assert run("version") == (0, f"digestry {__version__}\n", "")
-    assert run("--version") == (0, f"digestry {__version__}\n", "")
+    for option in ("--version", "-v"):
+        assert run(option) == (0, f"digestry {__version__}\n", "")
 
 
 def test_help_lists_every_verb_and_every_exit_code(run: Run) -> None:
@@ -127,11 +128,17 @@ def test_wrong_usage(run: Run, arguments: list[str]) -> None:
     [
         (["imags"], "Did you mean images"),
         (["PUSH"], "Did you mean push"),
-        (["build"], "Did you mean pack?"),
+        (["build"], "Did you mean digestry pack?"),
         (["logn"], "Did you mean login"),
         (["token", "rotatekey"], "Did you mean rotate-key?"),
         (["images", "--digest"], "'--digests'"),
         (["config", "get", "registri"], "Did you mean registry?"),
+        (["image", "ls"], "Did you mean digestry images?"),
+        (["image", "rm", "app"], "Did you mean digestry rmi?"),
+        (["manifest", "create", "app:1"], "Did you mean digestry index create?"),
+        (["images", "-a"], "All images are listed"),
+        (["copy", "--all", "a", "b"], "--all-platforms"),
+        (["pull", "--tls-verify=false", "a"], "config set insecure-registries"),
     ],
 )
 def test_what_was_meant(run: Run, arguments: list[str], proposal: str) -> None:

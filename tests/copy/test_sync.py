@@ -15,7 +15,7 @@ from digestry.errors import InvalidConfiguration, RemoteNotFound
 from digestry.model.reference import Reference
 from tests.support import RegistryServer, run_digestry
 
-SCHEMA = Path(__file__).parents[2] / "docs" / "schemas" / "sync.json"
+SCHEMA = Path(__file__).parents[2] / "docs" / "schemas" / "sync-file.json"
 
 
 def written(path: Path, text: str) -> Path:

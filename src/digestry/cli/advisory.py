@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -11,17 +11,18 @@ from digestry.cli.advisory_import import import_
 from digestry.cli.command_group import Group
 from digestry.cli.digest_completion import complete_digest, complete_reference
 from digestry.cli.image_names import IMAGE
-from digestry.cli.output import complain, format_option, json_document, note, printable, say, table
+from digestry.cli.listing import Column, Listing, View, listing_options
+from digestry.cli.output import complain, json_document, note, printable, say
+from digestry.cli.row_template import Row
 from digestry.cli.timeout_options import timeout_option
 from digestry.model.digest_prefix import DigestPrefix
 
 if TYPE_CHECKING:
-    from digestry.advisories.advisory import AdvisoryReading
+    from digestry.advisories.advisory import Advisory, AdvisoryReading
     from digestry.advisories.publish import TargetImage
     from digestry.advisories.statements import Status
     from digestry.cli.settings import Settings
     from digestry.client.session import Session
-    from digestry.model.digest import Digest
     from digestry.model.reference import Reference
 
 _STATUSES = ("affected", "not_affected", "fixed", "under_investigation")
@@ -31,6 +32,50 @@ _JUSTIFICATIONS = (
     "vulnerable_code_not_in_execute_path",
     "vulnerable_code_cannot_be_controlled_by_adversary",
     "inline_mitigations_already_exist",
+)
+_SHORT: Final = 12
+"""Digits of a digest in a table."""
+
+
+def _fixes(row: Row, whole: bool) -> str:
+    """Return the digests of the images that do not have it, whole or their first digits."""
+    fixed = row["fixed_by"]
+    assert isinstance(fixed, list)  # noqa: S101 - for the type checker
+    digests = [str(name).rpartition("@")[2] for name in fixed]
+    return ", ".join(one if whole else one.partition(":")[2][:_SHORT] for one in digests) or "-"
+
+
+LISTING: Final = Listing(
+    "advisory list",
+    "What is in force about an image: a row for each vulnerability, and each component of it.",
+    (
+        Column("vulnerability", "text", "Such as CVE-2026-1505."),
+        Column("status", "text", f"One of {', '.join(_STATUSES)}."),
+        Column(
+            "component",
+            "text",
+            "What of the image it is about; null if all of it.",
+            nullable=True,
+            heading="OF",
+        ),
+        Column("fixed_by", "texts", "Images without it: REPOSITORY@DIGEST.", show=_fixes),
+        Column("author", "text", "Who said so, or null.", nullable=True),
+        Column("stated_at", "time", "When (RFC 3339).", heading="WHEN"),
+        Column("advisory", "id", "The digest of the manifest that carries it."),
+        Column("repository", "text", "Where the image is that it is about.", shown=False),
+        Column("digest", "digest", "Of that image.", shown=False),
+        Column("aliases", "texts", "Other names of the vulnerability.", shown=False),
+        Column("justification", "text", "Why it is not affected, or null.", nullable=True, shown=False),
+        Column("note", "text", "How this is known, or null.", nullable=True, shown=False),
+        Column("action_statement", "text", "What to do, or null.", nullable=True, shown=False),
+        Column(
+            "signature",
+            "text",
+            "'not verified' if it came in an envelope with signatures, or null.",
+            nullable=True,
+            shown=False,
+        ),
+    ),
 )
 
 
@@ -47,9 +92,14 @@ advisory.add_command(import_)
 
 
 @advisory.command("add")
-@timeout_option
 @click.argument("reference", metavar="REF@DIGEST|REF:TAG", type=IMAGE)
-@click.option("--status", required=True, type=click.Choice(_STATUSES), help="The status to state.")
+@click.option(
+    "--status",
+    required=True,
+    type=click.Choice(_STATUSES),
+    metavar="STATUS",
+    help=f"The status to state: {', '.join(_STATUSES)}.",
+)
 @click.option("--id", "vulnerability", required=True, metavar="CVE-…", help="The vulnerability's identifier.")
 @click.option(
     "--fixed-by",
@@ -68,6 +118,7 @@ advisory.add_command(import_)
 )
 @click.option("--author", default="", metavar="WHO", help="Who says so.  [default: this user and host]")
 @click.option("--timestamp", default="", metavar="RFC3339", help="Since when it is so.  [default: now]")
+@timeout_option
 def add(
     *,
     reference: str,
@@ -117,64 +168,63 @@ def add(
 
 
 @advisory.command("list")
-@timeout_option
 @click.argument("reference", metavar="REF", type=IMAGE)
-@click.option("--no-trunc", is_flag=True, help="Whole digests.")
-@format_option
-def list_(reference: str, no_trunc: bool, format_: str) -> None:
+@listing_options(LISTING)
+@timeout_option
+def list_(*, reference: str, view: View) -> None:
     """List the statements in force about an image: a line for each vulnerability and component.
 
-    REF is REPO:TAG or REPO@DIGEST; the first 7 or more digits of a digest are enough.
-    """
-    from digestry.audit import reports
-    from digestry.model.timestamps import rfc3339
+    REF is REPO:TAG or REPO@DIGEST; the first 7 or more digits of a digest are enough. Exit code 3 if not
+    every advisory could be read, which is said.
 
+    JSON: a list of objects with vulnerability, status, component, fixed_by, author, stated_at, advisory,
+    repository, digest, aliases, justification, note, action_statement, signature.
+    """
     target, reading = _read(reference)
-    current = reading.current()
-    if format_ == "json":
-        json_document(
-            {
-                "image": str(target.image),
-                "advisories": [reports.advisory_values(statement) for statement in current],
-                "complete": reading.complete,
-                "reasons": reading.reasons,
-            }
-        )
-    else:
-        _tell_resolved(target)
-        table(
-            ["VULNERABILITY", "STATUS", "OF", "FIXED BY", "AUTHOR", "WHEN", "ADVISORY"],
-            [
-                (
-                    statement.statement.vulnerability,
-                    statement.statement.status,
-                    statement.component or statement.product or "-",
-                    ", ".join(_shown(fix.digest, no_trunc) for fix in statement.statement.fixed_by) or "-",
-                    statement.author or "-",
-                    rfc3339(statement.statement.timestamp),
-                    _shown(statement.referrer, no_trunc),
-                )
-                for statement in current
-            ],
-        )
-    _finish(reading, quiet=format_ == "json")
+    _tell_resolved(target)
+    view.show(map(_row, reading.current()))
+    _finish(reading)
+
+
+def _row(advised: Advisory) -> Row:
+    from digestry.audit.reports.values import advisory_row
+
+    row = advisory_row(advised)
+    return {
+        "vulnerability": row.id,
+        "status": row.status,
+        "component": row.component,
+        "fixed_by": row.fixed_by,
+        "author": row.author or None,
+        "stated_at": row.timestamp,
+        "advisory": row.referrer,
+        "repository": advised.repository.name,
+        "digest": str(advised.subject),
+        "aliases": row.aliases,
+        "justification": row.justification,
+        "note": row.note,
+        "action_statement": row.action_statement,
+        "signature": row.signature,
+    }
 
 
 @advisory.command("show")
-@timeout_option
 @click.argument("reference", metavar="REF", type=IMAGE)
+@timeout_option
 def show(reference: str) -> None:
     """Print the documents that are attached to an image, as JSON: OpenVEX, CycloneDX and CSAF."""
+    from digestry.cli.documents import AttachedAdvisory
+
     target, reading = _read(reference)
     json_document(
         [
-            {
-                "image": str(target.image),
-                "referrer": str(attached.referrer),
-                "kind": attached.document.kind,
-                "signature": "not verified" if attached.document.enveloped else None,
-                "document": attached.document.predicate,
-            }
+            AttachedAdvisory(
+                image=str(target.image),
+                referrer=str(attached.referrer),
+                kind=attached.document.kind,
+                signature="not verified" if attached.document.enveloped else None,
+                document=attached.document.predicate,
+            )
             for attached in sorted(
                 reading.attached, key=lambda attached: (attached.document.version, attached.referrer)
             )
@@ -205,12 +255,11 @@ def _read(reference: str) -> tuple[TargetImage, AdvisoryReading]:
         return target, reading
 
 
-def _finish(reading: AdvisoryReading, *, quiet: bool = False) -> None:
+def _finish(reading: AdvisoryReading) -> None:
     from digestry.cli import exit_codes
 
-    if not quiet:
-        for reason in reading.reasons:
-            note(printable(f"digestry: {reason}"))
+    for reason in reading.reasons:
+        note(printable(f"digestry: {reason}"))
     if not reading.complete:
         complain("not every advisory could be read")
         raise click.exceptions.Exit(exit_codes.REMOTE)
@@ -225,10 +274,6 @@ def _session(settings: Settings) -> Session:
 def _tell_resolved(target: TargetImage) -> None:
     if target.tag is not None:
         note(printable(f"digestry: {target.image.name}:{target.tag} is {target.digest}"))
-
-
-def _shown(digest: Digest | None, whole: bool) -> str:
-    return str(digest) if whole or digest is None else digest.short
 
 
 def _fixed_image(settings: Settings, session: Session, named: Reference, text: str) -> Reference:

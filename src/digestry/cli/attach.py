@@ -86,22 +86,15 @@ def attach(
         )
         digest = repository.push_manifest(raw, media_types.OCI_MANIFEST)
     if as_json:
-        json_document(
-            {
-                "digest": digest,
-                "subject": subject.digest,
-                "artifact_type": artifact_type,
-                "files": [
-                    {
-                        "name": (layer.annotations or {}).get(_TITLE),
-                        "digest": layer.digest,
-                        "size": layer.size,
-                        "media_type": layer.media_type,
-                    }
-                    for layer, _ in layers
-                ],
-            }
-        )
+        from digestry.cli import documents
+
+        attached = [
+            documents.AttachedFile(
+                (layer.annotations or {}).get(_TITLE), layer.digest, layer.size, layer.media_type
+            )
+            for layer, _ in layers
+        ]
+        json_document(documents.Attach(digest, subject.digest, artifact_type, attached))
         return
     note(f"attached to {found.reference.repository_only().with_digest(subject.digest)}")
     say(str(digest))

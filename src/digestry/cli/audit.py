@@ -10,6 +10,7 @@ import click
 
 from digestry.cli import audit_output, exit_codes
 from digestry.cli.timeout_options import Seconds
+from digestry.cli.verbose_option import verbose_option
 
 if TYPE_CHECKING:
     from digestry.audit.findings import AuditReport
@@ -87,7 +88,8 @@ def _print_schema(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     help="How to say it.  [default: table, or by the ending of --output]",
 )
 @click.option(
-    "--output", "output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    "--output",
+    "-o", "output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
     help="Write it to a file, all at once when it is complete.",
 )  # fmt: skip
 @click.option(
@@ -143,6 +145,7 @@ def _print_schema(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     callback=_print_schema,
     help="Print the JSON Schema of --format json, and exit.",
 )
+@verbose_option
 def audit(
     *,
     sources: tuple[str, ...],
@@ -269,6 +272,7 @@ class _Auditor:
         from digestry.audit.timelines import timelines
         from digestry.cli.output import note, printable
         from digestry.cli.signals import end_promptly
+        from digestry.cli.verbose_option import request_printer
         from digestry.client.options import ClientOptions, podman_files
         from digestry.client.session import Session
         from digestry.inventory.source_selection import engines_here, nothing_found
@@ -293,6 +297,7 @@ class _Auditor:
             longest_command=self._time_limit,
             # So that a registry that limits is one that answered, within the time of one question.
             longest_pause=self._timeout / 4,
+            tell_request=request_printer(),
             tell=lambda text: note(printable(f"digestry: {text}")),
             retries=1,
         )

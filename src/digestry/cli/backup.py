@@ -15,11 +15,12 @@ import click
 
 from digestry.cli import exit_codes
 from digestry.cli.file_modes import keep_private
-from digestry.cli.output import complain, format_option, human_size, json_document, note, printable, say
+from digestry.cli.output import complain, human_size, json_document, json_option, note, printable, say
 from digestry.model.timestamps import rfc3339
 
 if TYPE_CHECKING:
     from digestry.blobs.protocols import Chunk
+    from digestry.cli import registry_documents as documents
     from digestry.registry.backup.description import Missing
     from digestry.registry.backup.taking import TakenBackup
 
@@ -65,7 +66,7 @@ def _rate(_: click.Context, __: click.Parameter, value: str | None) -> int | Non
     help="A directory for the copy of the catalog while an archive is written.  [default: the root]",
 )
 @rate_option
-@format_option
+@json_option
 @click.argument("destination", metavar="DEST", type=click.Path(path_type=Path, allow_dash=True))
 @click.pass_context
 def backup(
@@ -77,7 +78,7 @@ def backup(
     keep: bool,
     temporary: Path | None,
     rate: int | None,
-    format_: str,
+    as_json: bool,
 ) -> None:
     """Copy a registry, served or not, to a directory or an archive.
 
@@ -123,8 +124,8 @@ def backup(
                 )
     # Standard output may be the archive.
     tell = note if destination == Path("-") else say
-    if format_ == "json" and tell is say:
-        json_document(_plain(taken))
+    if as_json and tell is say:
+        json_document(_document(taken))
     else:
         _tell(taken, tell)
     _complain(taken)
@@ -176,15 +177,17 @@ def _sweep(destination: Path) -> None:
                 path.unlink()
 
 
-def _plain(taken: TakenBackup) -> dict[str, object]:
-    return {
-        "backup": taken.description,
-        "copied": taken.copied,
-        "copied_bytes": taken.copied_bytes,
-        "kept": taken.kept,
-        "removed": taken.removed,
-        "left_out": [{"name": name, "reason": reason} for name, reason in taken.left_out],
-    }
+def _document(taken: TakenBackup) -> documents.Backup:
+    from digestry.cli import registry_documents as documents
+
+    return documents.Backup(
+        backup=taken.description,
+        copied=taken.copied,
+        copied_bytes=taken.copied_bytes,
+        kept=taken.kept,
+        removed=taken.removed,
+        left_out=[documents.LeftOut(name, reason) for name, reason in taken.left_out],
+    )
 
 
 def _tell(taken: TakenBackup, tell: Callable[[str], None]) -> None:

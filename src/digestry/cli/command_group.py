@@ -8,21 +8,8 @@ import click
 
 from digestry.model.text import did_you_mean
 
-# What other tools call them.
-_ELSEWHERE: Final = {
-    "build": "pack",
-    "commit": "pack",
-    "cp": "copy",
-    "import": "load",
-    "mirror": "copy",
-    "image": "images",
-    "list": "images",
-    "catalog": "ls",
-    "delete": "rm",
-    "ps": "audit",
-    "scan": "audit",
-    "vex": "advisory",
-}
+_WHOLE: Final = 300
+"""Characters of a command's first sentence that a list of commands has."""
 
 
 class Group(click.Group):
@@ -35,7 +22,19 @@ class Group(click.Group):
         name = args[0]
         if name.startswith("-") or self.get_command(ctx, name) is not None:
             return super().resolve_command(ctx, args)
-        known = self.list_commands(ctx)
-        other = _ELSEWHERE.get(name)
-        proposal = f". Did you mean {other}?" if other in known else did_you_mean(name, known)
-        return ctx.fail(f"There is no command {name!r}{proposal}")
+        from digestry.cli.other_tools import command_for
+
+        # The name of the program is not one of the command's words.
+        before = ctx.command_path.split()[1:]
+        words = [*before, *(word for word in args if not word.startswith("-"))]
+        other = command_for(words)
+        if other:
+            return ctx.fail(f"There is no command {name!r}. Did you mean digestry {other}?")
+        return ctx.fail(f"There is no command {name!r}{did_you_mean(name, self.list_commands(ctx))}")
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands, each with the whole first sentence of its help."""
+        found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [(name, one.get_short_help_str(_WHOLE)) for name, one in found if one is not None]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)

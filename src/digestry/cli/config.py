@@ -8,7 +8,7 @@ import click
 
 from digestry.cli import settings as user_settings
 from digestry.cli.command_group import Group
-from digestry.cli.output import complain, format_option, json_document, printable, say, table
+from digestry.cli.output import complain, json_document, json_option, printable, say, table
 
 
 def _key(_context: click.Context, _parameter: click.Parameter, key: str) -> str:
@@ -26,8 +26,8 @@ def config() -> None:
 
 
 @config.command("show")
-@format_option
-def show(format_: str) -> None:
+@json_option
+def show(*, as_json: bool) -> None:
     """Show every setting, its value and what it is for.
 
     JSON: an object with settings (a list of objects with key, value, which is null if it is not set, and
@@ -35,12 +35,11 @@ def show(format_: str) -> None:
     """
     config_file, store = user_settings.locate()
     values = user_settings.read_values(config_file)
-    if format_ == "json":
-        rows = [
-            {"key": key, "value": values.get(key), "meaning": text}
-            for key, text in user_settings.KEYS.items()
-        ]
-        json_document({"settings": rows, "file": config_file, "images": store})
+    if as_json:
+        from digestry.cli import documents
+
+        rows = [documents.Setting(key, values.get(key), text) for key, text in user_settings.KEYS.items()]
+        json_document(documents.Settings(rows, str(config_file), str(store)))
         return
     table(
         ["SETTING", "VALUE", "MEANING"],

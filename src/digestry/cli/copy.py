@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from digestry.cli.output import human_size, json_document, note, printable, say, table
+from digestry.cli.output import human_size, json_document, json_option, note, printable, say, table
 from digestry.cli.timeout_options import transfer_timeout_option
 
 if TYPE_CHECKING:
+    from digestry.cli import documents
     from digestry.copy.copy import CopiedImage, CopyResult
     from digestry.copy.location import Location
 
@@ -34,15 +35,8 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Copy what refers to the images, too: signatures, SBOMs, advisories, and cosign's tags.",
 )
-@click.option("--dry-run", "-n", is_flag=True, help="Say what would be copied, and copy nothing.")
-@click.option(
-    "--format",
-    "format_",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="Text for people, or JSON for programs.",
-)
+@click.option("--dry-run", is_flag=True, help="Say what would be copied, and copy nothing.")
+@json_option
 @click.option("--quiet", "-q", is_flag=True, help="Print the digests only.")
 @transfer_timeout_option
 def copy(
@@ -55,7 +49,7 @@ def copy(
     tags: tuple[str, ...],
     referrers: bool,
     dry_run: bool,
-    format_: str,
+    as_json: bool,
     quiet: bool,
 ) -> None:
     """Copy images from SRC to DST; only what DST lacks is sent, and every byte is verified.
@@ -64,9 +58,9 @@ def copy(
     SRC and DST are each one of
       REF or docker://REF       an image of a registry
       local:NAME                an image of the local store
-      oci:DIR[:NAME]            an OCI image layout; @DIGEST instead of :NAME reads one
+      oci:DIR[:NAME]            an OCI image layout, or oci:DIR@DIGEST
       oci-archive:FILE[:NAME]   such a layout in a tar file
-      docker-archive:FILE[:REF] a file that docker save wrote, or docker load reads
+      docker-archive:FILE[:REF] what docker save writes, and docker load reads
       docker-daemon:REF         the docker engine's images
       containers-storage:REF    podman's images
 
@@ -106,7 +100,7 @@ def copy(
         )
     for skipped in result.skipped:
         note(f"skipped {skipped.descriptor.digest}: {printable(skipped.reason)}")
-    if format_ == "json":
+    if as_json:
         _print_json(request.source, request.target, result, dry_run)
     elif quiet:
         for digest in dict.fromkeys(image.digest for image in result.images):
@@ -150,27 +144,25 @@ def _status(image: CopiedImage, dry_run: bool) -> str:
 
 
 def _print_json(source: Location, target: Location, result: CopyResult, dry_run: bool) -> None:
+    from digestry.cli import documents
+
     json_document(
-        {
-            "source": source.text,
-            "target": target.text,
-            "dry_run": dry_run,
-            "images": [
-                {
-                    "name": image.name,
-                    "digest": image.digest,
-                    "source_digest": image.source,
-                    "previous_digest": image.before,
-                    "referrers": image.referrers,
-                }
-                for image in result.images
-            ],
-            "blobs_sent": len(result.sent),
-            "bytes_sent": result.bytes_sent,
-            "blobs_mounted": len(result.mounted),
-            "blobs_present": len(result.present),
-            "skipped": [
-                {"digest": skipped.descriptor.digest, "reason": skipped.reason} for skipped in result.skipped
-            ],
-        }
+        documents.Copy(
+            source=source.text,
+            target=target.text,
+            dry_run=dry_run,
+            images=[copied_document(image) for image in result.images],
+            blobs_sent=len(result.sent),
+            bytes_sent=result.bytes_sent,
+            blobs_mounted=len(result.mounted),
+            blobs_present=len(result.present),
+            skipped=[documents.SkippedBlob(one.descriptor.digest, one.reason) for one in result.skipped],
+        )
     )
+
+
+def copied_document(image: CopiedImage) -> documents.CopiedImage:
+    """Return an image as the JSON of `copy` and `sync` has it."""
+    from digestry.cli import documents
+
+    return documents.CopiedImage(image.name, image.digest, image.source, image.before, image.referrers)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from digestry.cli.output import format_option, note, printable, say
+from digestry.cli.output import json_option, note, printable, say
 from digestry.cli.registry_options import ROOT_HELP, chosen_registry
 from digestry.model.text import number_of, printable_json
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Also remove more than half of the manifests or blobs, or of their bytes.",
 )
-@format_option
+@json_option
 def gc(
     *,
     config: Path | None,
@@ -41,7 +41,7 @@ def gc(
     dry_run: bool,
     quiet: bool,
     really_remove_most: bool,
-    format_: str,
+    as_json: bool,
 ) -> None:
     """Remove unused content: tags by the retention rules, manifests without a tag, and the blobs that
     only those needed.
@@ -69,7 +69,7 @@ def gc(
         run = partial(garbage_collection.dry_run, ask=most.append)
     else:
         run = partial(garbage_collection.collect, by=operator("digestry gc"), really=really_remove_most)
-    if format_ == "json":
+    if as_json:
         items = _Items(dry_run=dry_run)
         tally = run(loaded, backend, tell=_ignore if quiet else items.tell)
         items.end(tally)

@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from digestry.cli.image_names import IMAGE
-from digestry.cli.output import format_option, human_size, json_document, printable, say
+from digestry.cli.output import human_size, json_document, json_option, printable, say
 from digestry.cli.timeout_options import timeout_option
 from digestry.model.digest import Digest
 
@@ -63,19 +63,18 @@ class Document(msgspec.Struct, frozen=True):
 )
 @click.option("--remote", is_flag=True, help="Ask the registry, even if it is in the local store.")
 @click.option("--raw", is_flag=True, help="The exact bytes of the manifest or index, and nothing else.")
-@format_option
+@json_option
 @timeout_option
-def inspect(*, reference: str, platform: str | None, remote: bool, raw: bool, format_: str) -> None:
+def inspect(*, reference: str, platform: str | None, remote: bool, raw: bool, as_json: bool) -> None:
     """Show an image's manifest and config: from the local store, else from its registry.
 
     REF is a name as `images` lists it, NAME@DIGEST, or a digest or an image ID of the local store. The
     first 7 or more digits of a digest or an ID are enough.
 
-    \b
-    JSON: name, digest, media_type, size, source (local, registry), annotations;
-      manifests  of an index: digest, media_type, size, platform (or null)
-      image      digest, image_id, platform, created_at, config (as it is in the image),
-                 layers: digest, media_type, size; null if an index has none for the platform
+    JSON: an object with name, digest, media_type, size, source (local, registry), annotations; manifests (of
+    an index: a list of digest, media_type, size, platform, which may be null); image (null if an index has
+    none for the platform: digest, image_id, platform, created_at, config as it is in the image, and layers, a
+    list of digest, media_type, size).
     """
     from digestry.cli.settings import load
     from digestry.model.platform import Platform
@@ -85,7 +84,7 @@ def inspect(*, reference: str, platform: str | None, remote: bool, raw: bool, fo
     document = _look(settings, reference, place, remote=remote, raw=raw)
     if isinstance(document, bytes):
         click.echo(document, nl=False)  # bytes go out as they are
-    elif format_ == "json":
+    elif as_json:
         json_document(document)
     else:
         _print(document)

@@ -13,11 +13,12 @@ import click
 
 from digestry.cli import exit_codes
 from digestry.cli.command_group import Group
-from digestry.cli.output import format_option, json_document, note, printable, say
+from digestry.cli.output import json_document, json_option, note, printable, say
 from digestry.cli.registry_options import CONFIG_HELP, ROOT_HELP, chosen_registry, registry_options
 
 if TYPE_CHECKING:
     from digestry.catalog.journal_chain import Verdict
+    from digestry.cli import registry_documents as documents
     from digestry.registry.config import RegistryConfig
 
 _HASH: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -47,7 +48,7 @@ def journal() -> None:
     callback=hashes,
     help="A hash that must be in it: an earlier last hash, or an entry's.",
 )
-@format_option
+@json_option
 @click.pass_context
 def verify(
     ctx: click.Context,
@@ -56,7 +57,7 @@ def verify(
     root: Path | None,
     file: BinaryIO | None,
     expect: tuple[str, ...],
-    format_: str,
+    as_json: bool,
 ) -> None:
     """Verify the hash chains: that no entry was changed, removed or inserted.
 
@@ -87,24 +88,26 @@ def verify(
             )
     else:
         verdict = chosen_registry(config, root).backend().catalog_store.verify_journal(expect)
-    if format_ == "json":
-        json_document(_plain(verdict))
+    if as_json:
+        json_document(_document(verdict))
     else:
         _tell(verdict)
     if verdict.broken is not None or verdict.absent:
         ctx.exit(exit_codes.FINDINGS)
 
 
-def _plain(verdict: Verdict) -> dict[str, object]:
+def _document(verdict: Verdict) -> documents.JournalVerification:
+    from digestry.cli import registry_documents as documents
+
     broken = verdict.broken
-    return {
-        "entries": verdict.entries,
-        "first": verdict.first,
-        "last_hash": verdict.last_hash or None,
-        "anchor": verdict.anchor or None,
-        "broken": None if broken is None else {"sequence": broken.sequence, "reason": broken.reason},
-        "absent": list(verdict.absent),
-    }
+    return documents.JournalVerification(
+        entries=verdict.entries,
+        first=verdict.first,
+        last_hash=verdict.last_hash or None,
+        anchor=verdict.anchor or None,
+        broken=None if broken is None else documents.BrokenEntry(broken.sequence, broken.reason),
+        absent=verdict.absent,
+    )
 
 
 def _entries(count: int) -> str:

@@ -309,6 +309,7 @@ def listing_options(listing: Listing) -> Callable[[Callable[..., object]], Calla
         )
         @click.option(
             "--filter",
+            "-f",
             "filters",
             multiple=True,
             metavar="NAME=PATTERN",

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--input", "-i", "file", metavar="FILE", help="Read a file instead of standard input.")
 @click.option(
-    "--name", "-t", metavar="NAME", help="The name of the only image of a file.  [default: its own]"
+    "--tag",
+    "-t",
+    "name",
+    metavar="NAME[:TAG]",
+    help="The name of the only image of a file.  [default: its own]",
 )
 @click.option("--quiet", "-q", is_flag=True, help="Print the names only.")
 def load(*, file: str | None, name: str | None, quiet: bool) -> None:

@@ -53,7 +53,7 @@ LISTING: Final = Listing(
 
 @click.command()
 @click.argument("reference", metavar="REPO[:TAG]", type=IMAGE)
-@click.option("--limit", "-n", type=click.IntRange(min=1), help="Show the newest entries only.")
+@click.option("--limit", "-n", type=click.IntRange(min=1), metavar="N", help="Show the newest entries only.")
 @time_option("--since", last=False, help="From then on: a time as it is printed, a date, 2h, yesterday.")
 @time_option("--until", last=True, help="Up to then, the whole second or day included.")
 @listing_options(LISTING)

@@ -27,7 +27,7 @@ LISTING = Listing(
 
 @click.command()
 @click.argument("registry", metavar="[REGISTRY[/PREFIX]]", required=False)
-@click.option("--limit", "-n", type=click.IntRange(min=1), help="Stop after so many.")
+@click.option("--limit", "-n", type=click.IntRange(min=1), metavar="N", help="Stop after so many.")
 @listing_options(LISTING)
 @timeout_option
 @click.pass_context

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 
-from digestry.cli import exit_codes
+from digestry.cli import exit_codes, verbose_option
 from digestry.cli.command_group import Group
 from digestry.cli.output import complain, note, printable
 from digestry.errors import DigestryError
@@ -99,6 +99,10 @@ class _Commands(Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the options before the command; ``-v`` alone asks for the version, as docker's does."""
+        return super().parse_args(ctx, ["--version"] if args == ["-v"] else args)
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
@@ -131,7 +135,15 @@ class _Commands(Group):
     epilog=exit_codes.EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(__version__, "--version", "-v", message="digestry %(version)s")
+@click.version_option(__version__, "--version", message="digestry %(version)s")
+@click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    expose_value=False,
+    callback=verbose_option.keep,
+    help="Say each request to a registry as it is made. Alone: show the version.",
+)
 def digestry() -> None:
     """Container images by digest: a registry that remembers where every tag pointed, a client
     and local store with docker's commands, and an audit of what really runs."""
@@ -186,7 +198,7 @@ def _run() -> int:
         return exit_codes.INTERRUPTED
     except click.ClickException as error:
         shown = io.StringIO()
-        error.show(shown)
+        (_explained(error) if isinstance(error, click.NoSuchOption) else error).show(shown)
         for line in shown.getvalue().splitlines():
             note(printable(line.expandtabs()))
         return exit_codes.USAGE
@@ -211,3 +223,12 @@ def _run() -> int:
         )
         return exit_codes.INTERNAL
     return status if isinstance(status, int) else exit_codes.OK
+
+
+def _explained(error: click.NoSuchOption) -> click.UsageError:
+    """Return the error with what to write in place of another tool's option, if that is known."""
+    from digestry.cli.other_tools import option_for
+
+    command = "" if error.ctx is None else " ".join(error.ctx.command_path.split()[1:])
+    sentence = option_for(command, error.option_name)
+    return click.UsageError(f"{error.message} {sentence}", error.ctx) if sentence else error

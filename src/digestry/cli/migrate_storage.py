@@ -9,10 +9,11 @@ import click
 
 from digestry.cli import exit_codes
 from digestry.cli.backup import rate_option, tell_missing
-from digestry.cli.output import complain, format_option, human_size, json_document, note, say
+from digestry.cli.output import complain, human_size, json_document, json_option, note, say
 from digestry.model.text import number_of
 
 if TYPE_CHECKING:
+    from digestry.cli import registry_documents as documents
     from digestry.registry.migration.migrating import MigratedRegistry
     from digestry.registry.migration.stores import MigratingStores
 
@@ -44,7 +45,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 )
 @click.option("--reopen", is_flag=True, help="Undo a move: the old registry accepts pushes again.")
 @rate_option
-@format_option
+@json_option
 @click.pass_context
 def migrate_storage(
     ctx: click.Context,
@@ -56,7 +57,7 @@ def migrate_storage(
     skip_damaged: bool,
     reopen: bool,
     rate: int | None,
-    format_: str,
+    as_json: bool,
 ) -> None:
     """Move a registry to other stores: from a disk to S3, from SQLite to PostgreSQL, and back.
 
@@ -90,8 +91,8 @@ def migrate_storage(
         tell_missing(error.missing)
         raise
     _note(old, new, result)
-    if format_ == "json":
-        json_document(_plain(result))
+    if as_json:
+        json_document(_document(result))
     else:
         _tell(result, new_file)
     tell_missing(result.missing)
@@ -152,22 +153,28 @@ def _note(old: MigratingStores, new: MigratingStores, result: MigratedRegistry) 
             )
 
 
-def _plain(result: MigratedRegistry) -> dict[str, object]:
-    journal = result.journal
-    return {
-        "old": result.old,
-        "new": result.new,
-        "moved": result.moved,
-        "copied": result.copied,
-        "copied_bytes": result.copied_bytes,
-        "present": result.present,
-        "missing": result.missing,
-        "rows": result.rows,
-        "journal": None
-        if journal is None
-        else {"entries": journal.entries, "last_hash": journal.last_hash, "broken": journal.broken},
-        "seconds": round(result.seconds, 3),
-    }
+def _document(result: MigratedRegistry) -> documents.MigrateStorage:
+    from digestry.cli import registry_documents as documents
+
+    moved = result.journal
+    journal = None
+    if moved is not None:
+        broken = None
+        if moved.broken is not None:
+            broken = documents.BrokenEntry(moved.broken.sequence, moved.broken.reason)
+        journal = documents.MovedJournal(moved.entries, moved.last_hash, broken)
+    return documents.MigrateStorage(
+        old=result.old,
+        new=result.new,
+        moved=result.moved,
+        copied=result.copied,
+        copied_bytes=result.copied_bytes,
+        present=result.present,
+        missing=result.missing,
+        rows=result.rows,
+        journal=journal,
+        seconds=round(result.seconds, 3),
+    )
 
 
 def _tell(result: MigratedRegistry, new_file: Path) -> None:

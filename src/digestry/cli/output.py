@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = [
     "complain",
     "digest_cell",
-    "format_option",
     "human_size",
     "json_document",
     "json_option",
@@ -160,18 +159,6 @@ def json_document(value: object) -> None:
     encoded = msgspec.json.encode(value, enc_hook=str)
     text = msgspec.json.format(encoded, indent=2).decode()
     say(printable_json(text))
-
-
-def format_option(function: Callable[..., object]) -> Callable[..., object]:
-    """Add the ``--format`` option that every listing command has."""
-    return click.option(
-        "--format",
-        "format_",
-        type=click.Choice(["table", "json"]),
-        default="table",
-        show_default=True,
-        help="A table for people, or JSON for programs.",
-    )(function)
 
 
 def json_option(function: Callable[..., object]) -> Callable[..., object]:

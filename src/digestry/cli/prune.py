@@ -39,13 +39,17 @@ def prune(*, keep_untagged: bool, dry_run: bool, yes: bool, as_json: bool) -> No
             _ask(found)
         found = pruning.prune(store, keep_untagged=keep_untagged)
     if as_json:
-        json_document({
-            "names": found.names,
-            "digests": found.digests,
-            "size": found.freed,
-            "partial_downloads": len(found.partial),
-            "removed": not dry_run,
-        })  # fmt: skip
+        from digestry.cli import documents
+
+        json_document(
+            documents.Prune(
+                names=found.names,
+                digests=found.digests,
+                size=found.freed,
+                partial_downloads=len(found.partial),
+                removed=not dry_run,
+            )
+        )
         return
     word = "Would remove" if dry_run else "Removed"
     for name in found.names:

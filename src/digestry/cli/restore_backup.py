@@ -13,10 +13,11 @@ from digestry.cli import exit_codes
 from digestry.cli.backup import rate_option, tell_missing
 from digestry.cli.file_modes import keep_private
 from digestry.cli.journal import hashes
-from digestry.cli.output import complain, format_option, human_size, json_document, note, say
+from digestry.cli.output import complain, human_size, json_document, json_option, note, say
 from digestry.model.timestamps import rfc3339
 
 if TYPE_CHECKING:
+    from digestry.cli import registry_documents as documents
     from digestry.registry.backup.restoring import RestoredBackup
 
 
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     "--skip-damaged", is_flag=True, help="Leave out blobs that are damaged in the backup, and list them."
 )
 @rate_option
-@format_option
+@json_option
 @click.pass_context
 def restore_backup(
     ctx: click.Context,
@@ -49,7 +50,7 @@ def restore_backup(
     expect: tuple[str, ...],
     skip_damaged: bool,
     rate: int | None,
-    format_: str,
+    as_json: bool,
 ) -> None:
     """Make a registry from a backup: a directory, an archive, or - for standard input.
 
@@ -101,8 +102,8 @@ def restore_backup(
     what = {"source": str(source.absolute()), "blobs": restored.blobs, "missing": len(restored.missing)}
     last_hash = restored.description.journal.last_hash
     note_command(root, "digestry restore-backup", "restore-backup", journal=last_hash, **what)
-    if format_ == "json":
-        json_document(_plain(restored, root))
+    if as_json:
+        json_document(_document(restored, root))
     else:
         _tell(restored, root)
     tell_missing(restored.missing)
@@ -114,14 +115,16 @@ def restore_backup(
         ctx.exit(exit_codes.FINDINGS)
 
 
-def _plain(restored: RestoredBackup, root: Path) -> dict[str, object]:
-    return {
-        "backup": restored.description,
-        "root": str(root),
-        "blobs": restored.blobs,
-        "bytes": restored.bytes,
-        "missing": restored.missing,
-    }
+def _document(restored: RestoredBackup, root: Path) -> documents.RestoreBackup:
+    from digestry.cli import registry_documents as documents
+
+    return documents.RestoreBackup(
+        backup=restored.description,
+        root=str(root),
+        blobs=restored.blobs,
+        bytes=restored.bytes,
+        missing=restored.missing,
+    )
 
 
 def _tell(restored: RestoredBackup, root: Path) -> None:

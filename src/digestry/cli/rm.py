@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
@@ -14,6 +14,7 @@ from digestry.cli.timeout_options import timeout_option
 from digestry.model.text import number_of
 
 if TYPE_CHECKING:
+    from digestry.cli import documents
     from digestry.client.repository import Repository
     from digestry.client.session import Session
     from digestry.model.digest import Digest
@@ -82,7 +83,7 @@ def rm(*, references: tuple[str, ...], yes: bool, all_tags: bool, dry_run: bool,
             _ask(targets)
         done = [(target, None if dry_run else _delete(session, target, all_tags)) for target in targets]
     if as_json:
-        json_document([_plain(target, deleted) for target, deleted in done])
+        json_document([_document(target, deleted) for target, deleted in done])
         return
     for target, deleted in done:
         if deleted is not None:
@@ -150,7 +151,7 @@ def _ask(targets: list[_Target]) -> None:
     click.confirm(printable(f"Delete {names}?"), abort=True, err=True)
 
 
-def _delete(session: Session, target: _Target, all_tags: bool) -> str:
+def _delete(session: Session, target: _Target, all_tags: bool) -> Literal["tag", "digest"]:
     """Delete a tag, or its digest, and return which. Raises :class:`Conflict` without ``all_tags``."""
     from digestry.errors import Conflict
 
@@ -189,13 +190,15 @@ def _check_others(remote: Repository, target: _Target) -> None:
         ) from error
 
 
-def _plain(target: _Target, deleted: str | None) -> dict[str, object]:
-    return {
-        "name": str(target.reference),
-        "tag": target.reference.tag,
-        "digest": target.digest,
-        "other_tags": target.other_tags,
-        "indexes": target.indexes,
-        "referrers": target.referrers,
-        "deleted": deleted,
-    }
+def _document(target: _Target, deleted: Literal["tag", "digest"] | None) -> documents.DeletedTag:
+    from digestry.cli import documents
+
+    return documents.DeletedTag(
+        name=str(target.reference),
+        tag=target.reference.tag,
+        digest=target.digest,
+        other_tags=target.other_tags,
+        indexes=target.indexes,
+        referrers=target.referrers,
+        deleted=deleted,
+    )

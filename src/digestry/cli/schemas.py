@@ -17,11 +17,31 @@ LISTINGS: Final = {
     "referrers": "referrers",
     "token list": "token",
     "webhook list": "webhook",
+    "advisory list": "advisory",
 }
 """The commands that list, and their modules, which have a ``LISTING``."""
-DOCUMENTS: Final = {"inspect": "inspect", "validate": "validate"}
-"""The commands that print one object, and their modules, which have a ``Document``."""
-NAMES: Final = (*LISTINGS, *DOCUMENTS, "audit")
+_ELSEWHERE: Final = {"inspect": "inspect", "validate": "validate"}
+"""The commands whose text is made of their document, too, and their modules, which have a ``Document``."""
+_DOCUMENTS: Final = {
+    "config show": "Settings",
+    "copy": "Copy",
+    "sync": "Sync",
+    "prune": "Prune",
+    "attach": "Attach",
+}
+"""The commands that print one object, and its type in :mod:`digestry.cli.documents`."""
+_LISTS: Final = {"rm": "DeletedTag", "advisory show": "AttachedAdvisory"}
+"""The commands that print a list of objects and are no listings, likewise."""
+_OF_REGISTRIES: Final = {
+    "gc": "Collection",
+    "scrub": "Scrub",
+    "backup": "Backup",
+    "restore-backup": "RestoreBackup",
+    "migrate-storage": "MigrateStorage",
+    "journal verify": "JournalVerification",
+}
+"""The commands for who runs a registry, and the type in :mod:`digestry.cli.registry_documents`."""
+NAMES: Final = (*LISTINGS, *_ELSEWHERE, *_DOCUMENTS, *_LISTS, *_OF_REGISTRIES, "audit")
 """Every command that has a schema."""
 
 
@@ -37,13 +57,26 @@ def schema_of(command: str) -> dict[str, Any]:
         return values.schema()
     import msgspec
 
-    module = importlib.import_module(f"digestry.cli.{DOCUMENTS[command]}")
-
     def hook(_: type) -> dict[str, Any]:
         return {"type": "string", "pattern": "^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$"}
 
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": f"urn:digestry:schema:{command}:1",
+        "$id": f"urn:digestry:schema:{command.replace(' ', '-')}:1",
         "title": f"digestry {command}",
-    } | msgspec.json.schema(module.Document, schema_hook=hook)
+    } | msgspec.json.schema(_type_of(command), schema_hook=hook)
+
+
+def _type_of(command: str) -> Any:
+    """Return the type of a command's document. Any: lists of a type have no type that can be written."""
+    if command in _ELSEWHERE:
+        return importlib.import_module(f"digestry.cli.{_ELSEWHERE[command]}").Document
+    from digestry.cli import documents
+
+    if command in _LISTS:
+        return list[getattr(documents, _LISTS[command])]  # type: ignore[misc]
+    if command in _DOCUMENTS:
+        return getattr(documents, _DOCUMENTS[command])
+    from digestry.cli import registry_documents
+
+    return getattr(registry_documents, _OF_REGISTRIES[command])

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from digestry.cli import exit_codes
-from digestry.cli.output import complain, format_option, human_size, json_document, note, say, table
+from digestry.cli.output import complain, human_size, json_document, json_option, note, say, table
 from digestry.cli.registry_options import registry_options
 from digestry.model.text import number_of
 from digestry.model.timestamps import rfc3339
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from digestry.blobs.protocols import BlobStore
     from digestry.catalog.catalog import Catalog
     from digestry.catalog.damage import Affected, DamagedContent
+    from digestry.cli import registry_documents as documents
     from digestry.model.digest import Digest
     from digestry.model.digest_prefix import DigestPrefix
     from digestry.registry.config import RegistryConfig
@@ -61,7 +62,7 @@ def _speed(_: click.Context, __: click.Parameter, value: str) -> int:
 @click.option(
     "--list", "list_only", is_flag=True, help="Read nothing; only list what is known to be damaged."
 )
-@format_option
+@json_option
 @click.argument("digests", metavar="[DIGEST]...", nargs=-1)
 @click.pass_context
 def scrub(
@@ -71,7 +72,7 @@ def scrub(
     rate: int,
     from_start: bool,
     list_only: bool,
-    format_: str,
+    as_json: bool,
     digests: tuple[str, ...],
 ) -> None:
     """Read all content of a registry again, and find what is damaged.
@@ -107,13 +108,11 @@ def scrub(
             found = _run(catalog, backend, registry.scratch, rate, from_start=from_start, among=among)
         rows = catalog.damage.listed(limit=_MOST, among=among)
         damaged = len(rows) if among else catalog.damage.count()
-        if format_ == "json":
-            json_document(
-                {
-                    "pass": None if found is None else _plain(found),
-                    "damaged": _damaged(catalog, backend.blobs, rows),
-                }
-            )
+        if as_json:
+            from digestry.cli import registry_documents as documents
+
+            last_pass = None if found is None else _pass(found)
+            json_document(documents.Scrub(last_pass, _damaged(catalog, backend.blobs, rows)))
         else:
             _tell(catalog, backend.blobs, found, rows, damaged)
     finally:
@@ -255,33 +254,34 @@ def _cell(affected: Affected) -> str:
     return f"{affected.repository}:{','.join(affected.tags)}{more}"
 
 
-def _plain(found: Pass) -> dict[str, object]:
+def _pass(found: Pass) -> documents.ScrubPass:
     from digestry.catalog import clock
+    from digestry.cli import registry_documents as documents
 
-    ended = None if found.finished_at is None else rfc3339(clock.to_datetime(found.finished_at))
-    return {
-        "started_at": rfc3339(clock.to_datetime(found.started_at)),
-        "finished_at": ended,
-        "blobs": found.blobs,
-        "bytes": found.bytes,
-        "damaged": found.damaged,
-        "unread": found.unread,
-    }
+    return documents.ScrubPass(
+        started_at=rfc3339(clock.to_datetime(found.started_at)),
+        finished_at=None if found.finished_at is None else rfc3339(clock.to_datetime(found.finished_at)),
+        blobs=found.blobs,
+        bytes=found.bytes,
+        damaged=found.damaged,
+        unread=found.unread,
+    )
 
 
-def _damaged(catalog: Catalog, blobs: BlobStore, rows: list[DamagedContent]) -> list[dict[str, object]]:
+def _damaged(catalog: Catalog, blobs: BlobStore, rows: list[DamagedContent]) -> list[documents.DamagedBlob]:
     from digestry.catalog import clock
+    from digestry.cli import registry_documents as documents
 
-    def plain(row: DamagedContent) -> dict[str, object]:
-        return {
-            "digest": str(row.digest),
-            "problem": row.problem,
-            "found_at": rfc3339(clock.to_datetime(row.found_at)),
-            "files": [blob.name for blob in blobs.quarantined(row.digest)],
-            "repositories": [
-                {"name": affected.repository, "tags": affected.tags, "more_tags": affected.more}
+    return [
+        documents.DamagedBlob(
+            digest=str(row.digest),
+            problem=row.problem,
+            found_at=rfc3339(clock.to_datetime(row.found_at)),
+            files=[blob.name for blob in blobs.quarantined(row.digest)],
+            repositories=[
+                documents.DamagedRepository(affected.repository, affected.tags, affected.more)
                 for affected in catalog.damage.affected(row.digest, limit=_TAGS)
             ],
-        }
-
-    return [plain(row) for row in rows]
+        )
+        for row in rows
+    ]

@@ -18,6 +18,7 @@ def client_options(settings: Settings) -> ClientOptions:
 
     from digestry.cli.output import note, printable
     from digestry.cli.timeout_options import time_limit, timeout
+    from digestry.cli.verbose_option import request_printer
     from digestry.client.options import ClientOptions, podman_files
 
     waiting = timeout()
@@ -32,6 +33,7 @@ def client_options(settings: Settings) -> ClientOptions:
         longest_command=time_limit(),
         longest_pause=waiting,
         uploads=settings.store.with_name("uploads"),
+        tell_request=request_printer(),
         tell=lambda text: note(printable(f"digestry: {text}")),
     )
 

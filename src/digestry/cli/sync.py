@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from digestry.cli.output import complain, human_size, json_document, note, printable, table
+from digestry.cli.output import complain, human_size, json_document, json_option, note, printable, table
 from digestry.cli.timeout_options import Seconds, transfer_timeout_option
 
 if TYPE_CHECKING:
@@ -19,23 +19,16 @@ _SHORTEST: Final = 10.0
 
 @click.command()
 @click.argument("file", metavar="FILE")
-@click.option("--dry-run", "-n", is_flag=True, help="Say what would be copied, and copy nothing.")
+@click.option("--dry-run", is_flag=True, help="Say what would be copied, and copy nothing.")
 @click.option(
     "--every",
     type=Seconds(_SHORTEST),
     metavar="SECONDS",
     help="Repeat it, with this pause after each round, until interrupted.  [default: once]",
 )
-@click.option(
-    "--format",
-    "format_",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="A table for people, or JSON for programs: a document a round.",
-)
+@json_option
 @transfer_timeout_option
-def sync(*, file: str, dry_run: bool, every: float | None, format_: str) -> None:
+def sync(*, file: str, dry_run: bool, every: float | None, as_json: bool) -> None:
     """Copy images as FILE declares; only what has changed moves.
 
     FILE is TOML (or YAML, if it is called so): a [[copy]] with source and target as `copy` takes them, and
@@ -70,7 +63,7 @@ def sync(*, file: str, dry_run: bool, every: float | None, format_: str) -> None
                 done.append(synced)
                 if synced.error is not None:
                     complain(f"{synced.request.source}: {synced.error.message}", synced.error.hint)
-        if format_ == "json":
+        if as_json:
             _print_json(done, dry_run)
         else:
             _print(done, dry_run)
@@ -103,28 +96,23 @@ def _print(done: Sequence[Synced], dry_run: bool) -> None:
 
 
 def _print_json(done: Sequence[Synced], dry_run: bool) -> None:
+    from digestry.cli import documents
+    from digestry.cli.copy import copied_document
+
     json_document(
-        {
-            "dry_run": dry_run,
-            "copies": [
-                {
-                    "source": synced.request.source.text,
-                    "target": synced.request.target.text,
-                    "images": []
+        documents.Sync(
+            dry_run=dry_run,
+            copies=[
+                documents.DeclaredCopy(
+                    source=synced.request.source.text,
+                    target=synced.request.target.text,
+                    images=[]
                     if synced.result is None
-                    else [
-                        {
-                            "name": image.name,
-                            "digest": image.digest,
-                            "source_digest": image.source,
-                            "previous_digest": image.before,
-                        }
-                        for image in synced.result.images
-                    ],
-                    "bytes_sent": 0 if synced.result is None else synced.result.bytes_sent,
-                    "error": None if synced.error is None else synced.error.message,
-                }
+                    else [copied_document(image) for image in synced.result.images],
+                    bytes_sent=0 if synced.result is None else synced.result.bytes_sent,
+                    error=None if synced.error is None else synced.error.message,
+                )
                 for synced in done
             ],
-        }
+        )
     )

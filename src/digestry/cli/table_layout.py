@@ -82,22 +82,24 @@ class _Layout:
             for column in group:
                 cell = row[column]
                 if len(line) > start or (line.strip() and start + len(cell) > self.room):
-                    yield line.rstrip()
+                    yield from self._wrapped(line)
                     line = _GAP
                 # Where it would not fit below its heading, it begins further to the left.
                 fits = start + len(cell) <= self.room
                 line = (line.ljust(start) if fits else line) + cell + self.gap
                 start += self.widths[column] + len(self.gap)
-            yield from self._wrapped(line.rstrip(), indent)
+            if line.strip() or not number:
+                yield from self._wrapped(line)
 
-    def _wrapped(self, line: str, indent: str) -> list[str]:
+    def _wrapped(self, line: str) -> list[str]:
         """Return a line, or those of a text that is alone on it and too long."""
-        if len(line) <= self.room or not line.startswith(_GAP):
-            return [line] if line or not indent else []
+        text = line.rstrip()
+        if len(text) <= self.room:
+            return [text]
         return textwrap.wrap(
-            line.strip(),
+            text.lstrip(),
             self.room,
-            initial_indent=_GAP,
+            initial_indent=text[: len(text) - len(text.lstrip())],
             subsequent_indent=_GAP,
             break_on_hyphens=False,
             break_long_words=False,

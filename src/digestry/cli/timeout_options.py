@@ -8,6 +8,8 @@ from typing import Final, TypeVar
 
 import click
 
+from digestry.cli.verbose_option import verbose_option
+
 DEFAULT: Final = 30.0
 QUESTIONS: Final = 900.0
 """Seconds for a command that asks registries."""
@@ -74,14 +76,14 @@ def _limited(longest: float) -> Callable[[_Command], _Command]:
     )
 
     def both(command: _Command) -> _Command:
-        return timeout(limit(command))
+        return timeout(limit(verbose_option(command)))
 
     return both
 
 
 timeout_option = _limited(QUESTIONS)
-"""Adds ``--timeout`` and ``--time-limit`` to a command; :func:`timeout` and :func:`time_limit` are what was
-said."""
+"""Adds ``--timeout``, ``--time-limit`` and ``--verbose`` to a command; :func:`timeout` and :func:`time_limit`
+are what was said."""
 transfer_timeout_option = _limited(TRANSFERS)
 """The same for a command that moves images."""
 

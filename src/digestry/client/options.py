@@ -41,6 +41,8 @@ class ClientOptions:
     """The longest pause that a registry may ask for at once (``Retry-After``)."""
     tell: Callable[[str], None] | None = None
     """Called with a sentence for a person, such as that a registry asks to wait."""
+    tell_request: Callable[[str], None] | None = None
+    """Called with a line on each request that was made. There is no login in it."""
     auth_files: tuple[Path, ...] = ()
     """Files like docker's ``config.json`` that are read after it (podman's ``auth.json``)."""
     auth_config: str = field(default="", repr=False)

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -271,7 +272,8 @@ class Transport:
         while True:
             pause: float | None = None
             try:
-                response = self._exchange(call, authorization)
+                tell = self.options.tell_request
+                response = (self._exchange if tell is None else self._told)(call, authorization)
             except ConnectFailed:
                 if tried >= min(1, attempts) or call.guessed:
                     raise
@@ -290,6 +292,19 @@ class Transport:
             tried += 1
             backoff = _BACKOFF * 2 ** (tried - 1) if tried > 1 else 0.0
             self.waiting.pause(host, max(pause or 0.0, backoff), pause is not None)
+
+    def _told(self, call: Call, authorization: Mapping[str, str]) -> Response:
+        """Make one request, and tell the caller of it. Raises as :meth:`_exchange` does."""
+        from digestry.client.request_line import request_line  # noqa: PLC0415 - few calls tell it
+
+        began, outcome = time.monotonic(), "no answer"
+        try:
+            response = self._exchange(call, authorization)
+            outcome = str(response.status)
+            return response
+        finally:
+            assert self.options.tell_request is not None  # noqa: S101 - its caller looked
+            self.options.tell_request(request_line(call.method, call.url, outcome, time.monotonic() - began))
 
     def _exchange(self, call: Call, authorization: Mapping[str, str]) -> Response:
         options = self.options

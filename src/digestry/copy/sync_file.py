@@ -41,7 +41,7 @@ class SyncFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def schema() -> dict[str, Any]:
-    """Return the JSON schema of the file, which is published as ``docs/schemas/sync.json``."""
+    """Return the JSON schema of the file, which is published as ``docs/schemas/sync-file.json``."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(SyncFile)}
 
 

@@ -8,7 +8,7 @@ would obey.
 
 from __future__ import annotations
 
-from digestry.audit.reports.values import advisory_values, as_values
+from digestry.audit.reports.values import as_values
 from digestry.audit.reports.words import summary
 
-__all__ = ["advisory_values", "as_values", "summary"]
+__all__ = ["as_values", "summary"]

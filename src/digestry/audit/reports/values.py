@@ -276,12 +276,6 @@ def advisory_row(advisory: Advisory) -> AdvisoryRow:
     )
 
 
-def advisory_values(advisory: Advisory) -> JsonObject:
-    """Return one statement as plain values."""
-    values: JsonObject = msgspec.to_builtins(advisory_row(advisory))
-    return values
-
-
 def rows(findings: Iterable[ContainerFinding], *, fixes: Origins | None = None) -> Iterable[ContainerRow]:
     """Yield the row of each container in turn: a long report should not be in memory twice."""
     return (container_row(finding, fixes=fixes) for finding in findings)

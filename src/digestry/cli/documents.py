@@ -1,0 +1,124 @@
+"""The JSON documents of commands that do something, which are no listings; fields are the JSON's keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from msgspec import Struct
+
+from digestry.model.digest import Digest
+
+
+class CopiedImage(Struct, frozen=True):
+    """An image of a copy, with its digests there, here, and before."""
+
+    name: str | None
+    digest: Digest
+    source_digest: Digest
+    previous_digest: Digest | None
+    referrers: Sequence[Digest]
+
+
+class SkippedBlob(Struct, frozen=True):
+    """What was not copied, and why."""
+
+    digest: Digest
+    reason: str
+
+
+class Copy(Struct, frozen=True):
+    """The outcome of `digestry copy`."""
+
+    source: str
+    target: str
+    dry_run: bool
+    images: Sequence[CopiedImage]
+    blobs_sent: int
+    bytes_sent: int
+    blobs_mounted: int
+    blobs_present: int
+    skipped: Sequence[SkippedBlob]
+
+
+class DeclaredCopy(Struct, frozen=True):
+    """The outcome of one copy of a file; ``error`` is null if it was done."""
+
+    source: str
+    target: str
+    images: Sequence[CopiedImage]
+    bytes_sent: int
+    error: str | None
+
+
+class Sync(Struct, frozen=True):
+    """The outcome of a round of `digestry sync`."""
+
+    dry_run: bool
+    copies: Sequence[DeclaredCopy]
+
+
+class DeletedTag(Struct, frozen=True):
+    """A tag or a digest that `digestry rm` deleted, and what else needs the digest."""
+
+    name: str
+    tag: str | None
+    digest: Digest
+    other_tags: Sequence[str]
+    indexes: int | None
+    referrers: int | None
+    deleted: Literal["tag", "digest"] | None
+
+
+class Prune(Struct, frozen=True):
+    """What `digestry prune` removed, or would."""
+
+    names: Sequence[str]
+    digests: Sequence[Digest]
+    size: int
+    partial_downloads: int
+    removed: bool
+
+
+class AttachedFile(Struct, frozen=True):
+    """A file of an artifact."""
+
+    name: str | None
+    digest: Digest
+    size: int
+    media_type: str
+
+
+class Attach(Struct, frozen=True):
+    """The artifact that `digestry attach` made."""
+
+    digest: Digest
+    subject: Digest
+    artifact_type: str
+    files: Sequence[AttachedFile]
+
+
+class AttachedAdvisory(Struct, frozen=True):
+    """A document that is attached to an image, as it is."""
+
+    image: str
+    referrer: str
+    kind: str
+    signature: str | None
+    document: Mapping[str, object]
+
+
+class Setting(Struct, frozen=True):
+    """A setting; ``value`` is null if it is not set."""
+
+    key: str
+    value: str | None
+    meaning: str
+
+
+class Settings(Struct, frozen=True):
+    """The settings, their file, and the directory of the local store."""
+
+    settings: Sequence[Setting]
+    file: str
+    images: str
