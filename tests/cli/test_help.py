@@ -47,15 +47,14 @@ def options() -> Iterator[tuple[str, click.Option]]:
 
 
 def test_a_letter_means_one_thing() -> None:
-    """But for -u, which is as docker has it, in `login` and in `run`."""
+    """But for -u and -p, which are as docker has them, in `login` and in `run`."""
     meanings: dict[str, set[str]] = defaultdict(set)
     for _, option in options():
         names = [one for one in option.opts if one.startswith("--")]
         for letter in (one for one in option.opts if not one.startswith("--")):
             meanings[letter].update(names)
-    assert {letter: names for letter, names in meanings.items() if len(names) > 1} == {
-        "-u": {"--user", "--username"}
-    }
+    spellings = {letter for letter, names in meanings.items() if len(names) > 1}
+    assert spellings == {"-u", "-p"}, meanings
 
 
 def test_an_option_has_the_same_letter_everywhere() -> None:
