@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from digestry.cli.image_names import IMAGE
-from digestry.cli.output import format_option, json_document, note, printable, say, table
+from digestry.cli.output import json_document, json_option, note, printable, say, table
 from digestry.cli.timeout_options import timeout_option
 from digestry.model.text import number_of
 
@@ -40,7 +40,7 @@ _MOST_SHOWN: Final = 20
 )
 @click.option("--author", default="", metavar="WHO", help="Who says so.  [default: whom the file names]")
 @click.option("--dry-run", is_flag=True, help="Say what would be stated about which images.")
-@format_option
+@json_option
 @timeout_option
 @click.pass_context
 def import_(
@@ -51,7 +51,7 @@ def import_(
     severity: str | None,
     author: str,
     dry_run: bool,
-    format_: str,
+    as_json: bool,
 ) -> None:
     """State what reports of scanners, and advisories of others, say about images.
 
@@ -70,7 +70,7 @@ def import_(
 
     documents, problems = _read(files)
     plan, published = _carry_out(documents, image, (severity or "").lower(), author, dry_run=dry_run)
-    if format_ == "json":
+    if as_json:
         json_document(_plain(plan, published, problems, dry_run=dry_run))
     else:
         _show(plan, published, problems, dry_run=dry_run)
