@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import click
 import pytest
 
-from digestry.cli import other_tools
+from digestry.cli import other_tools, schemas
 from digestry.cli.main import digestry
 from digestry.cli.man_pages import root_context
 
@@ -76,6 +76,21 @@ def test_documents_are_text_or_json_and_listings_are_tables() -> None:
     assert forms[("docker-archive", "oci-archive")] == {"save"}
     assert "audit" in forms.pop(next(one for one in forms if "sarif" in one))
     assert set(forms) == {("FORMAT",), ("text", "json"), ("docker-archive", "oci-archive")}
+
+
+def test_every_command_that_prints_json_has_a_schema() -> None:
+    printing = {
+        name
+        for name, option in options()
+        if "--format" in option.opts and not isinstance(option.type, click.Choice)
+    } | {
+        name
+        for name, option in options()
+        if "--format" in option.opts
+        and isinstance(option.type, click.Choice)
+        and "json" in option.type.choices
+    }
+    assert printing | {"advisory show"} == set(schemas.NAMES)  # which prints nothing but JSON
 
 
 def test_what_other_tools_say_leads_to_a_command() -> None:

@@ -94,6 +94,11 @@ def test_what_commands_print(run: Run, app: Path, tmp_path: Path) -> None:
         assert conforming(run, "validate", f"{name}:all", *json_)["valid"]
         assert conforming(run, "advisory show", f"{name}:1")[0]["kind"] == "OpenVEX"
         assert conforming(run, "config show", *json_)["settings"]
+        (tmp_path / "vex.json").write_text(
+            json.dumps(conforming(run, "advisory show", f"{name}:1")[0]["document"])
+        )
+        imported = conforming(run, "advisory import", tmp_path / "vex.json", "--for", f"{name}:1", *json_)
+        assert imported["images"][0]["stated"] == 1
         attached = conforming(
             run, "attach", f"{name}:1", app / "program", "--artifact-type", "text/csv", *json_
         )

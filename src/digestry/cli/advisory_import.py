@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from digestry.advisories.publish import NewStatement, PublishedAdvisory, TargetImage
     from digestry.audit.advisory_imports import ImagePlan, ImportFile, ImportPlan
+    from digestry.cli.documents import AdvisoryImport
     from digestry.client.session import Session
     from digestry.model.reference import Reference
 
@@ -71,7 +72,7 @@ def import_(
     documents, problems = _read(files)
     plan, published = _carry_out(documents, image, (severity or "").lower(), author, dry_run=dry_run)
     if as_json:
-        json_document(_plain(plan, published, problems, dry_run=dry_run))
+        json_document(_document(plan, published, problems, dry_run=dry_run))
     else:
         _show(plan, published, problems, dry_run=dry_run)
     if problems:
@@ -240,37 +241,34 @@ def _show(
         note("digestry: the files state nothing about any vulnerability")
 
 
-def _plain(
+def _document(
     plan: ImportPlan,
     published: dict[str, list[PublishedAdvisory]],
     problems: list[str],
     *,
     dry_run: bool,
-) -> dict[str, object]:
-    return {
-        "images": [
-            {
-                "name": one.image.name,
-                "digest": one.image.digest,
-                "new": _counts(one),
-                "stated": one.stated,
-                "assessed": one.assessed,
-                "advisories": list(
-                    dict.fromkeys(str(made.referrer) for made in published.get(str(one.image), ()))
+) -> AdvisoryImport:
+    from digestry.cli import documents
+
+    return documents.AdvisoryImport(
+        images=[
+            documents.ImportedImage(
+                name=image.image.name,
+                digest=str(image.image.digest),
+                new=_counts(image),
+                stated=image.stated,
+                assessed=image.assessed,
+                advisories=list(
+                    dict.fromkeys(str(made.referrer) for made in published.get(str(image.image), ()))
                 ),
-            }
-            for one in plan.images
+            )
+            for image in plan.images
         ],
-        "unmatched": [
-            {
-                "file": lost.file,
-                "product": lost.product or None,
-                "statements": lost.statements,
-                "reason": lost.reason,
-            }
+        unmatched=[
+            documents.UnmatchedProduct(lost.file, lost.product or None, lost.statements, lost.reason)
             for lost in plan.unmatched
         ],
-        "less_severe": plan.less_severe,
-        "problems": problems,
-        "dry_run": dry_run,
-    }
+        less_severe=plan.less_severe,
+        problems=problems,
+        dry_run=dry_run,
+    )

@@ -108,6 +108,36 @@ class AttachedAdvisory(Struct, frozen=True):
     document: Mapping[str, object]
 
 
+class ImportedImage(Struct, frozen=True):
+    """What was stated about an image: ``new`` has the number of statements of each status."""
+
+    name: str
+    digest: str
+    new: Mapping[str, int]
+    stated: int
+    assessed: int
+    advisories: Sequence[str]
+
+
+class UnmatchedProduct(Struct, frozen=True):
+    """A product of a file that is no image that is known, and why."""
+
+    file: str
+    product: str | None
+    statements: int
+    reason: str
+
+
+class AdvisoryImport(Struct, frozen=True):
+    """The outcome of `digestry advisory import`."""
+
+    images: Sequence[ImportedImage]
+    unmatched: Sequence[UnmatchedProduct]
+    less_severe: int
+    problems: Sequence[str]
+    dry_run: bool
+
+
 class Setting(Struct, frozen=True):
     """A setting; ``value`` is null if it is not set."""
 

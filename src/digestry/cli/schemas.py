@@ -28,6 +28,7 @@ _DOCUMENTS: Final = {
     "sync": "Sync",
     "prune": "Prune",
     "attach": "Attach",
+    "advisory import": "AdvisoryImport",
 }
 """The commands that print one object, and its type in :mod:`digestry.cli.documents`."""
 _LISTS: Final = {"rm": "DeletedTag", "advisory show": "AttachedAdvisory"}
