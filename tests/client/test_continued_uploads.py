@@ -273,3 +273,12 @@ def upload_at(host: str, name: str) -> str:
     with contextlib.closing(http.client.HTTPConnection(host, timeout=PATIENCE)) as connection:
         connection.request("POST", f"/v2/{name}/blobs/uploads/")
         return str(connection.getresponse().headers["Location"])
+
+
+def test_a_registry_that_is_busy_for_a_moment(keeper: Keeper, remote: Repository) -> None:
+    taken, answers = keeper.answer, [Reply(503, headers={"Retry-After": "1"}), Reply(201)]
+    keeper.liar.answer = lambda request: (
+        answers.pop(0) if request.method == "PATCH" and len(answers) > 1 else taken(request)
+    )
+    push(remote)
+    assert keeper.blobs[str(BLOB.digest)] == CONTENT

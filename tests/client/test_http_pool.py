@@ -25,7 +25,7 @@ from tests.support import PATIENCE, free_port, program
 
 
 def pool(trust: Trust | None = None, proxy: Proxy | None = None) -> HttpPool:
-    timeouts = ResponseTimeouts(None, PATIENCE, WaitBudget(None, 60, None))
+    timeouts = ResponseTimeouts(None, PATIENCE, WaitBudget(None, 60))
     return HttpPool(
         lambda scheme, host, port, trust, proxy: BoundedConnection(
             scheme, host, port, trust, proxy, timeouts=timeouts

@@ -34,6 +34,7 @@ _TOO_LARGE: Final = 413
 _MOVED_ON: Final = frozenset({409, 416})
 """What a registry answers that has another number of bytes, or is still busy with them."""
 _NOT_TAKEN: Final = _MOVED_ON | {400, 404, 405, 411, 412, 415, 501}
+_BUSY: Final = frozenset({429, 502, 503, 504})
 _MOST_QUESTIONS: Final = 3
 _PAUSE: Final = 0.1
 _MOST_BREAKS: Final = 32
@@ -173,6 +174,11 @@ class _Upload:
 
     def _after_refusal(self, session: UploadSession, status: int) -> UploadSession | None:
         """Return the upload to go on with after a request that was not taken; None for a new one."""
+        if status in _BUSY:
+            # How long the registry asks to wait is waited before the next request.
+            self._attempts -= 1
+            time.sleep(_PAUSE)
+            return self._find()
         if status in _MOVED_ON and self._questions < _MOST_QUESTIONS:
             # It may not have noticed yet that the connection before this one has ended.
             time.sleep(_PAUSE * 2**self._questions)
@@ -213,6 +219,7 @@ class _Upload:
         ) as response:
             if response.status == _TOO_LARGE and size > _SMALLEST_PART:
                 raise _NotTaken(response.status)
+            self._check_busy(response)
             self._check_end(response)
 
     def _send_rest(self, session: UploadSession) -> None:
@@ -234,6 +241,7 @@ class _Upload:
             ) as response:
                 if response.status in _NOT_TAKEN or response.status == _TOO_LARGE:
                     raise _NotTaken(response.status)
+                self._check_busy(response)
                 session = self._part_taken(session, response, size)
         self._close(session, continued=start > 0)
 
@@ -285,6 +293,7 @@ class _Upload:
                         continue
                     if start and response.status in _NOT_TAKEN:
                         raise _NotTaken(response.status)
+                    self._check_busy(response)
                     session = self._part_taken(session, response, offset + len(part))
                 self._sent.more(len(part))
                 held = held[len(part) :]
@@ -315,7 +324,13 @@ class _Upload:
         ) as response:
             if continued and response.status in _NOT_TAKEN - _MOVED_ON:
                 raise _NotTaken(response.status)
+            self._check_busy(response)
             self._check_end(response)
+
+    def _check_busy(self, response: Response) -> None:
+        """Raise :class:`_NotTaken` for a registry that can take it later."""
+        if response.status in _BUSY and self._attempts > 0:
+            raise _NotTaken(response.status)
 
     def _check_end(self, response: Response) -> None:
         digest = self._descriptor.digest

@@ -27,6 +27,7 @@ from digestry.model.digest import Digest, shown
 if TYPE_CHECKING:
     from digestry.client.encodings import Decoder
 
+_TOO_MANY: Final = 429
 ERROR_BODY: Final = 64 << 10
 _LONGEST_TEXT: Final = 400
 _MOST_ERRORS: Final = 3
@@ -222,11 +223,16 @@ class Response:
     def fail(self, action: str) -> NoReturn:
         """Raise the error that this response means for somebody who tried to ``action``."""
         from digestry.client import refusal_hints  # noqa: PLC0415 - of use to failures only
+        from digestry.client.rate_limits import stated_limit  # noqa: PLC0415
 
         code, text, damaged = self._reason()
         registry = self.registry or self.host
         message = f"cannot {action}: {self.host} answers {self.status}" + (f", {text}" if text else "")
         pause = retry_after(self.headers) if self.status not in {401, 403, 404} else None
+        limit = stated_limit(self.headers) if self.status == _TOO_MANY else None
+        if limit is not None and not limit.remaining:
+            message += f"; {limit.used_up()}"
+            pause = limit.reset if pause is None else pause
         if pause:
             message += f"; it asks to wait {seconds(pause)} (Retry-After)"
         if self.remark and self.status in {401, 403, 404}:
@@ -248,7 +254,7 @@ class Response:
         if 200 <= self.status < 400:
             raise ProtocolViolation(f"{message}, which is no answer to {self._method}")
         hint = ""
-        if self.status == 429:
+        if self.status == _TOO_MANY:
             hint = refusal_hints.limited(registry=registry, account=self.account)
         elif self.status >= 500:
             hint = "the registry has a problem of its own: try again later, or look at its log"

@@ -18,6 +18,7 @@ from digestry.client.http_connection import DEFAULT_PORTS, Trust
 from digestry.client.http_pool import ConnectionClass, HttpPool, InvalidAddress
 from digestry.client.options import ClientOptions, bare_host, is_inside, is_loopback
 from digestry.client.proxies import chosen_proxy, proxy_for
+from digestry.client.request_limits import RequestLimits
 from digestry.client.responses import Response
 from digestry.client.transport_errors import (
     FAILURES,
@@ -28,7 +29,7 @@ from digestry.client.transport_errors import (
     is_not_tls,
     unreachable,
 )
-from digestry.client.wait_budget import WaitBudget, retry_after
+from digestry.client.wait_budget import WaitBudget
 from digestry.errors import ProtocolViolation, Unreachable
 from digestry.model.digest import shown
 from digestry.version import __version__
@@ -37,6 +38,7 @@ _MOST_REDIRECTS: Final = 5
 _PROBING: Final = frozenset({"GET", "HEAD"})
 _SPEAKS_TLS: Final = 400  # what nginx and Go say to plain HTTP on a TLS port
 _BACKOFF: Final = 0.2
+_WORTH_WAITING: Final = 1.0
 _TRANSIENT: Final = frozenset({429, 502, 503, 504})
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _TO_SEE: Final = 303
@@ -76,8 +78,9 @@ class Transport:
         self._trust = Trust(options.authorities)
         self._pins: dict[str, str] = {}
         self.waiting = WaitBudget(
-            options.waiting, options.longest_pause, options.tell, longest_command=options.longest_command
+            options.waiting, options.longest_pause, longest_command=options.longest_command
         )
+        self._limits = RequestLimits(self.waiting, options.tell)
 
     def close(self) -> None:
         """Close all connections."""
@@ -270,7 +273,9 @@ class Transport:
         host = urlsplit(call.url).netloc
         tried = 0
         while True:
-            pause: float | None = None
+            if self.options.retries:
+                self._limits.wait(host)
+            fails = True
             try:
                 tell = self.options.tell_request
                 response = (self._exchange if tell is None else self._told)(call, authorization)
@@ -283,15 +288,17 @@ class Transport:
                 if tried >= attempts or call.guessed:
                     raise
             else:
-                if response.status not in _TRANSIENT or tried >= attempts:
+                pause = self._limits.note(host, response.status, response.headers)
+                if response.status not in _TRANSIENT or not attempts:
                     return response
-                pause = retry_after(response.headers)
-                if pause is not None and self.waiting.too_long(pause):
+                # A pause that is asked for is no failure, where the time for waiting has an end.
+                fails = pause is None or pause < _WORTH_WAITING or self.waiting.left() is None
+                if (fails and tried >= attempts) or (pause is not None and self.waiting.too_long(pause)):
                     return response  # its error says for how long
                 response.close()
-            tried += 1
-            backoff = _BACKOFF * 2 ** (tried - 1) if tried > 1 else 0.0
-            self.waiting.pause(host, max(pause or 0.0, backoff), pause is not None)
+            if fails:
+                tried += 1
+                self.waiting.pause(host, _BACKOFF * 2 ** (tried - 1) if tried > 1 else 0.0)
 
     def _told(self, call: Call, authorization: Mapping[str, str]) -> Response:
         """Make one request, and tell the caller of it. Raises as :meth:`_exchange` does."""

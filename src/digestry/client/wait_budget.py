@@ -6,7 +6,7 @@ import contextlib
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Final
 
@@ -15,7 +15,6 @@ from digestry.errors import Unreachable
 SLOWEST: Final = 1024
 """Bytes in a second: whoever sends less is waited for."""
 _PROMPT: Final = 1.0  # seconds in which an answer begins that nobody has waited for
-_WORTH_SAYING: Final = 1.0
 _LONGEST_NUMBER: Final = 19
 _SECONDS: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?|\.[0-9]+", re.ASCII)
 _DURATION: Final = re.compile(r"(?:[0-9]{1,15}(?:\.[0-9]{1,15})?(?:ns|us|\xb5s|\u03bcs|ms|s|m|h))+", re.ASCII)
@@ -68,15 +67,14 @@ class WaitBudget:
 
     Waiting for several at once counts once.
 
-    ``longest`` is how many seconds a registry may ask for at once. ``tell`` is told, in a sentence, what
-    is waited for. ``longest_command`` seconds from now everything ends, however fast it goes on.
+    ``longest`` is how many seconds a registry may ask for at once. ``longest_command`` seconds from now
+    everything ends, however fast it goes on.
     """
 
     def __init__(
         self,
         limit: float | None,
         longest: float,
-        tell: Callable[[str], None] | None,
         *,
         longest_command: float | None = None,
     ) -> None:
@@ -84,7 +82,6 @@ class WaitBudget:
         self._longest_command = longest_command
         self._end = None if longest_command is None else time.monotonic() + longest_command
         self._longest = longest
-        self._tell = tell
         self._lock = threading.Lock()
         self._spent = 0.0
         self._until = time.monotonic()
@@ -131,10 +128,8 @@ class WaitBudget:
         left = self.left()
         return pause > self._longest or (left is not None and pause > left)
 
-    def pause(self, host: str, pause: float, requested: bool) -> None:
-        """Sleep before ``host`` is asked again; ``asked`` says that it asked for the pause."""
-        if self._tell is not None and requested and pause >= _WORTH_SAYING:
-            self._tell(f"{host} asks to wait {seconds(pause)} (Retry-After): waiting")
+    def pause(self, host: str, pause: float) -> None:
+        """Sleep before ``host`` is asked again."""
         began = time.monotonic()
         time.sleep(pause)
         self._spend(began, time.monotonic())
