@@ -3,6 +3,7 @@ sent."""
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import tarfile
@@ -284,6 +285,11 @@ def test_a_file_of_an_old_docker(
     made = copy(around, f"docker-archive:{file}", f"{registry.host}/{repository}/old:1")
     manifest = registry.request("GET", f"/v2/{repository}/old/manifests/1").json()
     assert manifest["config"]["digest"] == image
+    layers = [
+        registry.request("GET", f"/v2/{repository}/old/blobs/{one['digest']}") for one in manifest["layers"]
+    ]
+    assert [gzip.decompress(layer.body) for layer in layers] == [b"one" * 1000, b"two" * 1000]
+    assert {one["mediaType"] for one in manifest["layers"]} == {media_types.OCI_LAYER_GZIP}
     by_name = copy(around, f"docker-archive:{file}:app:2", "local:app:2")
     assert by_name.images[0].digest == made.images[0].digest  # the same each time
     with pytest.raises(NotFound, match=r"has no image docker\.io/library/app:3"):

@@ -33,7 +33,7 @@ def written(
 ) -> tuple[bytes, str]:
     """The bytes of a layer, written ``step`` bytes at a time, and its media type."""
     output = io.BytesIO()
-    with LayerWriter(output.write, compression, level, threads=threads) as writer:  # type: ignore[arg-type]
+    with LayerWriter(output.write, compression, level, threads=threads) as writer:
         for start in range(0, len(content), step):
             writer.write(content[start : start + step])
         layer, diff_id = writer.finish()

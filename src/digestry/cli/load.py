@@ -35,7 +35,7 @@ def load(*, file: str | None, name: str | None, quiet: bool) -> None:
     from digestry.cli.sessions import open_store
     from digestry.cli.settings import load as load_settings
     from digestry.copy.copy import CopyOptions, copy_images
-    from digestry.copy.docker_archive import open_docker_archive
+    from digestry.copy.docker_archive import DockerArchiveSource, open_docker_archive
     from digestry.copy.file_tree import ArchiveTree
     from digestry.copy.local import LocalTarget
     from digestry.errors import InvalidReference
@@ -49,7 +49,9 @@ def load(*, file: str | None, name: str | None, quiet: bool) -> None:
         path = Path(file) if file is not None else _standard_input(scratch, opened)
         tree = ArchiveTree(path, scratch=scratch)
         opened.callback(tree.close)
-        source = open_docker_archive(tree, file or "standard input")
+        source = open_docker_archive(tree, file or "standard input", scratch=scratch)
+        if isinstance(source, DockerArchiveSource) and not quiet:
+            note(f"{source.description}: {source.remark}")
         names: list[tuple[str | None, str | None]] = []
         if name is not None:
             names = [(None, str(settings.reference(name).or_latest()))]

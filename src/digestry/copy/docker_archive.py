@@ -1,22 +1,26 @@
 """A file of ``docker save`` as a source of copies, from any version of docker or podman.
 
 New versions write an OCI layout, whose digests stay. Older ones write a config and plain layers, and no
-manifest: one is made from them, the same each time.
+manifest: one is made from them, with the layers compressed, the same each time.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Final
 
 import msgspec
 
 from digestry.blobs.verify import Verifier
 from digestry.copy.archive import DOCKER_MANIFEST_FILE
+from digestry.copy.compressed_layers import CompressedLayers
 from digestry.copy.file_tree import ArchiveTree, read
 from digestry.copy.layout import FileContent, LayoutSource
-from digestry.copy.protocols import BlobContent, ImageSource
+from digestry.copy.protocols import BlobContent
 from digestry.errors import Ambiguous, ContentError, InvalidManifest, InvalidReference, NotFound
+from digestry.fsio import storage_errors
 from digestry.images.layout import INDEX_FILE
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
@@ -39,22 +43,31 @@ class _SavedImage(msgspec.Struct, frozen=True):
     layers: tuple[str, ...] | None = msgspec.field(name="Layers", default=None)
 
 
-def open_docker_archive(tree: ArchiveTree, description: str) -> ImageSource:
-    """Return the images of an archive. Raises :class:`ContentError` if ``docker save`` wrote none such."""
+def open_docker_archive(
+    tree: ArchiveTree, description: str, *, scratch: Path | None = None
+) -> LayoutSource | DockerArchiveSource:
+    """Return the images of an archive; layers are compressed in the directory ``scratch``.
+
+    Raises :class:`ContentError` if ``docker save`` wrote none such.
+    """
     if tree.size(INDEX_FILE) is not None:
         layout = LayoutSource(tree, description)
         if layout.is_whole():
             return layout
-    return DockerArchiveSource(tree, description)
+    return DockerArchiveSource(tree, description, scratch)
 
 
 class DockerArchiveSource:
     """The images of an archive that has no manifests."""
 
     repository: Final = None
+    remark: Final = "it has no manifest: one is made, of its config and its layers, which are compressed"
 
-    def __init__(self, tree: ArchiveTree, description: str) -> None:
+    def __init__(self, tree: ArchiveTree, description: str, scratch: Path | None = None) -> None:
         self._tree = tree
+        self._compressed = CompressedLayers(scratch)
+        self._layers: dict[Digest, Descriptor] = {}
+        self._lock = threading.Lock()
         self.description = description
         try:
             raw = read(tree, DOCKER_MANIFEST_FILE, _LARGEST_LIST)
@@ -99,11 +112,12 @@ class DockerArchiveSource:
         )
 
     def _manifest_of(self, image: _SavedImage) -> Manifest:
-        known = self._made.get(image.config)
-        if known is None:
-            known = self._made[image.config] = self._make(image)
-            self._manifests[known.digest] = known
-        return known
+        with self._lock:
+            known = self._made.get(image.config)
+            if known is None:
+                known = self._made[image.config] = self._make(image)
+                self._manifests[known.digest] = known
+            return known
 
     def _make(self, image: _SavedImage) -> Manifest:
         raw = read(self._tree, image.config, _LARGEST_CONFIG)
@@ -131,22 +145,25 @@ class DockerArchiveSource:
         return parse_manifest(encode(document), media_types.OCI_MANIFEST)
 
     def _layer(self, name: str, diff_id: Digest) -> Descriptor:
-        with self._tree.open(name) as file:
+        known = self._layers.get(diff_id)
+        if known is not None:
+            return known
+        with self._tree.open(name) as file, storage_errors("read", self._tree.path):
             beginning = file.read(4)
+        with self._tree.open(name) as file, storage_errors("read", self._tree.path):
             if beginning.startswith(_GZIP) or beginning == _ZSTD:
                 kind = media_types.OCI_LAYER_ZSTD if beginning == _ZSTD else media_types.OCI_LAYER_GZIP
                 hasher = diff_id.hasher()
-                hasher.update(beginning)
-                size = len(beginning)
+                size = 0
                 while chunk := file.read(_CHUNK):
                     hasher.update(chunk)
                     size += len(chunk)
-                digest = Digest(diff_id.algorithm, hasher.hexdigest())
+                found = Descriptor(kind, Digest(diff_id.algorithm, hasher.hexdigest()), size)
+                self._files[found.digest] = name
             else:
-                kind, digest = media_types.OCI_LAYER, diff_id
-                size = self._tree.size(name) or 0
-        self._files[digest] = name
-        return Descriptor(kind, digest, size)
+                found = self._compressed.add(file, self._tree.size(name) or 0, diff_id)
+        self._layers[diff_id] = found
+        return found
 
     def manifest(self, descriptor: Descriptor) -> Image | Index:
         found = self._manifests.get(descriptor.digest)
@@ -171,6 +188,8 @@ class DockerArchiveSource:
         return found
 
     def blob(self, descriptor: Descriptor) -> BlobContent:
+        if self._compressed.size(str(descriptor.digest)) is not None:
+            return FileContent(self._compressed, str(descriptor.digest), descriptor)
         return FileContent(self._tree, self._file(descriptor), descriptor)
 
     def referrers(self, digest: Digest) -> list[Descriptor]:
@@ -182,6 +201,7 @@ class DockerArchiveSource:
         return []
 
     def close(self) -> None:
+        self._compressed.close()
         self._tree.close()
 
 

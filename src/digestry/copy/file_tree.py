@@ -157,13 +157,13 @@ class ArchiveTree:
         found = self._find(name)
         if found is None:
             raise NotFound(f"{shown(name)} is not in {self.path}")
-        return io.BufferedReader(_Part(self._file.fileno(), *found), _CHUNK)
+        return io.BufferedReader(FilePart(self._file.fileno(), *found), _CHUNK)
 
     def close(self) -> None:
         self._file.close()
 
 
-class _Part(io.RawIOBase):
+class FilePart(io.RawIOBase):
     """Bytes of an open file, from a position on; the file itself is not moved."""
 
     def __init__(self, descriptor: int, start: int, size: int) -> None:

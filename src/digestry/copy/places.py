@@ -32,11 +32,15 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True)
 class OpenSource:
-    """A source that is open, and the name in it that its location has; ``reference`` is its full name."""
+    """A source that is open, and the name in it that its location has; ``reference`` is its full name.
+
+    ``remark`` says what is made anew of its images, as a sentence.
+    """
 
     source: ImageSource
     name: str | None
     reference: Reference | None = None
+    remark: str = ""
 
 
 def open_source(location: Location, around: Surroundings, opened: ExitStack) -> OpenSource:
@@ -73,20 +77,25 @@ def open_source(location: Location, around: Surroundings, opened: ExitStack) -> 
             found = OpenSource(LayoutSource(archive, f"oci-archive:{archive.path}"), location.name)
         case "docker-archive":
             from digestry.copy.docker_archive import open_docker_archive  # noqa: PLC0415
+            from digestry.copy.layout import LayoutSource  # noqa: PLC0415
 
             archive = ArchiveTree(_path(location), scratch=_made(scratch))
             opened.callback(archive.close)
-            source = open_docker_archive(archive, f"docker-archive:{archive.path}")
-            found = OpenSource(source, location.name, location.reference)
+            saved_images = open_docker_archive(archive, f"docker-archive:{archive.path}", scratch=scratch)
+            remark = "" if isinstance(saved_images, LayoutSource) else saved_images.remark
+            found = OpenSource(saved_images, location.name, location.reference, remark)
         case "docker-daemon":
             from digestry.copy.docker_archive import open_docker_archive  # noqa: PLC0415
             from digestry.copy.docker_engine import save_from_engine  # noqa: PLC0415
+            from digestry.copy.layout import LayoutSource  # noqa: PLC0415
 
             saved = save_from_engine(_familiar(location), scratch)
             opened.callback(saved.unlink, missing_ok=True)
             archive = ArchiveTree(saved)
             opened.callback(archive.close)
-            found = OpenSource(open_docker_archive(archive, location.text), None, location.reference)
+            saved_images = open_docker_archive(archive, location.text, scratch=scratch)
+            remark = "" if isinstance(saved_images, LayoutSource) else saved_images.remark
+            found = OpenSource(saved_images, None, location.reference, remark)
         case "containers-storage":
             from digestry.copy.layout import LayoutSource  # noqa: PLC0415
             from digestry.copy.podman_storage import save_from_podman  # noqa: PLC0415

@@ -51,6 +51,8 @@ def run_copy(
     with ExitStack() as opened:
         source = open_source(request.source, around, opened)
         target = open_target(request.target, around, opened)
+        if tell is not None and source.remark:
+            tell(f"{source.source.description}: {source.remark}")
         if tell is not None and target.target.loss:
             tell(f"{target.target.description}: {target.target.loss}")
         names = _many(request, source) if request.is_many else [_single(request, source, target)]

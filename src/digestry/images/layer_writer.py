@@ -59,7 +59,7 @@ class LayerWriter:
 
     def __init__(
         self,
-        sink: Callable[[bytes], None],
+        sink: Callable[[bytes], object],
         compression: Compression = "gzip",
         level: int | None = None,
         *,
