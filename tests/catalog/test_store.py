@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
 from digestry.backend import Backend, open_backend
 from digestry.catalog.catalog import Catalog
+from digestry.catalog.job_states import JobState
+from digestry.catalog.store import CatalogChanges
+from digestry.coordination.protocol import Job
 from digestry.errors import Conflict, NotFound
+from tests.catalog.raw import Raw
 from tests.catalog.support import pushed
+from tests.support import wait_until
 
 
 def test_nothing_is_made_until_it_is_opened(backend: Backend, tmp_path: Path) -> None:
@@ -42,14 +48,36 @@ def test_a_catalog_that_is_there(backend: Backend, catalog: Catalog, tmp_path: P
 
 def test_changes_are_told_whoever_makes_them(backend: Backend, catalog: Catalog) -> None:
     changes = backend.open_changes()
-    seen = changes.number()
-    assert changes.number() == seen
-    pushed(catalog, "x")
-    assert changes.number() != seen
-    other, seen = backend.open_catalog(), changes.number()
-    pushed(other, "x")
+    other = backend.open_catalog()
+    for writes in (catalog, other):
+        seen = changes.number()
+        pushed(writes, "x")
+        wait_until(lambda seen=seen: changes.number() != seen, what="notice of the change")
+        wait_until(lambda: _settled(changes), what="the end of the changes")
     other.close()
-    assert changes.number() != seen
+    changes.close()
+
+
+def _settled(changes: CatalogChanges) -> bool:
+    before = changes.number()
+    time.sleep(1.2)
+    return changes.number() == before
+
+
+@pytest.mark.only_on("postgresql", reason="of a file's root, locks are files")
+def test_locks_of_nodes_are_no_changes(backend: Backend, catalog: Catalog, raw: Raw) -> None:
+    changes = backend.open_changes()
+    wait_until(lambda: _settled(changes), what="the end of the changes")
+    seen = changes.number()
+    counted = (
+        "SELECT n_tup_ins FROM pg_stat_user_tables WHERE relname = 'locks' AND schemaname = current_schema()"
+    )
+    ((before,),) = raw.query(counted)
+    for _ in range(5):
+        with backend.coordination.only_one(Job.SCRUB):
+            catalog.jobs.note(JobState("scrub", 1, 2, {}))
+    wait_until(lambda: raw.query(counted) != [(before,)], what="the server's notice of the locks")
+    assert changes.number() == seen
     changes.close()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import os
 import signal
 import socket
@@ -170,6 +172,61 @@ def test_stopped_while_an_upload_runs(tmp_path: Path, number: signal.Signals) ->
     try:
         assert server.request("GET", f"/v2/stopped/x/blobs/{Digest.of(content)}").body == content
     finally:
+        server.stop()
+
+
+@pytest.mark.parametrize("more", ["", "http2 = true\n"])
+def test_a_server_that_stops_answers_until_its_drain_ends(tmp_path: Path, more: str) -> None:
+    """Both servers: that of HTTP/1 alone, and the one that has HTTP/2."""
+    config = tmp_path / "registry.toml"
+    config.write_text(f"{more}drain-seconds = 600\nworkers = 2\n", encoding="utf-8")
+    server = start_registry(tmp_path / "root", "--config", str(config))
+    digest = server.push_image("drain/x", "t")
+    kept = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
+    kept.request("GET", "/v2/")
+    assert kept.getresponse().read() == b"{}"
+    kept_socket = kept.sock
+    server.process.send_signal(signal.SIGTERM)
+    for _ in range(2):  # workers
+        wait_until(lambda: server.request("GET", "/readyz").status == 503, what="the drain's begin")
+    assert b"stopping" in server.request("GET", "/readyz").body
+    assert server.request("GET", "/livez").status == 200
+    for _ in range(6):
+        answer = server.request("HEAD", "/v2/drain/x/manifests/t")
+        assert answer.headers["docker-content-digest"] == str(digest)
+    wait_until(lambda: _says_close(server.port), what="the workers' notice of it")
+    kept.request("GET", "/v2/")
+    assert kept.sock is kept_socket  # it was not closed while it was idle
+    last = kept.getresponse()
+    assert last.headers["connection"] == "close"
+    assert last.read() == b"{}"
+    server.push_image("drain/x", "more")
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(timeout=PATIENCE) == 0
+    server.stop()
+
+
+def _says_close(port: int) -> bool:
+    """Whether several answers, of whichever worker, are the last of connections that their clients would
+    keep."""
+    for _ in range(6):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+        with contextlib.closing(connection):
+            connection.request("GET", "/v2/")
+            response = connection.getresponse()
+            response.read()
+            if response.headers["connection"] != "close":
+                return False
+    return True
+
+
+def test_a_drain_ends_by_itself_and_an_interrupt_needs_none(tmp_path: Path) -> None:
+    for number, seconds in ((signal.SIGTERM, 1), (signal.SIGINT, 600)):
+        config = tmp_path / "registry.toml"
+        config.write_text(f"drain-seconds = {seconds}\n", encoding="utf-8")
+        server = start_registry(tmp_path / "root", "--config", str(config))
+        server.process.send_signal(number)
+        assert server.process.wait(timeout=PATIENCE) == 0
         server.stop()
 
 

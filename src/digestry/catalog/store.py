@@ -20,7 +20,7 @@ class CatalogChanges(Protocol):
     """Tells whether a catalog was written to."""
 
     def number(self) -> int:
-        """Return a number that is another one once anything was committed."""
+        """Return a number that is another one some seconds after a change to what the registry has."""
         ...
 
     def close(self) -> None:

@@ -268,11 +268,12 @@ def create_app(
     beat: Callable[[], Coroutine[None, None, None]] | None = None,
     follow: Follow | None = None,
     mounts: Mounts | None = None,
+    draining: Callable[[], bool] = bool,
 ) -> ASGIApp:
-    """Return the registry's application for one worker process; ``make_upstream`` if it has mirrors. The rest
-    is as :class:`RegistryApp` has it."""
+    """Return the registry's application for one worker process; ``make_upstream`` if it has mirrors;
+    ``draining`` tells whether the server is about to stop. The rest is as :class:`RegistryApp` has it."""
     return RegistryApp(
-        lambda: open_service(config, make_upstream=make_upstream),
+        lambda: open_service(config, make_upstream=make_upstream, draining=draining),
         address=address,
         beat=beat,
         follow=follow,

@@ -60,6 +60,7 @@ KEYS: Final = (
     Key("root", toml.file, None),
     Key("listen", toml.text, DEFAULT_LISTEN),
     Key("workers", toml.whole(1, 64), None),
+    Key("drain-seconds", toml.seconds(0, 600), 0.0),
     Key("allow-anonymous", toml.flag, False),
     Key("hosts", hosts.names, ()),
     Key("read-only", toml.flag, False),
@@ -133,6 +134,8 @@ class RegistryConfig:
     http2: bool = False
     """Whether HTTP/2 is spoken as well."""
     workers: int = field(default_factory=_usual_workers)
+    drain_seconds: float = 0.0
+    """How long requests are still answered after SIGTERM, while ``/readyz`` answers 503."""
     allow_anonymous: bool = False
     """Whether a registry that knows nobody may listen where others reach it."""
     group_access: bool = False
@@ -278,6 +281,7 @@ def load(
         socket_mode=int(top["socket_mode"], 8),
         http2=top["http2"],
         workers=top["workers"] or (_usual_workers() if storage.stores.database is None else 1),
+        drain_seconds=top["drain_seconds"],
         allow_anonymous=top["allow_anonymous"],
         group_access=top["group_access"],
         manifest_limit=manifest_limit,

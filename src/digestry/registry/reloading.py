@@ -48,6 +48,7 @@ RELOADED: Final = frozenset(
 """The fields of :class:`RegistryConfig` that change in a running server."""
 
 _NAMES: Final = {
+    "drain_seconds": "drain-seconds",
     "group_access": "group-access",
     "host": "listen",
     "port": "listen",

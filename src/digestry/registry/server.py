@@ -16,6 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from starlette.types import ASGIApp
+
 from digestry import fsio
 from digestry.backend import Backend, host_coordination
 from digestry.catalog import clock
@@ -28,6 +30,7 @@ from digestry.registry.config import RegistryConfig
 from digestry.registry.connections import listening
 from digestry.registry.connections.heartbeat import Heartbeat
 from digestry.registry.connections.listening import Listening
+from digestry.registry.draining import Drain
 from digestry.registry.jobs import jobs
 from digestry.registry.maintenance import Maintenance
 from digestry.registry.mounts import Mounts
@@ -115,6 +118,8 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT. Calls ``ready`` with the URL once requests are answered.
 
+    After SIGTERM requests are still answered for the time of the drain, unless another of the two comes.
+
     SIGHUP reloads the configuration, which ``read_again`` reads, as far as :mod:`.reloading` has it.
 
     ``make_upstream`` is for a configuration with mirrors, and ``make_mounts`` gives the applications that
@@ -157,9 +162,11 @@ def _serve(
         heartbeat = Heartbeat(config.connections.worker_seconds)
         socket = _listen(config)
         announcements = Announcements(config)
+        drain = Drain(config.drain_seconds)
         load = partial(
             _load,
             announcements,
+            drain,
             os.getpid(),
             make_upstream,
             make_mounts,
@@ -175,7 +182,7 @@ def _serve(
             changed=lambda new: maintenance.change(partial(jobs, new)),
         )
         signal.signal(signal.SIGHUP, reloader.want)
-        workers = Workers(config, socket, certificate, load, reloader.want)
+        workers = Workers(config, socket, certificate, load=load, reload=reloader.want, drain=drain)
         heartbeat.watch(workers.processes)
 
         def answers() -> None:
@@ -266,18 +273,27 @@ def _prepare_reload(backend: Backend, config: RegistryConfig) -> None:
 
 def _load(
     announcements: Announcements,
+    drain: Drain,
     parent: int,
     make_upstream: MakeUpstream | None,
     make_mounts: Callable[[], Mounts] | None,
     *,
     address: tuple[str, int] | None,
     beat: Callable[[], Coroutine[None, None, None]],
-) -> object:
+) -> ASGIApp:
     """Make the application; called in each worker process."""
     threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
     mounts = None if make_mounts is None else make_mounts()
     config, follow = announcements.served, announcements.follow
-    return create_app(config, make_upstream, address=address, beat=beat, follow=follow, mounts=mounts)
+    return create_app(
+        config,
+        make_upstream,
+        address=address,
+        beat=beat,
+        follow=follow,
+        mounts=mounts,
+        draining=drain.has_begun,
+    )
 
 
 def _end_with(parent: int) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -57,6 +58,8 @@ class Service:
     mirrors: Mirrors | None = None
     connections: Connections = field(default_factory=Connections)
     chunk_size: ChunkSize = field(default_factory=ChunkSize)
+    draining: Callable[[], bool] = bool
+    """Tells whether the server is about to stop."""
     parse_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Of large manifests: each takes a multiple of its size while it is read."""
 
@@ -115,8 +118,10 @@ def open_service(
     *,
     now: clock.Clock = clock.now,
     make_upstream: MakeUpstream | None = None,
+    draining: Callable[[], bool] = bool,
 ) -> Service:
-    """Open the service of one worker process; ``make_upstream`` asks other registries, if there are mirrors.
+    """Open the service of one worker process; ``make_upstream`` asks other registries, if there are mirrors;
+    ``draining`` tells whether the server is about to stop.
 
     Raises :class:`InvalidConfiguration`, :class:`StorageError`.
     """
@@ -151,6 +156,7 @@ def open_service(
         ),
         upload_sweep=UploadSweep(stores, observer.note, timeout=config.upload_timeout, now=backend.now),
         mirrors=mirrors,
+        draining=draining,
     )
 
 

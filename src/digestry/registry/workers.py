@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -13,6 +15,7 @@ from granian.http import HTTP1Settings, HTTP2Settings
 from granian.log import LogLevels
 from granian.net import SocketHolder  # type: ignore[attr-defined]
 from granian.server.mp import WorkerProcess
+from starlette.types import ASGIApp
 
 from digestry.errors import StorageError
 from digestry.registry import tls
@@ -20,6 +23,7 @@ from digestry.registry.config import RegistryConfig
 from digestry.registry.connections import kernel, listening
 from digestry.registry.connections.guard import most_accepted
 from digestry.registry.connections.listening import Listening
+from digestry.registry.draining import Drain, closing
 from digestry.registry.http1 import worker as http1_worker
 from digestry.registry.observability import logs
 
@@ -48,10 +52,21 @@ log: Final = logging.getLogger("digestry.registry")
 class _Server(Granian):  # type: ignore[misc,valid-type]
     """Granian on an already bound socket, which all workers share."""
 
-    def __init__(self, socket: Listening, reload: Callable[..., None], **options: Any) -> None:
+    def __init__(self, socket: Listening, reload: Callable[..., None], drain: Drain, **options: Any) -> None:
         super().__init__("digestry.registry.app", **options)
         self._listening = socket
         self._reload_configuration = reload
+        self._drain = drain
+
+    def signal_handler_interrupt(self, number: int = signal.SIGINT, *arguments: Any, **options: Any) -> None:
+        """Handle SIGTERM and SIGINT: stop, after a SIGTERM once the drain has ended."""
+        stop = super().signal_handler_interrupt
+        if number == signal.SIGTERM and self._drain.begin():
+            timer = threading.Timer(self._drain.seconds, stop)
+            timer.daemon = True
+            timer.start()
+        else:
+            stop()
 
     def signal_handler_reload(self, *arguments: Any, **options: Any) -> None:
         """Handle SIGHUP."""
@@ -82,14 +97,17 @@ class Workers:
         config: RegistryConfig,
         socket: Listening,
         certificate: tls.Certificate | None,
-        load: Callable[[], object],
+        *,
+        load: Callable[[], ASGIApp],
         reload: Callable[..., None],
+        drain: Drain,
     ) -> None:
         self._config = config
         self._socket = socket
         self._certificate = certificate
         self._load = load
         self._reload = reload
+        self._drain = drain
         self._server = self._make()
         self._begun: list[float] = []
         self.answered = False
@@ -100,6 +118,7 @@ class Workers:
         return _Server(
             self._socket,
             self._reload,
+            self._drain,
             interface=Interfaces.ASGI,
             workers=config.workers,
             websockets=False,
@@ -129,11 +148,13 @@ class Workers:
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Raises :class:`StorageError` if the workers keep dying."""
+        target = self._spawn_target()
+        load = self._load if target is not None else self._load_closing
         while True:
             try:
-                self._server.serve(self._spawn_target(), target_loader=self._load, wrap_loader=False)
+                self._server.serve(target, target_loader=load, wrap_loader=False)
             except SystemExit as error:
-                if not error.code or self._server.interrupt_signal:
+                if not error.code or self._server.interrupt_signal or self._drain.has_begun():
                     return
                 if not self._may_restart():
                     raise StorageError(
@@ -144,15 +165,19 @@ class Workers:
             log.error("a worker died twice within seconds: all workers are started anew")
             self._server = self._make()
 
+    def _load_closing(self) -> ASGIApp:
+        return closing(self._load(), self._drain.has_begun)
+
     def _spawn_target(self) -> Callable[..., None] | None:
         """Return what a worker process does; None for Granian's own server, which has TLS and HTTP/2."""
         config = self._config
         if config.tls is not None or config.http2 or config.socket is not None or not kernel.available():
             return None
         socket, most = self._socket.socket, most_accepted(config.connections)
+        drain = self._drain.wait
 
         def work(_worker: int, app: Any, _socket: Any, _pipe: Any, loop: Any, *_options: Any) -> None:
-            http1_worker.serve(app, loop, socket, most=most, patience=STOP_SECONDS / 2)
+            http1_worker.serve(app, loop, socket, most=most, patience=STOP_SECONDS / 2, drain=drain)
 
         target: Callable[..., None] = WorkerProcess.wrap_target(work)  # type: ignore[no-untyped-call]
         return target

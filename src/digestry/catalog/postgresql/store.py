@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from sqlalchemy import Connection, inspect, text
 
@@ -25,6 +25,19 @@ from digestry.catalog.postgresql.failures import failures
 from digestry.catalog.postgresql.reads import PostgresqlReads
 from digestry.catalog.postgresql.robot_reads import PostgresqlRobotReads
 from digestry.catalog.registry_identity import RegistryIdentity
+from digestry.catalog.schema import (
+    blob_objects,
+    damaged,
+    journal,
+    leases,
+    links,
+    manifests,
+    repositories,
+    robot_tokens,
+    sightings,
+    tags,
+    uploads,
+)
 from digestry.catalog.schema_version import check_schema, oldest_support
 from digestry.errors import Conflict, NotFound, StorageError
 
@@ -131,27 +144,44 @@ class PostgresqlStore(JournalViews):
             engine.dispose()
 
 
+_CONTENT_TABLES: Final = (
+    repositories.name,
+    links.name,
+    manifests.name,
+    tags.name,
+    journal.name,
+    uploads.name,
+    leases.name,
+    damaged.name,
+    robot_tokens.name,
+    sightings.name,
+    blob_objects.name,
+)
+_CHANGED_ROWS: Final = (
+    "SELECT coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0) FROM pg_catalog.pg_stat_user_tables"
+    " WHERE schemaname = current_schema() AND relname = ANY(%s)"
+)
+
+
 class PostgresqlChanges:
-    """The :class:`~digestry.catalog.store.CatalogChanges` of a database, from its list of transactions."""
+    """The :class:`~digestry.catalog.store.CatalogChanges` of a database, from the server's statistics.
+
+    A change is in them a second after its commit, or up to ten where the connection is busy. What nodes write
+    all the time, such as the renewals of their locks, is none.
+    """
 
     def __init__(self, address: DatabaseAddress) -> None:
         self._address = address
         self._connection: Any = None
-        self._seen = ""
-        self._number = 0
         self.number()
 
     def number(self) -> int:
-        """Return a number that rises once any transaction has ended."""
+        """Return a number that is another one after a change."""
         with failures(self._address.name):
             if self._connection is None or self._connection.closed:
                 self._connection = connections.connect_directly(self._address)
-            query = "SELECT pg_catalog.pg_current_snapshot()::text"
-            (snapshot,) = self._connection.execute(query).fetchone()
-        if snapshot != self._seen:
-            self._seen = snapshot
-            self._number += 1
-        return self._number
+            (number,) = self._connection.execute(_CHANGED_ROWS, [list(_CONTENT_TABLES)]).fetchone()
+        return int(number)
 
     def close(self) -> None:
         """End the connection."""

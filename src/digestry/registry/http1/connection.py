@@ -40,6 +40,8 @@ class HttpConnection(asyncio.Protocol):
         self._held = False
         """Whether the next request waits until the client has taken its answers."""
         self._last = False
+        self.announces_end = False
+        """Whether the response to the next request says that it is the last."""
         self.task: asyncio.Task[None] | None = None
         """What answers the present request."""
         self.descriptor = -1
@@ -142,7 +144,7 @@ class HttpConnection(asyncio.Protocol):
         except MalformedRequest as error:
             self._refuse(error.status)
             return
-        cycle = self._cycle = Cycle(self, request, persistent=not self._last)
+        cycle = self._cycle = Cycle(self, request, persistent=not (self._last or self.announces_end))
         if rest:
             rest = self._feed(cycle, rest)
             self._ahead += rest

@@ -9,13 +9,16 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Awaitable
-from typing import Final
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Final, TypeAlias
 
 from starlette.types import ASGIApp, Message
 
 from digestry.registry.http1.connection import HttpConnection
 from digestry.registry.http1.cycle import Cycle
+
+Drain: TypeAlias = Callable[[], Coroutine[None, None, None]]
+"""Ends when the server is about to stop."""
 
 log: Final = logging.getLogger("digestry.server")
 
@@ -37,6 +40,7 @@ class Server:
         self._open: set[HttpConnection] = set()
         self._adopting: set[asyncio.Task[None]] = set()
         self._empty: asyncio.Event | None = None
+        self._draining = False
 
     def listen(self, listening: socket.socket) -> None:
         """Accept connections from now on."""
@@ -71,6 +75,7 @@ class Server:
             self._loop.call_later(_ACCEPT_SECONDS, self._accept_again)
             return
         connection = HttpConnection(self._begin, self._closed)
+        connection.announces_end = self._draining
         self._open.add(connection)
         if len(self._open) >= self._most:
             self._pause_accepting()
@@ -103,6 +108,13 @@ class Server:
             if not cycle.answered:
                 cycle.fail()
             connection.ended(cycle)
+
+    async def drain_after(self, begin: Awaitable[None]) -> None:
+        """Let each response say that it is its connection's last, once ``begin`` has ended."""
+        await begin
+        self._draining = True
+        for connection in self._open:
+            connection.announces_end = True
 
     async def stop(self, *, patience: float) -> None:
         """Close the connections, those that are being answered after that, within ``patience`` seconds."""
@@ -148,7 +160,14 @@ class _Lifespan:
         return bool(answer["type"] == f"{what}.complete")
 
 
-async def _serve(app: ASGIApp, listening: socket.socket, *, most: int, patience: float) -> bool:
+async def _serve(
+    app: ASGIApp,
+    listening: socket.socket,
+    *,
+    most: int,
+    patience: float,
+    drain: Drain,
+) -> bool:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -158,7 +177,9 @@ async def _serve(app: ASGIApp, listening: socket.socket, *, most: int, patience:
         return False
     server = Server(app, most=most)
     server.listen(listening)
+    draining = loop.create_task(server.drain_after(drain()))
     await stopped.wait()
+    draining.cancel()
     await server.stop(patience=patience)
     return await lifespan.tell("lifespan.shutdown")
 
@@ -170,10 +191,12 @@ def serve(
     *,
     most: int,
     patience: float,
+    drain: Drain,
 ) -> None:
     """Serve ``app`` on ``listening``, at most ``most`` connections at a time, until SIGTERM or SIGINT; those
-    that are being answered then have ``patience`` seconds to end. Exits with 1 if the application fails to
-    start.
+    that are being answered then have ``patience`` seconds to end. Once ``drain`` has ended, each response
+    says that it is its connection's last. Exits with 1 if the application fails to start.
     """
-    if not loop.run_until_complete(_serve(app, listening, most=most, patience=patience)):
+    serving = _serve(app, listening, most=most, patience=patience, drain=drain)
+    if not loop.run_until_complete(serving):
         sys.exit(1)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 
 from digestry.registry.exchange import JSON, Exchange
 from digestry.registry.observability.health import ADVICE, OK
 from digestry.registry.service import Service
+
+_STOPPING: Final = {"stopping": "requests are still answered, and no new clients should come"}
 
 
 async def get_alive(service: Service, exchange: Exchange, _: str, __: str) -> None:
@@ -17,8 +20,8 @@ async def get_alive(service: Service, exchange: Exchange, _: str, __: str) -> No
 
 
 async def get_ready(service: Service, exchange: Exchange, _: str, __: str) -> None:
-    """Answer 200 with what was checked, or 503 with what failed."""
-    await _answer(exchange, await service.health.checks())
+    """Answer 200 with what was checked, or 503 with what failed, or once the server is about to stop."""
+    await _answer(exchange, _STOPPING if service.draining() else await service.health.checks())
 
 
 async def _answer(exchange: Exchange, checks: Mapping[str, str]) -> None:
