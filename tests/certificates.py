@@ -1,7 +1,8 @@
-"""An authority, a server for 127.0.0.1 and a client, each with a certificate that openssl makes."""
+"""An authority, a server and a client, each with a certificate that openssl makes."""
 
 from __future__ import annotations
 
+import ssl
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +27,26 @@ class Certificates:
         """The certificate and the key."""
         return self.directory / "server.pem", self.directory / "server-key.pem"
 
+    @property
+    def client(self) -> tuple[Path, Path]:
+        """The certificate and the key."""
+        return self.directory / "cert.pem", self.directory / "key.pem"
 
-def make(directory: Path) -> Certificates:
-    """Makes all of it in ``directory``."""
+    def context(self, *, wants_client: bool = False) -> ssl.SSLContext:
+        """What a server speaks TLS with; ``wants_client`` requires a certificate of the authority's."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*self.server)
+        if wants_client:
+            context.load_verify_locations(self.authority)
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+
+def make(directory: Path, names: str = "IP:127.0.0.1") -> Certificates:
+    """Makes all of it in ``directory``; the server has ``names``, as openssl takes a subjectAltName."""
     directory.mkdir()
     _sign(directory, "ca", "/CN=an authority", "keyUsage=critical,keyCertSign,cRLSign", own="ca-key.pem")
-    _sign(directory, "server", "/CN=an engine", "subjectAltName=IP:127.0.0.1", own="server-key.pem")
+    _sign(directory, "server", "/CN=an engine", f"subjectAltName={names}", own="server-key.pem")
     _sign(directory, "cert", "/CN=a client", "extendedKeyUsage=clientAuth", own="key.pem")
     return Certificates(directory)
 

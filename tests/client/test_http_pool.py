@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import socket
 import ssl
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,12 +14,15 @@ import pytest
 
 from digestry.client.bounded_http import BoundedConnection, ResponseTimeouts
 from digestry.client.headers import Headers
-from digestry.client.http_connection import Proxy, Trust
+from digestry.client.http_connection import Proxy
 from digestry.client.http_pool import HttpPool, HttpResponse, InvalidAddress
 from digestry.client.transport_errors import CertificateChanged, ConnectFailed, ProxyFailed, unreachable
+from digestry.client.trust import Trust
 from digestry.client.wait_budget import WaitBudget
+from tests import certificates
+from tests.certificates import Certificates
 from tests.client.liar import Liar, Reply, lying
-from tests.support import PATIENCE, free_port, program
+from tests.support import PATIENCE, free_port
 
 
 def pool(trust: Trust | None = None, proxy: Proxy | None = None) -> HttpPool:
@@ -144,27 +145,9 @@ def test_nobody_listens() -> None:
 # -- proxies and TLS ---------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    directory = tmp_path_factory.mktemp("pool-tls")
-    certificate, key = directory / "certificate.pem", directory / "key.pem"
-    subprocess.run(
-        [
-            *(program("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
-            *("-nodes", "-days", "2", "-subj", "/CN=registry.example", "-keyout", key, "-out", certificate),
-            *("-addext", "subjectAltName=DNS:registry.example,DNS:localhost"),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    return certificate, key
-
-
 @pytest.fixture
-def secure(certificate: tuple[Path, Path]) -> Iterator[Liar]:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*certificate)
-    with lying(tls=context) as server:
+def secure(pki: Certificates) -> Iterator[Liar]:
+    with lying(tls=pki.context()) as server:
         server.answer = lambda _: Reply(200, b"ok")
         yield server
 
@@ -207,9 +190,8 @@ def tunnelling(
 
 @pytest.mark.peer("openssl")
 @pytest.mark.parametrize("encrypted", [False, True], ids=["proxy", "proxy over TLS"])
-def test_tls_goes_through_a_tunnel(secure: Liar, certificate: tuple[Path, Path], encrypted: bool) -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*certificate)
+def test_tls_goes_through_a_tunnel(secure: Liar, pki: Certificates, encrypted: bool) -> None:
+    context = pki.context()
 
     def wrap(sock: socket.socket) -> socket.socket:
         return context.wrap_socket(sock, server_side=True) if encrypted else sock
@@ -217,7 +199,7 @@ def test_tls_goes_through_a_tunnel(secure: Liar, certificate: tuple[Path, Path],
     established = b"HTTP/1.1 200 Connection established\r\n\r\n"
     with tunnelling(secure.host, established, wrap) as (proxy, heads):
         way = Proxy("https", proxy.host, proxy.port, proxy.authorization) if encrypted else proxy
-        asked = pool(Trust(certificate[0]), way)
+        asked = pool(Trust([pki.authority]), way)
         assert read_all(get(asked, "https://registry.example/v2/a")) == b"ok"
         asked.close_idle()
     assert heads[0].startswith(b"CONNECT registry.example:443 HTTP/1.1\r\n")
@@ -249,20 +231,25 @@ def test_a_proxy_that_refuses_or_is_not_there_is_named_as_the_reason() -> None:
 
 
 @pytest.mark.peer("openssl")
-def test_a_pinned_certificate_is_the_only_one(secure: Liar, certificate: tuple[Path, Path]) -> None:
-    pem = certificate[0].read_text()
-    pin = hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()
-    assert read_all(get(pool(Trust(pin=pin)), f"https://{secure.host}/")) == b"ok"
-    with pytest.raises(CertificateChanged) as caught:
-        get(pool(Trust(pin="0" * 64)), f"https://{secure.host}/")
+def test_the_first_certificate_that_is_not_verified_is_the_only_one(
+    secure: Liar, pki: Certificates, tmp_path: Path
+) -> None:
+    any_ = Trust(verify=False)
+    assert read_all(get(pool(any_), f"https://{secure.host}/")) == b"ok"
+    assert read_all(get(pool(any_), f"https://{secure.host}/")) == b"ok"
+    other = certificates.make(tmp_path / "other")
+    with lying(tls=other.context()) as changed, pytest.raises(CertificateChanged) as caught:
+        get(pool(any_), f"https://{changed.host}/")
     assert "has changed" in unreachable("h", caught.value).message
     with pytest.raises(ssl.SSLCertVerificationError):
         get(pool(), f"https://{secure.host}/")
 
 
 @pytest.mark.peer("openssl")
-def test_the_name_in_the_certificate_counts(secure: Liar, certificate: tuple[Path, Path]) -> None:
-    port = secure.host.partition(":")[2]
-    assert read_all(get(pool(Trust(certificate[0])), f"https://localhost:{port}/")) == b"ok"
-    with pytest.raises(ssl.SSLCertVerificationError):
-        get(pool(Trust(certificate[0])), f"https://127.0.0.1:{port}/")
+def test_the_name_in_the_certificate_counts(tmp_path: Path) -> None:
+    named = certificates.make(tmp_path / "pki", "DNS:localhost")
+    with lying(lambda _: Reply(200, b"ok"), tls=named.context()) as server:
+        port = server.host.partition(":")[2]
+        assert read_all(get(pool(Trust([named.authority])), f"https://localhost:{port}/")) == b"ok"
+        with pytest.raises(ssl.SSLCertVerificationError):
+            get(pool(Trust([named.authority])), f"https://127.0.0.1:{port}/")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import ssl
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,9 +15,10 @@ from digestry.client.session import Session
 from digestry.client.token_servers import parts_of, trust
 from digestry.errors import ProtocolViolation, RemoteNotFound, Unauthorized
 from digestry.model.reference import Reference
+from tests.certificates import Certificates
 from tests.client.liar import Liar, Reply, Request, lying
 from tests.client.test_auth import basic, write_config
-from tests.support import PATIENCE, program
+from tests.support import PATIENCE
 
 SECRET = "s3cret"
 LOGIN = {"auth": basic("ann", SECRET)}
@@ -181,22 +180,10 @@ def test_an_identity_token_is_not_sent_on(liar: Liar, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def stranger(tmp_path: Path) -> Iterator[tuple[Liar, Path]]:
-    """A token server at 127.0.0.2 that has TLS with a certificate of its own, and that certificate."""
-    certificate, key = tmp_path / "stranger.pem", tmp_path / "key.pem"
-    subprocess.run(
-        [
-            *(program("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
-            *("-nodes", "-days", "2", "-subj", "/CN=x", "-addext", "subjectAltName=IP:127.0.0.1"),
-            *("-keyout", key, "-out", certificate),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    with lying(lambda _: Reply(200, b'{"token":"t"}'), tls=context) as server:
-        yield server, certificate
+def stranger(pki: Certificates) -> Iterator[tuple[Liar, Path]]:
+    """A token server at 127.0.0.1 that has TLS, and its authority's certificate."""
+    with lying(lambda _: Reply(200, b'{"token":"t"}'), tls=pki.context()) as server:
+        yield server, pki.authority
 
 
 @pytest.mark.peer("openssl")

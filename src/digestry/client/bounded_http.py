@@ -17,7 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from digestry.client.http_connection import HttpConnection, Proxy, Trust
+from digestry.client.http_connection import HttpConnection, Proxy
+from digestry.client.trust import Trust
 from digestry.client.wait_budget import WaitBudget
 from digestry.errors import ProtocolViolation
 

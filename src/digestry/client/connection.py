@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -72,6 +73,7 @@ class Connection:
         Raises :class:`Unreachable`, :class:`ProtocolViolation`, and :class:`Unauthorized` if a token server
         refuses.
         """
+        call = dataclasses.replace(call, registry=host)
         first = self.transport.send_first(host, call)
         base = self.transport.base(host)
         call = self.transport.corrected(host, call)

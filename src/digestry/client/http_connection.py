@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import socket
 import ssl
-import threading
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
-from digestry.client.transport_errors import CertificateChanged, ConnectFailed, ProxyFailed
-from digestry.errors import InvalidConfiguration
+from digestry.client.transport_errors import ConnectFailed, ProxyFailed
+from digestry.client.trust import Trust
 
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
@@ -25,49 +22,6 @@ class Proxy:
     host: str
     port: int
     authorization: str | None = None
-
-
-class Trust:
-    """The certificates that are trusted. Thread-safe.
-
-    They are the system's, and those in the file ``authorities``; or, with ``pin``, the one certificate of
-    that SHA-256 hash, whatever it says.
-    """
-
-    def __init__(self, authorities: Path | None = None, pin: str | None = None) -> None:
-        self.pin = pin
-        self._authorities = authorities
-        self._lock = threading.Lock()
-        self._context: ssl.SSLContext | None = None
-
-    def context(self) -> ssl.SSLContext:
-        """Return the TLS context, made when it is first needed. Raises :class:`InvalidConfiguration`."""
-        with self._lock:
-            if self._context is None:
-                self._context = self._make()
-            return self._context
-
-    def _make(self) -> ssl.SSLContext:
-        context = ssl.create_default_context()
-        context.set_alpn_protocols(["http/1.1"])
-        if self.pin is not None:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        elif self._authorities is not None:
-            try:
-                context.load_verify_locations(self._authorities)
-            except (OSError, ssl.SSLError) as error:
-                reason = getattr(error, "strerror", None) or str(error)
-                raise InvalidConfiguration(f"cannot use {self._authorities}: {reason}") from error
-        return context
-
-    def check(self, sock: ssl.SSLSocket) -> None:
-        """Raise :class:`CertificateChanged` if there is a pin, and the certificate is another."""
-        if self.pin is None:
-            return
-        shown = hashlib.sha256(sock.getpeercert(binary_form=True) or b"").hexdigest()
-        if shown != self.pin:
-            raise CertificateChanged("the certificate is not the one that was shown before")
 
 
 class HttpConnection(http.client.HTTPConnection):
@@ -127,9 +81,7 @@ class HttpConnection(http.client.HTTPConnection):
     def _pass_proxy(self, proxy: Proxy) -> None:
         try:
             if proxy.scheme == "https":
-                self.sock = self._encrypted(
-                    self.sock, proxy.host, Trust() if self._trust.pin else self._trust
-                )
+                self.sock = self._encrypted(self.sock, proxy.host, self._trust.without_clients())
             if self.scheme == "https":
                 self._open_tunnel(proxy)
         except ssl.SSLError:

@@ -6,6 +6,7 @@ import errno
 import http.client
 import re
 import select
+import ssl
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
@@ -13,7 +14,8 @@ from typing import Final
 from urllib.parse import quote, urlsplit
 
 from digestry.client.headers import Headers
-from digestry.client.http_connection import DEFAULT_PORTS, HttpConnection, Proxy, Trust
+from digestry.client.http_connection import DEFAULT_PORTS, HttpConnection, Proxy
+from digestry.client.trust import Trust
 
 _UNUSUAL: Final = re.compile(r"[^\x21-\x7e]")
 _PRINTABLE: Final = "".join(map(chr, range(0x21, 0x7F)))
@@ -82,8 +84,9 @@ class HttpPool:
             try:
                 connection.request(method, target, body, dict(headers))
             except OSError as error:
-                # Who refuses a body may close the connection after the answer.
-                if error.errno not in {errno.EPIPE, errno.ECONNRESET, errno.EPROTOTYPE}:
+                # Who refuses a body may close the connection after the answer, or after a TLS alert.
+                ended = isinstance(error, ssl.SSLEOFError)
+                if not ended and error.errno not in {errno.EPIPE, errno.ECONNRESET, errno.EPROTOTYPE}:
                     raise
             response = connection.getresponse()
         except BaseException:

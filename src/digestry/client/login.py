@@ -46,7 +46,7 @@ def log_in(host: str, credential: Credential, options: ClientOptions, *, token: 
     authenticator = Authenticator(transport, StaticCredentials({host: credential}), offline=token)
     connection = Connection(options, transport=transport, authenticator=authenticator)
     try:
-        question = Call("GET", f"{connection.base(host)}/v2/")
+        question = Call("GET", f"{connection.base(host)}/v2/", registry=host)
         with connection.send(host, question, ()) as response:
             if response.status != 200:
                 response.fail(f"log in to {host}")

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from digestry.client.configuration.rules import RegistryRules
+
 
 @dataclass(frozen=True, slots=True)
 class ClientOptions:
@@ -51,6 +53,12 @@ class ClientOptions:
     """The directory of records of uploads that were begun, which later sessions continue; None for none."""
     token_servers: frozenset[str] = frozenset()
     """Hosts that may be sent passwords for registries elsewhere."""
+    registries: RegistryRules = field(default_factory=RegistryRules)
+    """What configuration files say of registries: how they are connected to, mirrors, what is blocked."""
+    certificate_directories: tuple[Path, ...] = ()
+    """Directories like docker's ``certs.d``, with certificates in a folder for each ``host[:port]``."""
+    policy: Path | None = None
+    """A file like containers' ``policy.json``, whose ``reject`` rules forbid images."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> ClientOptions:
@@ -73,6 +81,18 @@ class ClientOptions:
 
     def is_insecure(self, host: str) -> bool:
         """Return whether the user allows ``host[:port]`` to be asked without TLS."""
+        return self._is_listed(host) or self.registries.may_be_plain(host)
+
+    def unverified_because(self, host: str) -> str | None:
+        """Return why any certificate of ``host[:port]`` is accepted; None if it is verified."""
+        if self._is_listed(host):
+            return "the host is in insecure_hosts"
+        rule = self.registries.verification(host)
+        if rule is not None:
+            return f"{rule.origin} allows that" if rule.skip_verify else None
+        return "it is this machine" if is_loopback(host) else None
+
+    def _is_listed(self, host: str) -> bool:
         return host in self.insecure_hosts or bare_host(host) in self.insecure_hosts
 
 

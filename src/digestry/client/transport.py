@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import ssl
 import threading
 import time
@@ -14,9 +13,9 @@ from typing import Final
 from urllib.parse import urljoin, urlsplit
 
 from digestry.client.bounded_http import BoundedConnection, ResponseTimeouts
-from digestry.client.http_connection import DEFAULT_PORTS, Trust
+from digestry.client.http_connection import DEFAULT_PORTS
 from digestry.client.http_pool import ConnectionClass, HttpPool, InvalidAddress
-from digestry.client.options import ClientOptions, bare_host, is_inside, is_loopback
+from digestry.client.options import ClientOptions, is_inside, is_loopback
 from digestry.client.proxies import chosen_proxy, proxy_for
 from digestry.client.request_limits import RequestLimits
 from digestry.client.responses import Response
@@ -24,11 +23,11 @@ from digestry.client.transport_errors import (
     FAILURES,
     ConnectFailed,
     ProxyFailed,
-    is_certificate_failure,
     is_not_http,
     is_not_tls,
     unreachable,
 )
+from digestry.client.trust import HostTrusts, Trust
 from digestry.client.wait_budget import WaitBudget
 from digestry.errors import ProtocolViolation, Unreachable
 from digestry.model.digest import shown
@@ -54,7 +53,8 @@ class Call:
     """One request. ``repeatable`` requests are sent again after a transient failure; the body of a
     ``secret`` one goes to its own origin only. A ``guessed`` one is sent to where there may be no HTTP: a
     connection that fails tells that, and is not tried again. ``committed`` is how many bytes were sent
-    before, by other requests, that the other side may look through before it answers this one."""
+    before, by other requests, that the other side may look through before it answers this one. ``registry``
+    is the one that it is for, also where it goes to another host, such as a token server."""
 
     method: str
     url: str
@@ -64,6 +64,7 @@ class Call:
     secret: bool = False
     guessed: bool = False
     committed: int = 0
+    registry: str = ""
 
 
 class Transport:
@@ -74,9 +75,8 @@ class Transport:
         self._lock = threading.Lock()
         self._probing: dict[str, threading.Lock] = {}
         self._bases: dict[str, str] = {}
-        self._pools: dict[str, HttpPool] = {}
-        self._trust = Trust(options.authorities)
-        self._pins: dict[str, str] = {}
+        self._pools: dict[tuple[Trust, str], HttpPool] = {}
+        self._trusts = HostTrusts(options)
         self.waiting = WaitBudget(
             options.waiting, options.longest_pause, longest_command=options.longest_command
         )
@@ -176,34 +176,13 @@ class Transport:
 
     def _probe_tls(self, host: str) -> str:
         base = f"https://{host}"
-        ping = Call("GET", f"{base}/v2/", repeatable=False)
         try:
-            try:
-                self._open(ping, {}).close()
-            except FAILURES as error:
-                if not is_certificate_failure(error):
-                    raise
-                self._pin(host)
-                self._open(ping, {}).close()
+            self._open(Call("GET", f"{base}/v2/", repeatable=False, registry=host), {}).close()
         except FAILURES as error:
             if is_not_tls(error) or is_not_http(error):
                 return f"http://{host}"
             raise unreachable(host, error) from error
         return base
-
-    def _pin(self, host: str) -> None:
-        """Trust the certificate that ``host`` shows now, for this session.
-
-        The host may be asked without TLS, so this does more than required: no attacker can replace it later.
-        """
-        address = (bare_host(host), urlsplit(f"//{host}").port or 443)
-        try:
-            certificate = ssl.get_server_certificate(address, timeout=self.options.connect_timeout)
-        except OSError as error:
-            raise unreachable(host, error) from error
-        fingerprint = hashlib.sha256(ssl.PEM_cert_to_DER_cert(certificate)).hexdigest()
-        with self._lock:
-            self._pins[host] = fingerprint
 
     # -- asking -------------------------------------------------------------------------------
 
@@ -282,6 +261,10 @@ class Transport:
             except ConnectFailed:
                 if tried >= min(1, attempts) or call.guessed:
                     raise
+            except ssl.SSLCertVerificationError as error:
+                if not self._trusts.accept_any(self._configured_host(call), call.registry, error):
+                    raise
+                continue
             except (ProxyFailed, ssl.SSLError):
                 raise
             except FAILURES:
@@ -323,7 +306,7 @@ class Transport:
         headers = {"User-Agent": f"digestry/{__version__}", **call.headers, **authorization}
         body = call.body() if callable(call.body) else call.body
         try:
-            response = self._pool(call.url).request(
+            response = self._pool(call).request(
                 call.method,
                 call.url,
                 headers=headers,
@@ -336,20 +319,28 @@ class Transport:
             raise Unreachable(f"{shown(call.url)} is not a web address") from error
         return Response(response, call.method, call.url, patience=options.patience)
 
-    def _pool(self, url: str) -> HttpPool:
-        parts = urlsplit(url)
+    def _pool(self, call: Call) -> HttpPool:
+        parts = urlsplit(call.url)
+        proxy = proxy_for(parts.scheme, parts.netloc)
+        trust = self._trusts.usual
+        if parts.scheme == "https":
+            trust = self._trusts.of(self._configured_host(call), call.registry)
         with self._lock:
-            pin = self._pins.get(parts.netloc) if parts.scheme == "https" else None
-            proxy = None if pin else proxy_for(parts.scheme, parts.netloc)
-            pool = self._pools.get(pin or proxy or "")
+            pool = self._pools.get((trust, proxy or ""))
             if pool is None:
-                pool = self._pools[pin or proxy or ""] = HttpPool(
+                pool = self._pools[trust, proxy or ""] = HttpPool(
                     self.connection_class(),
-                    Trust(pin=pin) if pin else self._trust,
+                    trust,
                     chosen_proxy(proxy) if proxy else None,
                     max(4, self.options.parallel * 2),
                 )
             return pool
+
+    @staticmethod
+    def _configured_host(call: Call) -> str:
+        """Return the host of ``call`` as configuration files name it: Docker Hub by its own name."""
+        host = urlsplit(call.url).netloc
+        return call.registry if _DOCKER_HUB.get(call.registry) == host else host
 
     def connection_class(self) -> ConnectionClass:
         """Return what makes the connections of a new pool."""

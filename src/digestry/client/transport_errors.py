@@ -32,15 +32,15 @@ def root_cause(error: BaseException) -> BaseException:
     return error
 
 
-def is_certificate_failure(error: BaseException) -> bool:
-    """Return whether TLS worked but the certificate could not be trusted."""
-    return isinstance(root_cause(error), ssl.SSLCertVerificationError)
-
-
 def is_not_tls(error: BaseException) -> bool:
     """Return whether the other side answered a TLS greeting with something else, such as plain HTTP."""
     cause = root_cause(error)
-    return isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLCertVerificationError)
+    # An alert is said in TLS, such as that a client certificate is required.
+    return (
+        isinstance(cause, ssl.SSLError)
+        and not isinstance(cause, ssl.SSLCertVerificationError | CertificateChanged)
+        and "ALERT" not in (cause.reason or "")
+    )
 
 
 def is_not_http(error: BaseException) -> bool:
@@ -68,11 +68,18 @@ def unreachable(host: str, error: BaseException) -> Unreachable:
     if isinstance(cause, ssl.SSLCertVerificationError):
         reason = f"its certificate cannot be trusted ({cause.verify_message})"
         hint = (
-            "install the registry's CA on this machine, or, if you accept the risk: "
-            f"digestry config set insecure-registries {host}"
+            f"name the registry's CA: digestry config set --registry {host} ca FILE; or, if you accept the "
+            f"risk: digestry config set insecure-registries {host}"
         )
     elif isinstance(cause, CertificateChanged):
         reason = "its certificate has changed since the first request"
+    elif isinstance(cause, ssl.SSLError) and "ALERT" in (cause.reason or ""):
+        said = (cause.reason or "").partition("ALERT_")[2].lower().replace("_", " ")
+        reason = f"it refuses the TLS connection ({said})"
+        hint = (
+            f"if it requires a client certificate, put one in client-cert and client-key of "
+            f'[registries."{host}"] (docs/configuration.md)'
+        )
     elif isinstance(cause, ssl.SSLError):
         reason = "it does not speak TLS"
         hint = (

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 from digestry import dns
 from digestry.client.bounded_http import FRAMING, FRAMING_AT_LEAST, LARGEST_HEAD, MOST_INTERIM, SWITCHING
-from digestry.client.http_connection import HttpConnection, Proxy, Trust
+from digestry.client.http_connection import HttpConnection, Proxy
 from digestry.client.transport_errors import ConnectFailed
+from digestry.client.trust import Trust
 from digestry.upstream.deadline import LARGE, Deadline, current
 from digestry.upstream.ssrf_guard import SSRFGuard
 
