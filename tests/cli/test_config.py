@@ -147,7 +147,7 @@ def test_a_file_that_cannot_be_used_is_refused_and_kept(home: Path, text: str, c
 def test_a_file_that_is_no_text_is_refused(home: Path) -> None:
     path = written(home, "")
     path.write_bytes(b"registry = '\xff'")
-    with pytest.raises(InvalidConfiguration, match="not valid TOML"):
+    with pytest.raises(InvalidConfiguration, match="is not UTF-8"):
         settings.load()
     path.unlink()
     path.mkdir()

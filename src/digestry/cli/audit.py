@@ -264,16 +264,12 @@ class _Auditor:
 
     def run(self, wanted: Wanted) -> tuple[AuditReport, list[Timeline]]:
         """Audit, and record if that is asked for; return the tags' histories if the format shows them."""
-        import os
-
         from digestry.audit.audit import audit as run
         from digestry.audit.findings import AuditReport
         from digestry.audit.registry_queries import RegistryQueries
         from digestry.audit.timelines import timelines
-        from digestry.cli.output import note, printable
+        from digestry.cli.sessions import client_options
         from digestry.cli.signals import end_promptly
-        from digestry.cli.verbose_option import request_printer
-        from digestry.client.options import ClientOptions, podman_files
         from digestry.client.session import Session
         from digestry.inventory.source_selection import engines_here, nothing_found
 
@@ -286,19 +282,15 @@ class _Auditor:
             # Nothing was looked at: that must not pass for "nothing was found".
             nothing = () if silent else (nothing_found(),)
             return AuditReport((), (*silent, *nothing, *self._fleet.problems)), []
-        options = ClientOptions(
-            insecure_hosts=frozenset(self._settings.insecure_registries) | self._fleet.plain_hosts,
-            token_servers=frozenset(self._settings.token_servers),
-            docker_config=self._settings.docker_config,
-            auth_files=podman_files(),
-            auth_config=os.environ.get("DOCKER_AUTH_CONFIG", ""),
+        options = replace(
+            client_options(self._settings),
+            insecure_hosts=self._fleet.plain_hosts,
             timeout=self._timeout,
             patience=self._timeout,
+            waiting=None,
             longest_command=self._time_limit,
             # So that a registry that limits is one that answered, within the time of one question.
             longest_pause=self._timeout / 4,
-            tell_request=request_printer(),
-            tell=lambda text: note(printable(f"digestry: {text}")),
             retries=1,
         )
         with Session(options) as session:

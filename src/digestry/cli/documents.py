@@ -146,9 +146,35 @@ class Setting(Struct, frozen=True):
     meaning: str
 
 
+class RegistryKey(Struct, frozen=True):
+    """What is set for one registry, or for names that begin so."""
+
+    name: str
+    key: str
+    value: str
+
+
 class Settings(Struct, frozen=True):
-    """The settings, their file, and the directory of the local store."""
+    """The settings, their file, the directory of the local store, and the other programs' files that are
+    read."""
 
     settings: Sequence[Setting]
+    registries: Sequence[RegistryKey]
     file: str
     images: str
+    read: Sequence[str]
+
+
+class Statement(Struct, frozen=True):
+    """What holds for a key, and the file that says it, `default`, or what the host is."""
+
+    key: str
+    value: str
+    origin: str
+
+
+class Explanation(Struct, frozen=True):
+    """What holds for a registry or an image."""
+
+    name: str
+    statements: Sequence[Statement]

@@ -24,6 +24,7 @@ _ELSEWHERE: Final = {"inspect": "inspect", "validate": "validate"}
 """The commands whose text is made of their document, too, and their modules, which have a ``Document``."""
 _DOCUMENTS: Final = {
     "config show": "Settings",
+    "config explain": "Explanation",
     "copy": "Copy",
     "sync": "Sync",
     "prune": "Prune",

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from digestry.cli.settings import Settings
+    from digestry.client.configuration.files import ConfigurationFiles
+    from digestry.client.configuration.rules import RegistryRules
     from digestry.client.options import ClientOptions
     from digestry.client.session import Session
     from digestry.copy.places import Surroundings
@@ -22,8 +24,11 @@ def client_options(settings: Settings) -> ClientOptions:
     from digestry.client.options import ClientOptions, podman_files
 
     waiting = timeout()
+    files = settings.files()
     return ClientOptions(
-        insecure_hosts=frozenset(settings.insecure_registries),
+        registries=registry_rules(settings, files),
+        certificate_directories=files.certificates,
+        policy=files.policy,
         token_servers=frozenset(settings.token_servers),
         docker_config=settings.docker_config,
         auth_files=podman_files(),
@@ -36,6 +41,24 @@ def client_options(settings: Settings) -> ClientOptions:
         tell_request=request_printer(),
         tell=lambda text: note(printable(f"digestry: {text}")),
     )
+
+
+def registry_rules(settings: Settings, files: ConfigurationFiles) -> RegistryRules:
+    """Return what the settings say of registries, and then what ``files`` of other programs say.
+
+    Raises :class:`InvalidConfiguration`.
+    """
+    from digestry.client.configuration.registries_conf import read_registries
+    from digestry.client.configuration.rules import RegistryRules, insecure_hosts
+
+    blocks = settings.blocks
+    listed = insecure_hosts(settings.insecure_registries, str(settings.config_file))
+    hosts, names = [((*blocks.hosts, *listed) if blocks else listed)], [blocks.names if blocks else ()]
+    if files.registries:
+        found = read_registries(files.registries)
+        hosts.append(found.host_rules())
+        names.append(tuple(found.names.values()))
+    return RegistryRules(tuple(filter(None, hosts)), tuple(filter(None, names)))
 
 
 def open_session(settings: Settings) -> Session:

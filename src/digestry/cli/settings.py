@@ -8,14 +8,19 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from digestry.errors import InvalidConfiguration, InvalidReference
 from digestry.model.digest import shown
-from digestry.model.reference import DOCKER_HUB, Reference, check_host
+from digestry.model.reference import DOCKER_HUB, Reference, check_host, names_its_host
 from digestry.model.text import did_you_mean
+
+if TYPE_CHECKING:
+    from digestry.cli.registry_blocks import Blocks
+    from digestry.client.configuration.files import ConfigurationFiles
 
 HOME_VARIABLE: Final = "DIGESTRY_HOME"
 
@@ -24,7 +29,10 @@ KEYS: Final[dict[str, str]] = {
     "insecure-registries": "hosts, separated by commas, that may be spoken to over plain HTTP",
     "token-servers": "hosts, separated by commas, that may be sent your logins for registries elsewhere",
     "docker-config": "the directory of docker's config.json, which holds the credentials",
+    "read-files-of": "docker, containers or none: whose certs.d, registries.conf and policy.json are read",
 }
+_PROGRAMS: Final = ("docker", "containers")
+_REGISTRIES: Final = "registries"
 _HOST_ALONE: Final = re.compile(r"(?:localhost|[0-9]+(?:\.[0-9]+){3}):[0-9]+/?", re.ASCII)
 _THERE_ARE: Final = f"the settings are: {', '.join(KEYS)}"
 
@@ -39,15 +47,34 @@ class Settings:
     insecure_registries: tuple[str, ...] = ()
     token_servers: tuple[str, ...] = ()
     docker_config: Path = Path()
+    programs: tuple[str, ...] = _PROGRAMS
+    """Whose configuration files are read: docker's, containers'."""
+    blocks: Blocks | None = None
+    """What the settings file says of registries; None if that is nothing."""
+    aliases: bool = True
+    """Whether names without a registry may be the aliases of containers' files."""
+    tell: Callable[[str], None] = field(default=lambda _: None, compare=False)
+    """Called with a sentence for the user."""
+
+    def files(self) -> ConfigurationFiles:
+        """Return the configuration files of other programs. Raises :class:`InvalidConfiguration`."""
+        from digestry.client.configuration.files import configuration_files
+
+        return configuration_files(
+            os.environ, docker="docker" in self.programs, containers="containers" in self.programs
+        )
 
     def reference(self, text: str) -> Reference:
-        """Return the image name that ``text`` is. Raises :class:`InvalidReference`."""
+        """Return the image name that ``text`` is, and tell of an alias that it has in containers' files.
+
+        Raises :class:`InvalidReference`, and :class:`InvalidConfiguration` for such a file.
+        """
         if _HOST_ALONE.fullmatch(text):
             raise InvalidReference(
                 f"{text} is a registry, and names no repository of it", hint=f"write {text}/REPO"
             )
         try:
-            return Reference.parse(text, default_host=self.registry)
+            found = Reference.parse(text, default_host=self.registry)
         except InvalidReference as error:
             rest = text.partition("@")[2]
             if error.hint or not rest.startswith(("sha256:", "sha512:")):
@@ -56,6 +83,11 @@ class Settings:
                 error.message,
                 hint="write the whole digest, or the first 7 or more digits of it, in lower case",
             ) from error
+        if self.aliases and not names_its_host(text.partition("@")[0]):
+            from digestry.cli.short_names import follow_alias
+
+            return follow_alias(found, self.files(), self.tell)
+        return found
 
 
 def locate() -> tuple[Path, Path]:
@@ -85,32 +117,42 @@ def _expanded(path: str) -> Path:
         ) from error
 
 
-def read_values(config_file: Path) -> dict[str, str]:
-    """Return the settings file's values by key. Raises :class:`InvalidConfiguration`."""
-    try:
-        text = config_file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise InvalidConfiguration(f"cannot read {config_file}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InvalidConfiguration(f"{config_file} is not valid TOML: {error}") from error
-    import tomllib  # only where there is something to read
+def read_document(config_file: Path) -> dict[str, Any]:
+    """Return what the settings file says, with known settings only. Raises :class:`InvalidConfiguration`."""
+    from digestry.client.configuration.toml_file import parse_toml, read_text
 
-    try:
-        document = tomllib.loads(text)
-    except RecursionError as error:
-        raise InvalidConfiguration(f"{config_file} is nested too deeply") from error
-    except tomllib.TOMLDecodeError as error:
-        raise InvalidConfiguration(f"{config_file} is not valid TOML: {error}") from error
+    text = read_text(config_file)
+    if text is None:
+        return {}
+    document = parse_toml(text, config_file)
     for key, value in document.items():
+        if key == _REGISTRIES:
+            continue
         if key not in KEYS:
             raise InvalidConfiguration(
-                f"{config_file}: unknown setting {shown(key)}{did_you_mean(key, KEYS)}", hint=_THERE_ARE
+                f"{config_file}: unknown setting {shown(key)}{did_you_mean(key, (*KEYS, _REGISTRIES))}",
+                hint=_THERE_ARE,
             )
         if not isinstance(value, str):
             raise InvalidConfiguration(f"{config_file}: {key} must be a string")
     return document
+
+
+def read_values(config_file: Path) -> dict[str, str]:
+    """Return the settings file's values by key. Raises :class:`InvalidConfiguration`."""
+    return {key: value for key, value in read_document(config_file).items() if key != _REGISTRIES}
+
+
+def read_blocks(config_file: Path, document: dict[str, Any]) -> Blocks | None:
+    """Return what a settings file says of registries; None without a block.
+
+    Raises :class:`InvalidConfiguration`.
+    """
+    if _REGISTRIES not in document:
+        return None
+    from digestry.cli.registry_blocks import read_blocks as read
+
+    return read(document[_REGISTRIES], config_file)
 
 
 def check_key(key: str) -> str:
@@ -129,6 +171,8 @@ def check_value(key: str, value: str) -> str:
         elif key in {"insecure-registries", "token-servers"}:
             for host in _hosts(value):
                 check_host(host)
+        elif key == "read-files-of":
+            _programs(value)
     except InvalidReference as error:
         raise InvalidConfiguration(f"setting {key}: {error.message}", hint=error.hint) from error
     try:
@@ -140,8 +184,19 @@ def check_value(key: str, value: str) -> str:
 
 def load() -> Settings:
     """Return the settings in force. Raises :class:`InvalidConfiguration`."""
+    from digestry.cli.output import note, printable
+
     config_file, store = locate()
-    values = {key: check_value(key, value) for key, value in read_values(config_file).items()}
+    document = read_document(config_file)
+    values = {key: check_value(key, value) for key, value in document.items() if key != _REGISTRIES}
+    programs = _programs(values.get("read-files-of", ",".join(_PROGRAMS)))
+    told: set[str] = set()
+
+    def tell(text: str) -> None:
+        if text not in told:
+            told.add(text)
+            note(printable(f"digestry: {text}"))
+
     docker = values.get("docker-config") or os.environ.get("DOCKER_CONFIG") or "~/.docker"
     return Settings(
         config_file=config_file,
@@ -150,15 +205,36 @@ def load() -> Settings:
         insecure_registries=tuple(_hosts(values.get("insecure-registries", ""))),
         token_servers=tuple(_hosts(values.get("token-servers", ""))),
         docker_config=_expanded(docker),
+        programs=programs,
+        blocks=read_blocks(config_file, document),
+        # Who says which registry such names mean has said what they mean.
+        aliases="containers" in programs and "registry" not in values,
+        tell=tell,
     )
+
+
+def _programs(value: str) -> tuple[str, ...]:
+    programs = tuple(_hosts(value))
+    if programs == ("none",):
+        return ()
+    for program in programs:
+        if program not in _PROGRAMS:
+            raise InvalidConfiguration(
+                f"setting read-files-of: {shown(program)} is no program whose files are read",
+                hint=f"write {', '.join(_PROGRAMS)}, both with a comma between them, or none",
+            )
+    return programs
 
 
 def _hosts(value: str) -> list[str]:
     return [host.strip() for host in value.split(",") if host.strip()]
 
 
-def change(key: str, value: str | None) -> None:
-    """Write one setting, or remove it (None), leaving the rest of the file as it is."""
+def change(key: str, value: object, registry: str | None = None) -> None:
+    """Write one setting, or remove it (None), leaving the rest of the file as it is.
+
+    With ``registry``, it is a key of that registry's block. Raises :class:`InvalidConfiguration`.
+    """
     import tomlkit
 
     from digestry.file_locks import locked
@@ -167,15 +243,29 @@ def change(key: str, value: str | None) -> None:
     config_file, _ = locate()
     make_directory(config_file.parent)
     with locked(config_file.with_name(".config.lock")):
-        read_values(config_file)  # a file that cannot be used is reported, not overwritten
+        read_blocks(config_file, read_document(config_file))  # a file that cannot be used is not overwritten
         # The file that a symbolic link leads to is the one to change; its mode and line ends stay.
         target, text, mode = config_file.resolve(), "", 0o644
         with storage_errors("read", target), contextlib.suppress(FileNotFoundError):
             text = target.read_bytes().decode()
             mode = target.stat().st_mode & 0o777
-        document = tomlkit.parse(text)
-        if value is None:
-            document.pop(key, None)
+        document: Any = tomlkit.parse(text)
+        if registry is None:
+            _put(document, key, value)
         else:
-            document[key] = value
+            blocks = document.setdefault(_REGISTRIES, tomlkit.table(is_super_table=True))
+            block = blocks.setdefault(registry, tomlkit.table())
+            _put(block, key, value)
+            if not block:
+                blocks.pop(registry)
+            if not blocks:
+                document.pop(_REGISTRIES)
+            read_blocks(config_file, document.unwrap())
         write_file(target, tomlkit.dumps(document).encode(), mode=mode)
+
+
+def _put(table: Any, key: str, value: object) -> None:
+    if value is None:
+        table.pop(key, None)
+    else:
+        table[key] = value

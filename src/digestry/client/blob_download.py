@@ -28,6 +28,14 @@ def pull_blob(
     endpoint: RepositoryEndpoint, descriptor: Descriptor, sink: Ingest, progress: Callable[[int], None] | None
 ) -> None:
     """Stream a blob into ``sink`` and commit it. See :meth:`Repository.pull_blob`."""
+    fill(endpoint, descriptor, sink, progress)
+    sink.commit(descriptor.digest, descriptor.size)
+
+
+def fill(
+    endpoint: RepositoryEndpoint, descriptor: Descriptor, sink: Ingest, progress: Callable[[int], None] | None
+) -> None:
+    """Stream what ``sink`` lacks of a blob into it. Raises as :meth:`Repository.pull_blob` does."""
     attempts = endpoint.connection.options.retries
     breaks = _MOST_BREAKS + descriptor.size // _WORTH_A_BREAK
     encoded = [False]
@@ -35,7 +43,7 @@ def pull_blob(
         before = sink.offset
         try:
             _attempt(endpoint, descriptor, sink, progress, encoded)
-            break
+            return
         except Unreachable:
             breaks -= 1
             if breaks < 0:
@@ -45,7 +53,6 @@ def pull_blob(
                 attempts -= 1
                 if attempts < 0:
                     raise
-    sink.commit(descriptor.digest, descriptor.size)
 
 
 def _attempt(

@@ -39,6 +39,7 @@ class Connection:
         self._credentials = credentials
         self._authenticator = authenticator
         self._lock = threading.Lock()
+        self._of_mirrors: Connection | None = None
 
     def base(self, host: str) -> str:
         """Return the address of a registry, ``scheme://host[:port]``. Raises :class:`Unreachable`."""
@@ -70,9 +71,11 @@ class Connection:
         """Send ``call`` to the registry ``host``, with credentials if it asks for them.
 
         Returns the response, whatever its status. ``scopes`` are those of the token that is requested.
-        Raises :class:`Unreachable`, :class:`ProtocolViolation`, and :class:`Unauthorized` if a token server
-        refuses.
+        Raises :class:`Unreachable`, :class:`ProtocolViolation`, :class:`Unauthorized` if a token server
+        refuses, and :class:`~digestry.errors.Forbidden` for a registry that a configuration file blocks.
         """
+        if self.options.registries.names:
+            self.options.registries.check_host(host)
         call = dataclasses.replace(call, registry=host)
         first = self.transport.send_first(host, call)
         base = self.transport.base(host)
@@ -114,6 +117,37 @@ class Connection:
                 response.account = self._authenticator.account(host, scopes)
         return response
 
+    def for_mirrors(self) -> Connection:
+        """Return the connection to mirrors, which have a third of the time, so that the registry can follow.
+
+        It has the same credentials, each for its own host. This connection closes it.
+        """
+        with self._lock:
+            if self._of_mirrors is None:
+                options = self.options
+                shorter = dataclasses.replace(
+                    options,
+                    timeout=options.timeout / 3,
+                    connect_timeout=options.connect_timeout / 3,
+                    retries=min(1, options.retries),
+                    patience=_third(options.patience),
+                    waiting=_third(options.waiting),
+                )
+                self._of_mirrors = Connection(shorter, credentials=self._credentials, cache=self.cache)
+            return self._of_mirrors
+
+    def tell_once(self, text: str) -> None:
+        """Tell a sentence to the person whom the options name, unless this session has told it before."""
+        if self.options.tell is not None and text not in self.cache.told:
+            self.cache.told.add(text)
+            self.options.tell(text)
+
     def close(self) -> None:
         """Close all pooled connections."""
         self.transport.close()
+        if self._of_mirrors is not None:
+            self._of_mirrors.close()
+
+
+def _third(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds / 3

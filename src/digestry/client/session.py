@@ -48,6 +48,16 @@ class Session:
         """Return the repository of ``reference``. Sends nothing."""
         return Repository(self.connection, reference.repository_only())
 
+    def image_source(self, reference: Reference) -> Repository:
+        """Return what the image ``reference`` is read from: its repository, by way of its mirrors if any.
+
+        Sends nothing. Raises :class:`~digestry.errors.Forbidden` for an image that configuration files block
+        or reject.
+        """
+        from digestry.client.image_source import image_source  # noqa: PLC0415 - most read no image
+
+        return image_source(self.connection, reference)
+
     def resolve_many(
         self, host: str, queries: Sequence[ResolveQuery], *, contents: bool = False
     ) -> Resolutions | None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import MutableMapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from digestry.model.digest import Digest
+
+if TYPE_CHECKING:
+    from digestry.client.configuration.policy import Policy
 
 Name = tuple[str, str]
 """A repository (``host/name``) and a tag or digest of it."""
@@ -25,3 +29,9 @@ class SessionCache:
     """The digests of tags that are known from HEAD alone, of registries that count no pulls."""
     mounts_refused: set[tuple[str, str]] = field(default_factory=set)
     """Pairs of repositories (``host/name``): the first does not mount blobs from the second."""
+    mirrors_left_out: set[str] = field(default_factory=set)
+    """The repositories on mirrors (``host/name``) that failed, and are not asked again."""
+    policy: Policy | None = None
+    """The policy for images, once it was read."""
+    told: set[str] = field(default_factory=set)
+    """The sentences that were told once."""

@@ -58,7 +58,7 @@ def open_source(location: Location, around: Surroundings, opened: ExitStack) -> 
             assert location.reference is not None  # noqa: S101 - a registry's has one
             spool = Spool(scratch)
             spool.sweep()
-            remote = around.session.repository(location.reference)
+            remote = around.session.image_source(location.reference)
             found = OpenSource(RegistrySource(remote, spool), location.name, location.reference)
         case "local":
             from digestry.copy.local import LocalSource  # noqa: PLC0415

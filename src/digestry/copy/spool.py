@@ -90,7 +90,7 @@ class SpooledContent:
                 # The bytes of an earlier attempt are not passed on before they are known to be right.
                 right = file.digest(self._descriptor.digest.algorithm) == self._descriptor.digest
                 if not right:
-                    file.restart()
+                    file.resume(0)
                 with self._changed:
                     self._checking = False
                 if not right:
@@ -201,9 +201,9 @@ class _SpoolFile:
             done()
         self._arrived()
 
-    def digest(self, algorithm: str) -> Digest:
+    def digest(self, algorithm: str | None = None) -> Digest:
         """Return the digest of the bytes that are here."""
-        hasher = new_hasher(algorithm)
+        hasher = new_hasher(algorithm := algorithm or "sha256")
         position = 0
         with storage_errors("read", self.path):
             while chunk := os.pread(self.descriptor, _CHUNK, position):
@@ -211,11 +211,11 @@ class _SpoolFile:
                 position += len(chunk)
         return Digest(algorithm, hasher.hexdigest())
 
-    def restart(self) -> None:
-        """Drop the bytes that are here."""
+    def resume(self, offset: int, known: Digest | None = None) -> None:
+        """Go on at ``offset`` bytes, dropping what comes after."""
         with storage_errors("truncate", self.path):
-            os.ftruncate(self.descriptor, 0)
-        self.offset = 0
+            os.ftruncate(self.descriptor, offset)
+        self.offset = offset
 
     def commit(self, digest: Digest, size: int | None = None) -> None:
         """Nothing to do: who reads the bytes verifies them."""

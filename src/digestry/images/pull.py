@@ -68,7 +68,7 @@ def pull(
     decides over a tag. Raises what :class:`Repository` does, and :class:`NotFound` for a platform that there
     is no image for.
     """
-    remote = session.repository(reference)
+    remote = session.image_source(reference)
     content = _Content(remote, store)
     observer = observer or SilentObserver()
     tally = TransferTally()

@@ -233,6 +233,14 @@ def _looks_like_host(part: str) -> bool:
     return "." in part or ":" in part or part == "localhost" or part != part.lower()
 
 
+def names_its_host(name: str) -> bool:
+    """Return whether the first part of an image name is a host, as :meth:`Reference.parse` reads it."""
+    first, slash, _ = name.partition("/")
+    return bool(slash) and _looks_like_host(first)
+
+
 def _split_host(name: str, default_host: str) -> tuple[str, str]:
-    first, slash, rest = name.partition("/")
-    return (first, rest) if slash and _looks_like_host(first) else (default_host, name)
+    if not names_its_host(name):
+        return default_host, name
+    host, _, path = name.partition("/")
+    return host, path

@@ -117,18 +117,28 @@ class RegistryRules:
 
     def check(self, name: str) -> None:
         """Raise :class:`Forbidden` if a rule blocks the image or repository ``name``."""
-        for rule in self.for_name(name) if self.names else ():
-            if rule.blocked:
-                raise Forbidden(
-                    f"{name} is blocked: {rule.origin} blocks {rule.prefix}",
-                    hint=f"`digestry config show {name}` says which file says what",
-                )
-            if rule.blocked is not None:
-                return
+        rule = self._deciding(name)
+        if rule is not None and rule.blocked:
+            raise Forbidden(
+                f"{name} is blocked: {rule.origin} blocks {rule.prefix}",
+                hint=f"`digestry config explain {name}` shows which file says what",
+            )
+
+    def check_host(self, host: str) -> None:
+        """Raise :class:`Forbidden` if a rule blocks all of ``host[:port]``."""
+        below = f"{host}/"
+        if not any(
+            rule.blocked is False and rule.prefix.startswith(below) for level in self.names for rule in level
+        ):
+            self.check(host)
+
+    def _deciding(self, name: str) -> NameRule | None:
+        """Return the rule that says whether ``name`` is blocked; None if none does."""
+        return next((rule for rule in self.for_name(name) if rule.blocked is not None), None)
 
     def may_be_plain(self, host: str) -> bool:
         """Return whether ``host[:port]`` may be asked over plain HTTP."""
-        return bool(first(rule.plain_http for rule in self.for_host(host))) if self.hosts else False
+        return bool(first(rule.plain_http for rule in self.for_host(host)))
 
     def verification(self, host: str) -> HostRule | None:
         """Return the rule that says whether ``host[:port]`` is verified; None if none does."""

@@ -1,0 +1,74 @@
+"""The places of docker's and containers' configuration files, and all that they say together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from digestry.errors import InvalidConfiguration
+
+_REGISTRIES: Final = "registries.conf"
+_ROOT: Final = Path("/")
+NAMED_REGISTRIES: Final = "CONTAINERS_REGISTRIES_CONF"
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigurationFiles:
+    """The files of other programs that are read. Those that are not there are among them, or not."""
+
+    registries: tuple[Path, ...] = ()
+    """``registries.conf`` and what is beside it; a later one counts more."""
+    recorded_aliases: Path | None = None
+    """Where podman records the short names that somebody chose."""
+    certificates: tuple[Path, ...] = ()
+    """Directories like docker's ``certs.d``."""
+    policy: Path | None = None
+
+
+def configuration_files(
+    environment: Mapping[str, str], *, docker: bool = True, containers: bool = True, root: Path = _ROOT
+) -> ConfigurationFiles:
+    """Return the files of docker and of containers for this user. A user's own go before the machine's.
+
+    Raises :class:`InvalidConfiguration` if ``CONTAINERS_REGISTRIES_CONF`` names a file that is not there.
+    """
+    home = environment.get("HOME")
+    named = environment.get("XDG_CONFIG_HOME") or (f"{home}/.config" if home else "")
+    bases = [*([Path(named)] if named.startswith("/") else []), root / "etc"]
+    kinds = [*(["containers"] if containers else []), *(["docker"] if docker else [])]
+    certificates = tuple(base / kind / "certs.d" for base in bases for kind in kinds)
+    if not containers:
+        return ConfigurationFiles(certificates=certificates)
+    ours = [base / "containers" for base in bases]
+    policies = [base / "policy.json" for base in ours]
+    cache = environment.get("XDG_CACHE_HOME") or (f"{home}/.cache" if home else "")
+    return ConfigurationFiles(
+        registries=_registries(environment.get(NAMED_REGISTRIES), ours),
+        recorded_aliases=Path(cache, "containers", "short-name-aliases.conf") if cache else None,
+        certificates=certificates,
+        policy=next((path for path in policies if path.exists()), None),
+    )
+
+
+def _registries(named: str | None, bases: list[Path]) -> tuple[Path, ...]:
+    """Return the one main file, and the files beside each of ``bases``: the machine's first."""
+    if named:
+        if not Path(named).exists():
+            raise InvalidConfiguration(f"{NAMED_REGISTRIES} names {named}, which is not there")
+        main = [Path(named)]
+    else:
+        main = [path for base in bases if (path := base / _REGISTRIES).exists()][:1]
+    beside: list[Path] = []
+    for base in reversed(bases):
+        directory = base / f"{_REGISTRIES}.d"
+        try:
+            beside += sorted(path for path in directory.iterdir() if path.suffix == ".conf")
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise InvalidConfiguration(
+                f"cannot read {directory}: {error.strerror}", hint="let this user read the directory"
+            ) from error
+    return (*main, *beside)

@@ -1,0 +1,108 @@
+"""Containers' ``policy.json``: which images its ``reject`` rules forbid (containers-policy.json(5))."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from digestry.client.configuration.rules import without_port
+from digestry.client.configuration.toml_file import read_text
+from digestry.errors import Forbidden, InvalidConfiguration
+
+_ACCEPTS: Final = "insecureAcceptAnything"
+_REJECTS: Final = "reject"
+_SIGNATURES: Final = frozenset({"signedBy", "signedBaseLayer", "sigstoreSigned"})
+_DOCKER: Final = "docker"
+
+
+class Policy:
+    """The policy in one file. Immutable."""
+
+    def __init__(self, path: Path, document: Mapping[str, Any]) -> None:
+        self._path = path
+        self._default = _requirements(document.get("default"), f"{path}: default")
+        transports = document.get("transports", {})
+        scopes = transports.get(_DOCKER, {}) if isinstance(transports, dict) else None
+        if not isinstance(scopes, dict):
+            raise InvalidConfiguration(f"{path}: transports.{_DOCKER} must be an object")
+        self._scopes = {
+            scope: _requirements(said, f"{path}: transports.{_DOCKER}[{scope!r}]")
+            for scope, said in scopes.items()
+        }
+
+    @classmethod
+    def read(cls, path: Path) -> Policy | None:
+        """Return the policy in a file; None if there is no such file.
+
+        Raises :class:`InvalidConfiguration`.
+        """
+        import json  # noqa: PLC0415 - few machines have a policy
+
+        text = read_text(path)
+        if text is None:
+            return None
+        try:
+            document = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise InvalidConfiguration(f"{path} is not valid JSON: {error}") from error
+        if not isinstance(document, dict):
+            raise InvalidConfiguration(f"{path} must be an object")
+        return cls(path, document)
+
+    def requirements(self, image: str) -> tuple[str, tuple[str, ...]]:
+        """Return the scope that decides on the image ``host/repository[:tag|@digest]``, and what it demands.
+
+        The scope is ``default`` where no other does.
+        """
+        for scope in _scopes(image):
+            if scope in self._scopes:
+                return f"transports.{_DOCKER}[{scope!r}]", self._scopes[scope]
+        return "default", self._default
+
+    def check(self, image: str, tell: Callable[[str], None] | None) -> None:
+        """Raise :class:`Forbidden` if the policy rejects the image.
+
+        ``tell`` hears of a signature that the policy demands: digestry verifies none.
+        """
+        scope, demanded = self.requirements(image)
+        if _REJECTS in demanded:
+            raise Forbidden(
+                f"{image} is rejected: {self._path} says reject for {scope}",
+                hint=f"`digestry config explain {image}` shows which file says what",
+            )
+        unverified = [kind for kind in demanded if kind != _ACCEPTS]
+        if unverified and tell is not None:
+            tell(
+                f"{self._path} demands a signature of {image} ({', '.join(unverified)} for {scope}), which "
+                "digestry does NOT verify"
+            )
+
+
+def _requirements(said: object, where: str) -> tuple[str, ...]:
+    if not isinstance(said, list) or not said or not all(isinstance(one, dict) for one in said):
+        raise InvalidConfiguration(f"{where} must be a list of requirements that is not empty")
+    kinds = tuple(str(one.get("type")) for one in said)
+    for kind in kinds:
+        if kind not in {_ACCEPTS, _REJECTS, *_SIGNATURES}:
+            raise InvalidConfiguration(
+                f"{where}: {kind!r} is not a type of requirement",
+                hint=f"the types are {', '.join(sorted({_ACCEPTS, _REJECTS, *_SIGNATURES}))}",
+            )
+    return kinds
+
+
+def _scopes(image: str) -> Iterator[str]:
+    """Yield the scopes that an image is in, the narrowest first."""
+    yield image
+    name = image.partition("@")[0]
+    head, slash, last = name.rpartition("/")
+    name = head + slash + last.partition(":")[0]
+    while name:
+        yield name
+        name, slash, _ = name.rpartition("/")
+    domain = without_port(image.partition("/")[0])
+    while "." in domain:
+        domain = domain.partition(".")[2]
+        yield f"*.{domain}"
+    yield ""
