@@ -93,7 +93,9 @@ def test_what_commands_print(run: Run, app: Path, tmp_path: Path) -> None:
         assert conforming(run, "inspect", f"{name}:1", *json_)["digest"] == digest
         assert conforming(run, "validate", f"{name}:all", *json_)["valid"]
         assert conforming(run, "advisory show", f"{name}:1")[0]["kind"] == "OpenVEX"
-        assert conforming(run, "config show", *json_)["settings"]
+        run("config", "set", "--registry", "ghcr.io", "mirrors", f"{server.host}/ghcr")
+        assert conforming(run, "config show", *json_)["registries"]
+        assert conforming(run, "config explain", "ghcr.io/a/b", *json_)["statements"]
         (tmp_path / "vex.json").write_text(
             json.dumps(conforming(run, "advisory show", f"{name}:1")[0]["document"])
         )
