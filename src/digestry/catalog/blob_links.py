@@ -40,7 +40,7 @@ class UnknownRepository(NotFound):
 
 
 class BlobLinks(Uploads):
-    """The blobs of :class:`~digestry.catalog.catalog.Catalog`, and the uploads that bring them.
+    """The blobs of :class:`~digestry.catalog.catalog.Catalog`, and the uploads that deliver them.
     Thread-safe. What it links and finds is leased for ``lease`` microseconds."""
 
     def __init__(
@@ -63,10 +63,10 @@ class BlobLinks(Uploads):
 
     @retried
     def add_blob(self, repository: str, digest: Digest, size: int, *, upload: str | None = None) -> None:
-        """Make a stored blob visible in the repository, and end the upload that brought it."""
+        """Make a stored blob visible in the repository, and end its upload."""
         with self._database.write() as connection:
             if upload is not None:
-                # Before it is checked what the repository holds: these bytes count once.
+                # Before the quota is checked, so that these bytes count once.
                 connection.execute(push_statements.END_UPLOAD, {"upload": upload})
             self._add(connection, repository, digest, size)
 
@@ -99,7 +99,7 @@ class BlobLinks(Uploads):
         """
         now = self._now()
         with self._database.write() as connection:
-            # In this order, as all have it. Nobody takes the source's link away meanwhile.
+            # All callers lock in this order. The source's link cannot be removed meanwhile.
             repository_rows.lock(connection, repository)
             lease_rows.lock(connection, [str(digest)])
             holding = [source] if source is not None else link_rows.repositories_of(connection, str(digest))
@@ -130,11 +130,11 @@ class BlobLinks(Uploads):
 
     @retried
     def reserve(self, upload: Upload, least: int, wished: int) -> int:
-        """Let an upload come to ``wished`` bytes, or to ``least`` or more if quotas leave less; return how
+        """Reserve ``wished`` bytes for an upload, or at least ``least`` if quotas leave less; return how
         many.
 
-        What other uploads and requests bring meanwhile finds that room taken. Raises :class:`OverQuota`
-        if there is less, and :class:`NotFound` if the upload was cancelled.
+        Other uploads and requests cannot use the reserved room. Raises :class:`OverQuota` if there is less,
+        and :class:`NotFound` if the upload was cancelled.
         """
         with self._database.write(durable=False) as connection:
             self._reserve(connection, upload, 0)
@@ -183,8 +183,8 @@ class BlobLinks(Uploads):
 
     @retried
     def renew_lease(self, repository: str, digest: Digest) -> bool:
-        """Renew the lease of what a client just found in the repository; return False if it is not there any
-        more. A lease with half its time left is not renewed."""
+        """Renew the lease of content that a client just found in the repository; return False if it is gone.
+        A lease with half its time left is not renewed."""
         now = self._now()
         with self._database.read() as connection:
             end = lease_rows.end(connection, str(digest))

@@ -39,14 +39,14 @@ def to_rfc3339(microseconds: int) -> str:
 
 
 class Clocks:
-    """Compares a clock with one that nobody sets."""
+    """Compares the wall clock with one that cannot be set."""
 
     def __init__(self, now: Clock) -> None:
         self._now = now
         self._last = self._both()
 
     def _both(self) -> tuple[float, float]:
-        # CLOCK_BOOTTIME goes on while the machine sleeps, where there is one.
+        # CLOCK_BOOTTIME, where it exists, also counts while the machine sleeps.
         steady = time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
         return self._now() / SECOND, steady
 

@@ -1,7 +1,7 @@
 """Damaged content: which digests cannot be served, since when and why, and which tags need them.
 
-A row here takes the content away from clients, whatever links there are; so that a push finds it
-missing, sends it again, and thereby ends the row.
+A row here hides the content from clients, even where links exist. A push then finds it missing and sends it
+again, which deletes the row.
 """
 
 from __future__ import annotations
@@ -83,16 +83,16 @@ def _held(digest: ColumnElement[str]) -> ColumnElement[bool]:
 
 
 class Damage:
-    """What is damaged. Thread-safe."""
+    """The damaged content of a catalog. Thread-safe."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     @retried
     def note(self, digest: Digest, problem: str, at: int) -> Noted:
-        """Take content away from clients; return ``unheld``, and do nothing, if none could have it.
+        """Hide content from clients; return ``unheld``, and do nothing, if no repository has it.
 
-        What is known already stays as it was noted first.
+        A digest that is known already keeps its first entry.
         """
         with self._database.write() as connection:
             text = str(digest)
@@ -110,7 +110,7 @@ class Damage:
 
     @retried
     def settle(self, problems: Mapping[str, str], at: int) -> None:
-        """Note that the content of these digests is damaged, and no other: for who has just looked at all."""
+        """Replace the list of damaged content by these digests, after a check of all content."""
         rows = [
             {"digest": digest, "problem": problem, "found_at": at} for digest, problem in problems.items()
         ]
@@ -121,7 +121,7 @@ class Damage:
 
     @retried
     def forget_unheld(self) -> int:
-        """Forget what no repository has any more, so that nobody misses it; return how many."""
+        """Delete the rows of content that no repository has; return how many."""
         nobodys = ~_held(damaged.c.digest)
         with self._database.read() as connection:
             if connection.execute(select(damaged.c.digest).where(nobodys).limit(1)).first() is None:
@@ -140,7 +140,7 @@ class Damage:
             return connection.execute(select(func.count()).select_from(damaged)).scalar_one()
 
     def listed(self, *, limit: int, among: Collection[Digest] = ()) -> list[DamagedContent]:
-        """Return what is damaged now, found first comes first; if any are given, ``among`` these."""
+        """Return the damaged content, in the order it was found; only ``among`` these digests, if given."""
         query = select(damaged).order_by(damaged.c.found_at, damaged.c.digest).limit(limit)
         if among:
             query = query.where(damaged.c.digest.in_(map(str, among)))

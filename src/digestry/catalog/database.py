@@ -50,10 +50,10 @@ class Database(Protocol):
         ...
 
     def together(self, jobs: Sequence[Job], *, durable: bool = True) -> list[Outcome]:
-        """Call ``jobs`` one after the other, and return what came of each, once all is committed.
+        """Call ``jobs`` one after the other, and return the outcome of each, once all is committed.
 
-        What they write may be one transaction; a job that fails undoes its own part alone. Without
-        ``durable`` none of them may write durably.
+        Their writes may share one transaction; a job that fails undoes only its own part. Without ``durable``
+        none of them may write durably.
         """
         ...
 
@@ -65,7 +65,7 @@ class Database(Protocol):
         ...
 
     def migrate(self) -> None:
-        """Bring the schema up to date. Only one process may do this at a time."""
+        """Migrate the schema to the newest version. Only one process may do this at a time."""
         ...
 
     def describe(self) -> str:

@@ -1,4 +1,4 @@
-"""The delivery queue: events that webhooks have not taken yet, written when each gets its position.
+"""The delivery queue: events that webhooks have not accepted yet, written when each gets its position.
 
 A row names a journal entry, which never changes, so that an event has the same bytes each time that it
 is sent.
@@ -61,7 +61,7 @@ class DeliveryQueue:
         self._database = database
 
     def due(self, webhook: str, now: int, *, limit: int) -> list[tuple[Delivery, TagEvent]]:
-        """Return what is to be sent now, the longest due first, with its journal entry."""
+        """Return the events that are due, the longest due first, each with its journal entry."""
         with self._database.read() as connection:
             query = select(deliveries).where(
                 deliveries.c.webhook == webhook, deliveries.c.dead_at.is_(None), deliveries.c.due_at <= now
@@ -93,14 +93,14 @@ class DeliveryQueue:
             )
 
     def listed(self, *, webhook: str | None = None, limit: int) -> list[Delivery]:
-        """Return what has not been taken yet, given up or not, oldest first."""
+        """Return the undelivered events, given up or not, oldest first."""
         with self._database.read() as connection:
             query = _of(select(deliveries), webhook).order_by(deliveries.c.id).limit(limit)
             return [Delivery(*row) for row in connection.execute(query)]
 
     @retried
     def revive(self, *, webhook: str | None = None, sequence: int | None = None, now: int) -> int:
-        """Make what was given up, and what waits, due at once; return how many events."""
+        """Make undelivered events due at once, those that were given up too; return how many."""
         with self._database.write() as connection:
             change = _of(update(deliveries), webhook)
             if sequence is not None:
@@ -114,14 +114,14 @@ def _of(statement: _Statement, webhook: str | None) -> _Statement:
 
 
 def enqueue(connection: Connection, subscriptions: Sequence[Subscription], event: TagEvent) -> None:
-    """Queue an event for each webhook that asked for it."""
+    """Queue an event for each webhook that subscribes to it."""
     at = clock.from_datetime(event.at)
     rows = [
         {
             "webhook": subscription.name,
             "sequence": event.sequence,
             "queued_at": at,
-            "due_at": 0,  # at once, whatever the clock does
+            "due_at": 0,  # at once, even if the clock is set back
             "attempts": 0,
             "dead_at": None,
             "problem": "",

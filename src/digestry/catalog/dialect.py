@@ -24,12 +24,12 @@ class BulkKeys:
 
 
 class Dialect(InsertDialect, Protocol):
-    """How one database writes what is not the same in all of them."""
+    """The SQL of one database, where databases differ."""
 
     @property
     def one_writer(self) -> bool:
-        """Return whether one transaction at a time writes: what it reads stays true without locks, and it
-        knows the next position in the journal when it writes an entry."""
+        """Return whether transactions write one at a time: then what a transaction reads stays true without
+        locks, and it knows the next position in the journal when it writes an entry."""
         ...
 
     @property
@@ -45,12 +45,12 @@ class Dialect(InsertDialect, Protocol):
         ...
 
     def bulk_keys(self, keys: Iterable[tuple[int | str, str]], kind: type[int] | type[str]) -> BulkKeys:
-        """Return ``keys``, whose first parts are of ``kind``, as a table: the statement stays the same,
-        whatever their number."""
+        """Return ``keys``, whose first parts are of ``kind``, as a table: the statement is the same for any
+        number of keys."""
         ...
 
     def row_id(self, table: Table) -> ColumnElement[Any]:
-        """Return what tells the rows of a table apart that this transaction has locked."""
+        """Return the column that identifies the rows of a table within this transaction."""
         ...
 
     def bulk_row_ids(self, row_ids: Iterable[Any]) -> Select[Any]:
@@ -66,8 +66,8 @@ class Dialect(InsertDialect, Protocol):
         ...
 
     def freeze(self, connection: Connection, tables: Sequence[str]) -> None:
-        """Let the database refuse all changes of ``tables`` once this transaction is committed, whoever makes
-        them. Waits for those that are under way."""
+        """Make the database refuse all changes of ``tables`` once this transaction is committed. Waits for
+        changes that are under way."""
         ...
 
     def thaw(self, connection: Connection, tables: Sequence[str]) -> None:
@@ -75,7 +75,7 @@ class Dialect(InsertDialect, Protocol):
         ...
 
     def lift_limits(self, connection: Connection) -> None:
-        """Let the statements of this transaction, and the pauses between them, take as long as they do."""
+        """Lift the time limits on the statements of this transaction, and on the pauses between them."""
         ...
 
     def begin_load(self, connection: Connection, tables: Sequence[str]) -> None:

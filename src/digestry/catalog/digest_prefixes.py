@@ -96,7 +96,7 @@ def _in_repository(row: int | None, repository: str, start: str) -> Iterator[Sel
             yield query.distinct().order_by(column)
         child = manifest_references.c.child
         yield _children(start).where(manifest_references.c.repository_id == row).distinct().order_by(child)
-    # What a tag pointed to, also if nothing else is left of it.
+    # Also digests that only the history of a tag still has.
     column = journal.c.to_digest
     pointed = select(column).where(journal.c.repository == repository, _range(column, start))
     yield pointed.distinct().order_by(column)

@@ -1,4 +1,4 @@
-"""Find the tags that no retention rule keeps any more, and the images that were seen running."""
+"""Find the tags that no retention rule keeps, and the images that were seen running."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from digestry.catalog.tag_moves import RepositoryKey
 from digestry.model.text import length_of_time
 
 _WINDOW: Final = 5000
-# What stands in for a list of referrers (distribution-spec, "Referrers Tag Schema"), and what cosign makes
+# The tags that replace a list of referrers (distribution-spec, "Referrers Tag Schema"), and what cosign makes
 # of it: ``sha256-<hex>.sig``. Of a longer digest it has the first 64 digits.
 _HEX: Final = 64
 _ALGORITHM: Final = 6
@@ -34,8 +34,8 @@ TagColumns: TypeAlias = tuple[str, str, int, int, bool, bool, int | None]
 class ExpiredTag(NamedTuple):
     """A tag that will be removed unless it changes before. Times are in microseconds since 1970.
 
-    ``pushed_at`` is when its image was last pushed, ``moved_at`` at the least; ``checked_at`` when another
-    registry was last asked for it.
+    ``pushed_at`` is when its image was last pushed, ``moved_at`` at the least; ``checked_at`` when its
+    upstream was last asked for it.
     """
 
     tag: str
@@ -57,11 +57,10 @@ def find_expired_tags(
 ) -> Iterator[ExpiredTag]:
     """Yield the tags that one of ``rules`` covers and does not keep, the newest first.
 
-    ``seen_running`` tells of a row of ``tags`` whether its image was seen running; ``lease`` is for how long
-    a push keeps content, in microseconds. Tags of attachments are not counted, and stay as
-    long as the manifest that they are attached to.
-    No transaction is open between two tags: a long one would keep the database from reusing its log, which
-    would grow.
+    ``seen_running`` is the condition that the image of a row of ``tags`` was seen running; ``lease`` is how
+    long a push keeps content, in microseconds. Tags of attachments are not counted, and stay as long as the
+    manifest that they are attached to. No transaction is open between two tags: a long one would keep the
+    database from reusing its log, which would grow.
     """
     counts = [0] * len(rules)
     last: tuple[int, str] | None = None  # by its time and name
@@ -85,7 +84,8 @@ def find_expired_tags(
             if rule.seconds is not None and used_at > now - int(rule.seconds * clock.SECOND):
                 continue
             if (attachment or row.moved_at < row.pushed_at) and row.pushed_at > now - lease:
-                continue  # what it belongs to may come after it; and the same digest again moves no tag
+                # Its manifest may be pushed after it. A push of the same digest moves no tag.
+                continue
             if not row.seen_running:
                 why = _beyond(rule, row, attachment=attachment)
                 yield ExpiredTag(row.name, row.digest, row.moved_at, row.pushed_at, row.checked_at, why)
@@ -139,7 +139,7 @@ def _attached(key: RepositoryKey) -> ColumnElement[bool]:
     return (
         exists()
         .where(
-            func.length(name) > _ALGORITHM + _HEX,  # asked first: of most tags nothing else is
+            func.length(name) > _ALGORITHM + _HEX,  # asked first: most tags need no other query
             _IMAGE.c.repository_id == key.row,
             _IMAGE.c.digest >= subject,
             _IMAGE.c.digest < subject + "g",  # whatever begins with it

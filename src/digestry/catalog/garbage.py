@@ -1,13 +1,13 @@
-"""Garbage collection in the catalog: the tags, manifests and links that nothing holds are removed.
+"""Garbage collection in the catalog: the removal of tags, manifests and links that nothing holds.
 
-There is no mark phase. Whether something is held is one question to the catalog, and it is asked
-again, of the same rows, in the transaction that removes them: what a client pushed, tagged or found a
-moment before is held by then, and no list of marks can be out of date (docs/adr/0007).
+There is no mark phase. One query decides whether something is held, and the transaction that removes rows
+runs it again for them: what a client pushed, tagged or found a moment before is held by then, and no list of
+marks can be out of date (docs/adr/0007).
 
-Everything goes in windows of a repository's rows in the order of their digests, so that neither
-memory nor a transaction grows with the store. A database error ends the run (rule 7 of
-docs/design.md): what was removed until then was held by nothing. So does a catalog that is damaged:
-before the first removal it is compared with its indices, from which those questions are answered.
+Each step handles a window of a repository's rows in the order of their digests, so that neither memory nor a
+transaction grows with the store. A database error ends the run (rule 7 of docs/design.md): what was removed
+until then was held by nothing. So does a catalog that is damaged: before the first removal it is compared
+with its indices, from which those questions are answered.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _LONGEST_PAUSE: Final = 0.1
 _PASSES: Final = 64  # how deep indexes of indexes, and referrers of referrers, are followed
 _CIRCLE: Final = 10_000
 ACTOR: Final = "digestry"
-"""Who the journal says removed a tag that no rule keeps."""
+"""The actor in the journal for a tag that no rule keeps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class Stayed:
 
 
 Batch = Sequence[Removed | Stayed]
-"""What one transaction came to."""
+"""The result of one transaction."""
 
 
 class Garbage:
@@ -103,8 +103,8 @@ class Garbage:
         lease: int,
         throttle: Throttle | None = None,
     ) -> None:
-        """``lease`` is for how many microseconds a push keeps content. Without a ``throttle`` there are no
-        pauses: nobody else has this catalog."""
+        """``lease`` is how long a push keeps content, in microseconds. Without a ``throttle`` there are no
+        pauses, for a catalog that no other process uses."""
         self._database = database
         self._throttle = throttle
         self._rules = rules
@@ -170,7 +170,7 @@ class Garbage:
     # -- manifests -------------------------------------------------------------------------------
 
     def delete_manifests(self, key: RepositoryKey) -> Iterator[Batch]:
-        """Delete the manifests that nothing holds: what listed them before what is listed."""
+        """Delete the manifests that nothing holds: an index before the manifests that it lists."""
         for _ in range(_PASSES):
             found = False
             for removal in (self._pass, self._circles):
@@ -206,7 +206,8 @@ class Garbage:
     def _end(self, key: RepositoryKey, dead: ColumnElement[bool], batch: Mapping[str, Any]) -> Batch:
         statement = update(manifests).where(dead, manifests.c.digest.in_(batch))
         with self._writing(key, batch) as connection:
-            # Not as of this run's beginning: what was pushed again since is held again.
+            # With the present time, not that of the run's beginning: content that was pushed again since is
+            # held again.
             gone = connection.execute(
                 statement.values(deleted_at=self._rules.now()).returning(manifests.c.digest)
             ).scalars()
@@ -218,7 +219,7 @@ class Garbage:
         ]
 
     def _circles(self, key: RepositoryKey) -> Iterator[Batch]:
-        """Delete manifests that hold nobody but each other: an index that lists its own subject."""
+        """Delete manifests that only hold each other, such as an index that lists its own subject."""
         refer = select(manifests.c.digest).where(
             manifests.c.repository_id == key.row, manifests.c.subject.is_not(None)
         )
@@ -308,7 +309,7 @@ class Garbage:
             return {names[row.digest] for query in queries for row in connection.execute(query)}
 
     def forget(self) -> None:
-        """Remove leases that have ended, and sightings that keep nothing any more."""
+        """Remove leases that have ended, and sightings that no longer keep content."""
         now = self._rules.now()
         while self._forget_leases(now) == _WINDOW:
             pass
@@ -318,13 +319,13 @@ class Garbage:
     @retried
     def _forget_leases(self, now: int) -> int:
         ended = select(leases.c.digest).where(leases.c.expires_at <= now).limit(_WINDOW)
-        # Asked twice: one of them may have been renewed since they were looked for.
+        # Checked again: one of them may have been renewed since the search.
         statement = delete(leases).where(leases.c.digest.in_(ended), leases.c.expires_at <= now)
         with self._writing() as connection:
             return connection.execute(statement).rowcount
 
     def prove(self) -> None:
-        """Check, once, that the catalog is whole, before anything is removed by what it says.
+        """Check, once, that the catalog is consistent, before its answers decide on removals.
 
         Raises :class:`StorageError` if it is not.
         """
@@ -338,8 +339,8 @@ class Garbage:
     def _writing(
         self, key: RepositoryKey | None = None, digests: Collection[str] = ()
     ) -> Iterator[Connection]:
-        """Open a transaction, in which nobody else changes the repository or leases this content. Pause as
-        long after it: others have a turn."""
+        """Open a transaction that excludes other changes of the repository and leases of this content. Pause
+        as long after it, so that others have a turn."""
         self.prove()
         with self._database.write() as connection:
             began = time.monotonic()

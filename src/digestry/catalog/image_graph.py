@@ -1,7 +1,7 @@
 """The graph of indexes, manifests and configs around many digests of many repositories, in few statements.
 
-Functions and a class on a transaction. A thing of a repository is a pair of the repository's row
-and a text. How much is read is bounded: :class:`TooMuch` tells that there is more.
+Functions and a class on a transaction. A key is a pair of the repository's row and a text. The number of rows
+is bounded: :class:`TooMuch` is raised if there are more.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class Relations:
         return self._nodes.get((repository, digest))
 
     def looked_at(self, repository: int, digest: str) -> bool:
-        """Return whether it is known who holds ``digest``."""
+        """Return whether the holders of ``digest`` are known."""
         return (repository, digest) in self._direct
 
     def inside(self, repository: int, digest: str) -> Iterator[str]:

@@ -23,8 +23,8 @@ SCRUB: Final = "scrub"
 
 @dataclass(frozen=True, slots=True)
 class JobState:
-    """One kind of work: when it began and ended (microseconds since 1970; None while it runs, or was
-    broken off), and what it says of itself."""
+    """One kind of work: when it began and ended (microseconds since 1970; None while it runs, or was broken
+    off), and its own description."""
 
     name: str
     started_at: int
@@ -33,7 +33,7 @@ class JobState:
 
 
 class Fence(Protocol):
-    """The lock of who does a job."""
+    """The lock of the process that does a job."""
 
     def check_in(self, connection: Connection) -> None:
         """Raise :class:`Conflict` unless the lock is held until the transaction ends."""
@@ -48,7 +48,7 @@ class Jobs:
 
     @retried
     def note(self, job: JobState, fence: Fence | None = None) -> None:
-        """Store the state of a job. Raises :class:`Conflict` if the ``fence`` of who does it is not held."""
+        """Store the state of a job. Raises :class:`Conflict` if the ``fence`` of that process is not held."""
         row = {
             "name": job.name,
             "started_at": job.started_at,

@@ -35,7 +35,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """What happens to a tag. ``media_type`` and ``size`` are of the manifest it comes to, or leaves."""
+    """A change of a tag. ``media_type`` and ``size`` are of the manifest it comes to, or leaves."""
 
     repository: str
     tag: str
@@ -83,8 +83,8 @@ def append(connection: Connection, move: Move, origin: Origin, now: clock.Clock)
 
 
 def anchor(connection: Connection) -> str:
-    """Return the hash that stands before the first entry of each repository: that of the last entry of the
-    registry's one chain, before schema 0009, or :data:`GENESIS`."""
+    """Return the hash before the first entry of each repository: that of the last entry of the registry's one
+    chain, before schema 0009, or :data:`GENESIS`."""
     position = journal.c.sequence
     first = connection.execute(
         select(position, journal.c.number).where(position.is_not(None)).order_by(position).limit(1)

@@ -33,11 +33,12 @@ class BrokenEntry:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was found: how many entries hold, up to the one ``broken``, and the hash over all of them.
+    """The verdict on a chain: how many entries are valid, up to the one ``broken``, and the hash over all of
+    them.
 
-    ``first`` is the position of the first entry, ``anchor`` the hash that stands before it. ``absent`` are
-    the hashes that should have been there and are not. For a part of a journal that begins after the
-    registry's chain, ``last_hash`` and ``anchor`` are not known, and empty.
+    ``first`` is the position of the first entry, ``anchor`` the hash before it. ``absent`` are the expected
+    hashes that are missing. For a part of a journal that begins after the registry's chain, ``last_hash`` and
+    ``anchor`` are not known, and empty.
     """
 
     entries: int
@@ -64,10 +65,10 @@ FindHead = Callable[[str, int], Head | None]
 class ChainWalk:
     """The chains so far. Fed entry by entry, in the registry's order, it knows what the next one must be.
 
-    ``position`` is the next entry's. ``registry_hash`` is the hash over all before it, ``before`` what stands
-    before the ``first`` one, and ``anchor`` what the first entry of a repository follows; each is empty where
-    a part of a journal does not tell it. With ``find_head``, the walk forgets the ends of chains when there
-    are too many of them, and asks for one again that it needs.
+    ``position`` is the next entry's. ``registry_hash`` is the hash over all before it, ``before`` the hash
+    before the ``first`` one, and ``anchor`` the hash that the first entry of a repository follows; each is
+    empty where a part of a journal does not contain it. With ``find_head``, the walk forgets the ends of
+    chains when there are too many, and looks one up again when it needs it.
     """
 
     wanted: set[str] = field(default_factory=set)
@@ -84,8 +85,8 @@ class ChainWalk:
     _last_at: int = 0
 
     def begin_part(self, sequence: int, before: str) -> None:
-        """Begin at an entry that is not the first one. ``before`` is the hash that stands before it, empty
-        after the registry's chain."""
+        """Begin at an entry that is not the first one. ``before`` is the hash before it, empty after the
+        registry's chain."""
         self.position = self.first = sequence
         self.registry_hash = self.anchor = self.before = before
         self.wanted.discard(before)
@@ -151,7 +152,8 @@ class ChainWalk:
         return ""
 
     def _head_before(self, repository: str, number: int, previous: str) -> Head:
-        """Return the end of a chain that is not at hand; in a part of a journal, what it is said to be."""
+        """Return the end of a chain that is not in memory; in a part of a journal, the one that the entry
+        states."""
         found = None
         if self._forgot and self.find_head is not None:
             found = self.find_head(repository, number)

@@ -38,7 +38,7 @@ def export(connection: Connection, *, since: int = 0) -> Iterator[bytes]:
 
 
 class _Line(TagEvent, frozen=True, forbid_unknown_fields=True):
-    """As exported: what no hash covers must not be there."""
+    """An exported entry. Fields that no hash covers are refused."""
 
 
 def verify_lines(lines: Iterable[bytes], expect: Collection[str] = ()) -> Verdict:

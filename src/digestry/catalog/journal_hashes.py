@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 GENESIS: Final = "0" * 64
-"""What stands for the hash before the first entry of a registry."""
+"""The value in place of the hash before the first entry of a registry."""
 
 # Named here, and not read off the table: a column that a later schema adds is not under old hashes.
 HASHED: Final = (
@@ -40,7 +40,7 @@ HASHED_BEFORE: Final = ("sequence", "at", "repository", *HASHED[3:])
 def hash_of(fields: Sequence[Any]) -> str:
     """Return the hash of an entry whose fields these are, in the order of :data:`HASHED`, or of
     :data:`HASHED_BEFORE`."""
-    # A JSON array: unambiguous, whatever the fields hold, and easy to compute elsewhere.
+    # A JSON array: unambiguous for any fields, and easy to compute elsewhere.
     return hashlib.sha256(msgspec.json.encode(fields)).hexdigest()
 
 

@@ -28,7 +28,7 @@ def sequence_entries(connection: Connection, subscriptions: Sequence[Subscriptio
 
     Queues them for webhooks too. The caller's transaction waits for any other that does this.
     """
-    # One row that every registry has: whoever comes second reads the positions that the first one gave.
+    # One row that every registry has: the second process reads the positions that the first one assigned.
     connection.execute(select(identity.c.id).with_for_update()).all()
     last = connection.execute(select(func.coalesce(func.max(journal.c.sequence), 0))).scalar_one()
     # A repository's entries are committed in the order of their numbers, and their times rise with these.

@@ -21,8 +21,8 @@ _UNNUMBERED: Final = Table(
 
 
 def journal_source(connection: Connection) -> FromClause:
-    """Return what to select entries from: the table, or before schema 0009 a query with the numbers that its
-    migration gives."""
+    """Return the source to select entries from: the table, or, before schema 0009, a query that adds the
+    numbers which its migration assigns."""
     if any(column["name"] == "number" for column in inspect(connection).get_columns(journal.name)):
         return journal
     last = connection.execute(select(func.coalesce(func.max(_UNNUMBERED.c.sequence), 0))).scalar_one()

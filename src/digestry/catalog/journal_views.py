@@ -17,7 +17,7 @@ class JournalViews(abc.ABC):
 
     @abc.abstractmethod
     def view(self, *, older: bool) -> AbstractContextManager[Connection]:
-        """Open one consistent view of the catalog, for as long as its reader takes.
+        """Open one consistent view of the catalog, until its reader closes it.
 
         With ``older`` the catalog may have an older schema. Raises :class:`NotFound`, :class:`StorageError`.
         """

@@ -1,4 +1,4 @@
-"""Leases: until when content is kept, whatever else holds it.
+"""Leases: until when content is kept, even if nothing else holds it.
 
 Functions on a transaction. A digest is text here, as it is in the tables.
 """
@@ -19,9 +19,9 @@ def extend(connection: Connection, digest: str, until: int) -> None:
 
 
 def lock(connection: Connection, digests: Iterable[str]) -> None:
-    """Keep all others who lock or lease this content waiting until the transaction ends.
+    """Make all others that lock or lease this content wait until the transaction ends.
 
-    Whoever takes content away locks it first: nobody who has just leased it is told that it is there.
+    A removal locks the content first, so that no client that has just leased it loses it.
     """
     speaking = dialect.of(connection)
     if not speaking.one_writer:

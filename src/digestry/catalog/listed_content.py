@@ -20,9 +20,9 @@ PAGE: Final = 500
 
 
 def listed_pages(database: Database) -> Iterator[list[Held]]:
-    """Yield all content that a link, or a manifest that can be pulled, makes visible, some at a time.
+    """Yield all content that a link, or a manifest that can be pulled, makes visible, in pages.
 
-    Each page is read by itself: what is pushed meanwhile may be missing.
+    Each page is a transaction of its own: content that is pushed meanwhile may be missing.
     """
     after = ""
     while True:

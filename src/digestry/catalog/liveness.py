@@ -28,14 +28,14 @@ ASKED: Final = tuple(
     table.name
     for table in (tag_rows, manifests, manifest_references, links, leases, journal, sightings, upstream_tags)
 )
-"""The tables by which it is decided what goes."""
+"""The tables that decide what is removed."""
 
 _PARENT: Final = manifests.alias("parent")  # once: to make one takes longer than to ask
 _SUBJECT: Final = manifests.alias("subject")
 
 
 def manifest(key: RepositoryKey, retention: Retention, now: int) -> ColumnElement[bool]:
-    """Return whether a row of ``manifests`` is held: by itself, or by another that can be pulled."""
+    """Return whether a row of ``manifests`` is held: directly, or by another manifest that can be pulled."""
     listed = _needed(manifests, manifest_references.c.role == "manifest")
     refers = (
         exists()
@@ -50,7 +50,7 @@ def manifest(key: RepositoryKey, retention: Retention, now: int) -> ColumnElemen
 
 
 def alone(key: RepositoryKey, retention: Retention, now: int) -> ColumnElement[bool]:
-    """Return whether a row of ``manifests`` is held by itself: the reasons that are no other manifest."""
+    """Return whether a row of ``manifests`` is held directly: for reasons other than another manifest."""
     tagged = exists().where(tag_rows.c.repository_id == key.row, tag_rows.c.digest == manifests.c.digest)
     recent: ColumnElement[bool] = true()
     left: ColumnElement[bool] = true()

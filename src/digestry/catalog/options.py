@@ -14,11 +14,11 @@ from digestry.catalog.tag_policy import TagPolicy
 class CatalogOptions:
     """What a registry's configuration says about its catalog.
 
-    ``lease`` is for how many microseconds content is kept after it was pushed, mounted or found. Every move
-    of a tag goes by ``policy``, and is queued for the ``subscriptions`` that ask for it. What makes a
-    repository larger goes by the ``quotas``. In repositories that a pattern of ``sparse`` matches, an index
-    may list manifests that are not there. With ``uploads_last`` the bytes of uploads that are under way
-    outlive a restart of the machine, and every machine has the same.
+    ``lease`` is how long content is kept after it was pushed, mounted or found, in microseconds. ``policy``
+    decides on every move of a tag, which is then queued for its ``subscriptions``. ``quotas`` limit the
+    growth of repositories. In repositories that a pattern of ``sparse`` matches, an index may list missing
+    manifests. With ``uploads_last`` the bytes of uploads that are under way outlive a restart of the machine,
+    and every machine has the same.
     """
 
     lease: int = LEASE

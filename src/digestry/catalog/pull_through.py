@@ -1,7 +1,7 @@
 """The rows of the pull-through cache: manifests of other registries, and where their tags pointed when.
 
-The repositories are ordinary ones. But here a manifest may be visible before what it refers to: that
-is fetched when somebody asks for it.
+The repositories are ordinary ones. But here a manifest may be visible before its content, which is fetched
+when a client requests it.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class PullThrough:
     def put(
         self, repository: str, manifest: Manifest, *, tag: str | None = None, origin: Origin
     ) -> TagEvent | None:
-        """Make a stored manifest visible, whether or not what it refers to is here, and point ``tag``
-        at it, as upstream does now. Returns the journal's entry, if the tag moved.
+        """Make a stored manifest visible, even if its content is missing here, and point ``tag`` at it, as
+        upstream does now. Returns the journal's entry, if the tag moved.
 
         Raises :class:`TagRefused`, :class:`OverQuota`.
         """
@@ -80,7 +80,7 @@ class PullThrough:
 
     @retried
     def gone(self, repository: str, tag: str, *, origin: Origin) -> TagEvent | None:
-        """Upstream does not have the tag any more: it goes here too, with its journal entry.
+        """Delete a tag that upstream has deleted, with its journal entry.
 
         Raises :class:`TagRefused`.
         """
@@ -96,7 +96,7 @@ class PullThrough:
             return tag_moves.drop(connection, self._rules, RepositoryKey(row, repository), tag, origin=origin)
 
     def tag_state(self, repository: str, tag: str) -> tuple[SeenTag | None, Digest | None]:
-        """Return what upstream's tag pointed to when it was last asked, and what the tag here points to."""
+        """Return the digest of upstream's tag when it was last requested, and the digest of the tag here."""
         query = select(upstream_tags.c.digest, upstream_tags.c.checked_at).where(
             upstream_tags.c.repository == repository, upstream_tags.c.tag == tag
         )

@@ -20,10 +20,10 @@ def send(
     sparse: bool,
     moves: bool,
 ) -> None:
-    """Send what is asked before the manifest may come under its tags; with ``moves``, what is asked to put it
-    there as well.
+    """Send the queries that decide whether the manifest may be put under its tags; with ``moves``, also those
+    that put it there.
 
-    With ``moves`` the repository is locked: what is read now stays true until the transaction ends.
+    With ``moves`` the repository is locked: the answers stay true until the transaction ends.
     """
     dialect.of(connection).send_ahead(
         connection, _asked(key, manifest, tag_names, sparse=sparse, moves=moves)

@@ -1,7 +1,7 @@
 """The statements that every push runs, each built once, most of them frequent.
 
-To build a short statement, and to find its compiled form again, takes SQLAlchemy three times as long as
-to run it (bench/README.md). What is asked rarely is written where it is asked.
+SQLAlchemy takes three times as long to build a short statement, and to find its compiled form, as to run it
+(bench/README.md). Statements that run rarely are in the modules that use them.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ MOST_UPLOADS: Final = (
     .order_by(func.count().desc(), func.min(uploads.c.updated_at))
     .limit(1)
 )
-"""Who has the most uploads under way; of several, whoever has let one wait the longest."""
+"""The user with the most uploads under way; of several, the one whose upload has waited longest."""
 IDLE_UPLOAD: Final = (
     select(uploads).where(uploads.c.actor == bindparam("actor")).order_by(uploads.c.updated_at).limit(1)
 )

@@ -1,8 +1,8 @@
 """Quotas: how many bytes and tags repositories may hold, checked where they would become more.
 
-Functions on a transaction, for ``catalog.py``: what counts is what is there when the change is
-made, in the table that triggers keep, and what unfinished uploads have reserved, which is on the disk as
-well. Content that two repositories share counts in each of them.
+Functions on a transaction, for ``catalog.py``: each counts the content at the time of the change, from the
+table that triggers keep, and the bytes that unfinished uploads have reserved, which are on the disk as well.
+Content that two repositories share counts in each of them.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class OverQuota(Forbidden):
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """What the repositories that match ``pattern`` may hold; None is without limit.
+    """The limits of the repositories that match ``pattern``; None means no limit.
 
-    ``each`` ``repository`` by itself, or ``pattern``: all of them together.
+    ``each`` is ``repository`` for a limit per repository, or ``pattern`` for a limit on all of them together.
     """
 
     pattern: str
@@ -47,7 +47,7 @@ def bytes_left(
 ) -> int | None:
     """Return how many bytes more the repository may hold; negative if it is over, None for any number.
 
-    With ``locked`` nobody else takes any of them before the transaction ends.
+    With ``locked`` no other transaction can use them before this one ends.
     """
     least = None
     for quota in quotas:
@@ -82,7 +82,7 @@ def check_tags(connection: Connection, quotas: Iterable[Quota], repository: str)
 
 
 def over(quota: Quota, repository: str, would: str, allowed: str) -> OverQuota:
-    """Return the refusal, in words for whoever pushes."""
+    """Return the refusal, in words for the client."""
     what = repository if quota.each == "repository" else f"{quota.pattern} together"
     return OverQuota(
         f"the quota of repository {repository} is used up: {what} would hold {would}, {allowed} are allowed",
@@ -91,7 +91,7 @@ def over(quota: Quota, repository: str, would: str, allowed: str) -> OverQuota:
 
 
 def _lock(connection: Connection, what: str, quota: Quota, repository: str) -> None:
-    """Lock what a quota limits, after it became more and before it is counted."""
+    """Lock the repositories of a quota, after they grew and before they are counted."""
     whose = f"repository {repository}" if quota.each == "repository" else f"pattern {quota.pattern}"
     transaction_locks.lock(connection, f"quota of {what}, {whose}")
 

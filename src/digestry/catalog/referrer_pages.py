@@ -21,7 +21,7 @@ _PAGE_BYTES: Final = 3 << 20
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A part of a list; ``more`` tells whether the list goes on after it."""
+    """A part of a list; ``more`` is whether further entries follow."""
 
     rows: tuple[StoredManifest, ...]
     more: bool
@@ -29,7 +29,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """A place in a list that is newest first, whether or not what was there still is."""
+    """A position in a list that is newest first; its entry may have been removed since."""
 
     pushed_at: int
     digest: str

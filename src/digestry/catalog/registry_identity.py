@@ -1,7 +1,7 @@
 """The identity of a registry: an ID that its blob store has as well, and a number that rises.
 
-One row, made with the catalog. The store notes the number, so that an older copy of the catalog is told
-from the one that was used last.
+One row, made with the catalog. The store records the number, so that an older copy of the catalog is
+recognised.
 """
 
 from __future__ import annotations

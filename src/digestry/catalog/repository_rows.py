@@ -1,4 +1,4 @@
-"""Rows of repositories: found by name, locked, made, found by what they had.
+"""Rows of repositories: find them by name or by their content, lock them, and make them.
 
 Functions on a transaction. A digest is text here, as it is in the tables.
 """
@@ -17,10 +17,10 @@ def find(connection: Connection, name: str) -> int | None:
 
 
 def lock(connection: Connection, name: str) -> int | None:
-    """Return the repository's row, which nobody else can lock before the transaction ends; None if there is
-    no such repository.
+    """Lock the repository's row until the transaction ends, and return it; None if there is no such
+    repository.
 
-    Whoever changes what a repository has locks it first: what is read of it after that stays true.
+    Every change of a repository's content locks it first: what is read of it after that stays true.
     """
     return connection.execute(push_statements.LOCK_REPOSITORY, {"name": name}).scalar()
 

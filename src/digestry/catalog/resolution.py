@@ -25,7 +25,7 @@ from digestry.model.resolution import MOST_EVENTS, MOST_SPANS, Resolution, Resol
 
 _BATCH: Final = 100  # queries that are answered together
 _MOST_BYTES: Final = 8 << 20  # of annotations, and about so many of an answer
-_MOST_REFERRERS: Final = 500  # of one manifest; who wants more asks for that alone
+_MOST_REFERRERS: Final = 500  # of one manifest; a client that needs more sends a query for that alone
 _NODE_BYTES: Final = 400
 _EVENT_BYTES: Final = 350
 _SPAN_BYTES: Final = 250
@@ -182,7 +182,7 @@ class _Batch:
         self._spans = spans
 
     def pieces(self) -> list[Piece]:
-        """Return the indexes that were asked for, and the manifests and layers of OpenVEX referrers."""
+        """Return the requested indexes, and the manifests and layers of OpenVEX referrers."""
         wanted = {
             (row, str(referrer.digest)): referrer.size
             for (row, _), referrers in self._referrers.items()
@@ -195,7 +195,7 @@ class _Batch:
             & (manifest_references.c.parent == keys.second)
             & (manifest_references.c.role == "layer")
         )
-        # By way of the link: a repository serves only what it was given.
+        # Joined with the link: a repository serves only what was pushed to it.
         linked = (links.c.repository_id == manifest_references.c.repository_id) & (
             links.c.digest == manifest_references.c.child
         )
@@ -218,7 +218,7 @@ class _Batch:
     def _resolution(self, query: ResolveQuery) -> Resolution:
         row = self._ids.get(query.repository)
         if row is None:
-            # What is not there is held by nobody; tags have a history all the same.
+            # Missing content has no holders, but its tags may have a history.
             none: dict[str, tuple[Any, ...]] = {str(digest): () for digest in query.digests}
             return Resolution(
                 query.repository,

@@ -1,7 +1,7 @@
 """Retention rules: which tags are kept, and for how long untagged content is kept.
 
-Values only. What they mean for one tag or manifest at one moment is asked in ``garbage.py``, inside
-the transaction that would remove it. docs/collection.md has them as a user sees them.
+Values only. ``garbage.py`` applies them to a tag or manifest inside the transaction that would remove it.
+docs/collection.md describes them for users.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ DAY: Final = 86400.0
 
 @dataclass(frozen=True, slots=True)
 class TagRetention:
-    """One rule: which tags of which repositories go, once neither of its reasons keeps them.
+    """One rule: which tags of which repositories are removed, once neither of its reasons keeps them.
 
-    ``newest``: as many of a repository's tags under this rule, by when they last moved, are kept.
-    ``seconds``: a tag that moved so recently is kept. None keeps none. The patterns are as
+    ``newest``: how many of a repository's tags under this rule are kept, those that moved last. ``seconds``:
+    for how long a tag is kept after it moved. None keeps none. The patterns are as
     :func:`digestry.model.name_pattern.matches` has them.
     """
 
@@ -42,11 +42,11 @@ class TagRetention:
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """All of it; times in seconds, None is for ever.
+    """All retention settings; times in seconds, None means for ever.
 
-    ``untagged``: how long an image that no tag points to is kept, since the last one left it or since
-    it was pushed. ``sighted``: how long what ran somewhere is kept, since it was seen last.
-    ``rules``: the first that covers a tag decides; without one it stays.
+    ``untagged``: how long an image that no tag points to is kept, since its last tag left it or since it was
+    pushed. ``sighted``: how long an image is kept after it was last seen running. ``rules``: the first rule
+    that covers a tag decides; a tag without a rule is kept.
     """
 
     rules: tuple[TagRetention, ...] = ()

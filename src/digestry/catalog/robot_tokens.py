@@ -1,7 +1,7 @@
 """Robot tokens: long secrets for programs, kept as hashes, with an expiry, and revocable.
 
-A secret is 256 random bits: nobody guesses it, so that a fast hash is enough, and looking one up
-is one indexed read.
+A secret is 256 random bits, which cannot be guessed, so that a fast hash is enough, and a look-up is one
+indexed read.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from digestry.catalog.transactions import retried
 from digestry.errors import Conflict, NotFound
 
 PREFIX: Final = "dgr_"
-"""What every secret begins with, so that scanners of leaked secrets can find it."""
+"""The prefix of every secret, by which scanners find leaked secrets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +39,12 @@ class RobotToken:
 
 
 def hash_of(secret: str) -> str:
-    """Return what is kept of a secret."""
+    """Return the hash that is stored in place of a secret."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
 class RobotTokens:
-    """The robot tokens of a registry, for the one who runs it. Blocks."""
+    """The robot tokens of a registry, for its operator. Blocks."""
 
     def __init__(self, database: Database, *, now: clock.Clock = clock.now) -> None:
         self._database = database
@@ -78,7 +78,7 @@ class RobotTokens:
         return secret
 
     def all(self) -> list[RobotToken]:
-        """Return all tokens, by name, those that cannot be used any more included."""
+        """Return all tokens, by name, including expired and revoked ones."""
         with self._database.read() as connection:
             rows = connection.execute(select(robot_tokens).order_by(robot_tokens.c.name)).all()
         return [_token(row) for row in rows]
@@ -98,7 +98,7 @@ def _token(row: Any) -> RobotToken:
 
 
 def fingerprint(secret_hash: str) -> str:
-    """Return what names a secret in a token that was given for it."""
+    """Return the fingerprint of a secret, which names it in an access token that was issued for it."""
     return secret_hash[:16]
 
 

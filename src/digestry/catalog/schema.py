@@ -26,7 +26,7 @@ metadata: Final = MetaData()
 # SQLite makes only an INTEGER primary key its rowid.
 _Identity: Final[TypeEngine[int]] = BigInteger().with_variant(Integer(), "sqlite")
 
-# Compared and ordered by its bytes in every database, as SQLite does by itself.
+# Compared and ordered by its bytes in every database, as SQLite does by default.
 _Text: Final[TypeEngine[str]] = Text().with_variant(Text(collation="C"), "postgresql")
 
 repositories = Table(
@@ -90,8 +90,8 @@ tags = Table(
     Index("tags_by_digest", "repository_id", "digest"),
 )
 
-# What each repository holds, kept by triggers (triggers.py): the bytes of its links and of its manifests
-# that can be pulled, and its tags.
+# The size of each repository's content, kept by triggers (triggers.py): the bytes of its links and of its
+# manifests that can be pulled, and its tags.
 usage = Table(
     "usage",
     metadata,
@@ -129,9 +129,9 @@ journal = Table(
     Index("journal_by_left_digest", "repository", "from_digest", "tag"),
 )
 
-# ``digest`` is of the bytes 0 to ``offset``, if one PATCH wrote them all; it may be believed only
-# while the machine has not restarted since (``boot``), for an upload's bytes are not fsynced. ``actor`` is
-# whose share of all uploads it counts in; ``reserved`` is what it may come to on the disk, for quotas.
+# ``digest`` is of the bytes 0 to ``offset``, if one PATCH wrote them all; it may be believed only while the
+# machine has not restarted since (``boot``), for an upload's bytes are not fsynced. ``actor`` is whose share
+# of all uploads it counts in; ``reserved`` is the size that it may reach on the disk, for quotas.
 uploads = Table(
     "uploads",
     metadata,
@@ -160,7 +160,7 @@ robot_tokens = Table(
     Column("revoked_at", BigInteger),
 )
 
-# Until when content is kept, whatever else holds it.
+# Until when content is kept, even if nothing else holds it.
 leases = Table(
     "leases",
     metadata,
@@ -169,7 +169,7 @@ leases = Table(
     Index("leases_by_expiry", "expires_at"),
 )
 
-# Journal entries on their way to webhooks: gone when taken, and kept with ``dead_at`` when given up.
+# Journal entries to deliver to webhooks: deleted when accepted, and kept with ``dead_at`` when given up.
 deliveries = Table(
     "deliveries",
     metadata,
@@ -185,7 +185,7 @@ deliveries = Table(
 )
 
 # Which digest of a repository ran where, and when it was last seen there (rule 7 of docs/design.md).
-# ``place`` is what the audit calls it: a host, a cluster's namespace.
+# ``place`` is the audit's name for it: a host, a cluster's namespace.
 sightings = Table(
     "sightings",
     metadata,
@@ -227,7 +227,7 @@ jobs = Table(
     Column("state", _Text, nullable=False),
 )
 
-# What a tag of another registry pointed to when it was last asked.
+# The digest that a tag of another registry had when it was last requested.
 upstream_tags = Table(
     "upstream_tags",
     metadata,
@@ -238,7 +238,7 @@ upstream_tags = Table(
 )
 
 # One row: which registry this is, whether the store of its blobs is known to have that ID too, and a number
-# that rises, so that an older copy of the catalog can be told.
+# that rises, so that an older copy of the catalog can be recognised.
 identity = Table(
     "identity",
     metadata,
@@ -250,13 +250,13 @@ identity = Table(
 # One row: the newest schema that the oldest digestry knows which may use this catalog.
 schema_support = Table("schema_support", metadata, Column("oldest", _Text, primary_key=True))
 
-# What transactions lock where what they decide about has no row of its own, such as a quota.
+# Names that transactions lock where the subject of a decision, such as a quota, has no row of its own.
 transaction_locks = Table("transaction_locks", metadata, Column("name", _Text, primary_key=True))
 
 # The tables below are the coordination's (coordination/postgresql/): what the nodes of one registry share. A
 # registry on one host has them too, and uses files instead.
 
-# What one node does at a time. ``fence`` rises each time that a lock is taken; ``expires_at`` is by the
+# Work that one node does at a time. ``fence`` rises each time that a lock is taken; ``expires_at`` is by the
 # database's clock. The rows of the guards of content are always there.
 locks = Table(
     "locks",
@@ -267,7 +267,7 @@ locks = Table(
     Column("expires_at", BigInteger, nullable=False),
 )
 
-# Who shares the guard of content: one row for each push that is between its bytes and its link.
+# The holders of the guard of content: one row for each push between its bytes and its link.
 shared_guards = Table(
     "shared_guards",
     metadata,
@@ -337,8 +337,8 @@ quarantined_objects = Table(
     Index("quarantined_objects_by_key", "key"),
 )
 
-# Content on its way into an S3 store: who writes it alone until ``expires_at``, and the object, or the
-# multipart upload, that it goes into. ``whole`` tells that the parts are an object already.
+# Incoming content of an S3 store: its only writer until ``expires_at``, and the object, or the multipart
+# upload, that it goes into. ``whole``: the parts are an object already.
 blob_ingests = Table(
     "blob_ingests",
     metadata,
@@ -374,7 +374,7 @@ blob_ingest_fragments = Table(
     Index("blob_ingest_fragments_by_key", "key"),
 )
 
-# Objects of an S3 store that no row has any more, to be removed when they are due.
+# Objects of an S3 store that no row refers to, to be removed when they are due.
 object_removals = Table(
     "object_removals",
     metadata,

@@ -23,13 +23,13 @@ from digestry.model.sightings import Sighting, SightingReport, SightingsOf, Sigh
 MOST_PLACES: Final = 10_000
 """Places that are remembered of one digest in one repository: those where it was seen last."""
 MOST_BYTES: Final = 512 << 20
-"""Room for all sightings, as triggers count it: more than what they take in the database."""
+"""The limit on all sightings, as triggers count them: more than they take in the database."""
 BATCH: Final = 1000
 """Sightings of one transaction."""
 
 _PRUNED: Final = 5000
 _LOOKED_AT: Final = 2000
-"""Of the oldest sightings of the actor who reported most, so many may make room at once."""
+"""The most of the oldest sightings of the actor who reported most that are deleted at once."""
 
 
 class Sightings:
@@ -77,7 +77,7 @@ class Sightings:
     def of(self, repository: str, digest: Digest, *, limit: int) -> SightingsOf:
         """Return the ``limit`` latest places where ``digest``, or a manifest whose config it is, ran.
 
-        Empty for what was never seen, and for an unknown repository.
+        Empty if it was never seen, and for an unknown repository.
         """
         inside = select(manifests.c.digest).join(repositories, repositories.c.id == manifests.c.repository_id)
         mine = inside.where(repositories.c.name == repository, manifests.c.config == str(digest))
@@ -142,7 +142,7 @@ def merged(entries: Iterable[SightingReport]) -> list[SightingReport]:
         else:
             together = entry.containers + before.containers
             merged[key] = SightingReport(entry.repository, entry.digest, entry.place, together)
-    # In one order, so that two who report at a time do not wait for each other.
+    # In one order, so that two reports at a time do not deadlock.
     return [merged[key] for key in sorted(merged)]
 
 
@@ -174,7 +174,7 @@ def _bound(connection: Connection, keys: set[tuple[str, str]]) -> None:
     )
     for repository, digest in connection.execute(crowded).all():
         mine = (sightings.c.digest == digest) & (sightings.c.repository == repository)
-        # The latest of each actor go first: nobody removes what others reported.
+        # The latest sightings of each actor come first: no actor removes the reports of others.
         newest = (sightings.c.last_at.desc(), sightings.c.place)
         turn = func.row_number().over(partition_by=sightings.c.actor, order_by=newest).label("turn")
         ranked = select(sightings.c.place, sightings.c.last_at, turn).where(mine).subquery()

@@ -17,12 +17,12 @@ _TAG: Final = re.compile(r"(sha256|sha512)-([0-9a-f]{64}|[0-9a-f]{128})(?:\.sig|
 
 
 def is_about(tag: str) -> bool:
-    """Return whether a tag's name says that it collects what is about a manifest."""
+    """Return whether a tag's name is that of a collection of signatures or attestations of a manifest."""
     return _TAG.fullmatch(tag) is not None
 
 
 def names(tag: str, digest: str) -> bool:
-    """Return whether ``digest`` is what a tag is about: then the tag is a name of that manifest."""
+    """Return whether a tag's name contains ``digest``: then the tag belongs to that manifest."""
     found = _TAG.fullmatch(tag)
     return found is not None and digest.startswith(f"{found[1]}:{found[2]}")
 

@@ -19,7 +19,7 @@ class Held:
 
 
 class Snapshot(Protocol):
-    """The snapshot in one directory, which nobody writes. Not for several threads at once.
+    """The snapshot in one directory, which is read only. Not for several threads at once.
 
     Each method raises :class:`StorageError` if it is damaged.
     """
@@ -57,7 +57,7 @@ class Snapshot(Protocol):
         ...
 
     def holders(self, digest: Digest) -> list[str]:
-        """Return who holds content: ``repository:tag``, up to 20 a repository, or a repository alone."""
+        """Return the holders of content: ``repository:tag``, up to 20 a repository, or a repository alone."""
         ...
 
     def close(self) -> None:

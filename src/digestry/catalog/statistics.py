@@ -23,8 +23,9 @@ from digestry.catalog.schema import (
 
 @dataclass(frozen=True, slots=True)
 class StoreSize:
-    """What the catalog has. ``blobs`` and ``bytes`` count content once, ``linked_bytes`` in each repository
-    that has it; manifests are those that can be pulled, in each repository, and no blobs."""
+    """The amount of content in the catalog. ``blobs`` and ``bytes`` count content once, ``linked_bytes`` in
+    each repository that has it; manifests are those that can be pulled, counted in each repository, and are
+    no blobs."""
 
     repositories: int
     tags: int
@@ -37,7 +38,7 @@ class StoreSize:
 
 @dataclass(frozen=True, slots=True)
 class Present:
-    """What changes from moment to moment. ``deliveries`` are by webhook, and whether they were given up."""
+    """Counts that change all the time. ``deliveries`` are by webhook, and whether they were given up."""
 
     uploads: int
     quarantined: int
@@ -79,7 +80,7 @@ class Statistics:
             )
 
     def present(self) -> Present:
-        """Return how things are now. Quick."""
+        """Return the present counts, in few short queries."""
         dead = deliveries.c.dead_at.is_not(None)
         with self._database.read() as connection:
             under_way = connection.execute(select(func.count()).select_from(uploads)).scalar_one()

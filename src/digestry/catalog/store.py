@@ -17,7 +17,7 @@ from digestry.catalog.snapshot import Snapshot
 
 
 class CatalogChanges(Protocol):
-    """Tells whether a catalog was written to."""
+    """A listener for changes of a catalog."""
 
     def number(self) -> int:
         """Return a number that is another one some seconds after a change to what the registry has."""
@@ -32,7 +32,7 @@ class CatalogStore(Protocol):
     """The place of one catalog, there already or not. Holds nothing open."""
 
     def describe(self) -> str:
-        """Return what messages call the catalog, such as its path."""
+        """Return the catalog's name in messages, such as its path."""
         ...
 
     def is_empty(self) -> bool:
@@ -76,7 +76,7 @@ class CatalogStore(Protocol):
         ...
 
     def open_changes(self) -> CatalogChanges:
-        """Open what tells of changes. Raises :class:`StorageError`."""
+        """Open the listener for changes. Raises :class:`StorageError`."""
         ...
 
     def verify_journal(self, expect: tuple[str, ...] = ()) -> Verdict:
@@ -121,13 +121,13 @@ class CatalogFile(CatalogStore, Protocol):
     def snapshot_to(self, directory: Path) -> CatalogFile:
         """Copy the catalog to ``directory``, as it is at one moment, and return the copy. Not fsynced.
 
-        Others go on writing to the catalog. The copy is a file by itself, without the uploads that were
-        under way. Raises :class:`NotFound`, :class:`StorageError`.
+        Writers are not blocked. The copy is a single file, without the uploads that were under way. Raises
+        :class:`NotFound`, :class:`StorageError`.
         """
         ...
 
     def open_snapshot(self) -> Snapshot:
-        """Open the file as a snapshot that nobody writes.
+        """Open the file as a read-only snapshot.
 
         Raises :class:`StorageError` if it is damaged, or no catalog, and :class:`Conflict` if a newer
         digestry wrote it.

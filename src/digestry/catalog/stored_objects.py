@@ -1,4 +1,4 @@
-"""The rows of an S3 store: which object holds which content, what is on its way in, what is to be removed."""
+"""The rows of an S3 store: which object holds which content, incoming content, and objects to remove."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class StoredObjects:
         """Forget the object of some content that nothing needs; see :meth:`ObjectRows.forget`."""
         now = self._now()
         with self._database.write() as connection:
-            lease_rows.lock(connection, [str(digest)])  # nobody links it from now on
+            lease_rows.lock(connection, [str(digest)])  # it cannot be linked from now on
             row = connection.execute(_FIND_LOCKED, {"digest": str(digest)}).first()
             if row is None or row.stored_at > _after(now, -settle) or _is_held(connection, str(digest), now):
                 return False
@@ -145,7 +145,7 @@ class StoredObjects:
                 connection.execute(delete(quarantined_objects).where(where))
                 _remove_later(connection, [Removal(row.key)], self._now())
 
-    # -- content on its way in -----------------------------------------------------------------
+    # -- incoming content -----------------------------------------------------------------
 
     @retried
     def open_ingest(self, name: str, holder: str, *, seconds: float, new_key: str) -> IngestState:
@@ -172,7 +172,7 @@ class StoredObjects:
 
     @retried
     def renew(self, holders: Collection[str], *, seconds: float) -> None:
-        """Let each of ``holders`` keep what it has for so many seconds from now."""
+        """Renew the leases of ``holders``, for so many seconds from now."""
         held = blob_ingests.c.holder.in_(holders)
         with self._database.write() as connection:
             connection.execute(
@@ -230,7 +230,7 @@ class StoredObjects:
             _remove_later(connection, left, self._now())
 
     def ingests(self, *, idle_for: float | None = None) -> Sequence[str]:
-        """Return the names of all ingests, or of those that nobody writes; see :meth:`ObjectRows.ingests`."""
+        """Return the names of all ingests, or of those without a writer; see :meth:`ObjectRows.ingests`."""
         query = select(blob_ingests.c.name)
         if idle_for is not None:
             now = self._now()
@@ -250,7 +250,7 @@ class StoredObjects:
 
     @retried
     def removed(self, removals: Sequence[Removal]) -> None:
-        """Forget what was removed."""
+        """Delete the rows of objects that were removed."""
         keys = [removal.key for removal in removals]
         with self._database.write() as connection:
             connection.execute(delete(object_removals).where(object_removals.c.key.in_(keys)))

@@ -1,6 +1,6 @@
 """The copy of a catalog's rows to another database, and the comparison of the two.
 
-Functions on transactions. What each repository and each user takes is counted anew from the rows.
+Functions on transactions. The triggers' counts are computed anew from the rows.
 """
 
 from __future__ import annotations
@@ -55,17 +55,17 @@ REGISTRY_TABLES: Final = (
     jobs,
     upstream_tags,
 )
-"""What a registry knows, in the order in which rows refer to each other."""
+"""The tables of a registry, in the order in which rows refer to each other."""
 OBJECT_TABLES: Final = (blob_objects, quarantined_objects, object_removals)
-"""What a registry knows about the objects of its S3 store."""
+"""The tables about the objects of an S3 store."""
 _ROWS: Final = 1000
 
 
 def load(source: Connection, target: Connection, *, with_objects: bool) -> dict[str, int]:
     """Copy all rows of a registry to a catalog that has none; return how many each table got.
 
-    ``with_objects`` copies those about the objects of an S3 store too, and lets the store remove what came of
-    uploads under way. Raises :class:`StorageError` if the target has rows, or has not got them all.
+    ``with_objects`` copies those about the objects of an S3 store too, and marks the objects of uploads under
+    way for removal. Raises :class:`StorageError` if the target has rows, or has not got them all.
     """
     tables = (*REGISTRY_TABLES, *OBJECT_TABLES) if with_objects else REGISTRY_TABLES
     names = [table.name for table in (*tables, usage, sighting_usage)]
@@ -102,7 +102,7 @@ def _count(connection: Connection, table: Table) -> int:
 
 
 def _remove_ingests(source: Connection, target: Connection) -> None:
-    """Let the objects of content on its way in be removed: nobody goes on with it in the new catalog."""
+    """Mark the objects of incoming content for removal: the new catalog does not continue it."""
     rows = [{"key": row.key, "upload_id": row.upload_id} for row in source.execute(select(blob_ingests))]
     fragments = source.execute(select(blob_ingest_fragments.c.key)).scalars()
     rows += [{"key": key, "upload_id": ""} for key in fragments]
@@ -113,7 +113,7 @@ def _remove_ingests(source: Connection, target: Connection) -> None:
 
 
 def _recount(connection: Connection) -> None:
-    """Count anew what the triggers of a catalog count."""
+    """Compute the counts of a catalog's triggers anew."""
 
     def total(table: Table, *conditions: Any) -> Any:
         own = table.c.repository_id == repositories.c.id

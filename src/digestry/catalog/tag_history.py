@@ -1,7 +1,7 @@
 """Tag history: what a tag pointed to at a time, and which tags pointed to a digest.
 
-Times only ever rise along a repository's entries (docs/adr/0004), so that a moment is a place among them: the
-indices, which are in that order, answer every question without reading a history from its end.
+Times only ever rise along a repository's entries (docs/adr/0004), so that a time is a position among them:
+the indices, which are in that order, answer every query without a scan of the history.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _NAMES: Final = (200, 5000)  # so many tags are looked at together at first, and
 
 
 class TagHistory:
-    """What the registry remembers of its tags. Thread-safe; it only reads."""
+    """The history of a registry's tags. Thread-safe; it only reads."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def tag_at(self, repository: str, tag: str, at: int) -> TagSpan | None:
-        """Return what the tag pointed to at a time (microseconds since 1970), and from when until when;
-        None if it was not there then."""
+        """Return what the tag pointed to at a time (microseconds since 1970), and from when until when; None
+        if it did not exist then."""
         with self._database.read() as connection:
             found = entry_at(connection, repository, tag, at)
             if found is None or found.to_digest is None:
@@ -84,7 +84,7 @@ class TagHistory:
             holding = [] if row is None else find_holders(connection, row, str(digest))
             digests = sorted({str(digest), *(str(holder.digest) for holder in holding)})
             found: list[Row[Any]] = []
-            # One by one: for several at once SQLite would walk the repository's whole journal.
+            # One query each: for several at once SQLite would scan the repository's whole journal.
             for each in digests:
                 found += connection.execute(pointing(repository, each, earlier, limit)).all()
             found.sort(key=lambda row: -int(row.at))
@@ -115,9 +115,9 @@ def _next_time(connection: Connection, entry: Row[Any]) -> int | None:
 
 def tags_at(repository: str, at: int, after: str, names: int) -> Select[Any]:
     """Return the query for the next ``names`` tags that the journal knows of, each as ``name`` with the entry
-    that made it what it was at a time; that is empty for one that was not there.
+    that was its last at a time; empty for a tag that did not exist then.
 
-    From name to name by the index, however long each one's history is.
+    The index leads from name to name, however long each history is.
     """
     first = select(func.min(journal.c.tag).label("tag"), literal(1).label("number")).where(
         journal.c.repository == repository, journal.c.tag > after

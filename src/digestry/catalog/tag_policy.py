@@ -23,8 +23,8 @@ _FIXED: Final = frozenset({"immutable", "write-once"})
 class TagRule:
     """One rule: which tags of which repositories, and what may happen to them.
 
-    The patterns are as :func:`digestry.model.name_pattern.matches` has them. ``exclude`` are tags that
-    the rule says nothing about. ``deletable`` None means: unless the mode keeps a tag where it is.
+    The patterns are as :func:`digestry.model.name_pattern.matches` has them. ``exclude`` are tags that the
+    rule does not cover. ``deletable`` None means: unless the mode keeps a tag where it is.
     """
 
     mode: Mode

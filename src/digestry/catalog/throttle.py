@@ -22,7 +22,7 @@ class Throttle:
         self._used = time.thread_time()
 
     def pause(self, *, working: bool = False) -> None:
-        """Pause for what was used since the last time."""
+        """Pause in proportion to the processor time used since the last pause."""
         pause = (time.thread_time() - self._used) * self._pauses[working]
         if pause >= _WORTH:
             time.sleep(min(pause, _LONGEST))

@@ -11,7 +11,7 @@ from digestry.catalog import dialect
 
 
 def lock(connection: Connection, name: str) -> None:
-    """Keep all others who lock ``name`` waiting until the transaction ends."""
+    """Lock ``name`` until the transaction ends; other transactions that lock it wait."""
     speaking = dialect.of(connection)
     if not speaking.one_writer:
         connection.execute(speaking.upserts.transaction_lock, {"name": name})

@@ -23,8 +23,8 @@ class TransactionUndone(StorageBusy):
 
 
 class OutcomeUnknown(StorageBusy):
-    """The connection broke while the transaction was committed. ``committed`` is what the database said of it
-    afterwards; None if it said nothing."""
+    """The connection broke while the transaction was committed. ``committed`` is the database's answer about
+    it afterwards; None if it gave none."""
 
     def __init__(self, message: str, *, committed: bool | None, hint: str = "") -> None:
         super().__init__(message, hint=hint)

@@ -23,9 +23,9 @@ _CLOSE: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """An upload under way. ``offset`` counts the bytes received; ``digest`` is of them, if known;
-    ``reserved`` is what quotas count of it; ``started_at`` is in microseconds since 1970; ``replaced`` is an
-    upload that made room for it."""
+    """An upload under way. ``offset`` counts the bytes received; ``digest`` is that of these bytes, if known;
+    ``reserved`` is the size that quotas count; ``started_at`` is in microseconds since 1970; ``replaced`` is
+    an upload that made room for it."""
 
     id: str
     repository: str
@@ -41,7 +41,7 @@ class Uploads:
     """The uploads of :class:`~digestry.catalog.catalog.Catalog`. Thread-safe."""
 
     def __init__(self, database: Database, now: clock.Clock, *, last: bool = False) -> None:
-        """``last`` tells that the bytes of uploads outlive a restart of the machine."""
+        """``last``: the bytes of uploads outlive a restart of the machine."""
         self._database = database
         self._now = now
         self._boot = _STORE if last else _boot_id()
@@ -56,13 +56,13 @@ class Uploads:
         most: int | None = None,
         most_of_one: int | None = None,
     ) -> Upload:
-        """Begin an upload, empty, of ``actor``: a user, or an address of somebody who is not known.
+        """Begin an empty upload of ``actor``: a user, or the address of an anonymous client.
 
-        Raises :class:`TooMany` if ``most_of_one`` of that actor are under way. Where ``most`` are in all,
-        one of whoever has the most makes room, the one that has waited longest: nobody's uploads keep others
-        out. Raises :class:`TooMany` if nobody has more than this actor.
+        Raises :class:`TooMany` if ``most_of_one`` of that actor are under way. If ``most`` are under way in
+        all, the upload that has waited longest, of the actor with the most, is ended to make room, so that no
+        actor keeps others out. Raises :class:`TooMany` if no actor has more than this one.
 
-        A loss of power may undo it: no client was told that anything is stored.
+        A loss of power may undo it: no client has an acknowledgement of stored bytes.
         """
         now = self._now()
         upload = Upload(str(uuid.uuid4()), repository, algorithm, 0, None, now)
@@ -117,7 +117,7 @@ class Uploads:
     def advance_upload(self, upload: Upload, offset: int, digest: Digest | None) -> Upload:
         """Note how far the upload has come; ``digest`` is of all bytes up to there, or None.
 
-        A loss of power may undo it, and the client is then told how far it has come.
+        A loss of power may undo it; the client then gets the earlier offset.
         """
         with self._database.write(durable=False) as connection:
             values = {
@@ -154,8 +154,8 @@ class Uploads:
 
     @retried
     def age_uploads_from_now(self, *, only_ahead: bool = False) -> None:
-        """Count every upload as written to now: for a clock that was set. With ``only_ahead`` those
-        from before it was set back, which by it would not get old for as long as it was wrong."""
+        """Count every upload as written to now, after the clock was changed. With ``only_ahead``, only
+        uploads from before it was set back, which would otherwise not age for as long as it was wrong."""
         now = self._now()
         ahead = uploads.c.updated_at > (now if only_ahead else 0)
         with self._database.read() as connection:
@@ -171,7 +171,8 @@ class Uploads:
 
 
 def _count(connection: Connection, most: int) -> int:
-    """Return how many uploads are under way; nobody else begins one when that is close to ``most``."""
+    """Return how many uploads are under way. If that is close to ``most``, no other upload can begin
+    meanwhile."""
     found = connection.execute(push_statements.COUNT_UPLOADS).scalar() or 0
     if found + _CLOSE < most:
         return found
@@ -180,7 +181,8 @@ def _count(connection: Connection, most: int) -> int:
 
 
 def _make_room(connection: Connection, held: int) -> Upload | None:
-    """End the upload that has waited longest of whoever has most; None if nobody has more than ``held``."""
+    """End the upload that has waited longest, of the actor with the most; None if no actor has more than
+    ``held``."""
     most = connection.execute(push_statements.MOST_UPLOADS).first()
     if most is None or most.held <= held:
         return None
@@ -190,7 +192,7 @@ def _make_room(connection: Connection, held: int) -> Upload | None:
 
 
 _STORE: Final = "store"
-"""Stands for the machine's run where the bytes are in a store that every machine uses."""
+"""The value in place of a boot ID where the bytes are in a store that every machine uses."""
 _PROCESS: Final = "process "
 """Begins the name of a process's own life, where the machine's has none."""
 

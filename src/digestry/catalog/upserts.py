@@ -34,14 +34,14 @@ NewRow: TypeAlias = ReadOnlyColumnCollection[str, KeyedColumnElement[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What becomes of a row that is there: new ``values`` of columns, if ``where`` holds."""
+    """The change of an existing row: new ``values`` of columns, if ``where`` holds."""
 
     values: Mapping[str, ColumnElement[Any]]
     where: ColumnElement[bool] | None = None
 
 
 class InsertDialect(Protocol):
-    """How one database writes an INSERT of what may be there already."""
+    """The INSERT of one database for a row that may exist already."""
 
     def insert_or_ignore(self, table: Table) -> Insert:
         """Return an INSERT that leaves a row which is there already as it is."""
@@ -98,8 +98,8 @@ def _manifest(new: NewRow) -> Change:
         for column in manifests.columns
         if column.name not in {"repository_id", "digest", "pushed_at"}
     }
-    # Pushed again while it is there, what refers to another is as old as it was: an advisory does not
-    # become the newest by being repeated. An image that is pushed again is kept as one just pushed.
+    # A referrer that is pushed again while it is there keeps its age: an advisory does not become the newest
+    # by being repeated. An image that is pushed again is kept as one just pushed.
     as_old = manifests.c.deleted_at.is_(None) & new.subject.is_not(None)
     return Change({**again, "pushed_at": case((as_old, manifests.c.pushed_at), else_=new.pushed_at)})
 
@@ -118,11 +118,12 @@ def _robot_token(new: NewRow) -> Change:
 
 
 def _unchanged(new: NewRow) -> Change:
-    # The row is locked all the same.
+    # The row is locked in any case.
     return Change({"name": new.name}, where=false())
 
 
 def _sighting(new: NewRow) -> Change:
     later = case((sightings.c.last_at > new.last_at, sightings.c.last_at), else_=new.last_at)
-    # A place stays with who reported it first: nobody takes over others' to have them forgotten.
+    # A place stays with the actor who reported it first: nobody can take over those of others to have them
+    # forgotten.
     return Change({"containers": new.containers, "last_at": later})

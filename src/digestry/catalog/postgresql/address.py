@@ -27,7 +27,7 @@ _DEFAULTS: Final[dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class DatabaseAddress:
-    """Where a database is, and who logs in there. ``name`` is for messages."""
+    """The address of a database, and the user who logs in. ``name`` is for messages."""
 
     name: str
     conninfo: str = field(repr=False)
@@ -36,8 +36,8 @@ class DatabaseAddress:
 def parse_address(text: str) -> DatabaseAddress:
     """Return the address of a URL, ``postgresql://user:password@host:port/database?sslmode=require``.
 
-    What the URL leaves out comes from the variables that libpq reads (``PGPASSWORD``, ``PGPASSFILE``). Raises
-    :class:`InvalidConfiguration`, whose message repeats nothing of a URL that cannot be parsed.
+    Parts that the URL leaves out come from the variables that libpq reads (``PGPASSWORD``, ``PGPASSFILE``).
+    Raises :class:`InvalidConfiguration`, whose message repeats nothing of a URL that cannot be parsed.
     """
     if not text.startswith(SCHEMES):
         raise InvalidConfiguration(

@@ -19,8 +19,8 @@ class Warned(Exception):
 def commit(connection: PreparedConnection, seconds: float) -> None:
     """Commit the transaction of ``connection``, with what it has not sent yet.
 
-    Raises :class:`psycopg.Error` if it was not committed, or if nobody knows: then the connection is closed.
-    Raises :class:`Warned`.
+    Raises :class:`psycopg.Error` if it was not committed, or if the outcome is unknown: then the connection
+    is closed. Raises :class:`Warned`.
     """
     warnings: list[str] = []
 

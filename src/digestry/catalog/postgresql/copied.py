@@ -1,4 +1,4 @@
-"""A copy of a catalog in temporary tables: nobody else sees it, and it ends with its transaction."""
+"""A copy of a catalog in temporary tables: no other connection sees it, and it ends with its transaction."""
 
 from __future__ import annotations
 

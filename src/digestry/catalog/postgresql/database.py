@@ -102,8 +102,8 @@ class PostgresqlDatabase:
             yield connection, row
 
     def together(self, jobs: Sequence[Job], *, durable: bool = True) -> list[Outcome]:
-        """Call ``jobs`` one after the other, each a transaction of its own: one that waits for a row that
-        another node has locked keeps none of the others waiting with what it has locked itself."""
+        """Call ``jobs`` one after the other, each in a transaction of its own: a job that waits for a row of
+        another node then holds no locks that others wait for."""
         return [attempt(job) for job in jobs]
 
     def _check_schema(self, connection: Connection) -> None:
@@ -128,7 +128,7 @@ class PostgresqlDatabase:
             raise self._outcome(number, failure(self._name, error).message) from error
 
     def _outcome(self, number: str, problem: str) -> StorageBusy:
-        """Return what became of a transaction whose connection broke in its commit."""
+        """Return the outcome of a transaction whose connection broke during its commit."""
         committed = self._ask_outcome(number)
         if committed is False:
             return TransactionUndone(f"{problem}; nothing was changed", hint=LATER)
@@ -140,7 +140,8 @@ class PostgresqlDatabase:
         )
 
     def _ask_outcome(self, number: str) -> bool | None:
-        """Return whether a transaction was committed, by a fresh connection; None if nobody says."""
+        """Return whether a transaction was committed, asking over a fresh connection; None if that is
+        unknown."""
         end = time.monotonic() + _OUTCOME_SECONDS
         while time.monotonic() < end:
             try:
@@ -150,7 +151,8 @@ class PostgresqlDatabase:
                 time.sleep(_PAUSE)
                 continue
             except psycopg.Error as error:
-                # A number that the server has not come to: another server, which never saw the transaction.
+                # A number that the server has not reached: it is another server, which never saw the
+                # transaction.
                 return False if error.sqlstate == "22023" else None
             if row is None or row[0] is None:
                 return None
@@ -168,9 +170,10 @@ class PostgresqlDatabase:
             yield
 
     def migrate(self) -> None:
-        """Bring the schema up to date. Several nodes may do this at a time: one of them does it.
+        """Bring the schema up to date. Several nodes may call this at a time: one of them migrates.
 
-        A lock on a table that others use is waited for in short turns: whoever comes after waits for it too.
+        It waits for a lock on a table in short turns, because all later requests for the table wait behind
+        it.
         """
         end = time.monotonic() + _MIGRATION_SECONDS
         while True:
@@ -220,7 +223,7 @@ def database_errors(name: str) -> Iterator[None]:
             raise CallerError("a text with a NUL character cannot be kept", hint="leave it out") from error
         raise failure(name, error) from error
     except InvalidDigest as error:
-        # Of a row: what a caller sends is a Digest long before it comes here.
+        # The text is from a row: callers pass a Digest.
         raise failure(name, error, hint=RESTORE) from error
 
 

@@ -128,7 +128,7 @@ class PostgresqlDialect:
             connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS frozen ON {table}")
 
     def lift_limits(self, connection: Connection) -> None:
-        """Let the statements of this transaction, and the pauses between them, take as long as they do."""
+        """Lift the time limits on the statements of this transaction, and on the pauses between them."""
         connection.exec_driver_sql(_WITHOUT_LIMITS)
 
     def begin_load(self, connection: Connection, tables: Sequence[str]) -> None:

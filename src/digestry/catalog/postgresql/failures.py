@@ -1,4 +1,4 @@
-"""PostgreSQL's errors as errors of the registry, in words for who runs it."""
+"""PostgreSQL's errors as errors of the registry, in words for its operator."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class TableBusy(StorageBusy):
 
 
 def is_lost(error: BaseException) -> bool:
-    """Return whether the connection is gone, or leads to a server that takes no changes any more."""
+    """Return whether the connection is gone, or its server no longer accepts changes."""
     cause = _cause(error)
     state = getattr(cause, "sqlstate", None)
     if state is None:
@@ -47,7 +47,7 @@ def is_unfit(error: BaseException) -> bool:
 
 
 def failure(name: str, error: BaseException, *, hint: str = "") -> StorageError:
-    """Return an error of the database ``name`` as what the registry raises."""
+    """Return the registry's error for an error of the database ``name``."""
     if isinstance(error, PoolTimeout):
         return StorageBusy(f"no connection to the catalog {name} was free in time", hint=LATER)
     cause = _cause(error)
@@ -82,7 +82,7 @@ def _cause(error: BaseException) -> BaseException:
 
 
 def _words(cause: BaseException) -> str:
-    """Return what the database said, without the values of a statement."""
+    """Return the database's message, without the values of a statement."""
     diagnosis: Any = getattr(cause, "diag", None)
     message = getattr(diagnosis, "message_primary", None)
     return message or " ".join(str(cause).split()) or type(cause).__name__

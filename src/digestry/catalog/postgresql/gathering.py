@@ -1,8 +1,8 @@
-"""Look-ups on an event loop: those that wait together go to the database in one statement.
+"""Look-ups on an event loop, which share one statement of the database when they wait together.
 
-A look-up is sent after it was asked for, so that its answer has whatever was committed before. While all
-connections are busy, look-ups wait; those that have come together by the time that one is free are one
-statement. All who wait share a round trip: the more they are, the less each costs.
+A look-up is sent after it was requested, so that its answer includes everything committed before. While all
+connections are busy, look-ups wait; all that wait when a connection becomes free are sent as one statement,
+in one round trip: the more there are, the less each costs.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Gathering:
         self._closed = False
 
     def ask(self, question: Question, key: Key) -> asyncio.Future[Row | None]:
-        """Return what becomes the row of ``key``, without its number; None if there is none.
+        """Return a future of the row of ``key``, without its number; None if there is none.
 
         Awaiting it raises :class:`StorageError`.
         """
@@ -89,7 +89,7 @@ class Gathering:
         waiting = self._waiting.setdefault(question, {})
         waiting.setdefault(key, []).append(future)
         if self._idle and not self._scheduled:
-            # Whoever else is ready to run now may ask as well.
+            # Other tasks that are ready to run may add their look-ups.
             self._scheduled = True
             loop.call_soon(self._send)
         return future
@@ -155,7 +155,7 @@ class Gathering:
             raise
 
     def _release(self, line: _Line) -> None:
-        """Give a connection to what waits: in turn to look-ups, and to a statement of one alone."""
+        """Give a connection to the next that waits, alternating between look-ups and single statements."""
         turns = [turn for turn in self._turns if not turn.done()]
         self._turns.clear()
         self._turns.extend(turns)
@@ -172,7 +172,7 @@ class Gathering:
         return StorageBusy(f"the catalog {self._name} is not read any more: this process ends", hint=LATER)
 
     async def close(self) -> None:
-        """End the connections, and what waits."""
+        """Close the connections, and fail the look-ups that wait."""
         self._closed = True
         for task in tuple(self._tasks):
             task.cancel()
@@ -233,7 +233,7 @@ class _Line:
 
 
 class _Connected:
-    """A connection that is there: one statement at a time is on its way."""
+    """An open connection, with one statement at a time."""
 
     def __init__(self, connection: psycopg.AsyncConnection[Row]) -> None:
         self._connection = connection
@@ -246,7 +246,7 @@ class _Connected:
 
     @property
     def closed(self) -> bool:
-        """Return whether the connection cannot be used any more."""
+        """Return whether the connection is unusable."""
         return self._connection.closed
 
     async def ask(self, statement: ServerStatement, values: Sequence[Value]) -> list[Row]:
@@ -311,6 +311,6 @@ def _possible(text: str) -> bool:
 
 
 def _cut(descriptor: int) -> None:
-    """End a connection in both directions: whoever waits for it is told that it broke."""
+    """Shut a connection down in both directions, so that its reader sees that it broke."""
     with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as own:
         own.shutdown(socket.SHUT_RDWR)

@@ -1,7 +1,7 @@
-"""Statements in libpq's pipeline: several on their way at a time, each planned once for a connection.
+"""Statements in libpq's pipeline: several in flight at a time, each planned once for a connection.
 
 A statement is prepared under a name that is the hash of its text. So a pooler in transaction mode may give
-each transaction another connection of the server's: what has the name there is the statement, or nothing has.
+each transaction another server connection: a name means the same statement there, or does not exist.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def server_statement(text: str) -> ServerStatement:
 
 
 def is_stale(error: BaseException) -> bool:
-    """Return whether a statement failed because the server does not have it, or its plan, any more."""
+    """Return whether a statement failed because the server no longer has it, or its plan."""
     return getattr(error, "sqlstate", None) in _STALE
 
 
@@ -60,10 +60,10 @@ class Answer:
 
 
 class Pipeline:
-    """The statements on their way on one connection, which nobody else uses meanwhile.
+    """The statements in flight on one connection, which has no other user meanwhile.
 
     It never waits: its owner waits until the socket can be read, or written. ``error`` is that of the first
-    statement that failed: what was sent after it was not run.
+    statement that failed; the statements sent after it were not run.
     """
 
     def __init__(self, connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
@@ -97,14 +97,14 @@ class Pipeline:
         self._expected.append(answer)
 
     def send_once(self, text: bytes) -> Answer:
-        """Send a statement that is not prepared; return what becomes its answer."""
+        """Send a statement that is not prepared; return a placeholder for its answer."""
         self._server.send_query_params(text, None)
         answer = Answer()
         self._expected.append(answer)
         return answer
 
     def ask_answers(self) -> None:
-        """Have the server send the answers that it has, before it goes on."""
+        """Ask the server to send the answers that it has now."""
         self._server.send_flush_request()
 
     def end(self) -> None:
@@ -112,11 +112,11 @@ class Pipeline:
         self._server.pipeline_sync()
 
     def flush(self) -> bool:
-        """Hand what was sent to the system; return False if there is no room for all of it now."""
+        """Write what was sent to the socket; return False if not all of it fits now."""
         return self._server.flush() == 0
 
     def receive(self) -> bool:
-        """Take what the server has answered, once the socket can be read; return whether that was all.
+        """Read the server's answers, once the socket can be read; return whether all have arrived.
 
         Raises :class:`psycopg.OperationalError` if the connection broke.
         """
@@ -141,7 +141,7 @@ class Pipeline:
     def _take(self, result: Any, answer: Answer | None) -> None:
         if result.status == pq.ExecStatus.FATAL_ERROR:
             self.error = self.error or failed(self._server, result)
-            self._prepared.clear()  # what was not run was not prepared either
+            self._prepared.clear()  # a statement that was not run was not prepared either
         elif answer is not None and result.status != pq.ExecStatus.PIPELINE_ABORTED:
             answer.tag = result.command_status
             answer.changed = result.command_tuples or 0

@@ -18,7 +18,7 @@ FUNCTIONS: Final = (
     "pg_xact_status",
     "set_config",
 )
-"""What is called of ``pg_catalog``, and not of every database that speaks PostgreSQL's protocol."""
+"""The functions of ``pg_catalog`` that are called; not every database with PostgreSQL's protocol has them."""
 _NEEDED: Final = "digestry needs PostgreSQL 15 or later, as its own or as a hosted server"
 
 

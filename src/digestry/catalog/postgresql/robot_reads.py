@@ -18,8 +18,7 @@ _BY_NAME: Final = question(f"{_COLUMNS} ON t.name = w.wanted")
 
 
 class PostgresqlRobotReads:
-    """The :class:`~digestry.catalog.robot_tokens.RobotReads` of a database. Connects when it is first
-    asked."""
+    """The :class:`~digestry.catalog.robot_tokens.RobotReads` of a database. Connects at the first query."""
 
     def __init__(self, address: DatabaseAddress, now: clock.Clock) -> None:
         self._gathering = Gathering(address, connections=1)

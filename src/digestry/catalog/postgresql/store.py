@@ -94,15 +94,15 @@ class PostgresqlStore(JournalViews):
         return PostgresqlDatabase(self.address)
 
     def open_reads(self) -> PostgresqlReads:
-        """Open the reads of one event loop. They connect when they are first asked."""
+        """Open the reads of one event loop. They connect at the first query."""
         return PostgresqlReads(self.address)
 
     def open_robot_reads(self, now: clock.Clock) -> PostgresqlRobotReads:
-        """Open the look-ups of robot tokens for one event loop. They connect when they are first asked."""
+        """Open the look-ups of robot tokens for one event loop. They connect at the first query."""
         return PostgresqlRobotReads(self.address, now)
 
     def open_changes(self) -> PostgresqlChanges:
-        """Open what tells of changes. Raises :class:`StorageError`."""
+        """Open the listener for changes. Raises :class:`StorageError`."""
         return PostgresqlChanges(self.address)
 
     @contextlib.contextmanager
@@ -123,7 +123,7 @@ class PostgresqlStore(JournalViews):
 
     @contextlib.contextmanager
     def view(self, *, older: bool) -> Iterator[Connection]:
-        """Open one consistent view of the catalog, for as long as its reader takes."""
+        """Open one consistent view of the catalog, until its reader closes it."""
         with self._connection() as connection:
             schema = schema_of(connection)
             if schema is None:

@@ -34,7 +34,7 @@ FILE: Final = "catalog.db"
 _LOG_BYTES: Final = 16 << 20
 _READERS: Final = 8
 _STEPS: Final = 10_000
-"""Of SQLite's machine, some milliseconds: how often a check lets others have a turn."""
+"""Instructions of SQLite's virtual machine, some milliseconds: how often a check yields to others."""
 
 
 def _begin_reading(_: Connection) -> None:
@@ -116,7 +116,7 @@ class SqliteDatabase:
             connection.isolation_level = None  # transactions are begun below, not by the driver
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
-            # A reader that takes its time lets the log grow; afterwards the room is given back.
+            # A slow reader makes the log grow; afterwards the log is truncated.
             connection.execute(f"PRAGMA journal_size_limit={_LOG_BYTES}")
             connection.execute("PRAGMA foreign_keys=ON")
             if query_only:
@@ -155,7 +155,7 @@ class SqliteDatabase:
             self._readers.put(connection)
 
     def check(self, tables: Iterable[str], *, pause: Callable[[], None] = lambda: None) -> None:
-        """Compare each of ``tables`` with its indices; ``pause`` is called again and again meanwhile.
+        """Compare each of ``tables`` with its indices; ``pause`` is called repeatedly meanwhile.
 
         Raises :class:`StorageError` if they differ.
         """
@@ -172,7 +172,7 @@ class SqliteDatabase:
         except (sqlite3.Error, SQLAlchemyError) as error:
             raise failure(self.path, error) from error
         except InvalidDigest as error:
-            # Of a row: what a caller sends is a Digest long before it comes here.
+            # The text is from a row: callers pass a Digest.
             raise failure(self.path, error, hint=RESTORE) from error
 
     def migrate(self) -> None:

@@ -116,7 +116,7 @@ class SqliteDialect:
         """Return: there are none."""
 
     def begin_load(self, connection: Connection, tables: Sequence[str]) -> None:
-        """Return: each row costs the same, whatever their number."""
+        """Do nothing: each row costs the same, for any number of rows."""
 
     def load(self, connection: Connection, table: Table, rows: Sequence[Row[Any]]) -> None:
         """Insert ``rows``, which have all columns of ``table`` in their order."""

@@ -1,4 +1,4 @@
-"""SQLite's errors as errors of the registry, in words for who runs it."""
+"""SQLite's errors as errors of the registry, in words for its operator."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def failure(path: Path, error: BaseException, *, hint: str = "") -> StorageError
     message = f"the catalog {path} failed: {cause}"
     code = getattr(cause, "sqlite_errorcode", 0)
     if code & 0xFF == sqlite3.SQLITE_IOERR and lacks_room(path.parent):
-        code = sqlite3.SQLITE_FULL  # what SQLite calls full is neither a quota nor its index of the log
+        code = sqlite3.SQLITE_FULL  # SQLite's "full" covers neither a quota nor its index of the log
     match code & 0xFF:
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             hint = RESTORE
@@ -43,7 +43,7 @@ def failure(path: Path, error: BaseException, *, hint: str = "") -> StorageError
 
 
 def _why_not(path: Path, cause: str) -> str:
-    """Return what keeps this process from the catalog: SQLite has one word for all of it."""
+    """Return why this process cannot use the catalog: SQLite has one error for all reasons."""
     root = path.parent
     try:
         if not root.is_dir():

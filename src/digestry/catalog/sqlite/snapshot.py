@@ -1,7 +1,7 @@
-"""Copies of a catalog's file while it is served, and the snapshot that a backup has.
+"""Copies of a catalog's file while it is served, and the snapshot in a backup.
 
-A snapshot is a file by itself, with no log beside it, and without the uploads that were under way: their
-bytes are not content yet.
+A snapshot is a single file, with no log beside it, and without the uploads that were under way: their bytes
+are not content yet.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _KNOWN_TRIGGERS: Final = (
     TRIGGERS | OLDER_TRIGGERS | {text for table in FROZEN_TABLES for text in freezing(table).values()}
 )
 
-# Visible content: what a link or a manifest that can be pulled makes somebody's.
+# Visible content: that of links, and of manifests that can be pulled.
 _HELD: Final = """
 INSERT INTO held
 SELECT digest, max(size) FROM (
@@ -57,14 +57,14 @@ ORDER BY name LIMIT :most
 def copy(source: Path, target: Path) -> None:
     """Copy the catalog's file ``source`` to ``target``, as it is at one moment. Not fsynced.
 
-    Writers go on meanwhile. Raises :class:`StorageError`.
+    Writers are not blocked. Raises :class:`StorageError`.
     """
     with _copied(source, target):
         pass
 
 
 def take(source: Path, target: Path) -> None:
-    """As :func:`copy`, for a backup: a file by itself, without the uploads that were under way."""
+    """As :func:`copy`, for a backup: a single file, without the uploads that were under way."""
     with _copied(source, target) as connection:
         connection.execute("PRAGMA journal_mode=DELETE")
         connection.execute("PRAGMA secure_delete=ON")
@@ -79,8 +79,8 @@ def _copied(source_path: Path, target: Path) -> Iterator[sqlite3.Connection]:
             contextlib.closing(sqlite3.connect(target, isolation_level=None)) as connection,
         ):
             connection.execute("PRAGMA synchronous=OFF")
-            # All pages in one step: with fewer, each commit of a writer makes it start again, and a
-            # busy registry is never done. In WAL mode the step keeps nobody from writing.
+            # All pages in one step: with fewer, each commit of a writer makes it start again, and a busy
+            # registry is never done. In WAL mode the step does not block writers.
             source.backup(connection, pages=-1)
             yield connection
     except sqlite3.Error as error:
@@ -90,8 +90,8 @@ def _copied(source_path: Path, target: Path) -> Iterator[sqlite3.Connection]:
 class SqliteSnapshot:
     """The :class:`~digestry.catalog.snapshot.Snapshot` in a file.
 
-    Raises :class:`StorageError` if it is damaged, or no catalog, and :class:`Conflict` if a newer
-    digestry wrote it: what that one holds is not known here.
+    Raises :class:`StorageError` if it is damaged, or no catalog, and :class:`Conflict` if a newer digestry
+    wrote it: its content is not known here.
     """
 
     def __init__(self, path: Path) -> None:
@@ -125,7 +125,7 @@ class SqliteSnapshot:
                 f"the catalog has schema {self.schema}, and this digestry knows none after {newest_schema()}",
                 hint="use the digestry that serves it, or a newer one",
             )
-        # What would run by itself once it is served.
+        # Triggers would run once it is served.
         rows = self._connection.execute(
             "SELECT name, sql FROM sqlite_schema WHERE type IN ('trigger', 'view')"
         )
@@ -161,7 +161,8 @@ class SqliteSnapshot:
             return self._connection.execute("SELECT 1 FROM damaged LIMIT 1").fetchone() is not None
 
     def holders(self, digest: Digest) -> list[str]:
-        """Return who holds it: ``repository:tag``, up to 20 of each repository, or a repository alone."""
+        """Return the holders of content: ``repository:tag``, up to 20 of each repository, or a repository
+        alone."""
         found: list[str] = []
         with self._errors():
             rows = self._connection.execute(_HOLDERS, {"digest": str(digest)}).fetchall()

@@ -106,7 +106,7 @@ class SqliteStore(JournalViews):
         return SqliteRobotReads(self.path, now)
 
     def open_changes(self) -> SqliteChanges:
-        """Open what tells of changes. Raises :class:`StorageError`."""
+        """Open the listener for changes. Raises :class:`StorageError`."""
         return SqliteChanges(self.path)
 
     @contextlib.contextmanager
@@ -137,7 +137,7 @@ class SqliteStore(JournalViews):
         return copy
 
     def open_snapshot(self) -> SqliteSnapshot:
-        """Open the file as a snapshot that nobody writes. Raises :class:`StorageError`, :class:`Conflict`."""
+        """Open the file as a read-only snapshot. Raises :class:`StorageError`, :class:`Conflict`."""
         return SqliteSnapshot(self.path)
 
     @contextlib.contextmanager

@@ -96,4 +96,4 @@ def freezing(table: str) -> dict[str, str]:
 
 
 OLDER_TRIGGERS: Final = frozenset({_append_only("UPDATE")})
-"""Those of older schemas that the newest one does not have any more."""
+"""The triggers of older schemas that the newest one no longer has."""

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Final
 
 _SLICE: Final = 0.02
-"""Seconds in which a process may go on writing without standing in line again: what it has in memory of
-the catalog is good until another process writes, so that to alternate costs all of them."""
+"""Seconds for which a process may keep writing without queueing again: its cache of the catalog is valid
+until another process writes, so that alternation costs all of them."""
 
 _FIRST_PAUSE: Final = 0.0002
 _LONGEST_PAUSE: Final = 0.002
@@ -26,7 +26,7 @@ _GROWTH: Final = 1.25
 
 
 class WriteQueue:
-    """A queue on the ``flock`` of the directory ``root``, which nobody else uses. For one thread at a time.
+    """A queue on the ``flock`` of the directory ``root``, which has no other use. For one thread at a time.
 
     Only order depends on this lock, never correctness: without it, :meth:`pass_through` asks for SQLite's
     lock regardless.

@@ -1,8 +1,9 @@
 """The connection that writes to the catalog's file, and the groups of writes that it commits as one.
 
-A commit is one fsync of SQLite's log. While it is under way, others come who want to write. A group has them
-in one transaction: they wait for one fsync. If one of them fails that had written something, all are undone,
-and each is done alone. (Savepoints cost more: SQLite copies each page that changes behind one.)
+A commit is one fsync of SQLite's log. Writes that arrive while it is under way form a group, which is one
+transaction with one fsync. If a write of the group fails after it has written something, the transaction is
+rolled back, and each write runs alone. (Savepoints cost more: SQLite copies each page that changes after
+one.)
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def _attempt_in(bare: sqlite3.Connection, job: Job) -> Outcome:
     changes = bare.total_changes
     outcome = attempt(job)
     if outcome.error is not None and bare.total_changes != changes:
-        raise _Undone  # what it wrote before it failed
+        raise _Undone  # rolls back what it wrote before it failed
     if not bare.in_transaction:
         raise _Undone  # by SQLite, as on a full disk
     return outcome

@@ -1,4 +1,4 @@
-"""Robot tokens, and whose an upload is."""
+"""Robot tokens, and the user of each upload."""
 
 from __future__ import annotations
 

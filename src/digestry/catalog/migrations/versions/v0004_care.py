@@ -1,4 +1,4 @@
-"""Sightings, damaged content, what the registry's own jobs did, and tags seen upstream."""
+"""Sightings, damaged content, the states of the registry's own jobs, and tags seen upstream."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many bytes an upload may come to, for quotas."""
+"""The largest size that each upload may reach, for quotas."""
 
 from __future__ import annotations
 

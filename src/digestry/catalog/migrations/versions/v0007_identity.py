@@ -1,4 +1,4 @@
-"""Which registry the catalog is of: the store of its blobs has the same name."""
+"""The ID of the catalog's registry, which its blob store has as well."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much each user has told of what runs where, kept by triggers."""
+"""The number of sightings that each user has reported, kept by triggers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which object of an S3 store holds which content, what is on its way in, and what is to be removed."""
+"""The objects of an S3 store: which one holds which content, incoming content, and objects to remove."""
 
 from __future__ import annotations
 

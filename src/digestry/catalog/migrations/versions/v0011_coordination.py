@@ -1,4 +1,4 @@
-"""What the nodes of one registry share: locks, keys, and the states of logins and mirrors."""
+"""The state that the nodes of one registry share: locks, keys, and the states of logins and mirrors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def upgrade() -> None:
         sa.Column("fence", sa.BigInteger, nullable=False),
         sa.Column("expires_at", sa.BigInteger, nullable=False),
     )
-    # Whoever shares a guard locks its row, which has to be there.
+    # A process that shares a guard locks its row, which has to exist.
     op.bulk_insert(
         locks,
         [

@@ -1,4 +1,4 @@
-"""Names that transactions lock."""
+"""The names that transactions lock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which digestry may use the schema, apart from those that know it."""
+"""Which older versions of digestry may use the schema."""
 
 from __future__ import annotations
 
