@@ -1,12 +1,12 @@
 """Checks before a request is handled: its ``Host``, and whether a foreign web page made it.
 
 A registry that knows its users by passwords and tokens is safe from web pages: a page has none of them. One
-that needs no login is not: whatever page somebody visits can send requests to the loopback address and to
-the network of the visitor's machine. Browsers say so, in headers that no page can change; other clients of
-registries send none of them.
+that needs no login is not: any page that a user visits can send requests to the loopback address and to the
+network of the user's machine. Browsers mark such requests by headers that no page can change; other clients
+of registries send none of them.
 
-A page can also have its own host's name lead to this registry (DNS rebinding): then the browser takes both
-for one, and only the name in ``Host`` tells.
+A page can also make its own host's name resolve to this registry (DNS rebinding): then the browser takes both
+for one site, and only the name in ``Host`` shows the difference.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from digestry.registry.hosts import Host, is_one_of, parse_host
 
 _NOTED: Final = frozenset((b"host", b"origin", b"sec-fetch-site"))
 _BROWSER: Final = b"accept-language"
-"""What every browser sends, and no client of registries. Over plain HTTP, a page reads its own host without
-``Origin`` and ``Sec-Fetch-Site``."""
+"""Headers that every browser sends, and no client of registries. Over plain HTTP, a page reads its own host
+without ``Origin`` and ``Sec-Fetch-Site``."""
 _OURS: Final = frozenset((b"same-origin", b"none"))
-"""``Sec-Fetch-Site`` (Fetch Metadata, 2.3) of this registry's own pages, and of what somebody typed."""
+"""``Sec-Fetch-Site`` (Fetch Metadata, 2.3) of this registry's own pages, and of addresses that a user typed.
+"""
 _DEFAULT_PORTS: Final = frozenset((80, 443, None))
 _REMEMBERED: Final = 1000
 """So many values of ``Host`` that were looked at are known; after that it begins anew."""
@@ -96,7 +97,7 @@ class Admission:
         return self._check_page(exchange, None if origin is None else origin.decode("latin-1"), site)
 
     def check_writable(self, exchange: Exchange) -> None:
-        """Raise :class:`ErrorResponse` 405 for what would change a registry that is read-only."""
+        """Raise :class:`ErrorResponse` 405 for a change of a registry that is read-only."""
         method = exchange.scope["method"]
         if self._read_only and method not in READS and exchange.route.changes:
             raise ErrorResponse(
@@ -157,8 +158,8 @@ class Admission:
         )
 
     def _check_shown(self, exchange: Exchange, origin: bytes | None) -> None:
-        """Raise :class:`ErrorResponse` 403 for a browser that would show to a page what needs no login, under
-        a name that may be the page's own."""
+        """Raise :class:`ErrorResponse` 403 for a browser's request under a name that may be a page's own,
+        where no login is needed: the page could read the answer."""
         host = exchange.host
         if host is None or self._is_known(host):
             return
@@ -206,7 +207,7 @@ class Admission:
         return not self._open or self._is_known(host)
 
     def _way(self, exchange: Exchange, origin: str | None) -> str:
-        """Return which setting would allow what a page of ``origin`` tried."""
+        """Return the setting that would allow the request of a page of ``origin``."""
         known = None if origin is None else parse_origin(origin)
         page = None if known is None else parse_host(known.partition("://")[2])
         host = exchange.host

@@ -54,9 +54,9 @@ class RegistryApp:
         follow: Follow | None = None,
         mounts: Mounts | None = None,
     ) -> None:
-        """``address`` is where the connections come in, if they do by TCP; ``beat`` says for ever that this
-        process lives; ``follow`` calls for ever what it is given with each new configuration. ``mounts`` are
-        other applications, which answer what is not the API's."""
+        """``address`` is the server's address, if it is TCP; ``beat`` reports for ever that this process
+        lives; ``follow`` calls its argument with each new configuration, for ever. ``mounts`` are other
+        applications, which answer requests outside the API."""
         self._mounts = MountTable(mounts or {})
         self._make_service = make_service
         self._service: Service | None = None
@@ -228,7 +228,7 @@ async def _dispatch_upstream(
 ) -> None:
     """Answer a request about another registry's repository."""
     if repository.before_login:
-        # The rules were asked, of the name that is meant.
+        # The rules were checked for the canonical name.
         exchange.repository, found = repository.requested_name, service
     else:
         access = exchange.route.refused if operation is None else operation.access
@@ -236,14 +236,14 @@ async def _dispatch_upstream(
     if operation is None or operation.upstream is None:
         raise read_only(repository.mirror.config, repository.local_name)
     if found is not service or service.config.read_only:
-        # Upstream is not asked for who may not see the repository.
+        # Upstream is not asked for users who may not see the repository.
         repository = replace(repository, may_fetch=False)
     exchange.errors_only = repository.withheld
     try:
         await operation.upstream(found, exchange, repository, last)
     except SuccessWithheld:
-        # A name of our own that must not be seen, and upstream has it too: nobody is given a stranger's
-        # image instead. The answer is that to a name which neither has.
+        # A hidden name of this registry that upstream has too: no client is given a stranger's image instead.
+        # The answer is that to a name which neither has.
         exchange.errors_only, exchange.extra_headers = False, ()
         _ask_for_login(service, exchange, repository)
         repository = replace(repository, may_fetch=False)

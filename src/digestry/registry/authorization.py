@@ -17,14 +17,14 @@ _RIGHTS: Final = {"GET": "pull", "HEAD": "pull", "DELETE": "delete"}
 _TAKES: Final = frozenset({"POST", "PUT", "PATCH"})
 
 _check_repository: Final = functools.lru_cache(4096)(check_repository)
-"""The same few names are asked for again and again."""
+"""The same few names are requested repeatedly."""
 
 
 def allowed(service: Service, exchange: Exchange, name: str, right: str) -> Service:
     """Return the service that answers a request about a repository: an empty one if it is hidden.
 
-    Raises :class:`ErrorResponse` 401 or 403 for what the rules do not allow, :class:`StorageFull` for a
-    request that would store something while only deletions have room.
+    Raises :class:`ErrorResponse` 401 or 403 for a request that the rules do not allow, :class:`StorageFull`
+    for a request that would store something while only deletions have room.
     """
     _check_repository(name)
     exchange.repository = name
@@ -65,7 +65,7 @@ def check_metrics(service: Service, *_: str) -> None:
 
 
 def _metrics_reader(service: Service, exchange: Exchange) -> None:
-    """Raise :class:`ErrorResponse` 401 or 403 for whoever may not read the metrics."""
+    """Raise :class:`ErrorResponse` 401 or 403 for a client that may not read the metrics."""
     check_metrics(service)
     access = service.config.access
     identity = exchange.principal.identity
@@ -83,7 +83,7 @@ def _metrics_reader(service: Service, exchange: Exchange) -> None:
 
 def _administers_all(rules: tuple[Rule, ...], exchange: Exchange) -> bool:
     principal = exchange.principal
-    # A token that was asked for one repository is not good for all of them.
+    # A token for one repository is not valid for all of them.
     return principal.grants is None and any(
         "admin" in rule.actions and "**" in rule.repositories and rule.is_for(principal.identity)
         for rule in rules

@@ -1,7 +1,7 @@
-"""Batches: what waits is done together, as soon as a thread is free for it.
+"""Batches: items that wait are processed together, as soon as a thread is free.
 
 While the disk makes one batch durable, the next one gathers. So the more clients wait, the more of them share
-one wait for the disk, and one client alone never waits for others to come.
+one wait for the disk, and a single client never waits for others.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final, Generic, TypeAlias, TypeVar
 T = TypeVar("T")
 
 Then: TypeAlias = Callable[[], None]
-"""What a batch has to do at its end, when the next batch may begin."""
+"""The work that a batch does at its end, when the next batch may begin."""
 
 _MOST: Final = 32
 

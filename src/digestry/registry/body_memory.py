@@ -17,7 +17,7 @@ MOST: Final = 256 << 20
 
 
 class BodyMemory:
-    """What the bodies of one worker hold, by who sends them. On the event loop."""
+    """The memory that bodies take in one worker, by their senders. For the event loop."""
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most

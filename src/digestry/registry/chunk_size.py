@@ -36,8 +36,8 @@ class ChunkSize:
     def __init__(self) -> None:
         self._sending = 0
         self.beginning = asyncio.Semaphore(_BEGUN_AT_ONCE)
-        """Around what a blob's sending begins with. Thousands who ask at once wait for each other here, and
-        not everybody else for all of them."""
+        """Held around the start of sending a blob. Thousands of requests at once wait for each other here,
+        and do not delay all others."""
 
     @contextlib.contextmanager
     def sending(self) -> Iterator[None]:
@@ -50,8 +50,8 @@ class ChunkSize:
 
     @property
     def under_way(self) -> int:
-        """Bytes that may be under way to a client that has yet to show that it reads; for few, what the
-        kernel takes."""
+        """Bytes that may be under way to a client that has not shown yet that it reads; with few clients, as
+        many as the kernel takes."""
         # With the square: together they have not much more, though the first of many were given more.
         others = max(1, self._sending // _FEW)
         return max(SMALLEST, _UNDER_WAY // (others * others)) if others > 1 else sys.maxsize
@@ -62,11 +62,11 @@ class ChunkSize:
         return max(_LONGEST_PAUSE, self._sending / _LOOKS)
 
     def size(self, *, alone: bool, taken: int = KNOWN, slow: bool = False) -> int:
-        """Return the size of the next chunk, in bytes; ``alone`` if nobody else was answered since the last
-        one.
+        """Return the size of the next chunk, in bytes; ``alone`` if no other client was answered since the
+        last one.
 
-        ``taken`` is how many bytes the client has verifiably read by now: who reads nothing must not have
-        large parts kept. ``slow``: it lets the server wait.
+        ``taken`` is how many bytes the client has verifiably read by now: no large chunks are kept for a
+        client that reads nothing. ``slow``: the server waits for it.
         """
         size = LARGEST if alone else AMONG_OTHERS
         while size > LEAST and size * self._sending > _TOGETHER:

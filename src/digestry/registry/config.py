@@ -54,7 +54,7 @@ from digestry.registry.webhooks import Webhook
 DEFAULT_LISTEN: Final = "127.0.0.1:5000"
 _HIGHEST_PORT: Final = 65535
 _MOST_WORKERS: Final = 4
-"""More than so many run only if they are asked for."""
+"""More workers run only if the configuration says so."""
 
 KEYS: Final = (
     Key("root", toml.file, None),
@@ -111,7 +111,7 @@ class TlsConfig:
 
 
 def _usual_workers() -> int:
-    """Return how many workers run where nobody says: one for each core, up to :data:`_MOST_WORKERS`."""
+    """Return the default number of workers: one for each core, up to :data:`_MOST_WORKERS`."""
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # not Linux
@@ -137,7 +137,7 @@ class RegistryConfig:
     drain_seconds: float = 0.0
     """How long requests are still answered after SIGTERM, while ``/readyz`` answers 503."""
     allow_anonymous: bool = False
-    """Whether a registry that knows nobody may listen where others reach it."""
+    """Whether a registry without logins may listen on an address that others reach."""
     group_access: bool = False
     """Whether the group of the root may read it."""
     manifest_limit: int = 4 << 20
@@ -175,7 +175,7 @@ class RegistryConfig:
     @property
     def scratch(self) -> Path:
         """The directory of this node's own files, which no other node reads: metrics, copies of the
-        certificate, its part of the audit log, and whatever is only for the time that it runs.
+        certificate, its part of the audit log, and files that are needed only while it runs.
 
         A node without a root has one only while it runs.
         """
@@ -185,7 +185,7 @@ class RegistryConfig:
 
     @property
     def catalog_options(self) -> CatalogOptions:
-        """Return what the catalog is told of this configuration."""
+        """Return the catalog's part of this configuration."""
         return CatalogOptions(
             lease=int(self.collection.lease * clock.SECOND),
             policy=self.tags,
@@ -224,7 +224,7 @@ class RegistryConfig:
 
 
 class Options(TypedDict, total=False):
-    """What the command line may set. None is for an option that was not given."""
+    """The settings of the command line. None is for an option that was not given."""
 
     root: Path | None
     listen: str | None
@@ -330,7 +330,7 @@ def _tls(table: object, where: Where) -> TlsConfig:
 
 
 def _check_open(config: RegistryConfig) -> None:
-    # Who reaches a unix socket, the permissions of its file and folder say.
+    # The permissions of a unix socket's file and folder decide who reaches it.
     if config.access.enabled or config.allow_anonymous or config.socket or is_loopback(config.host):
         return
     raise InvalidConfiguration(

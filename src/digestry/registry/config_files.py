@@ -14,9 +14,10 @@ from digestry.registry.pull_through.config import check_files
 
 
 def mistakes(config: RegistryConfig) -> Iterator[InvalidConfiguration]:
-    """Yield what is wrong with each file that the configuration names, and that a server reads at its start.
+    """Yield an error for each invalid file that the configuration names, and that a server reads at its
+    start.
 
-    What is read together with the configuration, such as the secrets of webhooks, is known to be good.
+    Files that are read together with the configuration, such as the secrets of webhooks, are valid already.
     """
     for check in _checks(config):
         try:

@@ -58,8 +58,8 @@ KEYS: Final = (
 class CorsConfig:
     """The pages (``origins``, or ``*``) whose scripts may read answers, and by which ``methods``.
 
-    With ``credentials`` browsers send what they know: a password that somebody typed into them, cookies of
-    a proxy. ``max_age`` seconds a browser keeps the answer to a preflight.
+    With ``credentials`` browsers send credentials that they have: a typed password, cookies of a proxy.
+    ``max_age`` is how long a browser caches the answer to a preflight, in seconds.
     """
 
     origins: frozenset[str] = frozenset()

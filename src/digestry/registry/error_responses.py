@@ -160,8 +160,8 @@ _REFUSALS: Final[tuple[tuple[type[DigestryError], int, str], ...]] = (
 def from_error(error: DigestryError) -> ErrorResponse:
     """Return the answer for ``error``.
 
-    An error of the registry's own storage is logged, and only named: what a disk or a database says is for
-    the operator.
+    An error of the registry's own storage is logged, and the answer only names it: the message of a disk or a
+    database is for the operator.
     """
     if isinstance(error, ErrorResponse):
         return error
@@ -190,7 +190,7 @@ def from_error(error: DigestryError) -> ErrorResponse:
 
 
 class _Particulars(TypedDict, total=False):
-    """What the answer for an error has beside its status, code and text."""
+    """The headers and detail of an error's answer, beside its status, code and text."""
 
     detail: object
     headers: Mapping[str, str]
@@ -198,7 +198,7 @@ class _Particulars(TypedDict, total=False):
 
 
 def _particulars(error: DigestryError) -> _Particulars:
-    """Return what the answer for an error has beside its status, code and text."""
+    """Return the headers and detail of an error's answer, beside its status, code and text."""
     match error:
         case MissingContent():
             return {"detail": [{"digest": digest} for digest in error.digests[:50]]}

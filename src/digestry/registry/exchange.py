@@ -31,7 +31,7 @@ Headers = Sequence[tuple[str, str]]
 
 _ALWAYS: Final = (
     (b"docker-distribution-api-version", b"registry/2.0"),
-    # What is stored here is strangers' content: no browser may guess that it is a page, nor run it.
+    # Stored content is not trusted: no browser may guess that it is a page, nor run it.
     (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; sandbox"),
 )
@@ -41,7 +41,7 @@ _DRAINED: Final = 16 << 20
 _DRAIN_SECONDS: Final = 5.0
 _DRAIN_PATIENCE: Final = 1.0
 _MOST_DRAINED: Final = 16
-"""So many bodies that nobody wants are read away at once: each takes the server's read buffer."""
+"""So many unwanted bodies are drained at once: each takes the server's read buffer."""
 _SOON: Final = 0.5
 _UNKNOWN_SECONDS: Final = 1.0
 """The guard has found a connection by then, or it is gone."""
@@ -55,7 +55,7 @@ class SuccessWithheld(Exception):
 
 
 class RequestObserver(Protocol):
-    """The receiver of what happens to requests, such as the access log and the audit log."""
+    """The receiver of a request's events, such as the access log and the audit log."""
 
     def name(self, headers: Iterable[tuple[bytes, bytes]], /) -> bytes:
         """Return the ID of the request with these headers."""
@@ -67,13 +67,13 @@ class RequestObserver(Protocol):
 
 
 class Exchange(IncomingRequest):
-    """A request with its response, and what the logs will say about both."""
+    """A request with its response, and the fields of the logs about both."""
 
     # On the class: most requests change few of these.
     observer: RequestObserver | None = None
     """The observer of this request."""
     route: Route = UNKNOWN
-    """What the request is about."""
+    """The route of the request."""
     repository: str = ""
     """The repository's name, once it is known to be a valid one."""
     response_started: bool = False
@@ -90,13 +90,13 @@ class Exchange(IncomingRequest):
     reason: str = ""
     """Why it was refused, in a word for the metrics, where the status does not say it."""
     audit_event: dict[str, object] | None = None
-    """What a write did, for the audit log, beside the fields of every request."""
+    """The effect of a write, for the audit log, beside the fields of every request."""
     tag_events: Sequence[TagEvent] = ()
     """The journal's entries that a write made."""
     errors_only: bool = False
     """Whether only an error may be sent."""
     extra_headers: Sequence[tuple[bytes, bytes]] = ()
-    """Headers of this response, whatever it is."""
+    """Headers of this response, with any status."""
     api_headers: Sequence[tuple[bytes, bytes]] = _ALWAYS
     """Headers of every response of the API."""
     cors_headers: Sequence[tuple[bytes, bytes]] = ()
@@ -154,7 +154,7 @@ class Exchange(IncomingRequest):
         if self.errors_only and status < _ERRORS:
             raise SuccessWithheld
         if self.scope["method"] not in READS and self.observer is not None:
-            await self.observer.note_write(self, status)  # before the client is told
+            await self.observer.note_write(self, status)  # before the client is answered
         self.response_started = True
         self.status = status
         self.length = length
@@ -206,10 +206,10 @@ class Exchange(IncomingRequest):
 
     @property
     def bytes_taken(self) -> int:
-        """Return how many bytes of this connection's responses the client has read, as far as is known."""
+        """Return how many bytes of this connection's responses the client has read, if known."""
         if self._taken < KNOWN and self.connection is not None:
             found = self.connection.taken()
-            # Where the kernel does not say, what the server took counts, but for what it may keep itself.
+            # Without the kernel's count, the bytes that the server took count, less those that it may buffer.
             self._taken = max(self._taken, self.sent // 8 if found is None else found)
         return self._taken
 
@@ -239,7 +239,7 @@ class Exchange(IncomingRequest):
         pause, waited = chunk_size.pause / 64, 0.0
         while self._far_ahead(connection, chunk_size) and not stopped():
             if connection.descriptor < 0 and waited > _UNKNOWN_SECONDS:
-                return  # nobody knows what it has taken
+                return  # it is not known how much it has read
             await asyncio.sleep(pause)
             waited += pause
             pause = min(2 * pause, chunk_size.pause)

@@ -45,7 +45,7 @@ class Executors:
         self._together = together
         self.disk_threads = ThreadPoolExecutor(_DISK_THREADS, thread_name_prefix="disk")
         self._writers = ThreadPoolExecutor(writers + 1, thread_name_prefix="catalog")
-        # What is written side by side is not written together.
+        # Writes that run in parallel are not grouped.
         most = _TOGETHER if writers == 1 else 1
         self._writes = Batches(self._write_durably, self._writers, most=most, at_once=writers)
         self._volatile_writes = Batches(self._write_volatile, self._writers)
@@ -86,7 +86,7 @@ class Executors:
     def _write(self, calls: list[WaitingCall], *, durable: bool) -> None:
         try:
             outcomes = self._together(calls, durable=durable)
-        except Exception as error:  # noqa: BLE001 - who waits must hear of it
+        except Exception as error:  # noqa: BLE001 - the caller that waits gets it
             outcomes = [Outcome(error=error)] * len(calls)
         answer_all(zip(calls, outcomes, strict=True))
 
@@ -100,7 +100,7 @@ class Executors:
             try:
                 return await self.write(function, *args, **kwargs)
             finally:
-                # There may be room again by now: then nobody is refused in between.
+                # There may be room again by now: then no request is refused in between.
                 with contextlib.suppress(StorageError):
                     await self.run(self.reserve.refill_if_idle)
 
@@ -116,7 +116,7 @@ class Executors:
         self, executor: Executor, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         self._check_running()
-        # With the context: what a thread logs is about the request that it works for.
+        # With the context, so that the lines that a thread logs have the ID of its request.
         context = contextvars.copy_context()
         return await asyncio.get_running_loop().run_in_executor(
             executor, lambda: context.run(function, *args, **kwargs)

@@ -47,7 +47,7 @@ _SHARE_BY_HAND: Final = 0.5
 _NOTED_SECONDS: Final = 5.0
 """A run that found nothing is noted no more often than this."""
 _HELD_SECONDS: Final = 5.0
-"""While another process collects: if that one dies, this one goes on."""
+"""Seconds between checks while another process collects: if that one dies, this one takes over."""
 _LONGEST_TROUBLE: Final = 3600.0
 _LONG_AGO: Final = 30 * 86400.0
 _DOUBT_SECONDS: Final = 3600.0
@@ -69,8 +69,8 @@ def collect(
     due: Callable[[Catalog], bool] = lambda _: True,
 ) -> CollectionCounts:
     """Run garbage collection once on the registry of ``backend``, whether or not it is being served. ``tell``
-    and the audit log receive each removal; ``by`` is who asked for the run. Nothing is done if it is not
-    ``due`` any more once no other process collects.
+    and the audit log receive each removal; ``by`` is the user who requested the run. Nothing is done if it is
+    no longer ``due`` once no other process collects.
 
     Returns early, with what it did so far, once ``stop`` is set. Raises :class:`RemovalRefused` before it
     removes most of the store, unless ``really``; :class:`Conflict` for a catalog that is another registry's,
@@ -141,13 +141,13 @@ def _run_and_count(catalog: Catalog, run: Run, lock: FencedLock, now: clock.Cloc
         raise
     except Exception:
         totals["failures"] = totals.get("failures", 0) + 1
-        with contextlib.suppress(StorageError, Conflict):  # what failed first is what is to be heard of
+        with contextlib.suppress(StorageError, Conflict):  # the first error is the one to report
             catalog.jobs.note(JobState(COLLECTION, started, None, totals), lock)
         raise
     if tally == CollectionCounts() and not run.stopped and last is not None and last.finished_at is not None:
         since = (started - last.finished_at) / clock.SECOND
         if 0 <= since < _NOTED_SECONDS:
-            return tally  # each commit makes every worker ask the catalog anew for what it had in memory
+            return tally  # each commit makes every worker drop its cache of the catalog
     for name, count in asdict(tally).items():
         totals[name] = totals.get(name, 0) + count
     totals["runs"] = totals.get("runs", 0) + 1
@@ -182,7 +182,7 @@ def dry_run(
             folder = tempfile.TemporaryDirectory(prefix=_DRY, dir=config.scratch)
             copy = Path(held.enter_context(folder))
         held.enter_context(locked(copy / "lock"))
-        # What came after this moment the copy may not know.
+        # The copy may not have content that was pushed after this moment.
         began = time.time() - _DRY_MARGIN
         catalog = held.enter_context(_copied(backend, copy))
         run = Run(
@@ -250,7 +250,7 @@ class CollectionJob:
             return 3600.0
         lease = self._config.collection.lease
         if (jump := self._clocks.jump()) > lease / 4:
-            # By the new time the leases of what is just being pushed may be over.
+            # By the new time the leases of content that is being pushed may be over.
             log.warning(
                 "the clock went forward by %.0f s: nothing is collected for the next %.0f s", jump, lease
             )
@@ -286,7 +286,7 @@ class CollectionJob:
             self._postpone_if_late((self._now() - last.started_at) / clock.SECOND - every)
         self._starting = False
         if last is None or last.finished_at is None:
-            return early  # what was broken off is begun again, as after each start
+            return early  # an interrupted run starts again, as after each start
         since = (self._now() - last.started_at) / clock.SECOND
         # A start in the future is a clock that was set back since: it says nothing.
         return max(early, every - since) if since >= 0 else early
@@ -315,7 +315,7 @@ class CollectionJob:
             )
             self._throttle.pause()
         except RemovalRefused:
-            raise  # nobody is waited for, but a person
+            raise  # only a person who runs the command waits
         except Conflict as error:
             if not self._waiting:
                 log.info("collection waits: %s", error.message)

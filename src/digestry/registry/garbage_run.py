@@ -22,7 +22,7 @@ from digestry.registry.store_identity import SameStore
 _BATCH: Final = 5000
 _ASKED: Final = 500
 _UNDER_ONE_GUARD: Final = 50
-"""Files that are removed at a time: who pushes what is guarded alike waits for no longer."""
+"""Files that are removed at a time: a push that needs the same guard waits no longer than that."""
 
 Tell = Callable[[Removed | Stayed], None]
 
@@ -210,7 +210,7 @@ class Run:
         return Removed("blob", "", str(digest), "no repository holds it", size)
 
     def _sweep_quarantine(self) -> Iterable[Batch]:
-        """Remove quarantined files that nobody can need any more."""
+        """Remove quarantined files that are no longer needed."""
         for blob in self.blobs.quarantined():
             if self._garbage.held([blob.digest]):
                 continue

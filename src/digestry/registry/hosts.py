@@ -16,8 +16,8 @@ _HOST: Final = re.compile(
     r"(?:([A-Za-z0-9_](?:[A-Za-z0-9._-]{0,253}))|\[([0-9A-Fa-f:.]{2,45})\])(?::([0-9]{1,5}))?", re.ASCII
 )
 _MACHINE: Final = re.compile(r"host\.[a-z0-9-]+\.internal", re.ASCII)
-"""What container engines (``host.docker.internal``) call the machine from inside. Nobody can own a name below
-``internal``."""
+"""Names by which containers reach their machine (``host.docker.internal``). Names below ``internal`` cannot
+be registered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +42,10 @@ class Host:
 
     @property
     def is_local(self) -> bool:
-        """Whether no name server of a stranger's decides where the name leads.
+        """Whether no foreign name server decides where the name resolves to.
 
         A name without a dot, such as ``localhost`` and ``kind-registry``, is looked up in the machine's own
-        network: nobody can register it.
+        network, and cannot be registered.
         """
         name = self.name.removesuffix(".")
         return (

@@ -1,7 +1,7 @@
 """The list of the registry's maintenance jobs.
 
-A module of its own, because the process that does them imports it: it needs nothing of what answers
-requests, which would take it longer to start than all the rest.
+It is a module of its own, because the maintenance process imports it: that process does not load the request
+handlers, which would take longer than the rest of its start.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ log: Final = logging.getLogger("digestry.registry")
 _SWEEP_INTERVAL: Final = 3600.0
 _WATCH_INTERVAL: Final = 1.0
 _LOGINS_END_SECONDS: Final = 60.0
-"""A request that asks who its client is waits no longer, docs/registry.md."""
+"""The longest that a request waits for its client's authentication, docs/registry.md."""
 
 
 class Lifecycle:

@@ -36,9 +36,9 @@ class Job(Protocol):
     name: str
 
     def run(self, stop: threading.Event) -> float:
-        """Do what is due, and return after how many seconds at most to call it again.
+        """Run the jobs that are due, and return after how many seconds at most to call it again.
 
-        Returns early, with its work half done but whole, once ``stop`` is set.
+        Returns early once ``stop`` is set, with consistent stores and the rest of the work left.
         """
         ...
 

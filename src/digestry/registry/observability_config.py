@@ -36,7 +36,7 @@ LOG_KEYS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class MetricsConfig:
-    """Who may read ``/metrics`` of a registry that knows users: those that match ``who``, as in a rule;
+    """The users who may read ``/metrics`` of a registry with logins: those that match ``who``, as in a rule;
     without any, those who may administer every repository."""
 
     enabled: bool = True

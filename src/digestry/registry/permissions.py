@@ -24,7 +24,7 @@ _OURS: Final = re.compile(
     r"absent|blobs|guards|ingest|keys|metrics|mirror|quarantine|restoring|tls"
     r"|oci-layout|reserve|kept\.json|backup\.json|audit.*|catalog.*\.db.*|[a-z]+\.lock|\..+\.[0-9a-f]{16}"
 )
-"""What is made at the top of a root or of a backup. Anything else there is whoever's it is."""
+"""The files and directories at the top of a root or of a backup. Others there are not the registry's."""
 _NOT_FOREIGN: Final = frozenset({"lost+found"})
 
 
@@ -49,9 +49,9 @@ def is_shared(root: Path) -> bool:
 def make_private(root: Path, *, group: bool = False) -> int:
     """Remove the access of others, and of the group unless it may read, to ``root`` and what is in it.
 
-    Returns how many files and directories were changed. What is in the root and not of a registry's making
-    stays as it is; then who could list the root itself still can. Symbolic links are not followed, and what
-    belongs to another user stays as it is; both are logged where they are a way in.
+    Returns how many files and directories were changed. Files in the root that are not the registry's stay as
+    they are; then users who could list the root itself still can. Symbolic links are not followed, and files
+    of another user stay as they are; both are logged where they give access.
     """
     work = _Work()
     try:
@@ -94,7 +94,7 @@ def make_private(root: Path, *, group: bool = False) -> int:
 
 
 class _Work:
-    """What was changed so far, and what could not be."""
+    """The files that were changed so far, and those that could not be."""
 
     def __init__(self) -> None:
         self.changed = 0
@@ -139,7 +139,7 @@ def _walk(root: Path, work: _Work, *, group: bool) -> None:
                     if entry.name not in _CONTENT or _wanted(found.st_mode, group=mine) != found.st_mode:
                         waiting.append((path, mine))
                     after.append((path, found, mine))
-    # A directory comes after what is in it, so that a walk that was broken off is begun again.
+    # A directory is changed after its entries, so that an interrupted walk starts again.
     for path, found, mine in reversed(after):
         work.change(path, found, wanted=_wanted(found.st_mode, group=mine))
 

@@ -1,9 +1,9 @@
 """The ``[proxy]`` section: which proxies are trusted to state a client's address, scheme and host
 (docs/registry.md).
 
-A proxy says for whom it asks in ``Forwarded`` (RFC 7239) or in ``X-Forwarded-For``, ``-Proto``, ``-Host`` and
-``-Port``. Anybody can write these headers, so that they are read from right to left, and only as far as
-trusted addresses wrote them: what stands left of the first address that is not trusted is a stranger's word.
+A proxy names its client in ``Forwarded`` (RFC 7239) or in ``X-Forwarded-For``, ``-Proto``, ``-Host`` and
+``-Port``. Any client can write these headers, so they are read from right to left, and only as far as trusted
+addresses wrote them: the part left of the first untrusted address is not believed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 RawHeaders = Iterable[tuple[bytes, bytes]]
 
 UNIX: Final = "unix"
-"""In ``trusted``, who connects to a unix socket."""
+"""The name in ``trusted`` for clients of a unix socket."""
 
 _MOST_HOPS: Final = 64
 _LONGEST: Final = 8 << 10
@@ -165,7 +165,7 @@ def parse_node(text: str) -> Address | None:
 
 
 def _is_port(text: str) -> bool:
-    # RFC 7239 lets a port be hidden as well.
+    # RFC 7239 allows hiding a port as well.
     return bool(re.fullmatch(r":(?:[0-9]{1,5}|_[A-Za-z0-9._-]{1,32})", text, re.ASCII))
 
 
@@ -205,7 +205,7 @@ def read(config: ProxyConfig, peer: str, headers: RawHeaders) -> Forwarding:
         (standard.host, other.host),
     ):
         if forwarded is not None and another is not None and forwarded != another:
-            # A proxy that writes the one kind passes the other on, as whoever asked it wrote it.
+            # A proxy that writes one kind passes the other kind on, as its client wrote it.
             raise ErrorResponse(
                 400,
                 "UNSUPPORTED",
@@ -224,7 +224,7 @@ def _walk(config: ProxyConfig, nodes: Iterable[str]) -> tuple[Address | None, in
     for number, node in enumerate(nodes, 1):
         address = parse_node(node)
         if address is None:
-            break  # the proxy that wrote this hides who asked it, and only it knows
+            break  # the proxy that wrote this hides its client
         found = address
         if number >= _MOST_HOPS or not config._contains(address):
             break
@@ -283,8 +283,8 @@ def _scheme(text: str) -> str | None:
 def _from_right(lines: Sequence[str], *, quoted: bool = False) -> Iterator[str]:
     """Yield the elements of a list header, the last one first; several lines are one list.
 
-    From the right, so that what a stranger wrote before them, a quote that never closes or 8 KiB, cannot
-    change what the nearest proxies wrote.
+    From the right, so that untrusted text before them, such as an unclosed quote or 8 KiB, cannot change the
+    elements of the nearest proxies.
     """
     left = _MOST_HOPS
     for line in reversed(lines):

@@ -1,7 +1,7 @@
 """The quarantine of damaged content: hidden from clients, and its file set aside.
 
-The row first, then the file: a crash between the two leaves a bad file that nobody is served, and the
-next look at it moves it. Neither is done to content that a push has just replaced.
+The row is written first, then the file is moved: a crash between the two leaves a bad file that is not
+served, and the next check moves it. Content that a push has just replaced is left alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ HEALS: Final = "push an image that holds it once more: that puts it back"
 
 
 Note = Callable[[str, Digest, str], None]
-"""Told of ``quarantine-blob`` and ``release-blob``: of what, and why."""
+"""Called for ``quarantine-blob`` and ``release-blob``, with the digest and the reason."""
 
 
 class Quarantine:
@@ -59,17 +59,17 @@ class Quarantine:
         throttle: Throttle | None = None,
         uncached: bool = False,
     ) -> bool:
-        """Read all of some content, and return whether it is damaged.
+        """Read all of a blob, and return whether it is damaged.
 
-        ``known`` tells that it is thought to be: if it is whole, because somebody put its file back, it
-        is served again. With ``uncached`` memory forgets the file, for it may be what is wrong. Raises
-        :class:`Unreadable` for a file that cannot be judged, and :class:`StorageError`.
+        ``known``: it is recorded as damaged; if it is whole, because its file was put back, it is served
+        again. With ``uncached`` the page cache drops the file, because the cached copy may be the damaged
+        one. Raises :class:`Unreadable` for a file that cannot be judged, and :class:`StorageError`.
         """
         found = self._blobs.verify(digest, size, throttle or FullSpeed(), uncached=uncached)
         if found.problem is None and not known:
             return False
-        # Pushers hold it from before their rename until the catalog has committed: what is under the
-        # name now stays there, and whoever put it there is done.
+        # Pushes hold it from before their rename until the catalog has committed: the file under the name now
+        # stays there, and the push that put it there is complete.
         with self._coordination.guard(digest, exclusive=True) as guard:
             guard.check()
             if self._blobs.revision(digest) != found.revision:
@@ -81,7 +81,7 @@ class Quarantine:
                 return False
             noted = self._damage.note(digest, found.problem, self._now())
             if noted == "unheld":
-                return False  # nobody can be served it; its file is the collector's
+                return False  # it cannot be served; garbage collection removes its file
             self._move(found, found.problem, noted)
         return True
 

@@ -49,7 +49,7 @@ class RangeSelection(NamedTuple):
 
     @property
     def whole(self) -> bool:
-        """Whether it is the whole content, as if nobody had asked for ranges."""
+        """Whether it is the whole content, as without a request for ranges."""
         return self.status == 200
 
     def headers(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
@@ -74,11 +74,11 @@ class RangeSelection(NamedTuple):
 
 
 def choose(exchange: Exchange, size: int, *, etag: str, media_type: str) -> RangeSelection:
-    """Return what the answer to a GET has of ``size`` bytes with ``etag``, quotes included.
+    """Return the parts of ``size`` bytes with ``etag``, quotes included, that the answer to a GET has.
 
     Raises :class:`ErrorResponse` 416 if there are no such bytes, and for more than :data:`MOST_RANGES`
-    ranges. Ranges that overlap are sent once, so that no answer has more of the content than all of it. What
-    is not a range of bytes, or not well-formed, is ignored: the answer is then the whole.
+    ranges. Ranges that overlap are sent once, so that no answer is larger than the content. A header that is
+    not a range of bytes, or not well-formed, is ignored: the answer is then the whole.
     """
     header = exchange.header(b"range")
     if header is None or exchange.header(b"if-range") not in {None, etag}:

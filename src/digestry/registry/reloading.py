@@ -64,7 +64,7 @@ _NAMES: Final = {
     "tls": "[tls]",
     "upload_limit": "upload of [limits]",
 }
-"""What the file calls fields that need a restart, where the field is called otherwise."""
+"""The names in the file of fields that need a restart, where they differ."""
 
 _LOOK_SECONDS: Final = 0.2
 _RETRY_SECONDS: Final = 1.0
@@ -75,14 +75,14 @@ _READ: Final = 512 * _REPORT.size
 
 
 def reloaded(served: RegistryConfig, read: RegistryConfig) -> tuple[RegistryConfig, list[str]]:
-    """Return the configuration to serve once ``read`` was read while ``served`` is served, and what else
-    has changed, which needs a restart."""
+    """Return the configuration to serve after ``read`` was read while ``served`` is served, and the other
+    changes, which need a restart."""
     kept = {field.name for field in fields(RegistryConfig)} - RELOADED
     if served.storage.stores.blobs is not None:
         kept.add("upload_limit")  # the size of an upload's parts goes by it
     changed = {name for name in kept if getattr(served, name) != getattr(read, name)}
     if read.root is None:
-        changed.discard("root")  # what is served has a scratch directory
+        changed.discard("root")  # the served configuration has a scratch directory
     config = replace(read, **{name: getattr(served, name) for name in kept})
     return config, sorted({_NAMES.get(name, name) for name in changed})
 
@@ -100,8 +100,8 @@ class Announcements:
 
     def __init__(self, config: RegistryConfig) -> None:
         self.served = config
-        """The last one that was announced. What this process has of it when it is forked, a worker begins
-        with."""
+        """The last announced configuration. A worker begins with the one that this process has when it is
+        forked."""
         self.number = 0
         self._file = _open_shared()
         self._end = 0
@@ -181,9 +181,8 @@ class Reloader:
         changed: Callable[[RegistryConfig], None],
         workers: Callable[[], Iterable[int]],
     ) -> None:
-        """``read`` reads the configuration and checks the files that it names; ``prepare`` does what workers
-        need before they adopt it, and ``changed`` what is to be done afterwards; ``workers`` gives the
-        processes of the workers."""
+        """``read`` reads the configuration and checks the files that it names; ``prepare`` is called before
+        workers adopt it, and ``changed`` afterwards; ``workers`` returns the processes of the workers."""
         self._announcements = announcements
         self._read = read
         self._prepare = prepare

@@ -1,7 +1,7 @@
 """The limit on removals: removing most of a registry requires an explicit confirmation.
 
-What is right for a whole store is seldom so sudden: a wrong catalog, a retention that was mistyped, or
-somebody who deleted all tags look the same from here.
+Such a removal is seldom right: it may be caused by a wrong catalog, a mistyped retention rule, or a user who
+deleted all tags.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ class RemovalRefused(Conflict):
 
 @dataclass(slots=True)
 class RemovalShare:
-    """How many things of a kind there are, and how many a run would remove; blobs with their bytes."""
+    """The number of manifests or blobs, and how many of them a run would remove; blobs with their bytes."""
 
     kind: str
     total: int = 0
     dead: int = 0
     dead_bytes: int = 0
     live_bytes: int | None = None
-    """None where nobody looked."""
+    """None if it was not counted."""
 
     @property
     def most(self) -> bool:

@@ -30,13 +30,13 @@ class IncomingRequest(Request):
     received: int = 0
     """Bytes of the body that came."""
     forwarding: Forwarding = Forwarding()
-    """What trusted proxies state about this request."""
+    """The statements of trusted proxies about this request."""
     connection: Connection | None = None
     """The connection that this request came in by."""
     limits: ConnectionLimits = ConnectionLimits()
     """How slow the client may be."""
     host: Host | None = None
-    """The host that the client asked for, as far as it is known."""
+    """The host that the client requested, if known."""
     held_body: int = 0
     """Bytes of the body that are counted until the request has ended."""
     _holder: str = ""
@@ -57,7 +57,7 @@ class IncomingRequest(Request):
 
     @property
     def origin(self) -> Origin:
-        """Return who makes the request, as the journal records it."""
+        """Return the origin of the request, as the journal records it."""
         return Origin(
             actor=self.principal.identity.name,
             address=self.address,
@@ -187,7 +187,7 @@ class IncomingRequest(Request):
         self._waited, self._came = 0.0, 0
 
     def _too_slow(self, message: str) -> ClientSilent:
-        self.read_whole = True  # as far as anybody will wait for it
+        self.read_whole = True  # up to the longest wait that is useful
         if self.connection is not None:
             self.connection.break_off(SLOW_BODY)
         return ClientSilent(message)

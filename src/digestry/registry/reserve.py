@@ -24,14 +24,14 @@ log: Final = logging.getLogger("digestry.registry")
 
 FILE: Final = "reserve"
 _BYTES: Final = 8 << 20
-"""SQLite's log, which starts anew at 4 MiB unless somebody reads for long, and what a start needs."""
+"""The room for SQLite's log, which restarts at 4 MiB unless a read takes long, and for a start."""
 _SHARE: Final = 16
 """Of a small file system it is no more than such a part."""
 A_BIT: Final = 1 << 20
 """Bytes: more than a start, or a deletion, needs."""
 _LOOK_SECONDS: Final = 10.0
 _WHOLE_SECONDS: Final = 0.01
-"""To look at the file lets other threads run, and a push then waits for all of them."""
+"""A look at the file lets other threads run, and a push then waits for all of them."""
 _LOOK_SOON_SECONDS: Final = 1.0
 
 
@@ -60,7 +60,7 @@ class Reserve(Protocol):
     def fill(self) -> bool:
         """Refill the reserve as far as there is spare room, and return whether it is whole.
 
-        A reserve that was never made is made whole or not at all. Raises :class:`StorageError`.
+        A new reserve is made whole or not at all. Raises :class:`StorageError`.
         """
         ...
 
@@ -106,13 +106,14 @@ class DiskReserve:
             size = self._path.stat().st_size
         except OSError:
             return False
-        # Most often it is of the full size: then the file system need not be asked for its own.
+        # Usually it has the full size: then the size of the file system is not needed.
         return size < _BYTES and size < self._wanted()
 
     def check(self) -> None:
         """Raise :class:`StorageFull` while the file is smaller than it should be.
 
-        What was found whole counts as whole for some milliseconds, unless this process has released it.
+        A file that was found whole counts as whole for some milliseconds, unless this process has released
+        it.
         """
         now = time.monotonic()
         if now < self._whole_until:
@@ -157,13 +158,13 @@ class DiskReserve:
         return size == wanted
 
     def _make(self, size: int) -> None:
-        # Under its name it is whole, or was spent: who looked at it while it is made would refuse pushes.
+        # A file of this name is whole, or spent: a look at an incomplete one would refuse pushes.
         temporary = self._path.with_name(f".{FILE}.{os.urandom(8).hex()}")
         try:
             _allocate(temporary, size)
             temporary.rename(self._path)
         except BaseException:
-            with contextlib.suppress(OSError):  # what failed before is what the caller must hear of
+            with contextlib.suppress(OSError):  # the caller must get the earlier error
                 temporary.unlink()
             raise
 
@@ -171,7 +172,7 @@ class DiskReserve:
         """Fill it, unless a collection or a backup is under way; see :meth:`Reserve.refill_if_idle`."""
         with storage_errors("keep room in", self._path):
             _, held, size = self._measured()
-        # The lock is what collections and backups ask for: it is not taken to look.
+        # Collections and backups try to take the lock: a look must not take it.
         if size > held:
             alone = self._coordination.only_one(Job.COLLECTION)
             with contextlib.suppress(Conflict, StorageFull), alone:

@@ -20,7 +20,7 @@ from digestry.registry.toml import Key, Where
 
 _NOTE: Final = "kept"
 FILE: Final = f"{_NOTE}{SUFFIX}"
-"""In the root: how long the registry that was served there last keeps things."""
+"""The file in the root with the retention of the registry that was served there last."""
 
 _TEN_YEARS: Final = 3650 * DAY
 

@@ -16,7 +16,7 @@ segment."""
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """A requirement on whoever makes a request.
+    """A requirement on the client of a request.
 
     ``check`` is called with the service, the exchange and the repository's name. It returns the service that
     answers, and raises :class:`ErrorResponse` 401 or 403.
@@ -46,10 +46,10 @@ class Route:
     """A path of the API, such as ``/v2/<name>/blobs/<digest>``.
 
     ``metric`` is its name in metrics and logs. ``refused`` is required of a request with another method, and
-    ``check`` looks at its path, before it is told 405. ``upstream`` says that a repository on this path may
-    be another registry's, which is asked; ``local_copy`` that what is here of such a repository is meant.
-    ``identified`` is False where nobody's login matters. ``changes`` says that its methods but for GET and
-    HEAD change what is stored, and ``audited`` that they have a line in the audit log.
+    ``check`` verifies its path, before the answer 405. ``upstream``: a repository on this path may be another
+    registry's, which gets the request; ``local_copy``: the request is about the cached content of such a
+    repository. ``identified`` is False where a login does not matter. ``changes``: its methods other than GET
+    and HEAD change stored content; ``audited``: these have a line in the audit log.
     """
 
     path: str
@@ -84,4 +84,4 @@ NOTHING: Final = Access("", _anybody)
 """No requirement."""
 
 UNKNOWN: Final = Route("", OTHER, {}, NOTHING, audited=False)
-"""The route of a request before its path was read, and of a path that leads nowhere."""
+"""The route of a request before its path was read, and of an unknown path."""

@@ -216,10 +216,10 @@ _NO_EXTENSION: Final = _extension("", OTHER, *_read(base.refuse_extension), audi
 
 @dataclass(slots=True)
 class _Branch:
-    """The routes of paths that differ in what comes after one word.
+    """The routes of paths that differ after one word.
 
-    ``before`` stands between the repository's name and that word. ``fixed`` are routes by what comes after
-    it, and ``variable`` is the route of anything else.
+    ``before`` is the text between the repository's name and that word. ``fixed`` are routes by the text after
+    it, and ``variable`` is the route of any other text.
     """
 
     before: str = ""
@@ -265,7 +265,7 @@ for _each in ROUTES:
 def find(path: str) -> tuple[Route, str, str]:
     """Return the route of a path, the repository's name in it, and its last segment.
 
-    The route of a path that leads nowhere is :data:`UNKNOWN`.
+    The route of an unknown path is :data:`UNKNOWN`.
     """
     if path.startswith(_API):
         head, _, last = path[len(_API) :].rpartition("/")

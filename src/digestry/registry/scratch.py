@@ -12,7 +12,7 @@ from typing import Final
 from digestry.registry.config import RegistryConfig
 
 PREFIX: Final = "digestry-node-"
-"""What the names of temporary scratch directories begin with."""
+"""The prefix of the names of temporary scratch directories."""
 
 
 @contextlib.contextmanager

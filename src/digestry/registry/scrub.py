@@ -1,8 +1,8 @@
 """The scrub: read all stored content again, at a bounded rate, and quarantine what is damaged.
 
-A pass reads content in the order of the digests. It can resume at any digest, whatever was pushed or deleted
-meanwhile, and the last digest alone tells how far the pass is. The scrub skips content that no repository
-has: nobody can pull it.
+A pass reads content in the order of the digests. It can resume at any digest, even after pushes and
+deletions, and the last digest alone says how far the pass is. The scrub skips content that no repository has:
+it cannot be pulled.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ log: Final = logging.getLogger("digestry.registry")
 SLOWEST: Final = 64 << 10
 """Bytes a second; less is no speed at which a pass ever ends."""
 _LEAST: Final = 64 << 10
-"""What a file costs of the rate at the least, in bytes: many small ones are work for a disk as well."""
+"""The least bytes that a file counts for the rate: many small files are work for a disk as well."""
 _PAGE: Final = 500
 _NOTE_SECONDS: Final = 5.0
 _HELD_SECONDS: Final = 5.0
-"""While another process scrubs: if that one dies, this one goes on."""
+"""Seconds between checks while another process scrubs: if that one dies, this one takes over."""
 _LOOK_SECONDS: Final = 3600.0
 _UNREAD: Final = 100
-_POSITION: Final = 13  # hex digits: as much as a float takes
+_POSITION: Final = 13  # hex digits: as many as a float holds
 
 
 def _rate(value: object, where: Where) -> int:
@@ -99,8 +99,8 @@ class RateThrottle:
 
 @dataclass(slots=True)
 class Pass:
-    """The progress of one pass. ``damaged`` counts damaged content, known before or not; ``unread`` what
-    could not be judged."""
+    """The progress of one pass. ``damaged`` counts damaged content, known before or not; ``unread`` the
+    content that could not be read."""
 
     started_at: int
     after: str = ""
@@ -109,7 +109,7 @@ class Pass:
     damaged: int = 0
     unread: int = 0
     passes: int = 0
-    """How many have come to their end, this one included."""
+    """The number of completed passes, this one included."""
     rate: int = 0
     finished_at: int | None = None
     problems: list[str] = field(default_factory=list)
@@ -177,10 +177,10 @@ class Scrub:
     ) -> Pass:
         """Resume the interrupted pass, or begin one, and finish it.
 
-        Returns early, with ``finished_at`` None, once ``stop`` is set. ``watch`` is told now and then. If
-        none is ``due`` after the last pass, once no other process scrubs, that one is returned.
-        Raises :class:`Conflict` while another scrub has this root, and :class:`StorageError` if more than
-        one file cannot be read.
+        Returns early, with ``finished_at`` None, once ``stop`` is set. ``watch`` is called with the progress
+        from time to time. If none is ``due`` after the last pass, once no other process scrubs, that one is
+        returned. Raises :class:`Conflict` while another scrub has this root, and :class:`StorageError` if
+        more than one file cannot be read.
         """
         held = f"a scrub of {self._location} is under way in another process"
         with self._coordination.only_one(Job.SCRUB, held=held) as lock:
@@ -199,9 +199,7 @@ class Scrub:
                 self._note(current, lock)
                 return current
             except BaseException:
-                with contextlib.suppress(
-                    StorageError, Conflict
-                ):  # what happened first is what is to be heard of
+                with contextlib.suppress(StorageError, Conflict):  # the first error is the one to report
                     self._note(current, lock)
                 raise
             self._catalog.damage.forget_unheld()
@@ -211,7 +209,7 @@ class Scrub:
             return current
 
     def look_at(self, digests: Sequence[Digest], stop: threading.Event) -> Pass:
-        """Check only this content. A pass under way goes on, and no progress is recorded.
+        """Check only this content. A pass under way is not affected, and no progress is recorded.
 
         Returns early, with ``finished_at`` None, once ``stop`` is set. Raises :class:`NotFound` for
         content that no repository has, and :class:`StorageError`.
@@ -252,7 +250,7 @@ class Scrub:
             if self._quarantine.look(held.digest, held.size, known=held.damaged, throttle=bucket):
                 current.damaged += 1
         except Unreadable as error:
-            # This file alone: the others are looked at, and this is said.
+            # Only this file: the others are checked, and the failure is reported.
             current.unread += 1
             if len(current.problems) < _UNREAD:
                 current.problems.append(error.message)
@@ -285,8 +283,8 @@ class ScrubJob:
         self._scrub = Scrub(self._catalog, backend, rate=config.rate, note=note)
 
     def run(self, stop: threading.Event) -> float:
-        """Do what is due, and return after how many seconds to call again."""
-        self._catalog.damage.forget_unheld()  # what was deleted meanwhile is no trouble any more
+        """Run the pass that is due, and return after how many seconds to call again."""
+        self._catalog.damage.forget_unheld()  # content that was deleted meanwhile is no problem
         if self._every is None:
             return _LOOK_SECONDS
         if (early := self._first - time.monotonic()) > 0:

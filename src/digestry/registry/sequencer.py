@@ -1,7 +1,8 @@
-"""The sequencer: gives the journal's entries their positions in the registry, soon after they were committed.
+"""The sequencer: assigns the journal's entries their positions in the registry, soon after they were
+committed.
 
-A thread of one worker process: whichever holds the job's lock. Where one transaction at a time writes,
-entries are written with their positions, and there is nothing to do.
+It is a thread of the worker process that holds the job's lock. Where transactions write one at a time,
+entries are written with their positions, and it has nothing to do.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Sequencer:
         self._keeper.start()
 
     def stop(self) -> None:
-        """Stop; the next process goes on."""
+        """Stop; another process takes over."""
         self._stop.set()
         self._sequencing.wake.set()
         if self._keeper.is_alive():
@@ -63,5 +64,5 @@ class Sequencer:
             self._sequencing.wake.clear()
             lock.check()
             if self._sequencing.run() < BATCH:
-                # Another process, or another node, wakes nobody here.
+                # A write of another process or node does not wake this one.
                 self._sequencing.wake.wait(_LOOK_SECONDS)

@@ -81,7 +81,7 @@ class Service:
         return "" if self.mirrors is None else await self.mirrors.origin(name, principal)
 
     async def ensure_lease(self, name: str, digest: Digest, lease_end: int | None) -> bool:
-        """Keep content that a client is told of from garbage collection for the time of a lease (rule 7).
+        """Protect content that an answer mentions from garbage collection for the time of a lease (rule 7).
 
         Return False if the content was removed in the meantime.
         """
@@ -90,8 +90,8 @@ class Service:
         try:
             return await self.executors.write(self.stores.catalog.renew_lease, name, digest)
         except StorageError as error:
-            # A disk that is full must not stop pulls. A push that relies on this is refused, later, if
-            # the content does go: its manifest is checked against what is there then.
+            # A disk that is full must not stop pulls. A push that relies on this is refused, later, if the
+            # content may be removed: its manifest is checked against the content at that time.
             log.warning("the lease of %s could not be renewed: %s", digest, error.message)
             return True
 
@@ -166,10 +166,10 @@ def _gate(config: RegistryConfig, backend: Backend, stores: Stores) -> Gate:
 
 
 def reconfigured(service: Service, config: RegistryConfig) -> Service:
-    """Return the service of a running process with what can be reloaded of ``config``.
+    """Return the service of a running process with the reloadable part of ``config``.
 
-    Its stores, threads and observers stay, and so does what it remembers of logins, unless the rules or who
-    the users are have changed.
+    Its stores, threads and observers stay, and so do remembered logins, unless the rules or the users have
+    changed.
 
     Raises :class:`InvalidConfiguration`, :class:`StorageError`; then nothing has changed.
     """

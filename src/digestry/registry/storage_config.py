@@ -57,7 +57,7 @@ def _endpoint(value: object, where: Where) -> str:
 
 @contextlib.contextmanager
 def _as_values() -> Iterator[None]:
-    """Let what the store says of a setting be said of a key of this section."""
+    """Convert the store's error about a setting into one about a key of this section."""
     try:
         yield
     except InvalidConfiguration as error:

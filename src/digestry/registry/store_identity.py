@@ -146,7 +146,7 @@ def advance(catalog: Catalog, blobs: BlobStore) -> None:
 class IdentityJob:
     """Advances the identity of a served registry after changes, at most once in ten seconds.
 
-    Of several nodes the one that did so last goes on to; another one does once that has stopped.
+    Of several nodes the last one that did so continues; another one takes over once that has stopped.
     """
 
     name = "identity"

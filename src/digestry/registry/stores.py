@@ -1,4 +1,4 @@
-"""The stores of one worker process: the catalog, the blob store, and the caches of what is read often."""
+"""The stores of one worker process: the catalog, the blob store, and the caches of frequent reads."""
 
 from __future__ import annotations
 

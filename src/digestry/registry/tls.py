@@ -30,10 +30,9 @@ _LOOK_SECONDS: Final = 1.0
 class Certificate:
     """A copy of the certificate and its key for the workers, made when both were valid.
 
-    A worker may start at any time, because another one died, and ends if what it reads does not belong
-    together. So it must not read the files themselves: somebody may just have replaced one of the two,
-    or have left something broken there. Each pair has a folder of its own, so that no worker reads one
-    file of this pair and one of the next.
+    A worker may start at any time, because another one died, and ends if the two files do not match. So it
+    must not read the original files: one of the two may just have been replaced, or be broken. Each pair has
+    a folder of its own, so that no worker reads one file of this pair and one of the next.
     """
 
     def __init__(self, files: TlsConfig, scratch: Path) -> None:
@@ -53,11 +52,11 @@ class Certificate:
     def take(self) -> bool:
         """Copy the files if they changed, and return whether they did.
 
-        Raises :class:`InvalidConfiguration` if they cannot be used, :class:`StorageError`. Then the
-        copy is what it was.
+        Raises :class:`InvalidConfiguration` if they cannot be used, :class:`StorageError`. Then the copy is
+        unchanged.
         """
         content = _read(self._files.certificate), _read(self._files.key)
-        # Not by size and time: who renews a certificate may keep both (`cp -p`).
+        # Not by size and time: a renewal may keep both (`cp -p`).
         if content == self._content:
             return False
         check(self._files)

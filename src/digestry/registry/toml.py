@@ -31,17 +31,17 @@ class Where:
     section: str = ""
 
     def wrong(self, what: str, *, hint: str = "") -> InvalidConfiguration:
-        """Return the error that ``what`` is wrong here."""
+        """Return the error with the message ``what`` and this location."""
         place = f"{self.file}: [{self.section}]" if self.section else str(self.file)
         return InvalidConfiguration(f"{place}: {what}", hint=hint)
 
 
 Kind = Callable[[object, Where], object]
-"""Checks a TOML value and returns what it means. Raises ValueError, saying what is required."""
+"""Checks a TOML value and returns it converted. Raises ValueError, saying what is required."""
 
 Values = dict[str, Any]
 """The values of a section, by field name. Each has the type that its key's kind returns, which only the
-declaration of the keys tells: hence ``Any``."""
+declaration of the keys states: hence ``Any``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The end of uploads that nobody goes on with."""
+"""The removal of uploads that clients have abandoned."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class UploadSweep:
         for upload in self._stores.catalog.stale_uploads(oldest):
             now = self._stores.catalog.upload(upload.repository, upload.id)
             if now is not None and now.offset != upload.offset:
-                continue  # its client went on with it while others were dropped
+                continue  # its client continued it while others were removed
             try:
                 self._stores.blobs.discard(upload.id)
             except Conflict:
@@ -47,7 +47,7 @@ class UploadSweep:
 
     def drop_replaced(self, upload: Upload) -> None:
         """Remove the file of an upload that has ended to make room for another user's. Blocks."""
-        with contextlib.suppress(Conflict, StorageError):  # who writes to it removes it, or the sweep does
+        with contextlib.suppress(Conflict, StorageError):  # its writer removes it, or the sweep does
             self._stores.blobs.discard(upload.id)
         self._note_dropped(upload, "the user with the most uploads under way makes room for others")
 

@@ -16,7 +16,7 @@ class WaitingCall:
     __slots__ = ("_context", "_end", "_function", "future", "loop")
 
     def __init__(self, function: Callable[[], object]) -> None:
-        # With the context: what a thread logs is about the request that it works for.
+        # With the context, so that the lines that a thread logs have the ID of its request.
         self._context = contextvars.copy_context()
         self._function = function
         self.loop = asyncio.get_running_loop()
@@ -33,11 +33,11 @@ class WaitingCall:
         return self._context.run(function)
 
     def at_end(self, function: Callable[[], None]) -> None:
-        """Have ``function`` called before the request goes on."""
+        """Call ``function`` before the request continues."""
         self._end = function
 
     def end(self) -> None:
-        """Call what :meth:`at_end` was given."""
+        """Call the functions of :meth:`at_end`."""
         if self._end is not None:
             self._end()
 

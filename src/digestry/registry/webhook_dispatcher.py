@@ -1,9 +1,9 @@
 """The webhook dispatcher: delivers queued tag events until each was accepted or expires.
 
-Threads of one worker process: whichever holds the job's lock, so that a message is sent by one at a time and
-the next takes over when a process ends. A node that loses the lock aborts what it sends: its last message may
-come twice, which a receiver can tell by the event's number. Pushes never wait for any of it: they only write
-the queue's rows, in the transaction that they write anyway.
+It has threads in the worker process that holds the job's lock, so that one process at a time sends messages
+and another takes over when it ends. A node that loses the lock aborts its deliveries: its last message may
+arrive twice, which a receiver recognises by the event's number. Pushes never wait for deliveries: they only
+write the queue's rows, in the transaction that they write anyway.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Refusal:
 
 
 class WebhookDispatcher:
-    """Delivers what is queued. ``start`` returns at once; ``stop`` aborts what is under way."""
+    """The sender of queued events. ``start`` returns at once; ``stop`` aborts deliveries under way."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class WebhookDispatcher:
         """Deliver until :meth:`stop`. Raises :class:`Conflict` if another process may deliver by now."""
         ended = threading.Event()
         senders = [Sender(webhook) for webhook in self._webhooks]
-        # A thread each: one that hangs is waited for by nobody else.
+        # A thread each, so that a webhook that hangs delays no other.
         threads = [
             threading.Thread(
                 target=self._serve,
@@ -189,7 +189,7 @@ class Sender:
     def send(self, body: bytes, headers: Mapping[str, str]) -> Refusal | None:
         """Post the message; return None if it was accepted. Takes no longer than about the timeout."""
         url = self.webhook.url
-        # A receiver that drips its answer never lets the socket's own timeout come.
+        # A receiver that sends its answer byte by byte never triggers the socket's own timeout.
         late = threading.Event()
 
         def give_up() -> None:

@@ -28,8 +28,8 @@ from digestry.registry.http1 import worker as http1_worker
 from digestry.registry.observability import logs
 
 _READ_BUFFER: Final = 480 << 10
-"""Bytes that one connection may read ahead: large uploads are the faster for it. It bounds a request's
-head as well, at twice as much; the guard ends what waits with a long one."""
+"""Bytes that one connection may read ahead: large uploads are faster with it. It bounds a request's head as
+well, at twice as much; the guard closes connections that wait with a long one."""
 _HTTP2: Final = HTTP2Settings(
     initial_connection_window_size=1 << 20,
     initial_stream_window_size=256 << 10,
@@ -39,7 +39,7 @@ _HTTP2: Final = HTTP2Settings(
     max_headers_size=32 << 10,
     max_send_buffer_size=64 << 10,
 )
-"""What a connection of HTTP/2 may hold, where it is spoken at all."""
+"""The limits of an HTTP/2 connection, where HTTP/2 is enabled."""
 STOP_SECONDS: Final = 10
 """Seconds that workers have to end."""
 _BEGUN_MOST: Final = 5
@@ -87,9 +87,9 @@ class _Server(Granian):  # type: ignore[misc,valid-type]
 class Workers:
     """The worker processes of the server.
 
-    One that dies is started anew by Granian; but if it dies again within seconds, Granian ends them all.
-    What kills processes, such as a machine without memory, may do that twice: so they are started anew,
-    unless it goes on and on, or they never got to answer anything.
+    Granian restarts a worker that dies; but if it dies again within seconds, Granian ends them all. A machine
+    without free memory may kill it twice: so the workers are restarted, unless they keep dying, or never
+    answered a request.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Workers:
             interface=Interfaces.ASGI,
             workers=config.workers,
             websockets=False,
-            # The guard keeps them fewer: what is not accepted, nobody can tell from an attack.
+            # The guard limits them to fewer: connections that are not accepted cannot be told from an attack.
             backpressure=most_accepted(limits),
             http=HTTPModes.auto if config.http2 else HTTPModes.http1,
             http1_settings=HTTP1Settings(
@@ -169,7 +169,8 @@ class Workers:
         return closing(self._load(), self._drain.has_begun)
 
     def _spawn_target(self) -> Callable[..., None] | None:
-        """Return what a worker process does; None for Granian's own server, which has TLS and HTTP/2."""
+        """Return the main function of a worker process; None for Granian's own server, which has TLS and
+        HTTP/2."""
         config = self._config
         if config.tls is not None or config.http2 or config.socket is not None or not kernel.available():
             return None

@@ -26,9 +26,9 @@ KEYS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class AccessConfig:
-    """The configured access control. With ``enabled`` False everybody may do everything.
+    """The configured access control. With ``enabled`` False every client may do everything.
 
-    ``realm`` is the token endpoint's URL as clients see it; None: below the address they asked.
+    ``realm`` is the token endpoint's URL as clients see it; None: below the address of the request.
     """
 
     enabled: bool = False

@@ -102,8 +102,7 @@ class _Timed(io.RawIOBase):
         self._stream.sendall(content)
 
     def close(self) -> None:
-        """Leave the socket open for its owner, who reads the answer after :mod:`http.client` has closed
-        this."""
+        """Leave the socket open: its owner reads the answer after :mod:`http.client` has closed this."""
 
     def makefile(self, *_: object) -> io.BufferedReader:
         return io.BufferedReader(self)

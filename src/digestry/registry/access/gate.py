@@ -1,8 +1,8 @@
 """Authentication and authorization of requests: from an ``Authorization`` header to a principal, and from a
 missing right to an error.
 
-Everything here runs on the event loop. A header that was verified is remembered, under a keyed
-hash, until what it stands for ends: the requests that follow cost one look-up.
+Everything here runs on the event loop. A verified header is remembered, under a keyed hash, until its
+principal expires: the requests that follow cost one look-up.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Gate:
         self._changes += 1
 
     async def _learn_keys(self) -> None:
-        """Read the keys again, once for all who ask before that begins."""
+        """Read the keys again, once for all requests that arrive before that begins."""
         if self._learning is None:
             self._learning = asyncio.get_running_loop().create_task(self._read_keys())
         await asyncio.shield(self._learning)
@@ -129,7 +129,7 @@ class Gate:
         if changed:
             self._forget()
 
-    # -- who it is -----------------------------------------------------------------------------
+    # -- authentication -----------------------------------------------------------------------------
 
     def cached_principal(self, header: str | None) -> Principal | None:
         """Return the principal of an ``Authorization`` header that was seen before; None for a new one."""
@@ -248,14 +248,14 @@ class Gate:
         identity, ends = await issuer.verify(token)
         return Proof(identity, OIDC_USER, ends)
 
-    # -- what they may do ----------------------------------------------------------------------
+    # -- authorization ----------------------------------------------------------------------
 
     def require(self, request: AccessRequest, repository: str, action: str) -> bool:
         """Check that the request may do ``action``; return False if it must see the repository as absent.
 
-        Nothing is looked up here: what it says cannot tell whether there is such a repository.
-        Raises :class:`ErrorResponse` 401 for who is not known, or came with a token for something else, and
-        403 for who is known.
+        Nothing is looked up, so that the answer does not show whether the repository exists. Raises
+        :class:`ErrorResponse` 401 for an anonymous request, or a token for something else, and 403 for a
+        known user.
         """
         principal = request.principal
         allowed = principal.allowed(repository)
@@ -281,8 +281,8 @@ class Gate:
         """Check the right to read who did what, or what runs where. Raises :class:`ErrorResponse` 401 and
         403.
 
-        As :meth:`require`, which was before it, by the rules alone; who may not even pull sees the
-        repository as not there.
+        As :meth:`require`, which was called before, by the rules alone; a user who may not even pull sees the
+        repository as absent.
         """
         if request.may_audit or not request.principal.may_pull(repository):
             return
@@ -354,7 +354,7 @@ class Gate:
         scheme = request.scope["scheme"]
         forwarded = request.forwarding.scheme is not None
         if scheme == "http" and not forwarded and says_https(request.scope["headers"]):
-            # Nobody knows who says so. At the worst, they are led to a port of that host that is closed.
+            # The header is not verified. At worst, the client is sent to a closed port of that host.
             scheme = "https"
         return f"{scheme}://{request.host}/token"
 

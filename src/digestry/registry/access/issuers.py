@@ -1,7 +1,7 @@
 """The ``[[oidc]]`` sections: trusted outside issuers of tokens (OpenID Connect).
 
 An issuer is trusted for one audience, with keys from a file or from its URL, and only for what the
-configuration's patterns turn into an identity. What no pattern fits is refused.
+configuration's patterns turn into an identity. A token that no pattern matches is refused.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """JSON Web Key Sets (RFC 7517) of outside issuers: the keys that can verify signatures here.
 
-A set often has keys for other uses, of other forms, or of curves that nobody here knows. Those are
-left out, and said; the others serve.
+A set often has keys for other uses, of other forms, or of unknown curves. Those are left out, with a line in
+the log; the others are used.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from digestry.model.digest import shown
 Key = ECKey | OKPKey | RSAKey
 
 _MOST_KEYS: Final = 500
-_LARGEST_RSA: Final = 8192  # bits; larger ones take milliseconds, for whoever sends a token
+_LARGEST_RSA: Final = 8192  # bits; larger ones take milliseconds for each token that a client sends
 _SMALLEST_RSA: Final = 2048
 _LARGEST_EXPONENT: Final = 64
 _EDWARDS: Final = frozenset({"Ed25519", "Ed448"})
@@ -57,7 +57,7 @@ class _Set(msgspec.Struct):
 
 
 class _Jwk(msgspec.Struct):
-    """What of a key is looked at (RFC 7517, section 4; RFC 7518, section 6). Its private parts are not."""
+    """The parts of a key that are read (RFC 7517, section 4; RFC 7518, section 6), none of them private."""
 
     kty: str
     kid: str | None = None
@@ -131,7 +131,7 @@ def _members(found: _Jwk, name: str) -> tuple[str, dict[str, str]]:
             return "EdDSA", {"crv": found.crv, "x": found.x}
         case "EC" | "OKP":
             raise _LeftOut(f"{name}is of the curve {shown(found.crv)}, which is not taken here")
-    # A secret shared by many ("oct") is nobody's signature.
+    # A shared secret ("oct") does not prove who signed.
     raise _LeftOut(f"{name}is of the type {shown(found.kty)}, which is not taken here")
 
 

@@ -37,7 +37,7 @@ class KeyRing:
     def rotate(self, *, retire: bool = False) -> str:
         """Create a new key, which signs from now on, and return its ID.
 
-        With ``retire`` the others go: what they signed ends at once.
+        With ``retire`` the others are removed: what they signed becomes invalid at once.
         """
         before = self._store.ids()
         # IDs in the order of time: the last one signs.
@@ -68,7 +68,7 @@ class KeyRing:
             try:
                 keys[kid] = self._keys.get(kid) or OKPKey.import_key(json.loads(content))
             except (ValueError, TypeError, KeyError, AttributeError, RecursionError, JoseError):
-                # Not what is wrong with it, which may be a part of it.
+                # The error's text is left out: it may contain a part of the key.
                 raise StorageError(
                     f"{self._store.location(kid)} holds no key", hint="remove it, or restore it from a backup"
                 ) from None

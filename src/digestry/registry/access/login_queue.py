@@ -1,8 +1,9 @@
 """A fair queue of passwords that wait to be verified, one at a time.
 
-Nobody can be kept out by those who guess: each address has its turn, and at one address each name,
-however many wait. Those who logged in from there before go first, and addresses from which wrong
-passwords came, or very many, go last. In each of the three, who has fewest waiting has every second turn.
+Clients that guess passwords cannot keep others out: addresses take turns, and at one address names take
+turns, however many wait. Users who have logged in from there before go first; addresses that sent wrong
+passwords, or very many, go last. In each of these three lanes, the network with the fewest waiting has every
+second turn.
 """
 
 from __future__ import annotations
@@ -65,8 +66,8 @@ class _Lane:
     def pop(self, *, lightest: bool) -> _Ticket:
         """Remove and return the next ticket; its network, and its name there, go to the end.
 
-        With ``lightest`` it is of the network that has fewest waiting: who logs in sends one password,
-        and who guesses many.
+        With ``lightest`` it is of the network with the fewest waiting: a login is one password, a guesser
+        sends many.
         """
         network = min(self._sizes, key=self._sizes.__getitem__) if lightest else next(iter(self.waiting))
         names = self.waiting[network]
@@ -125,7 +126,7 @@ class LoginQueue:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def share_failures(self) -> None:
-        """Tell the other nodes of strikes, and learn which networks are suspect there.
+        """Share the strikes with the other nodes, and learn which networks are suspect there.
 
         Raises :class:`StorageError`.
         """
@@ -181,7 +182,7 @@ class LoginQueue:
                 self._lanes[_SUSPECT].add(ticket)
 
     def _drop(self) -> None:
-        """Make room: drop a ticket of whoever has the most in the last lane."""
+        """Make room: drop a ticket of the network with the most in the last lane."""
         lane = next(lane for lane in reversed(self._lanes) if lane.waiting)
         ticket = lane.drop(lane.heaviest())
         self._size -= 1
@@ -194,7 +195,7 @@ class LoginQueue:
                 continue  # no client waits for it
             try:
                 right = await asyncio.get_running_loop().run_in_executor(self._thread, ticket.work)
-            except Exception as error:  # noqa: BLE001 - who waits hears of it
+            except Exception as error:  # noqa: BLE001 - the waiting request gets it
                 if not ticket.answer.done():
                     ticket.answer.set_exception(error)
                 continue

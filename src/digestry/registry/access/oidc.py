@@ -40,7 +40,7 @@ class Untrusted(Exception):
 
 class IssuerVerifier:
     """Verifies one issuer's tokens on the event loop. A thread fetches the issuer's keys; the earlier keys
-    serve meanwhile."""
+    are used meanwhile."""
 
     def __init__(self, issuer: Issuer) -> None:
         self.issuer = issuer
@@ -66,7 +66,7 @@ class IssuerVerifier:
     async def verify(self, token: str) -> tuple[Identity, float]:
         """Return the token's identity and its expiry (seconds since 1970).
 
-        Raises :class:`Untrusted`, and :class:`~.strangers.InvalidToken` for what is no token.
+        Raises :class:`Untrusted`, and :class:`~.untrusted_tokens.InvalidToken` for text that is not a token.
         """
         header = untrusted_tokens.header(token)
         if header.alg not in self.issuer.algorithms:
@@ -107,7 +107,7 @@ class IssuerVerifier:
     def _identity(self, claims: Mapping[str, object]) -> Identity:
         for mapping in self.issuer.identities:
             value = claims.get(mapping.claim)
-            # Groups and roles come as a list, of which one is enough.
+            # Groups and roles come as a list: one match is enough.
             for member in value if isinstance(value, list) else [value]:
                 if isinstance(member, str) and matches_name(mapping.pattern, member):
                     return Identity(mapping.name)
@@ -119,7 +119,7 @@ class IssuerVerifier:
         now = time.monotonic()
         known = self._keys is not None and bool(self._keys.fitting(header.alg, header.kid))
         stale = now - self._read_at > self.issuer.jwks_seconds
-        # A key nobody has heard of may be new; but who invents key names makes no traffic.
+        # An unknown key may be new; but invented key names must not cause traffic.
         if (stale or not known) and self._reading is None and now - self._tried_at > _RETRY_SECONDS:
             self._tried_at = now
             self._reading = asyncio.get_running_loop().create_task(self._refresh())

@@ -1,8 +1,8 @@
 """The users of an ``htpasswd`` file (bcrypt only), read again when the file changes.
 
-A password costs tens of milliseconds to verify, on purpose. So it is done in a thread, in a fair
-order (:mod:`.login_queue`), and what was found is remembered for a time under a keyed hash: a flood
-of wrong passwords keeps one thread busy, and nobody out.
+A password costs tens of milliseconds to verify, on purpose. So a thread does it, in a fair order
+(:mod:`.login_queue`), and the result is remembered for a time under a keyed hash: a flood of wrong passwords
+keeps one thread busy, and does not keep users out.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ log: Final = logging.getLogger("digestry.registry")
 
 _BCRYPT: Final = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}", re.ASCII)
 _HIGHEST_COST: Final = 16  # four seconds; 2^31 rounds would be hours
-_LONGEST: Final = 72  # what bcrypt reads of a password, and htpasswd(1) gives it
+_LONGEST: Final = 72  # the length of a password that bcrypt reads, and htpasswd(1) passes
 _KEPT_SECONDS: Final = 3600.0
 _KEPT_WRONG_SECONDS: Final = 10.0
 _KEPT: Final = 10_000
@@ -44,7 +44,7 @@ _NAMES: Final = (
 def parse(text: str, file: Path) -> dict[str, bytes]:
     """Return the users and their hashes. Raises :class:`InvalidConfiguration`, which names the line.
 
-    Nothing of a line is quoted: what is wrong may be a password in a place where a name belongs.
+    No line is quoted: a wrong field may be a password in the place of a name.
     """
     users: dict[str, bytes] = {}
     lines: dict[str, int] = {}
@@ -101,7 +101,7 @@ class Passwords:
         try:
             self._seen = self._stamp()
         except OSError:
-            self._seen = None  # reading it says what is wrong
+            self._seen = None  # reading it raises the error
         self._users = read(self._file)
         self._costliest = max(map(_cost, self._users.values()), default=_USUAL_COST)
 
@@ -124,7 +124,7 @@ class Passwords:
         return self._users != before
 
     async def share_failures(self) -> None:
-        """Tell the other nodes of failed logins, and learn of theirs. Called periodically."""
+        """Share the failed logins with the other nodes, and learn of theirs. Called periodically."""
         try:
             await self._queue.share_failures()
         except StorageError as error:
@@ -146,7 +146,7 @@ class Passwords:
         """
         now = time.monotonic()
         if self._right.get(key, now) > now:
-            # Who comes again and again never has to stand in line with those who guess.
+            # Users who log in repeatedly do not have to queue with clients that guess.
             self._right[key] = now + _KEPT_SECONDS
             self._right.move_to_end(key)
             return True
@@ -157,7 +157,7 @@ class Passwords:
             task = asyncio.get_running_loop().create_task(self._verify(name, password, key, address))
             self._pending[key] = task
             task.add_done_callback(_heard)
-        # A client that leaves does not take away what others wait for.
+        # A client that leaves does not cancel a result that others wait for.
         return await asyncio.shield(task)
 
     async def _verify(self, name: str, password: str, key: bytes, address: str) -> bool:
@@ -177,7 +177,7 @@ class Passwords:
 
 
 def _heard(task: asyncio.Task[bool]) -> None:
-    """Retrieve a task's error, so that asyncio does not report it if no client waits for it."""
+    """Retrieve a task's error, so that asyncio does not report it after the last waiter has left."""
     if not task.cancelled():
         task.exception()
 
@@ -187,11 +187,11 @@ def _cost(hashed: bytes) -> int:
 
 
 def _check(password: bytes, hashed: bytes | None, costliest: int) -> bool:
-    """Return whether the password has this hash; None stands for an unknown user.
+    """Return whether the password has this hash; None is for an unknown user.
 
-    To say no takes the time of the costliest hash, whose ever it is: a cheaper one is followed by as
-    many rounds as it lacks, 2^c + (2^c + 2^(c+1) + … + 2^(costliest-1)) = 2^costliest. So the time
-    does not tell which names there are.
+    A refusal always takes the time of the costliest hash: a cheaper one is followed by as many rounds as it
+    lacks, 2^c + (2^c + 2^(c+1) + … + 2^(costliest-1)) = 2^costliest. So the time does not show which names
+    exist.
     """
     cost = costliest if hashed is None else _cost(hashed)
     hashable = password.replace(b"\0", b"")  # with one bcrypt takes no time, and no htpasswd has one

@@ -10,7 +10,7 @@ from digestry.registry.access.tokens import Grants
 
 _REMEMBERED: Final = 2000
 
-# What a token must have been asked for, so that it is good for an action.
+# The scopes with which a token is valid for an action.
 _GRANTED: Final = {
     "pull": frozenset({"pull", "audit"}),
     "push": frozenset({"push", "move-tag"}),
@@ -21,7 +21,7 @@ _GRANTED: Final = {
 class Principal:
     """An identity until a time (seconds since 1970), perhaps narrowed by a token's ``grants``.
 
-    What it may do is what the rules allow now and, with grants, what the token was asked for too.
+    It may do what the rules allow now and, with grants, what the token's scope includes too.
     """
 
     __slots__ = ("_allowed", "_rules", "catalog", "ends", "grants", "identity")
@@ -47,7 +47,7 @@ class Principal:
         found = self._allowed.get(repository)
         if found is None:
             found = self.ruled(repository)
-            # What everybody may do needs no token: one that nobody in particular has narrows nothing.
+            # Actions that everybody may do need no token: an anonymous token restricts nothing.
             if self.grants is not None and not self.identity.anonymous:
                 granted = self.grants.get(repository, NONE)
                 found &= frozenset().union(*(_GRANTED.get(action, NONE) for action in granted))
@@ -68,15 +68,15 @@ class Principal:
         return "pull" in self.ruled(repository)
 
     def audits(self, repository: str) -> bool:
-        """Return whether a list may tell who did what in the repository."""
+        """Return whether the principal may read who did what in the repository."""
         return "audit" in self.ruled(repository)
 
     def audits_everything(self) -> bool:
-        """Return whether the principal may audit every repository, whatever its name."""
+        """Return whether the principal may audit every repository, of any name."""
         return self._rules.everywhere(self.identity, "audit")
 
     def pulls_everything(self) -> bool:
-        """Return whether the principal may pull from every repository, whatever its name."""
+        """Return whether the principal may pull from every repository, of any name."""
         return self._rules.everywhere(self.identity, "pull")
 
     def seen_beginnings(self) -> list[str]:

@@ -25,5 +25,5 @@ class AccessRequest(Protocol):
 
     @property
     def address(self) -> str:
-        """The client's address, as far as it can be believed."""
+        """The client's address, as far as it is trusted."""
         ...

@@ -1,4 +1,4 @@
-"""Access rules: who may do what in which repositories. What no rule allows is refused."""
+"""Access rules: who may do what in which repositories. Requests that no rule allows are refused."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ KEYS: Final = (
 class Rule:
     """Allows ``actions`` in the repositories that match one of the patterns, to one of ``who``.
 
-    Of ``who``: a user's name; ``robot$NAME``; ``anonymous``, which is everybody, known or not;
-    ``authenticated``, which is everybody who is known; ``*`` in a name is any part of it.
+    ``who`` lists users' names; ``robot$NAME``; ``anonymous``, which is everybody, logged in or not;
+    ``authenticated``, which is everybody who is logged in; ``*`` in a name matches any part of it.
     """
 
     who: tuple[str, ...]
@@ -54,8 +54,8 @@ class Rule:
 def matches_name(pattern: str, name: str) -> bool:
     """Return whether ``pattern``, in which ``*`` matches anything, matches a whole name.
 
-    Each part is looked for once, as early as it can be: a later place would leave less for the others.
-    So nobody's name makes it take long.
+    Each part is searched once, at its earliest position: a later one would leave less for the others. So no
+    name makes it slow.
     """
     first, *rest = pattern.split("*")
     if not rest:
@@ -73,10 +73,10 @@ def matches_name(pattern: str, name: str) -> bool:
 
 
 EVERYTHING: Final = Rule((ANONYMOUS_NAME,), ("**",), ALL)
-"""What a registry without any access configuration has."""
+"""The rules of a registry without any access configuration."""
 
 KNOWN_ONLY: Final = Rule(("authenticated",), ("**",), ALL)
-"""What a registry has that knows users, but has no rules."""
+"""The rules of a registry that has users, but no rules in its configuration."""
 
 
 def parse(table: object, where: Where) -> Rule:

@@ -1,7 +1,7 @@
 """The registry's own tokens: signing and verification (JWT, RFC 7519).
 
-An access token says who somebody is and what they asked for; what they may do of it is decided by
-the rules whenever it is used. A refresh token, which docker keeps after a login, says only who.
+An access token states a user and a requested scope; whenever it is used, the rules decide what of that scope
+is allowed. A refresh token, which docker keeps after a login, states only the user.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ Purpose = Literal["access", "refresh"]
 LEEWAY: Final = 5.0
 
 Grants = Mapping[str, frozenset[str]]
-"""What a token is for: by repository, the actions ``pull``, ``push``, ``delete``."""
+"""The scope of a token: by repository, the actions ``pull``, ``push``, ``delete``."""
 
 
 @dataclass(frozen=True, slots=True)
 class VerifiedToken:
-    """A verified token. ``credential`` is the fingerprint of what it was issued for."""
+    """A verified token. ``credential`` is the fingerprint of the secret that it was issued for."""
 
     name: str
     ends: float
@@ -94,7 +94,7 @@ class Tokens:
         """Return the content of a token. Raises :class:`InvalidToken`."""
         header = untrusted_tokens.header(token)
         key = self._keys.get(header.kid)
-        # One algorithm: what the token itself says about how to verify it counts for nothing.
+        # One algorithm: the token's own statement of how to verify it is ignored.
         payload = (
             None if key is None or header.alg != ALGORITHM else untrusted_tokens.signed(token, key, ALGORITHM)
         )

@@ -1,6 +1,6 @@
 """Untrusted tokens (JWT, RFC 7519), decoded by a schema.
 
-What is not of the form is no token, whatever it is instead: :class:`InvalidToken`, and so a 401.
+Text that does not have the form raises :class:`InvalidToken`, and so gives a 401.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class InvalidToken(Exception):
 
 
 class Header(msgspec.Struct, frozen=True):
-    """What of a token's header is looked at (RFC 7515, section 4). With ``crit`` it would have to be
-    understood as nobody here does."""
+    """The parts of a token's header that are read (RFC 7515, section 4). ``crit`` names extensions, none of
+    which is understood here."""
 
     alg: str
     kid: str | None = None

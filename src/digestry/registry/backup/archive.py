@@ -65,7 +65,7 @@ class ArchiveWriter:
 
 @dataclass(frozen=True, slots=True)
 class ArchiveEntry:
-    """A file of the archive. Its content is read before the next entry is asked for."""
+    """A file of the archive. Its content is read before the next entry is requested."""
 
     name: str
     size: int
@@ -152,7 +152,7 @@ class ArchiveReader:
         return found
 
     def _end(self) -> None:
-        # To the very end: whoever writes into our pipe must not be cut off.
+        # To the very end: the process that writes into the pipe must not be cut off.
         while rest := self._read(_CHUNK):
             if rest.strip(b"\0"):
                 raise ContentError("the archive continues after its end")

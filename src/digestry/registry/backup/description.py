@@ -66,7 +66,7 @@ class JournalEnd(msgspec.Struct, frozen=True):
 
 
 class Missing(msgspec.Struct, frozen=True):
-    """Content that the backup should have but lacks: who needs it, and why it is missing."""
+    """Content that the backup should have but lacks: the repositories that need it, and why it is missing."""
 
     digest: str
     size: int

@@ -141,7 +141,9 @@ def frozen(backend: Backend, root: Path, place: Path, follows: str | None = None
     with backend.coordination.only_one(Job.COLLECTION, wait=True):
         prefix = f".backup-{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]}-"
         with fsio.storage_errors("write to", place):
-            for left in place.glob(f"{prefix}*"):  # of one that was killed: who has the lock is alone
+            for left in place.glob(
+                f"{prefix}*"
+            ):  # of a process that was killed: the holder of the lock is alone
                 shutil.rmtree(left, ignore_errors=True)
             staging = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
         try:

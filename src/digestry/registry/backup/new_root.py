@@ -25,7 +25,7 @@ from digestry.registry.root import RESTORING
 _LOCK: Final = lock_file(Job.SERVE)
 _STAYS: Final = frozenset({_LOCK, "lost+found"})
 _OURS: Final = re.compile(
-    # With what fsio.write_file leaves when it is killed.
+    # Including the files that fsio.write_file leaves when it is killed.
     rf"{RESTORING}|blobs|ingest|guards|{key_files.DIRECTORY}"
     rf"|{re.escape(LAYOUT_FILE)}|\.{re.escape(LAYOUT_FILE)}\.[0-9a-f]{{16}}"
 )
@@ -61,7 +61,7 @@ def new_root(backend: Backend, root: Path) -> Iterator[CatalogFile]:
                 shutil.rmtree(staging)
             fsio.sync_directory(root)
         except BaseException:
-            with contextlib.suppress(OSError):  # what failed before is what the caller must hear of
+            with contextlib.suppress(OSError):  # the caller must get the earlier error
                 _clear(root, catalog.path.name)
                 (root / _LOCK).unlink()
                 if new:

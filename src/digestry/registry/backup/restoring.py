@@ -39,8 +39,8 @@ _BLOB: Final = re.compile(r"blobs/(sha256|sha512)/([0-9a-f]+)", re.ASCII)
 
 @dataclass(slots=True)
 class RestoredBackup:
-    """The result of a restoration: the backup's description, the restored blobs and bytes, and what was
-    missing or damaged."""
+    """The result of a restoration: the backup's description, the restored blobs and bytes, and the missing or
+    damaged content."""
 
     description: Description
     blobs: int
@@ -100,9 +100,9 @@ def from_directory(
     ``expect`` are hashes of entries that the journal must have. ``skip_damaged`` leaves out and lists
     the blobs that are damaged in the backup.
 
-    Raises :class:`NotFound` if there is no complete backup, :class:`Conflict` if ``root`` is not
-    empty, :class:`ContentError` if the backup is not what it says, :class:`StorageError`; nothing is
-    left behind then.
+    Raises :class:`NotFound` if there is no complete backup, :class:`Conflict` if ``root`` is not empty,
+    :class:`ContentError` if the backup does not match its description, :class:`StorageError`; nothing is left
+    behind then.
     """
     backup = description.read(source)
     with new_root(backend, root) as staged:
@@ -268,7 +268,7 @@ class _Unpacking:
 
     def run(self, entries: Iterator[ArchiveEntry]) -> Description:
         """Unpack all entries, and return the archive's description of itself."""
-        # Each blob is durable by itself, which takes a small one longer than its bytes do: a few at once.
+        # Each blob is synced separately, which takes a small one longer than its bytes do: so a few at once.
         small = self._small_blobs(entries)
         with contextlib.closing(copying.in_threads(self._put, small, self.found.flow)) as outcomes:
             for (held, _), outcome in outcomes:
@@ -310,7 +310,7 @@ class _Unpacking:
 
     def _expect(self, digest: Digest, size: int, expected: Iterable[Held]) -> Held | None:
         """Return the catalog's record of ``digest``; None if the archive's entry has another size."""
-        # Both are in the order of the digests: what is passed over does not come any more.
+        # Both are in the order of the digests: a digest that was passed over does not come later.
         for held in expected:
             if held.digest != digest:
                 self.found.lose(held, _NOT_IN_IT)

@@ -259,7 +259,7 @@ def _write_blob(writer: ArchiveWriter, blobs: BlobStore, held: Held, flow: Flow)
 
 
 class _Stream:
-    """A blob's content, which yields exactly as many bytes as the blob's header states, whatever happens."""
+    """A blob's content, which always yields exactly as many bytes as the blob's header states."""
 
     def __init__(self, content: Source, held: Held, flow: Flow) -> None:
         self.buffer = copying.buffer_for(held.size)

@@ -52,7 +52,8 @@ class ConnectionLimits:
     body_seconds: float = 120.0
     """A request whose body stops coming, or whose answer is not taken, for so long is given up."""
     least_rate: int = 1 << 10
-    """Bytes a second that a body must bring, and an answer be taken with, over ``body_seconds``."""
+    """The least rate of a body, and of a client's reading of an answer, in bytes per second over
+    ``body_seconds``."""
     worker_seconds: float = 15.0
     """A worker process that gives no sign of life for so long is replaced."""
 

@@ -1,8 +1,8 @@
 """The guard: a thread that closes connections that are silent, slow, stalled, or too many.
 
-A thread of each worker process that walks the process's own sockets several times a second. The server's
-own limits begin with a request's headers; what is there before, TLS included, and what stays after an answer,
-it does not see. How far a client has taken an answer only the kernel knows.
+A thread of each worker process that walks the process's own sockets several times a second. The server's own
+limits begin with a request's headers; they do not cover the time before, TLS included, nor the time after an
+answer. Only the kernel knows how much of an answer a client has read.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _SPARE: Final = 512
 _WAITING: Final = 2048
 """Connections that may come in between two looks."""
 _OVERHEAD: Final = 64 << 10
-"""What headers and TLS add to a connection's answers, and their 64th."""
+"""The bytes that headers and TLS add to a connection's answers, beside a 64th of them."""
 _PASSING_SECONDS: Final = 2.0
 """A connection that no look has found for so long came and went between two of them."""
 
@@ -70,14 +70,14 @@ class _Socket:
     connection: Connection = field(default_factory=Connection)
     seen: int = 0
     idle: float = 0.0
-    """Since when it asks for nothing, and has taken all that it asked for."""
+    """Since when it has sent no request, and has read all answers."""
     answered: float = 0.0
     """The end of the last request that was noticed, when ``received`` bytes had come."""
     received: int = 0
     taking: bool = False
     """Whether the client has yet to take some of an answer, whose request has ended."""
     long: float = 0.0
-    """When a look found first that it has brought a long head, and no end of it; 0 if it has not."""
+    """When a round first found that it had sent a long head without an end; 0 if it has not."""
     mark: float = 0.0
     """When ``moved`` was measured last."""
     moved: int = 0
@@ -97,8 +97,8 @@ class ConnectionGuard:
         *,
         exempt: Callable[[str], bool] = lambda _: False,
     ) -> None:
-        """``exempt``: addresses that may have any number of connections, such as a proxy's, which brings many
-        clients."""
+        """``exempt``: addresses that may have any number of connections, such as a proxy's, behind which are
+        many clients."""
         self._limits = limits
         self._table = table
         self._address = address
@@ -184,7 +184,7 @@ class ConnectionGuard:
         if socket.peer is not None and self._table.known.get(socket.peer) is socket.connection:
             del self._table.known[socket.peer]
 
-    # -- what each of them does ----------------------------------------------------------------
+    # -- the limits on each of them ----------------------------------------------------------------
 
     def _ends(self, number: int, socket: _Socket, now: float) -> bool:
         """Close the connection if it breaks a limit, and return whether it did."""
@@ -214,7 +214,7 @@ class ConnectionGuard:
                 and now - socket.slow >= limits.body_seconds
                 and self._cut(number, socket, STALLED)
             )
-        # The server read on and on, and found no request. (Of a body it reads what is asked of it.)
+        # The server has read that much, and found no request. (It reads a body only on demand.)
         long = found.received - socket.received > _LONGEST_HEAD + kernel.unread(number)
         # One that comes in at once is no burden; that one has ended the event loop knows by its next turn.
         if long and 0.0 < socket.long < self._table.turn:
@@ -260,12 +260,12 @@ class ConnectionGuard:
         return [item for item in clients if item[0] not in gone]
 
     def _thin(self, clients: list[tuple[int, _Socket]], now: float) -> None:
-        """Close connections if there are too many: first those that have been idle for longest, then those
-        whose client lets the server wait."""
+        """Close connections if there are too many: first those that have been idle for longest, then those of
+        clients that the server waits for."""
         over = len(clients) - self.total * 3 // 4
         if over <= 0:
             return
-        # While the event loop is behind, it has yet to see who has asked.
+        # While the event loop is behind, it has not seen all requests yet.
         turn = self._table.turn
         young = (turn if now - turn > _BEHIND else now) - (0.0 if len(clients) >= self.total else _GRACE)
         idle = sorted(
@@ -291,7 +291,7 @@ class ConnectionGuard:
     def _say(self, now: float) -> None:
         if not self._unsaid or now - self._said < _SAID_SECONDS:
             return
-        # Idle ones are everyday.
+        # Idle ones are usual.
         counts = ", ".join(
             f"{count} {reason}" for reason, count in sorted(self._unsaid.items()) if reason != IDLE
         )
@@ -310,7 +310,7 @@ def most_connections(limits: ConnectionLimits) -> int:
 
 def most_accepted(limits: ConnectionLimits) -> int:
     """Return how many connections a process accepts between two rounds of the guard. Connections that are not
-    accepted wait, and nobody can tell an active client among them from an idle one."""
+    accepted wait, and an active client among them cannot be told from an idle one."""
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     most = most_connections(limits)
     return max(most + most // 4, min(most + _WAITING, (files - _SPARE) // 2))

@@ -1,7 +1,7 @@
 """The heartbeat of the worker processes: each reports over a pipe, and the parent replaces a silent one.
 
-What says so is the event loop, between the requests that it answers: a worker that is stopped, waits for
-ever or computes without an end says nothing, though its process is there.
+The event loop reports, between the requests that it answers: a worker that is stopped, waits for ever or
+computes without an end does not report, although its process exists.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Heartbeat:
     def watch(self, workers: Callable[[], Iterable[int]], kill: Callable[[int], None] | None = None) -> None:
         """Kill workers that have stopped reporting, from a thread in the parent.
 
-        ``workers`` gives the processes that there are now; one that has never said anything is only
-        starting. Whoever runs them starts another one when one ends.
+        ``workers`` returns the present processes; one that has never reported is still starting. Their parent
+        replaces a process that ends.
         """
         threading.Thread(
             target=self._watch, args=(workers, kill or _kill), name="heartbeat", daemon=True
@@ -55,7 +55,7 @@ class Heartbeat:
 
     def _watch(self, workers: Callable[[], Iterable[int]], kill: Callable[[int], None]) -> None:
         while True:
-            # Its own ticks are counted, not the clock's: if the machine stood still, nobody is to blame.
+            # It counts its own ticks, not the clock's: if the machine was suspended, no worker is at fault.
             time.sleep(_BEAT_SECONDS)
             self.tick(workers(), kill)
 

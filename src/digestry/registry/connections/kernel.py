@@ -1,7 +1,7 @@
 """The kernel's view of this process's sockets (Linux: /proc, and tcp(7), TCP_INFO).
 
 The server's own runtime owns these descriptors, and may close one at any moment. So nothing is changed before
-a duplicate proves, by its inode, to be the connection that is meant.
+a duplicate proves, by its inode, to be the right connection.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _COUNT: Final = struct.Struct("i")
 _RESET: Final = struct.pack("ii", 1, 0)
 
 Peer = tuple[str, str]
-"""A client's address and port, both text: as the server tells them to the application."""
+"""A client's address and port, both text, as the server passes them to the application."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ def cut(descriptor: int, inode: int) -> bool:
         if connection is None:
             return False
         with contextlib.suppress(OSError):
-            # A reset once it is closed: nothing is kept for who does not read it.
+            # Reset it when it is closed: nothing is kept for a client that does not read.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         try:
             connection.shutdown(socket.SHUT_RDWR)

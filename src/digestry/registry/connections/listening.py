@@ -1,8 +1,8 @@
 """The listening socket that all worker processes share.
 
-It is one for all of them, and the parent's: a connection waits for whichever worker takes it first, so that
-one that hangs, or has just ended, keeps none of them waiting. (With a socket for each worker, SO_REUSEPORT,
-the kernel would give every worker its share, whatever becomes of it.)
+The parent has one socket for all of them: the first free worker takes a connection, so that a worker that
+hangs, or has just ended, keeps no connection waiting. (With a socket for each worker, SO_REUSEPORT, the
+kernel would also give a share to a worker that hangs.)
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Listening:
 
 
 def listen(host: str, port: int, *, patience: float) -> Listening:
-    """Bind a TCP socket; port 0 chooses a free one. The kernel drops what a client does not take within
+    """Bind a TCP socket; port 0 chooses a free one. The kernel drops data that a client does not read within
     ``patience`` seconds.
 
     Raises :class:`InvalidConfiguration` if the host has no address here, or the port is taken.
@@ -90,7 +90,7 @@ def listen(host: str, port: int, *, patience: float) -> Listening:
         raise _cannot(f"{host}:{port}", error) from error
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # What is set here, every connection that comes in has from its first byte on (tcp(7)).
+        # Each accepted connection inherits these options from its first byte on (tcp(7)).
         bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if _USER_TIMEOUT is not None:
             bound.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, int(patience * 1000))
@@ -114,7 +114,7 @@ def listen_unix(path: Path, mode: int) -> Listening:
     try:
         with _alone(path.parent):
             _remove_stale(path)
-            os.fchmod(bound.fileno(), 0o600)  # until it has the permissions that were asked for
+            os.fchmod(bound.fileno(), 0o600)  # until it has the configured permissions
             bound.bind(str(path))
             path.chmod(mode)
             bound.listen(BACKLOG)

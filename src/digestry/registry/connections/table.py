@@ -1,4 +1,4 @@
-"""The table of a worker process's connections, which tells which have a request under way.
+"""The table of a worker process's connections: which of them have a request under way.
 
 The event loop's thread writes a few plain numbers for each request; the guard's thread reads them.
 """
@@ -66,7 +66,7 @@ class Connections:
         self.guarded = False
         """Whether a guard looks after this."""
         self.turn = math.inf
-        """When the event loop had its last turn, if that is noted: who asked later may not be known yet."""
+        """When the event loop had its last turn, if that is noted: later requests may not be known yet."""
 
     def note_turns(self) -> None:
         """Record from now on when the calling event loop had its last turn."""
@@ -94,7 +94,7 @@ class Connections:
 
     def drop_passing(self, before: float) -> None:
         """Remove connections that ended before ``before`` and that the guard has never seen."""
-        # A copy is made at once; a list of the items lets the event loop's thread in between.
+        # A copy is atomic; while a list of the items is made, the event loop's thread may run.
         for client, connection in self.is_fresh.copy().items():
             if not connection.active and connection.ended < before:
                 self.is_fresh.pop(client, None)

@@ -1,1 +1,1 @@
-"""A server of plain HTTP/1.1 for one ASGI application, on an event loop, which lets the kernel send files."""
+"""A server of plain HTTP/1.1 for one ASGI application, on an event loop; the kernel sends files."""

@@ -1,4 +1,4 @@
-"""The body of an HTTP/1 request, found in the bytes that a connection brings (RFC 9112, sections 6 and 7)."""
+"""The body of an HTTP/1 request, found in the bytes of a connection (RFC 9112, sections 6 and 7)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class LengthBody:
         return self.left == 0
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        """Return what ``data`` has of the body, and what follows the body."""
+        """Return the part of ``data`` that is body, and the part that follows the body."""
         if len(data) <= self.left:
             self.left -= len(data)
             return data, b""
@@ -37,7 +37,7 @@ class LengthBody:
 
 
 class _Next(enum.Enum):
-    """What comes next of a body in chunks."""
+    """The next part of a body in chunks."""
 
     SIZE = enum.auto()
     DATA = enum.auto()
@@ -47,7 +47,7 @@ class _Next(enum.Enum):
 
 
 class ChunkedBody:
-    """A body in chunks. What is said beside its bytes is passed over."""
+    """A body in chunks. Chunk extensions and trailers are ignored."""
 
     __slots__ = ("_left", "_line", "_next", "_trailers")
 
@@ -66,7 +66,7 @@ class ChunkedBody:
         return self._next is _Next.NOTHING
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        """Return what ``data`` has of the body, and what follows the body.
+        """Return the part of ``data`` that is body, and the part that follows the body.
 
         Raises :class:`MalformedRequest`.
         """

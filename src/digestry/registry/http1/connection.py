@@ -14,7 +14,7 @@ _KEPT: Final = 512 << 10
 """Bytes of a body, or of requests that come before their turn, from which on the client has to wait."""
 _LINGER_SECONDS: Final = 2.0
 _LINGER_BYTES: Final = 8 << 20
-"""So long, and so much, what a client still sends is read away, so that it sees the answer and not a broken
+"""For so many seconds, and bytes, the client's data is drained, so that it sees the answer and not a broken
 connection."""
 
 Begin = Callable[["HttpConnection", Cycle], None]
@@ -31,7 +31,7 @@ class HttpConnection(asyncio.Protocol):
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)
         self._cycle: Cycle | None = None
         self._ahead = bytearray()
-        """What came of the next request."""
+        """The outcome of parsing the next request."""
         self._searched = 0
         self._reading = True
         self._flushing: asyncio.Future[None] | None = None
@@ -43,7 +43,7 @@ class HttpConnection(asyncio.Protocol):
         self.announces_end = False
         """Whether the response to the next request says that it is the last."""
         self.task: asyncio.Task[None] | None = None
-        """What answers the present request."""
+        """The cycle of the present request."""
         self.descriptor = -1
         self.client: tuple[str, str] | None = None
         self.server: tuple[str, int] | None = None
@@ -52,7 +52,7 @@ class HttpConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        # The kernel keeps enough: what is kept here would be sent by nobody but a waiting client.
+        # The kernel buffers enough: bytes kept here would only be sent once the client reads.
         self._transport.set_write_buffer_limits(high=0)
         self.descriptor = transport.get_extra_info("socket").fileno()
         peer, own = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
@@ -120,7 +120,7 @@ class HttpConnection(asyncio.Protocol):
     # -- of the requests -----------------------------------------------------------------------
 
     def _next(self) -> None:
-        """Begin with the request of which all or some is there already."""
+        """Begin with the request that has arrived in part or as a whole."""
         ahead = self._ahead
         while ahead[:2] == b"\r\n":
             del ahead[:2]  # some clients end a body so (RFC 9112, section 2.2)
@@ -133,7 +133,7 @@ class HttpConnection(asyncio.Protocol):
         elif len(ahead) > LONGEST:
             self._refuse(431)
         elif not self._searched and not may_begin_request(ahead):
-            # Said at once: clients that try TLS first wait for it before they try without.
+            # Answered at once: clients that try TLS first wait for it before they try without.
             self._refuse(400)
         else:
             self._searched = len(ahead)
@@ -173,7 +173,7 @@ class HttpConnection(asyncio.Protocol):
         elif self._last:
             self._finish(linger=False)
         elif self._flushing is not None:
-            self._held = True  # of who reads nothing, no more is answered
+            self._held = True  # no further requests are answered for a client that does not read
             self._pause()
         else:
             self._go_on()

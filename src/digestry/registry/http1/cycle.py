@@ -21,7 +21,7 @@ _DISCONNECT: Final[Message] = {"type": "http.disconnect"}
 _JOINED: Final = 64 << 10
 """A short body goes out with the head, in one piece."""
 _NUDGE: Final = 4096
-"""Bytes of a file that go through the transport, which tells when the kernel has room again."""
+"""Bytes of a file that are sent through the transport, which reports when the kernel has room again."""
 
 
 class Wire(Protocol):
@@ -35,7 +35,7 @@ class Wire(Protocol):
         ...
 
     async def flushed(self) -> None:
-        """Wait until the kernel has taken what was kept, or the client is gone."""
+        """Wait until the kernel has taken the buffered bytes, or the client is gone."""
         ...
 
     def want_body(self) -> None:
@@ -86,9 +86,9 @@ class Cycle:
         self._left: int | None = None
         self._chunked = self._bodiless = False
         self.persistent = persistent and head.persistent
-        """Whether the connection goes on after this."""
+        """Whether the connection is kept open after this."""
         self.gone = False
-        """Whether the client left, or cannot be understood any more."""
+        """Whether the client left, or its data can no longer be parsed."""
         self.broken = False
         """Whether the request's body is malformed."""
         self.started = False
@@ -128,7 +128,7 @@ class Cycle:
         return sum(map(len, self._parts))
 
     def feed(self, data: bytes) -> bytes:
-        """Take what ``data`` has of the body, and return the rest. Raises :class:`MalformedRequest`."""
+        """Take the part of ``data`` that is body, and return the rest. Raises :class:`MalformedRequest`."""
         body = self._body
         if body is None:
             return data
@@ -229,7 +229,7 @@ class Cycle:
                 self._left = len(body)
                 framing.append((b"content-length", b"%d" % len(body)))
         if self._body is not None:
-            self.persistent = False  # nobody will read what may come of the request's body
+            self.persistent = False  # the rest of the request's body will not be read
         if not self.persistent:
             framing.append(response.CLOSE)
         elif self.head.version == "1.0":
@@ -272,7 +272,7 @@ class Cycle:
     async def _send_file(self, message: Message) -> None:
         """Send a part of a file; see the ASGI extension "Zero Copy Send". ``file`` is a descriptor.
 
-        What is in the page cache does not pass through this process.
+        Bytes in the page cache do not pass through this process.
         """
         more = bool(message.get("more_body", False))
         if self._start is not None:

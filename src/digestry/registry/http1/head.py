@@ -38,10 +38,10 @@ def may_begin_request(data: bytes | bytearray) -> bool:
 
 
 class FieldBlock(NamedTuple):
-    """The fields of a head, their names in lower case, and what they say about the message itself.
+    """The fields of a head, their names in lower case, and what they state about the message itself.
 
-    ``length`` is that of the body in bytes; None of a ``chunked`` body. ``close`` and ``keep_alive`` are what
-    ``Connection`` has.
+    ``length`` is that of the body in bytes; None of a ``chunked`` body. ``close`` and ``keep_alive`` are the
+    options of ``Connection``.
     """
 
     fields: Fields
@@ -75,9 +75,9 @@ class RequestHead(NamedTuple):
 
 
 class HeadParser:
-    """Parses the heads that one connection brings.
+    """A parser of the heads that arrive on one connection.
 
-    Clients send the same fields again and again: those of the last head are parsed once.
+    Clients send the same fields repeatedly: fields that equal those of the last head are not parsed again.
     """
 
     __slots__ = ("_block", "_text")
@@ -139,7 +139,8 @@ def _framed(block: FieldBlock) -> FieldBlock:
         if codings != [b"chunked"]:
             raise MalformedRequest("a transfer coding other than chunked", status=501)
         if lengths:
-            # What is between us and the client may have gone by the other one (RFC 9112, section 6.3).
+            # A proxy between the client and this server may have used the other length (RFC 9112, section
+            # 6.3).
             raise MalformedRequest("both a length and chunks")
     elif len(lengths) > 1 or any(not length.isdigit() or len(length) > _LONGEST_LENGTH for length in lengths):
         raise MalformedRequest("a length that is not one number")

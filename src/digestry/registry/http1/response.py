@@ -54,5 +54,5 @@ def has_no_body(status: int) -> bool:
 
 
 def refusal(status: int) -> bytes:
-    """Return a whole response for who has not sent a request that could be read."""
+    """Return a whole response to a request that could not be parsed."""
     return encode_head(status, [(b"content-length", b"0"), CLOSE])

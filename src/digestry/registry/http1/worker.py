@@ -1,4 +1,4 @@
-"""The server of one process: it accepts connections, and serves them until it is told to stop."""
+"""The server of one process: it accepts connections, and serves them until it is stopped."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Drain: TypeAlias = Callable[[], Coroutine[None, None, None]]
 log: Final = logging.getLogger("digestry.server")
 
 _ABORTED_SECONDS: Final = 1.0
-"""So long what was broken off may take to notice it."""
+"""Seconds that cancelled requests may take to end."""
 _ACCEPT_SECONDS: Final = 0.1
 """After a failure to accept, such as one for want of descriptors, it is tried again."""
 
@@ -148,11 +148,11 @@ class _Lifespan:
             await lifespan
         except Exception:
             log.exception("the application failed")
-        # Who waits for an answer must not wait for ever.
+        # Nobody must wait for an answer for ever.
         await self._answers.put({"type": "lifespan.failed"})
 
     async def tell(self, what: str) -> bool:
-        """Send ``what``, and return whether the application says that it is complete."""
+        """Send the lifespan event ``what``, and return whether the application completed it."""
         await self._messages.put({"type": what})
         answer = await self._answers.get()
         if answer.get("message"):

@@ -1,4 +1,4 @@
-"""The copy of a registry's content from one store to another, as often as something is missing."""
+"""The copy of a registry's content from one store to another, repeated as often as something is missing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _HOLDERS: Final = 20
 
 @dataclass(slots=True)
 class ContentCounts:
-    """How much content was copied, how much was there, and what could not be copied, by its digest."""
+    """How much content was copied, how much was present, and what could not be copied, by its digest."""
 
     copied: int = 0
     copied_bytes: int = 0
@@ -33,7 +33,7 @@ class ContentCounts:
 
 @dataclass(frozen=True, slots=True)
 class ContentCopy:
-    """The copy of what ``catalog`` lists in ``database`` from ``source`` to ``target``.
+    """The copy of the content that ``catalog`` lists in ``database`` from ``source`` to ``target``.
 
     ``rows`` is the database of the objects of a ``target`` whose list is in the catalog.
     """
@@ -47,7 +47,7 @@ class ContentCopy:
     watcher: Watcher
 
     def run(self, *, verify: bool = False) -> ContentCounts:
-        """Copy what the target lacks, hashing it on the way. With ``verify`` read what it has as well.
+        """Copy what the target lacks, hashing it on the way. With ``verify`` also read what it has.
 
         Raises :class:`StorageError`.
         """

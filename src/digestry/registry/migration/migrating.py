@@ -1,8 +1,8 @@
 """Move a registry to other stores: its content while it is served, then its catalog in one transaction.
 
-Nothing half-made is ever served. The new catalog says that it is not complete until the transaction that
-gives it all rows. The old one is frozen before these are read, and stays so. A migration that was broken off
-goes on when it is called again.
+An incomplete registry is never served. The new catalog says that it is not complete until the transaction
+that gives it all rows. The old one is frozen before these are read, and stays so. After an interruption the
+next call continues.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class MigratedRegistry:
     seconds: float = 0.0
 
     def add(self, counts: ContentCounts) -> None:
-        """Add what one pass over the content came to."""
+        """Add the counts of one pass over the content."""
         self.copied += counts.copied
         self.copied_bytes += counts.copied_bytes
         self.present = counts.present + counts.copied - self.copied  # less what earlier passes copied
@@ -84,13 +84,13 @@ def migrate(
     flow: Flow,
     watcher: Watcher,
 ) -> MigratedRegistry:
-    """Move the registry of ``old`` to the stores of ``new``, or go on with that.
+    """Move the registry of ``old`` to the stores of ``new``, or continue that.
 
-    With ``copy_only`` only content is copied, and the registry goes on. ``verify`` reads again what the new
-    store has. ``skip_damaged`` leaves out content that is damaged or missing.
+    With ``copy_only`` only content is copied, and the registry stays in use. ``verify`` reads again what the
+    new store has. ``skip_damaged`` leaves out content that is damaged or missing.
 
-    Raises :class:`Conflict` if the new stores have something else in them, or if the old registry takes
-    pushes; :class:`ContentMissing`, :class:`NotFound` and :class:`StorageError`.
+    Raises :class:`Conflict` if the new stores have other content, or if the old registry accepts pushes;
+    :class:`ContentMissing`, :class:`NotFound` and :class:`StorageError`.
     """
     check_pair(old, new)
     old.backend.catalog_store.check_schema()

@@ -75,7 +75,7 @@ class MigratingStores:
 
 
 def read_stores(file: Path) -> MigratingStores:
-    """Return the stores that the configuration ``file`` names, whatever the environment says.
+    """Return the stores that the configuration ``file`` names, without the environment's settings.
 
     Raises :class:`InvalidConfiguration`.
     """

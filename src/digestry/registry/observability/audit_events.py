@@ -23,7 +23,7 @@ from digestry.registry.observability.logs import cut
 By = Mapping[str, str]
 
 LOCAL: Final = "local:"
-"""What the user of a line begins with that a command wrote; no user of the registry's can have it."""
+"""The prefix of the user in a line that a command wrote; no user of the registry can have it."""
 
 _MOVES: Final = {"created": "create-tag", "moved": "move-tag", "deleted": "delete-tag"}
 _REMOVALS: Final = {
@@ -78,7 +78,7 @@ def of_request(exchange: Exchange, status: int) -> list[LogEntry]:
 
 
 def _intent(exchange: Exchange) -> LogEntry:
-    """Return what a refused request was about, as its path states it."""
+    """Return the action, repository and target of a refused request, from its path."""
     last = cut(str(exchange.scope["path"]).rpartition("/")[2])
     match exchange.route.metric, exchange.scope["method"]:
         case ("manifest" | "blob", _) if ":" in last:
@@ -109,19 +109,18 @@ def _move(event: TagEvent) -> LogEntry:
     }
 
 
-# -- what no request did ------------------------------------------------------------------------
+# -- events without a request ------------------------------------------------------------------------
 
 
 def of_itself(client: str, action: str, **what: object) -> LogEntry:
-    """Return the line of something that the registry did by itself, as the client ``client``."""
+    """Return the line of an action of the registry itself, by its part ``client``."""
     return _line({"user": ACTOR, "client": client}, action, **what)
 
 
 def of_mirror(
     origin: Origin, repository: str, *, event: TagEvent | None = None, action: str = "", **what: object
 ) -> list[LogEntry]:
-    """Return the lines of what a mirror fetched (``action``, ``digest``, ``size``), and of the tag that it
-    moved."""
+    """Return the lines of a mirror's fetch (``action``, ``digest``, ``size``) and its move of a tag."""
     by = {"user": origin.actor, "client": "mirror"}
     lines = [_line(by, action, repository=repository, **what)] if action else []
     return lines if event is None else [*lines, _line(by, repository=repository) | _move(event)]
@@ -155,8 +154,8 @@ def note_command(root: Path, command: str, action: str, **what: object) -> None:
 
 @contextlib.contextmanager
 def _as_owner(root: Path) -> Iterator[None]:
-    """As the root's owner, if root calls: the registry must be able to write to a file that comes to be,
-    and no link or note that its user put there may lead root to another one."""
+    """Act as the root's owner, if root calls: the registry must be able to write to a new file, and no link
+    that its user put there may redirect root to another one."""
     owner, us = root.stat(), (os.geteuid(), os.getegid())
     if us[0] != 0 or owner.st_uid == 0:
         yield
@@ -171,7 +170,8 @@ def _as_owner(root: Path) -> Iterator[None]:
 
 
 class RemovalEvents:
-    """Writes a line for each thing that garbage collection removes. ``by`` is the user who runs it."""
+    """Writes a line for each tag, manifest, link or blob that garbage collection removes. ``by`` is the user
+    who runs it."""
 
     def __init__(self, audit: AuditLog, by: By | None = None) -> None:
         self._audit = audit

@@ -1,9 +1,9 @@
 """The audit log: one line of JSON for each write. :mod:`.audit_events` makes the lines.
 
-A write's line is written before its answer is sent: what a client was told is in it, whatever is
-killed next. It is not fsynced; what must survive a power loss, the moves of tags, is in the journal.
-A line is one ``write`` in append mode, so that the lines of several processes never mix. A log that
-cannot be written breaks no request: its lines are counted as lost.
+A write's line is written before its answer is sent, so that a kill after an answer loses no line. It is not
+fsynced; the moves of tags, which must survive a power loss, are in the journal. A line is one ``write`` in
+append mode, so that the lines of several processes never mix. If the log cannot be written, requests still
+succeed: its lines are counted as lost.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class AuditLog:
         except FileExistsError:
             return os.open(file, flags, 0o600)
         if not file.is_relative_to(self._scratch) or is_shared(self._scratch):
-            os.fchmod(descriptor, 0o640)  # for who collects logs
+            os.fchmod(descriptor, 0o640)  # for tools that collect logs
         return descriptor
 
     def _complain(self, reason: str) -> None:
@@ -151,7 +151,7 @@ class AuditMeter:
 def _write_to_file(descriptor: int, content: bytes) -> int:
     """Write as ``os.write`` does, on a new line also after one that a full disk or a power loss cut short."""
     if _is_torn(descriptor):
-        # Or so it looks like while another process writes: once nobody does, it is certain.
+        # It may only look so while another process writes: without a writer it is certain.
         with _locked(descriptor, fcntl.LOCK_EX):
             if _is_torn(descriptor):
                 os.write(descriptor, b"\n")

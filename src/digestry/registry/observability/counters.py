@@ -24,7 +24,7 @@ SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.
 """The upper bounds of a histogram's buckets."""
 
 CLASSES: Final = ((64 << 10, "64KiB"), (1 << 20, "1MiB"), (16 << 20, "16MiB"), (256 << 20, "256MiB"))
-"""Sizes of blobs, each up to so many bytes; what is larger is :data:`LARGEST`."""
+"""Sizes of blobs, each up to so many bytes; larger ones are :data:`LARGEST`."""
 LARGEST: Final = "more"
 
 
@@ -84,7 +84,7 @@ class Counter:
             self._cells.setdefault(labels, [0.0])[0] += by
 
     def reached(self, count: float, *labels: str) -> None:
-        """Set what this process has counted elsewhere to ``count``."""
+        """Set a counter that is counted elsewhere in this process to ``count``."""
         self.add(*labels, by=count - self._reached.get(labels, 0))
         self._reached[labels] = count
 
@@ -159,7 +159,7 @@ class ProcessMetrics:
         self.changed = False
         series = {name: dict(rows) for name, rows in self._inherited.series.items()}
         for counter in self._counters.values():
-            series[counter.family.name] = dict(counter.cells())  # it began with what was inherited
+            series[counter.family.name] = dict(counter.cells())  # it began with the inherited counts
         for (route, method, status), tally in self._tallies.items():
             cells: tuple[tuple[Family, Labels, list[float]], ...] = (
                 (REQUESTS, (route, method, str(status)), [sum(tally.buckets)]),

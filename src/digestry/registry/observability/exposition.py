@@ -58,7 +58,7 @@ _RISING: Final = {
     ),
     SCRUB: frozenset(("passes",)),
 }
-"""What a job counts over all its runs; all else is of the last one, finished or not."""
+"""The counts of a job over all its runs; the others are of the last run, finished or not."""
 
 _GAUGES: Final = {
     process_metrics.MEMORY: "Resident memory of all processes of a kind.",
@@ -134,7 +134,7 @@ class Scrape:
         self.turn = asyncio.Lock()
 
     def text(self, accept: str) -> tuple[bytes, str]:
-        """Return the answer's body and media type: OpenMetrics if asked for, else the older text format."""
+        """Return the answer's body and media type: OpenMetrics if requested, else the older text format."""
         registry = CollectorRegistry(auto_describe=False)
         registry.register(self)
         if _OPENMETRICS in accept:
@@ -160,7 +160,7 @@ class Scrape:
         scratch = self._config.scratch
         yield _gauge("process_start_time_seconds", "When the server started.", _begun(scratch).at / SECOND)
         yield from self._counted()
-        # What cannot be read is left out, and the rest is told.
+        # Files that cannot be read are left out.
         for part in (self._in_catalog, self._on_nodes, self._on_disk):
             try:
                 yield from list(part())

@@ -1,7 +1,7 @@
 """Health checks: the catalog is readable, the disk is writable, and there is room.
 
-Anybody may ask, and so what is found has no name, path or number of what is stored. It holds for a second:
-to be asked often costs nothing.
+Every client may ask, so the result contains no name, path or number of stored content. It is cached for a
+second, so that frequent requests cost nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from digestry.registry.reserve import Reserve
 
 OK: Final = "ok"
 ADVICE: Final = frozenset({"collection"})
-"""What is told and keeps nobody away: requests are answered all the same."""
+"""Checks that are reported and do not fail: requests are answered anyway."""
 
 _HOLDS_SECONDS: Final = 1.0
 _CHECK_SECONDS: Final = 3.0
@@ -133,6 +133,6 @@ class _Probe:
         if not self._running.done():
             return f"no answer within {_CHECK_SECONDS:g} s"
         running, self._running = self._running, None
-        with contextlib.suppress(Exception):  # whatever it is, it is not well
+        with contextlib.suppress(Exception):  # any error means that it is not healthy
             return running.result()
         return "cannot be looked at"

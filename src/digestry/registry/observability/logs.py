@@ -1,7 +1,7 @@
 """The format of the server log: lines of text or JSON, each with its request's ID.
 
-Granian's own lines go through the same formatters. What strangers wrote (paths, user names, clients)
-cannot begin a line, nor reach a terminal as anything but text.
+Granian's own lines go through the same formatters. Untrusted text (paths, user names, clients) cannot begin a
+line, nor reach a terminal as anything but text.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CURRENT: Final[contextvars.ContextVar[Exchange | None]] = contextvars.ContextVar
 """The request that is being answered, in its task and in the threads that work for it."""
 
 FIELDS: Final = "fields"
-"""The attribute of a log record with what else belongs into its line, by name."""
+"""The attribute of a log record with further fields of its line, by name."""
 
 REQUESTS: Final = logging.getLogger("digestry.requests")
 
@@ -65,13 +65,13 @@ class Lines(logging.Handler):
         try:
             os.write(sys.stderr.fileno(), (self.format(record) + "\n").encode("utf-8", "backslashreplace"))
         except OSError:
-            pass  # nobody is there to be told
+            pass  # there is no place to report it
         except Exception:  # noqa: BLE001 - as logging's own handlers do
             self.handleError(record)
 
 
 class TextLines(logging.Formatter):
-    """``time LEVEL logger: message [request]``; a traceback goes on below."""
+    """``time LEVEL logger: message [request]``; a traceback follows below."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")

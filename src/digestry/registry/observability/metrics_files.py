@@ -61,7 +61,7 @@ class Slot:
         payload = _encoder.encode(snapshot)
         if len(payload) > _HALF - _HEADER.size:
             raise OSError(f"{len(payload)} bytes of metrics are too many")
-        # Two halves in turns: a process that is killed meanwhile leaves the one before.
+        # Two halves are written in turns: a process that is killed meanwhile leaves the previous one.
         number = self._number + 1
         header = _HEADER.pack(number, len(payload), zlib.crc32(payload))
         os.pwrite(self._descriptor, header + payload, (number % 2) * _HALF)
@@ -81,7 +81,7 @@ def prepare(scratch: Path) -> None:
 
 
 def read_all(scratch: Path) -> Iterator[tuple[bool, MetricsSnapshot]]:
-    """Return what every process has published, and whether that process still runs. Blocks."""
+    """Return the published metrics of every process, and whether that process still runs. Blocks."""
     for path in sorted((scratch / FOLDER).glob("*.slot")):
         try:
             descriptor = fsio.open_regular(path)
@@ -116,7 +116,7 @@ def _take_over(descriptor: int) -> bool:
             return True
         if not _lock(descriptor, fcntl.LOCK_SH):
             return False
-        # Nobody's: others only look at it just now, or would take it over as well.
+        # No process owns it: others only read it now, or would take it over as well.
         fcntl.flock(descriptor, fcntl.LOCK_UN)
         time.sleep(random.uniform(0, _PAUSE))  # noqa: S311 - only so that two do not go on in step
     return False

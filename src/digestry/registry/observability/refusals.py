@@ -1,8 +1,8 @@
 """Refused requests: counted by reason, with a bounded share of lines in the audit log.
 
-Anybody can have requests refused, as many as the network carries. If each had its line, the lines of others
-would soon be put aside and removed. So whoever has more of them refused than their share in a minute has a
-line with the number of the others; and lines of who has not logged in go to a file of their own.
+Any client can cause refused requests, as many as the network carries. If each had a line, the lines of others
+would soon be rotated away. So a client with more refused requests in a minute than its share gets one line
+with the number of the others; and lines of anonymous clients go to a file of their own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ WINDOW_SECONDS: Final = 60.0
 OF_A_USER: Final = 60
 """Lines in a window of one user who has logged in."""
 OF_AN_ADDRESS: Final = 20
-"""Lines in a window of one address, in IPv6 one network of 64 bits, that nobody has logged in from."""
+"""Lines in a window of one address, in IPv6 one network of 64 bits, without a login."""
 OF_STRANGERS: Final = 200
 """Lines in a window of all such addresses together."""
 MOST_SOURCES: Final = 100

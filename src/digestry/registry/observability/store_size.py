@@ -30,14 +30,14 @@ _CLAIM_SECONDS: Final = 60
 
 @dataclass(frozen=True, slots=True)
 class _Counted:
-    """What a node has counted, and when it is to be counted again (microseconds since 1970)."""
+    """A node's counts, and when to count again (microseconds since 1970)."""
 
     due_at: int
     size: StoreSize
 
 
 def _decoded(content: bytes | None) -> _Counted | None:
-    """Return what a node has noted; None if it is of a version that counts something else."""
+    """Return a node's counts; None if they are of a version that counts something else."""
     try:
         return None if content is None else msgspec.json.decode(content, type=_Counted)
     except msgspec.MsgspecError:
@@ -91,13 +91,13 @@ class StoreSizeJob:
             catalog.close()
 
     def _count_for_all(self) -> StoreSize:
-        """Return what a node has counted a short while ago; if none has, count for all."""
+        """Return the recent counts of any node; if there are none, count for all."""
         notes, now = self._backend.coordination.notes, self._backend.now
         counted = _decoded(notes.read(_NOTE))
         if counted is not None and now() < counted.due_at:
             return counted.size
         if counted is not None:
-            # Nobody else begins meanwhile; if this node dies, another one does a minute later.
+            # No other node begins meanwhile; if this node dies, another one begins a minute later.
             claimed = _Counted(now() + _CLAIM_SECONDS * clock.SECOND, counted.size)
             notes.write(_NOTE, msgspec.json.encode(claimed))
         began = time.monotonic()

@@ -126,11 +126,11 @@ KEYS: Final = (
 class MirrorConfig:
     """The configuration of one mirrored registry. Times are in seconds.
 
-    ``url`` is where its ``/v2/`` is, and ``project`` what goes before the names of its repositories there.
-    ``realm`` are the hosts of its token servers, and ``internal`` what of the inside it may lead to, beside
-    what goes without saying (docs/mirror.md). ``stale`` is how long after it was last checked a tag is still
-    served while upstream cannot be asked; None is for ever. ``downloads`` is how many blobs one worker
-    process fetches at once.
+    ``url`` is the address of its ``/v2/``, and ``project`` the prefix of its repositories' names there.
+    ``realm`` are the hosts of its token servers, and ``internal`` the internal addresses that it may refer
+    to, beside those that are always allowed (docs/mirror.md). ``stale`` is how long after its last check a
+    tag is still served while upstream is unreachable; None means for ever. ``downloads`` is how many blobs
+    one worker process fetches at once.
     """
 
     host: str

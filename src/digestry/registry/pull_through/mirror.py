@@ -27,7 +27,7 @@ from digestry.registry.pull_through.upstream_errors import BackingOff
 log: Final = logging.getLogger("digestry.registry")
 
 DIRECTORY: Final = TURNS_DIRECTORY
-"""The scratch directory's folder that has what the worker processes tell each other of mirrors."""
+"""The folder of the scratch directory in which worker processes share the state of mirrors."""
 
 _ASKING: Final = 24
 _LISTING: Final = 2
@@ -45,11 +45,11 @@ class Counts:
     """Counts of a mirror since its worker process started."""
 
     hits: int = 0
-    """Answers from what was here."""
+    """Answers from the cache."""
     misses: int = 0
-    """Answers for which upstream was asked."""
+    """Answers that needed a request to upstream."""
     stale: int = 0
-    """Tags that were served though upstream could not be asked."""
+    """Tags that were served while upstream was unreachable."""
     fetched_bytes: int = 0
     errors: int = 0
     """Questions that upstream did not answer, or not as it should."""
@@ -59,11 +59,11 @@ class Counts:
 class UpstreamRepository:
     """A repository of an upstream: its name here, its name there, and the name that this client used.
 
-    Without ``may_fetch`` upstream must not be asked: only what is here is served. ``by_default`` tells that
-    the name does not name the mirror, which is the default one. ``withheld`` tells that a repository of this
-    registry, which the client must not see, has the same name: upstream is asked as usual, and its content is
-    not given out. ``before_login`` tells that the client has not logged in, and may see a repository of this
-    name after a login: it is asked to log in for what upstream does not have.
+    Without ``may_fetch`` no request goes to upstream: only cached content is served. ``by_default``: the name
+    has no mirror's prefix, and the mirror is the default one. ``withheld``: a repository of this registry,
+    which the client must not see, has the same name; upstream is asked as usual, and its content is not
+    served. ``before_login``: the client has not logged in, and may see a repository of this name after a
+    login; for content that upstream does not have, it gets a 401.
     """
 
     mirror: Mirror
@@ -80,8 +80,8 @@ class Mirror:
     """A registry that this one caches.
 
     After a failure no request is sent to upstream for some seconds, more each time; after a 429, for as long
-    as upstream asks. Nobody waits meanwhile. Then one request is sent, and the others are answered as before
-    until it has ended. All workers share this back-off.
+    as upstream says. Clients do not wait meanwhile. Then one request is sent, and other clients are answered
+    as before until it has ended. All workers share this back-off.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Mirror:
             setattr(self.counts, what, getattr(self.counts, what) + by)
 
     def stop(self) -> None:
-        """Stop what is under way; downloads resume when somebody asks again."""
+        """Stop downloads; the next request for the content resumes them."""
         self.stopping.set()
         self._asking.shutdown(wait=True, cancel_futures=True)
         self._listing.shutdown(wait=True, cancel_futures=True)
@@ -145,7 +145,7 @@ class Mirror:
             task = asyncio.create_task(_call(pool, function))
             self._asked[key] = task
             task.add_done_callback(lambda done: self._answered(key, done))
-        # Who leaves does not take the answer from the others.
+        # A client that leaves does not cancel the answer of the others.
         return await asyncio.shield(task)
 
     # -- lists, for a while --------------------------------------------------------------------
@@ -168,10 +168,10 @@ class Mirror:
     def _answered(self, key: tuple[str, ...], task: asyncio.Task[object]) -> None:
         del self._asked[key]
         if not task.cancelled():
-            task.exception()  # somebody may have waited for it, or nobody any more
+            task.exception()  # a request may wait for it, or none any longer
 
     def record_staleness(self, repository: UpstreamRepository, target: str) -> None:
-        """Record what the upstream said of a tag, or of the referrers of a digest, in its headers."""
+        """Record the staleness headers of the upstream for a tag, or for the referrers of a digest."""
         reason, key = (
             self.upstream.staleness(repository.upstream_name, target),
             (repository.local_name, target),
@@ -190,7 +190,7 @@ class Mirror:
         return 0 <= now - checked_at < self.config.tag_ttl * 1e6
 
     def may_be_stale(self, checked_at: int, now: int) -> bool:
-        """Return whether an answer of that time may be served while the upstream cannot be asked."""
+        """Return whether an answer of that time may be served while the upstream is unreachable."""
         return self.config.stale is None or now - checked_at <= self.config.stale * 1e6
 
     # -- asking upstream -----------------------------------------------------------------------
@@ -199,7 +199,7 @@ class Mirror:
     def requesting(self, *, insist: bool = False) -> Iterator[None]:
         """Guard one request to upstream, and count how it ends. Raises :class:`BackingOff` during a back-off.
 
-        With ``insist`` upstream is asked after a failure too, to continue a response.
+        With ``insist`` the request is sent after a failure too, to continue a response.
         """
         if not insist or self._backoff_reason == upstream_errors.RATE_LIMITED:
             self._wait_or_probe()
@@ -225,7 +225,7 @@ class Mirror:
             if not self._backoff_reason or self._backoff_until <= now:
                 left, why = self._backoff.remaining()
                 if left > 0:
-                    # Another worker was told, or this one before it was started again.
+                    # Another worker got the 429, or this one before it was restarted.
                     self._backoff_reason, self._backoff_until = (
                         why or upstream_errors.RATE_LIMITED,
                         now + left,
@@ -269,7 +269,7 @@ class Mirror:
         if not self._backoff_reason:
             return
         with self._lock:
-            # An answer to what was asked before the limit does not lift it.
+            # An answer to a request from before the limit does not lift it.
             if self._backoff_reason and (
                 self._probing or self._backoff_reason != upstream_errors.RATE_LIMITED
             ):
@@ -281,7 +281,7 @@ class Mirror:
     # -- one at a time -------------------------------------------------------------------------
 
     def turn(self, *key: str) -> contextlib.AbstractContextManager[object]:
-        """Keep other calls, in all workers, from asking for the same ``key`` meanwhile. Blocks.
+        """Exclude other calls for the same ``key``, in all workers. Blocks.
 
         Mirrors have locks of their own: a call that waits for one upstream does not wait for another.
         """

@@ -66,14 +66,14 @@ class Mirrors:
             mirror.stop()
 
     async def repository_of(self, exchange: Exchange, name: str, resource: str) -> UpstreamRepository | None:
-        """Return the upstream's repository that a request is about; None for one of this registry's own.
+        """Return the upstream's repository of a request; None for a repository of this registry.
 
-        By its prefix; by containerd's parameter ``ns``, the registry that it pulls from; or, for
-        reading alone, because no repository here that the client may see has that name, one mirror is the
-        default, and no other registry is meant.
+        By its prefix; by containerd's parameter ``ns``, the registry that it pulls from; or, for reads only,
+        by the default mirror, if no repository here that the client may see has that name, and ``ns`` names
+        no other registry.
 
-        The rules decide what the client may see, and know nothing of what there is. So a name that
-        must not be seen is answered as one that is not there: both are the upstream's, which is asked.
+        The rules decide what the client may see, without regard to what exists. So a hidden name is answered
+        as an absent one: both are requested from the upstream.
         """
         for start, mirror in self._by_start:
             if name.startswith(start):
@@ -101,14 +101,13 @@ class Mirrors:
             return replace(repository, withheld=here)
         if resource == "referrers":
             return (
-                None  # where there is nothing the answer is no error, and they would not be asked to log in
+                None  # for an absent repository the answer is no error, and the client would get no challenge
             )
-        # Who did not log in may be somebody who sees the name: upstream is not told it, but asked something.
+        # An anonymous client may see the name after a login: a request is sent to upstream, without the name.
         return replace(self._decoy(repository) if here else repository, withheld=here, before_login=True)
 
     def _decoy(self, repository: UpstreamRepository) -> UpstreamRepository:
-        """Return a repository of a name that nobody has, from which upstream cannot learn the name of
-        ``repository``."""
+        """Return a repository of an unused name, which does not reveal the name of ``repository``."""
         upstream = "/".join(
             hashlib.blake2b(part.encode(), key=self._secret, digest_size=10).hexdigest()
             for part in repository.requested_name.split("/")

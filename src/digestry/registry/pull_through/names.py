@@ -7,7 +7,7 @@ from typing import Final
 from digestry.model.reference import DOCKER_HUB
 
 HUB_NAMES: Final = ("index.docker.io", "registry-1.docker.io", "registry.hub.docker.com")
-"""What Docker Hub is called beside ``docker.io``."""
+"""The names of Docker Hub beside ``docker.io``."""
 
 _PORT_OF_TLS: Final = ":443"
 

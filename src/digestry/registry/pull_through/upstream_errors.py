@@ -28,7 +28,8 @@ from digestry.registry.pull_through.config import MirrorConfig
 log: Final = logging.getLogger("digestry.registry")
 
 TROUBLE: Final = (RemoteError, ContentError, InvalidConfiguration)
-"""What asking an upstream may raise. InvalidConfiguration is of a password's or an authority's file."""
+"""The errors of requests to an upstream. InvalidConfiguration is about a password's or an authority's file.
+"""
 
 CURRENT: Final = "current"
 UNREACHABLE: Final = "unreachable"
@@ -36,18 +37,18 @@ FAILING: Final = "failing"
 RATE_LIMITED: Final = "rate-limited"
 REFUSED: Final = "refused"
 FULL: Final = "full"
-"""This registry has no room to write down what upstream says."""
+"""This registry has no room to store upstream's answer."""
 HELD: Final = "held"
 """Upstream's tag has moved, but a rule of this registry does not let the tag here move."""
 INCOMPLETE: Final = "incomplete"
 """Upstream lists referrers that could not be fetched, so that the list here lacks them."""
 
 STALE: Final = frozenset({UNREACHABLE, FAILING, RATE_LIMITED, REFUSED, FULL, HELD, INCOMPLETE})
-"""What a mirror behind this one may say, and is passed on."""
+"""The reasons of a mirror behind this one, which are passed on."""
 
 _TOO_MANY: Final = 429
 LONGEST_LIMIT: Final = 24 * 3600.0
-"""A limit of its rate that an upstream tells is obeyed for no longer, in seconds."""
+"""The longest that an upstream's rate limit is obeyed, in seconds."""
 _SERVER_ERROR: Final = 500
 
 
@@ -95,7 +96,8 @@ def is_outage(error: DigestryError) -> bool:
 def error_response(mirror: MirrorConfig, error: DigestryError) -> ErrorResponse:
     """Return the response for content that is not here and could not be fetched.
 
-    It quotes no remote server, which may be an internal one that upstream led to: the log does.
+    It does not quote the remote server, which may be an internal one that upstream redirected to: the log
+    does.
     """
     if isinstance(error, StorageFull):
         return error_responses.from_error(error)
@@ -147,7 +149,7 @@ CODES: Final = SPEC_CODES | {"UNAVAILABLE", "UNKNOWN"}
 RATE_LIMIT_SECONDS: Final = 60.0
 """The back-off after a 429 that does not say for how long."""
 SHORTEST_LIMIT: Final = 1.0
-"""The shortest back-off after a 429, even if upstream says that it may be asked at once."""
+"""The shortest back-off after a 429, even if upstream allows requests at once."""
 BACKOFF_SECONDS: Final = 5.0
 """The first back-off after a failure; each further failure lengthens it."""
 LONGEST_BACKOFF: Final = 600.0

@@ -1,4 +1,4 @@
-"""The base of the API, ``/v2/``, and the answers on paths that lead nowhere."""
+"""The base of the API, ``/v2/``, and the answers to unknown paths."""
 
 from __future__ import annotations
 

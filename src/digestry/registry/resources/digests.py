@@ -47,7 +47,7 @@ def _beginning(prefix: DigestPrefix, found: list[Digest]) -> DigestsWithPrefix:
 def _beginning_anywhere(
     service: Service, principal: Principal, prefix: DigestPrefix, limit: int
 ) -> list[Digest]:
-    """Return the first ``limit`` digests in what ``principal`` may see. Blocks."""
+    """Return the first ``limit`` digests in repositories that ``principal`` may see. Blocks."""
     found: set[Digest] = set()
     for name in service.stores.catalog.digest_prefixes.repositories(prefix):
         if principal.may_see(name):

@@ -1,7 +1,7 @@
 """Blobs that a push omits because a HEAD of them was answered by the default mirror.
 
-A name that is nobody's here is the default mirror's until somebody pushes to it: who asks first whether
-its blobs are here is told what upstream has, and sends the rest, and the manifest.
+A name without a repository here belongs to the default mirror until a push to it: a client that first checks
+for its blobs gets the answers for upstream's blobs, and sends only the others, and the manifest.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ _MOST: Final = 256
 
 
 async def bring(service: Service, exchange: Exchange, name: str, digests: Sequence[str]) -> bool:
-    """Give repository ``name`` the blobs ``digests`` that the default mirror's repository of that name has;
-    whether it has all of them now. The client must be allowed to pull them there."""
+    """Link the blobs ``digests`` that the default mirror's repository of that name has into repository
+    ``name``; whether it has all of them now. The client must be allowed to pull them there."""
     repository = None if service.mirrors is None else service.mirrors.default_repository(name)
     if (
         repository is None
@@ -37,5 +37,5 @@ async def bring(service: Service, exchange: Exchange, name: str, digests: Sequen
             if size is None:
                 return False
     except DigestryError:
-        return False  # what is missing is told to who pushes
+        return False  # the push is answered with the missing blobs
     return True

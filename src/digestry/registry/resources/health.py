@@ -20,7 +20,7 @@ async def get_alive(service: Service, exchange: Exchange, _: str, __: str) -> No
 
 
 async def get_ready(service: Service, exchange: Exchange, _: str, __: str) -> None:
-    """Answer 200 with what was checked, or 503 with what failed, or once the server is about to stop."""
+    """Answer 200 with the checks; 503 with the failed ones, or once the server is about to stop."""
     await _answer(exchange, _STOPPING if service.draining() else await service.health.checks())
 
 

@@ -23,8 +23,8 @@ async def extended(
     """Return those of ``tags`` that collect signatures, each with the digest that it points to, if
     ``manifest`` has all of that, and more.
 
-    All are its layers, or its manifests, with what is said of each (a signature may be in an annotation), and
-    what it says of itself. An image is no collection of signatures, whatever the tag is called.
+    "All" means its layers, or its manifests, with their annotations (a signature may be in one), and its own
+    annotations. An image is not a collection of signatures, with any tag.
     """
     found = {
         (tag, there.digest): (Digest.parse(there.digest), there.size, there.media_type)
@@ -48,14 +48,14 @@ def _grown_from(
         try:
             before = Manifest.parse(service.stores.read(digest, size), media_type, algorithm=digest.algorithm)
         except (ContentDamaged, ContentError, InvalidManifest):
-            continue  # what it had cannot be told
+            continue  # its content is not known
         if _collects(before) and _says_all(before, manifest) and _entries(before) < has:
             result.add((digest, size, media_type))
     return result
 
 
 def _collects(manifest: Manifest) -> bool:
-    """Return whether its entries are what it is about: an artifact without layers is its config."""
+    """Return whether the manifest is a collection. An artifact without layers is not: it is its config."""
     if manifest.is_index:
         return True
     return bool(manifest.layers) and not any(

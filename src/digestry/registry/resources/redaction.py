@@ -21,9 +21,9 @@ _DIGITS: Final = 19
 
 
 def event(entry: TagEvent, *, audits: bool) -> TagEvent:
-    """Return the entry as a reader may see it who may, or may not, audit its repository.
+    """Return the entry as it is shown to a reader who may, or may not, audit its repository.
 
-    That a mirror saw a move in another registry is not about a person, and stays.
+    A mirror's note that it saw a move in another registry is not about a person, and stays.
     """
     if audits:
         return entry
@@ -53,8 +53,8 @@ class Cursor(NamedTuple):
 def cursor(exchange: Exchange, *, audits: bool) -> Cursor:
     """Return the query parameter ``before``: an entry's position, or its time (RFC 3339), exclusive.
 
-    Positions are only for who is told positions: whoever else could ask for all before one would find out
-    which positions the entries have. Raises :class:`ErrorResponse`.
+    Positions are only for readers who see positions: others could find out the entries' positions by asking
+    for all before one. Raises :class:`ErrorResponse`.
     """
     value = exchange.parameter("before")
     if value is None:

@@ -37,13 +37,13 @@ _encoder: Final = msgspec.json.Encoder(enc_hook=encode_hook)
 
 
 async def resolve(service: Service, exchange: Exchange, _: str, __: str) -> None:
-    """Answer many queries at once. What is not known has an empty answer, and never a 404."""
+    """Answer many queries at once. An unknown digest or tag has an empty answer, and never a 404."""
     body = await exchange.read(LARGEST_REQUEST, patience=service.config.patience)
     # Decoding, looking and encoding are each too long for the event loop.
     request = await service.executors.run(_parse, body)
     names = await _canonical(service, exchange.principal, [query.repository for query in request.queries])
     hidden = service.gate.hidden(exchange, set(names))
-    # No repository has the empty name: what may not be seen is answered as what is not there.
+    # No repository has the empty name: a hidden repository is answered as an absent one.
     names = ["" if name in hidden else name for name in names]
     mirrored = await _mirrored(service, exchange.principal, set(names))
     audited = {name for name in names if exchange.principal.audits(name)}
@@ -103,10 +103,10 @@ def _withheld(answer: Resolution) -> Resolution:
 
 
 def _as_asked(answer: Resolution, name: str, *, mirrored: bool) -> Resolution:
-    """Return an answer with the repository's name as it was asked.
+    """Return an answer with the repository's name as in the query.
 
-    Where the tags of a mirrored repository point, and what refers to what, upstream is asked first:
-    whoever wants that asks for it by itself.
+    The tags and referrers of a mirrored repository need a request to upstream: clients get them by the single
+    requests.
     """
     if mirrored:
         return structs.replace(answer, repository=name, tags=(), referrers={})

@@ -29,9 +29,9 @@ _decoder: Final = msgspec.json.Decoder(SightingsRequest, dec_hook=decode_hook)
 
 
 async def note_sightings(service: Service, exchange: Exchange, _: str, __: str) -> None:
-    """Record what was seen running.
+    """Record sightings of running images.
 
-    Of digests that are not here, or that the principal may not pull, the answer has only their number.
+    The answer has only the number of digests that are unknown, or that the principal may not pull.
     """
     body = await exchange.read(LARGEST_REQUEST, patience=service.config.patience)
     entries = await service.executors.run(_parse, body)
@@ -75,7 +75,7 @@ def _parse(body: bytes) -> list[SightingReport]:
 
 
 async def list_sightings(service: Service, exchange: Exchange, name: str, text: str) -> None:
-    """Answer with where a digest ran; empty, and never a 404, for a digest that nobody saw."""
+    """Answer with the places where a digest ran; empty, and never a 404, for one that was not seen."""
     digest = Digest.parse(text)
     limit = exchange.number("n", default=_PAGE, most=_MOST)
     await exchange.json(

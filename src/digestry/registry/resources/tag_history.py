@@ -56,7 +56,7 @@ async def _moment(service: Service, exchange: Exchange, name: str) -> int:
 
 
 async def get_tag(service: Service, exchange: Exchange, name: str, tag: str) -> None:
-    """Answer with what a tag pointed to at the time ``at``, or points to now."""
+    """Answer with the digest that a tag pointed to at the time ``at``, or points to now."""
     check_tag(tag)
     moment = await _moment(service, exchange, name)
     span = await service.executors.run(service.stores.queries.tag_history.tag_at, name, tag, moment)
@@ -100,7 +100,8 @@ async def list_tags_at(service: Service, exchange: Exchange, name: str, _: str) 
 
 
 async def list_tags_for_digest(service: Service, exchange: Exchange, name: str, text: str) -> None:
-    """Answer with the tags that point, or pointed, to a digest or to what holds it, in pages of ``n``."""
+    """Answer with the tags that point, or pointed, to a digest or to an index that holds it, in pages of
+    ``n``."""
     digest = Digest.parse(text)
     audits = exchange.may_audit
     cursor = redaction.cursor(exchange, audits=audits)
@@ -140,7 +141,8 @@ async def list_tags_for_digest_anywhere(service: Service, exchange: Exchange, _:
 def _anywhere(
     service: Service, principal: Principal, digest: Digest, cursor: Cursor, limit: int
 ) -> tuple[list[TagSpan], bool]:
-    """Return the newest ``limit`` spans in what ``principal`` may see, and whether there are more. Blocks.
+    """Return the newest ``limit`` spans in repositories that ``principal`` may see, and whether there are
+    more. Blocks.
 
     Two repositories may have moves of one time: all that began at the time of the last span are returned, so
     that a page ends between two times.
@@ -169,7 +171,7 @@ def _time(span: TagSpan) -> tuple[datetime.datetime, str]:
 
 
 async def restore_tag(service: Service, exchange: Exchange, name: str, tag: str) -> None:
-    """Point a tag back at the digest ``to``, which it had, or at what it had at the time ``at``."""
+    """Point a tag back at the digest ``to``, which it had, or at the one that it had at the time ``at``."""
     check_tag(tag)
     to, at = exchange.parameter("to"), time_parameter(exchange, "at", last=True)
     wanted = at if to is None else Digest.parse(to)

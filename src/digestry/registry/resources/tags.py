@@ -46,7 +46,8 @@ async def list_repositories(service: Service, exchange: Exchange, _: str, __: st
 def _visible(service: Service, principal: Principal, after: str, limit: int) -> list[str]:
     """Return the first ``limit`` repositories after ``after`` that ``principal`` may see. Blocks.
 
-    Only names are read that begin as the rules have it: how many there are of others, the time does not tell.
+    It only reads names with the prefixes of the rules, so that the time does not show how many others there
+    are.
     """
     batch = limit if principal is EVERYBODY else max(limit, _BATCH)
     found: list[str] = []

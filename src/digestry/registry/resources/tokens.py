@@ -82,7 +82,7 @@ async def post_token(service: Service, exchange: Exchange, _: str, __: str) -> N
 
 
 def _basic(problem: ErrorResponse, gate: Gate) -> ErrorResponse:
-    # A challenge that leads here again would be a circle.
+    # A challenge that refers to this endpoint would be a circle.
     if problem.status == 401:
         problem.headers["WWW-Authenticate"] = f'Basic realm="{gate.config.service}"'
     return problem
@@ -132,7 +132,7 @@ def _entry(gate: Gate, proof: Proof, scope: str) -> dict[str, object] | None:
 
 
 def _add_refresh_token(gate: Gate, proof: Proof, answer: dict[str, object]) -> None:
-    # Not to nobody, and not for an outside token: its issuer vouches for a moment, not for months.
+    # Not for anonymous clients, and not for an outside token: its issuer vouches for minutes, not for months.
     if proof.identity.anonymous or proof.credential == OIDC_USER:
         return
     ends = min(time.time() + gate.config.refresh_token_seconds, proof.ends)

@@ -17,8 +17,8 @@ from digestry.registry.service import Service
 
 LEAST_STEP: Final = 1 << 20
 MOST_STEP: Final = 16 << 20
-"""Bytes that are taken at once beyond those that came: as many as came, within these bounds; of a body
-whose length is known the most, so that of several that race one comes to its end."""
+"""The bounds of the room that is reserved beyond the received bytes: as much as was received; the maximum for
+a body of known length, so that one of several racing uploads completes."""
 
 
 class UploadReservation:
@@ -57,7 +57,7 @@ class UploadReservation:
     async def give_back(self, size: int) -> None:
         """Return the unused room of a failed request that left ``size`` bytes in the upload's file."""
         if self._size > size:
-            with contextlib.suppress(DigestryError):  # why it failed is what is to be heard of
+            with contextlib.suppress(DigestryError):  # the first error is the one to report
                 await self._service.executors.write_volatile(
                     self._service.stores.catalog.release, self._upload, size
                 )

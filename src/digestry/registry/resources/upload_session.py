@@ -1,7 +1,7 @@
 """An upload that one request holds exclusively: opened under its lock, written to, and released.
 
-The bytes are in the blob store's ingest, under the upload's id; the row in the catalog tells how many
-of them count.
+The bytes are in the blob store's ingest, under the upload's id; the row in the catalog says how many of them
+count.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _BATCH: Final = 1 << 20
 _WAITING_BATCH: Final = 256 << 10
 """The same for a store that has to be waited for: each upload holds a batch while it waits for memory."""
 _ROOM_SECONDS: Final = 0.01
-"""How often an upload that waits for memory looks for it: no thread waits meanwhile."""
+"""Seconds between an upload's attempts to get memory: no thread waits meanwhile."""
 
 
 @dataclass(slots=True)
@@ -150,9 +150,9 @@ async def receive(service: Service, exchange: Exchange, session: UploadSession, 
                 await room.take(began + received)
             await writer.write(last=not more)
         await writer.wait()
-        room = None  # it is counted anew with what the upload has come to
+        room = None  # it is counted anew with the upload's new size
     except (ClientGone, ClientSilent):
-        # What came counts for a client that sends ranges: also what was not yet handed over.
+        # For a client that sends ranges, all received bytes count, also those not yet handed over.
         await writer.write_rest()
         raise
     finally:
@@ -192,12 +192,12 @@ async def close(service: Service, session: UploadSession) -> None:
 
 
 async def note(service: Service, session: UploadSession) -> Upload:
-    """Record how far an upload came, with the digest if this request brought all of it."""
+    """Record the offset of an upload, with the digest if this request sent all of it."""
     if session.ingest.waits:
         await service.executors.run(session.ingest.save)
     digest = None
     if session.upload.offset == 0:
-        # Of what was long the last part may still be hashed.
+        # The last part of a long body may still be hashed.
         long = session.ingest.offset > _BATCH
         digest = await service.executors.run(session.ingest.digest) if long else session.ingest.digest()
     try:

@@ -1,8 +1,8 @@
 """Uploads: ``/v2/<name>/blobs/uploads/`` (distribution-spec, "Pushing blobs").
 
-An upload's bytes are in the blob store's ingest, under the upload's id; its row in the catalog
-tells how many of them count. A request that breaks off leaves bytes that do not count: the next
-one cuts them off. The ingest's lock keeps two requests for one upload apart.
+An upload's bytes are in the blob store's ingest, under the upload's id; its row in the catalog says how many
+of them count. An interrupted request leaves bytes that do not count: the next one truncates them. The
+ingest's lock keeps two requests for one upload apart.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ async def begin_upload(service: Service, exchange: Exchange, name: str, _: str) 
         try:
             await _finish(service, exchange, name, upload.id, digest, start=0)
         except BaseException:
-            # Nobody was told of this upload, so that nobody can go on with it.
+            # No client has the URL of this upload, so that none can continue it.
             with contextlib.suppress(StorageError):
                 await upload_session.drop(service, name, upload.id)
             raise
@@ -106,7 +106,8 @@ async def _mount(service: Service, exchange: Exchange, name: str) -> bool:
     except (InvalidDigest, InvalidReference):
         return False
     may_pull = exchange.principal.may_pull
-    # From anywhere is for who may pull everything: else the time would tell of repositories that are hidden.
+    # A mount without a source is for clients that may pull everything: else the time would reveal hidden
+    # repositories.
     if not (exchange.principal.pulls_everything() if source is None else may_pull(source)):
         return False
     size = await service.executors.write(
@@ -174,7 +175,7 @@ async def continue_upload(service: Service, exchange: Exchange, name: str, uploa
         try:
             await upload_session.receive(service, exchange, session, length)
         except (TooLarge, OverQuota):
-            # It cannot become a blob any more: what came of it must not stay.
+            # It can no longer become a blob: its bytes must be removed.
             await upload_session.end(service, session)
             raise
         except (ClientGone, ClientSilent):
@@ -213,8 +214,8 @@ async def _finish(
             try:
                 await service.executors.run(_commit, service, session, digest, guarded)
             except (ContentError, StorageError):
-                # The bytes are wrong, or lost: this upload cannot become the blob any more.
-                with contextlib.suppress(StorageError):  # what failed first is what is to be heard of
+                # The bytes are wrong, or lost: this upload can no longer become the blob.
+                with contextlib.suppress(StorageError):  # the first error is the one to report
                     await upload_session.end(service, session)
                 raise
             try:
@@ -233,7 +234,7 @@ async def _finish(
 
 
 async def _push_small(service: Service, exchange: Exchange, name: str, digest: Digest, length: int) -> None:
-    """Store a short body as a blob: nobody can go on with it, so that it needs no upload."""
+    """Store a short body as a blob. No client can continue it, so that it needs no upload."""
     began = service.now()
     most, refusal = await upload_session.ceiling(service, name)
     if length > most:
@@ -271,7 +272,7 @@ async def _finish_small(
     try:
         await service.small_pushes.push(body, digest, link, check=check)
     except ContentError:
-        # The bytes are wrong: this upload cannot become the blob any more.
+        # The bytes are wrong: this upload can no longer become the blob.
         with contextlib.suppress(StorageError):
             await service.executors.write(catalog.end_upload, upload_id)
         raise
@@ -283,7 +284,7 @@ async def _finish_small(
 
 
 class _UnderWay(Exception):
-    """Another request brought bytes of the upload, or brings them now."""
+    """Another request has sent bytes of the upload, or sends them now."""
 
 
 def _has_bytes(service: Service, upload_id: str) -> bool:
@@ -312,16 +313,17 @@ async def _pushed(
 
 
 def _commit(service: Service, session: UploadSession, digest: Digest, guarded: contextlib.ExitStack) -> None:
-    # Until the catalog has the link, the collector must not take the bytes for nobody's.
+    # Until the catalog has the link, garbage collection must not remove the bytes as unused.
     guarded.enter_context(service.stores.coordination.guard(digest))
     session.ingest.commit(digest)
 
 
 def _content_range(exchange: Exchange) -> tuple[int | None, int | None]:
-    """Return where the body starts, and how many bytes it must have; None where that is not said.
+    """Return where the body starts, and how many bytes it must have; each is None if the header does not
+    state it.
 
-    A chunk says ``Content-Range: 0-99`` (distribution-spec, "Pushing a blob in chunks"); HTTP's own
-    ``bytes 0-99/200`` is understood too. Raises :class:`ErrorResponse`.
+    A chunk has ``Content-Range: 0-99`` (distribution-spec, "Pushing a blob in chunks"); HTTP's own ``bytes
+    0-99/200`` is accepted too. Raises :class:`ErrorResponse`.
     """
     length = exchange.content_length
     text = exchange.header(b"content-range")

@@ -1,4 +1,4 @@
-"""The handlers of requests about an upstream's repository, which fetch what is not here."""
+"""The handlers of requests about an upstream's repository, which fetch missing content."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ list_tags = upstream_lists.tags
 
 
 async def delete_manifest(service: Service, exchange: Exchange, repository: Repository, target: str) -> None:
-    """Delete what is here of a tag or a manifest."""
+    """Delete the cached tag or manifest."""
     await delete_own_manifest(service, exchange, repository.local_name, target)
 
 
@@ -27,7 +27,7 @@ async def get_blob(service: Service, exchange: Exchange, repository: Repository,
 
 
 async def delete_blob(service: Service, exchange: Exchange, repository: Repository, digest: str) -> None:
-    """Take what is here of a blob out of the repository."""
+    """Delete the cached blob from the repository."""
     await delete_own_blob(service, exchange, repository.local_name, digest)
 
 

@@ -22,7 +22,7 @@ from digestry.registry.service import Service
 
 _PART: Final = 512 << 10
 _PUSH_WAITS: Final = 5.0
-"""So many seconds who may push waits for what the default mirror has of a blob."""
+"""Seconds that a client with the right to push waits for the default mirror's answer about a blob."""
 
 
 async def get(service: Service, exchange: Exchange, repository: UpstreamRepository, digest: Digest) -> None:
@@ -49,7 +49,7 @@ async def get(service: Service, exchange: Exchange, repository: UpstreamReposito
 
 
 async def _head(service: Service, exchange: Exchange, repository: UpstreamRepository, digest: Digest) -> bool:
-    """Answer as a GET would; return False if only a download can tell the size."""
+    """Answer as a GET would; return False if only a download can find the size."""
     mirror = repository.mirror
 
     def ask() -> int | None:
@@ -120,7 +120,7 @@ async def _joined(
     if begin:
         _start(
             repository.mirror, key, download
-        )  # once it has a client: its thread gives up what nobody waits for
+        )  # once it has a client: its thread stops a download that no client waits for
     try:
         yield download
     finally:
@@ -157,7 +157,7 @@ async def _wait(download: Download, watch: asyncio.Task[None], condition: Callab
 async def _send(service: Service, exchange: Exchange, download: Download, watch: asyncio.Task[None]) -> None:
     size, content = download.size, download.content
     assert size is not None  # noqa: S101 - that was waited for
-    assert content is not None  # noqa: S101 - it is opened before the size is told
+    assert content is not None  # noqa: S101 - it is opened before the size is known
 
     stored: BlobRanges | None = None
 
@@ -170,7 +170,8 @@ async def _send(service: Service, exchange: Exchange, download: Download, watch:
             part = await service.executors.run(content.read, position, count)
             if part:
                 return part
-            # The client is so far behind that what it needs is only in the store, once it is committed there.
+            # The client is so far behind that the bytes it needs are only in the store, once they are
+            # committed.
             await _wait(download, watch, lambda: False)
             stored = await service.stores.open_ranges(
                 download.digest, size, service.executors.run, position, last
@@ -194,7 +195,7 @@ def _problem(repository: UpstreamRepository, digest: Digest, error: DigestryErro
 
 
 async def bring(service: Service, repository: UpstreamRepository, digest: Digest) -> None:
-    """Fetch a blob, unless it is in the store. Raises the errors of an upstream."""
+    """Fetch a blob, unless it is in the store. Raises the errors of requests to an upstream."""
     while await service.stores.read_cache.blob(repository.local_name, str(digest)) is None:
         async with _joined(service, repository, digest) as download:
             while not download.linked:

@@ -1,9 +1,8 @@
 """The download of one blob from an upstream, shared by all clients in all worker processes.
 
-The bytes go into one file of the blob store's ingest, whose lock picks the one process that fetches
-them. Clients of every process are served from that file while it grows, but for its end: that is held
-back until the whole was verified, is durable, and is linked. So nobody ever gets the whole of wrong
-content.
+The bytes go into one file of the blob store's ingest, whose lock picks the one process that fetches them.
+Clients of every process are served from that file while it grows, except for its end, which is held back
+until the whole was verified, is durable, and is linked. So no client ever gets all of wrong content.
 """
 
 from __future__ import annotations
@@ -44,10 +43,10 @@ log: Final = logging.getLogger("digestry.registry")
 HELD_BACK: Final = 64 << 10
 """So many bytes of a blob are sent only when all of it was verified."""
 FINISHED_ANYWAY: Final = 256 << 20
-"""With at most so many bytes left, a download goes on after the last client has left."""
+"""With at most so many bytes left, a download continues after the last client has left."""
 FINISHED_WITHIN: Final = 600.0
-"""But only if they come within so many seconds, as fast as what came until then: who trickles keeps others
-from being asked for."""
+"""But only if they will arrive within so many seconds at the rate so far: a slow upstream would keep other
+downloads waiting."""
 
 _PART: Final = 512 << 10
 _ATTEMPTS: Final = 3
@@ -87,7 +86,7 @@ class Download:
         self.arrived = 0
         """So many bytes of it are in ``content``."""
         self.content: GrowingContent | None = None
-        """What has arrived; None as long as it cannot be read."""
+        """The bytes that have arrived; None as long as they cannot be read."""
         self.linked = False
         """Whether the repository has it: verified and durable."""
         self.error: Exception | None = None
@@ -170,7 +169,7 @@ class Download:
         except Refused as error:
             if isinstance(error, RemoteNotFound) or upstream_errors.is_outage(error):
                 raise
-            return False  # a download may bring it all the same
+            return False  # a download may still succeed
         except ProtocolViolation:
             return False
         with service.stores.coordination.guard(self.digest):
@@ -220,7 +219,7 @@ class Download:
                         return None
                 raise self._failed_elsewhere() from None
             else:
-                # What clients were sent may be the beginning of wrong content that was thrown away meanwhile.
+                # The clients' bytes may be the beginning of wrong content that was discarded meanwhile.
                 if self.content is not None and not self.content.is_arriving():
                     ingest.close()
                     raise self._failed_elsewhere()
@@ -268,7 +267,7 @@ class Download:
                 service.stores.catalog.add_blob(self.repository.local_name, self.digest, size)
             self._note_write("fetch-blob", size)
         except RemoteError as error:
-            # What came may be gone on with: at the end all of it is verified.
+            # The received bytes may be continued: at the end all of them are verified.
             kept = ingest.offset > 0 and (
                 isinstance(error, Abandoned | BackingOff) or upstream_errors.is_outage(error)
             )
@@ -304,7 +303,7 @@ class Download:
                     return
                 raise
             except Unreachable as error:
-                # An attempt that brought bytes does not count: the line is bad, but not dead.
+                # An attempt that received bytes does not count: the connection is bad, but not dead.
                 failures = 1 if ingest.offset > before else failures + 1
                 late = time.monotonic() - began > patience + (ingest.offset - first) / LEAST_RATE
                 if failures >= _ATTEMPTS or attempt + 1 == _MOST_ATTEMPTS or late:
@@ -316,7 +315,7 @@ class Download:
                 return
 
     def _whole(self, ingest: ResumableIngest, stream: BlobStream, known: int | None) -> int | None:
-        """Return the blob's size, after checking that it may be stored, and tell it to the clients."""
+        """Return the blob's size, after checking that it may be stored, and publish it to the clients."""
         size = stream.size
         if known is not None and size not in {None, known}:
             raise ProtocolViolation(f"{self.digest} had {known} bytes, and now it has {size}")

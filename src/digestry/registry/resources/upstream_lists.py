@@ -29,7 +29,7 @@ _PAGE: Final = 500
 
 
 async def tags(service: Service, exchange: Exchange, repository: UpstreamRepository, _: str) -> None:
-    """Return the upstream's tags, or the local ones if the upstream cannot be asked."""
+    """Return the upstream's tags, or the local ones if the upstream is unreachable."""
     if not repository.may_fetch:
         await own_tags.list_tags(service, exchange, repository.local_name, "")
         return
@@ -69,7 +69,7 @@ def _all_tags(repository: UpstreamRepository) -> tuple[str, ...]:
     with mirror.requesting():
         found = set(mirror.upstream.tags(repository.upstream_name, _LONGEST_LIST + 1))
         if len(found) > _LONGEST_LIST:
-            found.clear()  # an error keeps what its frames have, until somebody collects it
+            found.clear()  # an error keeps the objects of its frames alive until it is collected
             raise ProtocolViolation(f"{repository.upstream_name} has more than {_LONGEST_LIST} tags")
     names = tuple(sorted(found))
     mirror.cache_list("tags", repository.local_name, names, weight=len(names))
@@ -104,7 +104,7 @@ async def referring(
 
 
 def _bring_referrers(service: Service, repository: UpstreamRepository, digest: Digest) -> tuple[str, ...]:
-    """Fetch what the upstream lists, and return what was left out. Blocks."""
+    """Fetch the referrers that the upstream lists, and return which were left out. Blocks."""
     mirror = repository.mirror
     mirror.count("misses")
     try:
@@ -125,7 +125,7 @@ def _bring_referrers(service: Service, repository: UpstreamRepository, digest: D
     if len(listed) <= _MOST_REFERRERS:
         withdrawn = _withdrawn(service, repository, digest, {entry.digest for entry in listed})
         if withdrawn:
-            with mirror.requesting():  # who does not even know the subject says nothing of what refers to it
+            with mirror.requesting():  # a registry that does not have the subject does not know its referrers
                 mirror.upstream.resolve(repository.upstream_name, str(digest), service.config.manifest_limit)
             _drop(service, repository, withdrawn)
     mirror.cache_list("referrers", f"{repository.local_name}@{digest}", tuple(left_out))

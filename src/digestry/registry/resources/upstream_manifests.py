@@ -65,7 +65,7 @@ async def _by_tag(service: Service, exchange: Exchange, repository: UpstreamRepo
         except InvalidReference:
             await manifests.get_manifest(
                 service, exchange, repository.local_name, tag
-            )  # which says what is wrong with it
+            )  # whose error says what is wrong
             return
         try:
             await mirror.single_flight((repository.local_name, tag), refresh, service, repository, tag)
@@ -103,23 +103,23 @@ def _said(repository: UpstreamRepository, word: str, checked_at: int | None) -> 
 
 
 def _said_before(repository: UpstreamRepository, tag: str) -> str:
-    """Return what upstream, itself a mirror, said of the tag when it was asked."""
+    """Return the staleness that upstream, itself a mirror, reported for the tag."""
     reason = repository.mirror.stale_reasons.get((repository.local_name, tag), "")
     return reason if reason in upstream_errors.STALE else upstream_errors.CURRENT
 
 
 def refresh(service: Service, repository: UpstreamRepository, tag: str) -> None:
-    """Point the local tag to what the upstream's tag points to. Blocks."""
-    service.executors.reserve.check()  # what cannot be written down need not be asked
+    """Point the local tag to the digest of the upstream's tag. Blocks."""
+    service.executors.reserve.check()  # without room for the answer no request is sent
     mirror, cache = repository.mirror, service.stores.catalog.pull_through
     with mirror.turn(repository.local_name, tag):
         seen, here = cache.tag_state(repository.local_name, tag)
         if seen is not None and here is not None and mirror.is_fresh(seen.checked_at, service.now()):
-            return  # another worker asked, while this one waited for its turn
+            return  # another worker sent the request, while this one waited for its turn
         try:
             found = _asked(service, repository, tag, sure=seen is not None)
         except RemoteNotFound as error:
-            # What never was upstream's was there before the mirror; and a rule may keep what is gone.
+            # A tag that never was upstream's existed before the mirror; and a rule may keep a deleted one.
             if seen is not None:
                 if not upstream_errors.is_gone(error):
                     raise
@@ -138,7 +138,7 @@ def refresh(service: Service, repository: UpstreamRepository, tag: str) -> None:
                 service, repository, str(found.digest)
             )
         except RemoteNotFound:
-            # It moved in this moment and took its image away; or what answers a HEAD is not up to date.
+            # It moved at this moment and its image is gone; or the answer to the HEAD was outdated.
             manifest = _fetched(service, repository, tag)
         found = manifest.descriptor()
         try:
@@ -148,8 +148,8 @@ def refresh(service: Service, repository: UpstreamRepository, tag: str) -> None:
 
 
 def _asked(service: Service, repository: UpstreamRepository, tag: str, *, sure: bool) -> Descriptor:
-    """Return what upstream's tag points to. If it has none, and that must be ``sure``, it is asked again for
-    its reason, which the answer to a HEAD cannot have."""
+    """Return the digest of upstream's tag. If it has none, and that must be ``sure``, a GET is sent for the
+    reason, which the answer to a HEAD cannot have."""
     mirror, limit = repository.mirror, service.config.manifest_limit
     try:
         with mirror.requesting():
@@ -175,7 +175,7 @@ def _known(service: Service, repository: UpstreamRepository, digest: Digest) -> 
     try:
         raw = service.stores.read(digest, stored.size)
     except ContentDamaged:
-        return None  # or collected in this moment; what is fetched takes its place
+        return None  # or collected at this moment; the fetched one replaces it
     return Manifest.parse(raw, stored.media_type, algorithm=digest.algorithm)
 
 
