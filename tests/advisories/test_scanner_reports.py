@@ -262,7 +262,7 @@ def test_what_states_nothing_is_told_apart() -> None:
     (found,) = importing.read_file(json.dumps({"spdxVersion": "SPDX-2.3", "packages": []}).encode())
     assert isinstance(found, ForeignDocument)
     assert "not JSON" in refused_bytes(b"<xml/>")
-    assert "kind that is not known" in refused({"hello": "world"})
+    assert "of an unknown kind" in refused({"hello": "world"})
 
 
 def refused_bytes(content: bytes) -> str:

@@ -81,5 +81,5 @@ def test_what_matched_nothing_is_exit_4_and_what_cannot_be_read_is_exit_2(
     assert "matched no image" in lost.stderr
     (tmp_path / "odd").write_text('{"hello": "\\u001b[31m"}')
     odd = run(environment, "advisory", "import", str(tmp_path / "odd"))
-    assert (odd.returncode, "of a kind that is not known" in odd.stderr) == (2, True)
+    assert (odd.returncode, "of an unknown kind" in odd.stderr) == (2, True)
     assert run(environment, "advisory", "import", str(tmp_path / "none")).returncode == 2

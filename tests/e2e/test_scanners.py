@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,20 @@ def test_what_trivy_reports_is_imported(
     assert (again["new"], again["assessed"]) == ({}, 1)
     suppressed = [(VULNERABILITY, "not_affected")]
     assert scanned(trivy, image, "--vex", "oci", "--show-suppressed") == ([], suppressed)
+
+
+def test_trivy_scans_by_digest(
+    trivy: Engine, tool: Engine, image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program, _, cache, _ = trivy.command
+    for name, value in {"CACHE_DIR": cache, "SKIP_DB_UPDATE": "1", "OFFLINE_SCAN": "1"}.items():
+        monkeypatch.setenv(f"TRIVY_{name}", value)
+    monkeypatch.setenv("PATH", str(Path(program).parent))
+    (found,) = json.loads(tool("scan", image, "--format", "json"))["images"]
+    assert (f"{found['name']}@{found['digest']}", found["new"]) == (image, {"affected": 1})
+    (row,) = json.loads(tool("advisory", "list", image, "--format", "json"))
+    assert row["vulnerability"] == VULNERABILITY
+    assert re.fullmatch(r"Trivy \S+ \(database of \d{4}-\d\d-\d\d\)", row["author"])
 
 
 @pytest.fixture

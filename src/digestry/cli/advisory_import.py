@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from digestry.advisories.publish import NewStatement, PublishedAdvisory, TargetImage
-    from digestry.audit.advisory_imports import ImagePlan, ImportFile, ImportPlan
+    from digestry.audit.advisory_imports import ImagePlan, ImportFile
     from digestry.cli.documents import AdvisoryImport
+    from digestry.cli.settings import Settings
     from digestry.client.session import Session
     from digestry.model.reference import Reference
 
@@ -68,47 +69,50 @@ def import_(
     statements, reason), less_severe, problems, dry_run.
     """
     from digestry.cli import exit_codes
+    from digestry.cli.sessions import open_session
+    from digestry.cli.settings import load
 
-    documents, problems = _read(files)
-    plan, published = _carry_out(documents, image, (severity or "").lower(), author, dry_run=dry_run)
-    if as_json:
-        json_document(_document(plan, published, problems, dry_run=dry_run))
-    else:
-        _show(plan, published, problems, dry_run=dry_run)
-    if problems:
+    settings = load()
+    outcome = ImportOutcome(dry_run=dry_run)
+    documents = [
+        document for path in files for document in read_documents(*_named_content(path), outcome.problems)
+    ]
+    with open_session(settings) as session:
+        only = None if image is None else find_target(settings, session, image)
+        carry_out(settings, session, documents, outcome, only=only, severity=severity or "", author=author)
+    outcome.print(as_json=as_json)
+    if outcome.problems:
         ctx.exit(exit_codes.USAGE)
-    if not plan.matched:
+    if not outcome.plan.matched:
         ctx.exit(exit_codes.NOT_FOUND)
 
 
-def _read(files: Sequence[Path]) -> tuple[list[ImportFile], list[str]]:
-    """Return the documents of the files, and what could not be read of them. Raises
-    :class:`InvalidConfiguration` for a file that cannot be opened."""
+def read_documents(content: bytes, name: str, problems: list[str]) -> list[ImportFile]:
+    """Return the documents in a file, and add to ``problems`` what could not be read of it."""
     from digestry.advisories import importing
     from digestry.advisories.statements import Document, ForeignDocument
     from digestry.audit.advisory_imports import ImportFile
 
     documents: list[ImportFile] = []
-    problems: list[str] = []
-    for path in files:
-        name = "standard input" if str(path) == "-" else str(path)
-        for read in importing.read_file(_content(path, name)):
-            if isinstance(read, Document):
-                documents.append(ImportFile(name, read))
-                problems += [f"{name}: {fault}" for fault in read.faults]
-            elif isinstance(read, ForeignDocument):
-                problems.append(f"{name}: it is {read.kind}, which states nothing about vulnerabilities")
-            else:
-                problems.append(f"{name}: {read.reason}")
-    return documents, problems
+    for read in importing.read_file(content):
+        if isinstance(read, Document):
+            documents.append(ImportFile(name, read))
+            problems += [f"{name}: {fault}" for fault in read.faults]
+        elif isinstance(read, ForeignDocument):
+            problems.append(f"{name}: it is {read.kind}, which states nothing about vulnerabilities")
+        else:
+            problems.append(f"{name}: {read.reason}")
+    return documents
 
 
-def _content(path: Path, name: str) -> bytes:
+def _named_content(path: Path) -> tuple[bytes, str]:
+    """Return what a file has, and its name. Raises :class:`InvalidConfiguration`, :class:`TooLarge`."""
     import sys
 
     from digestry.advisories.importing import LARGEST_FILE
     from digestry.errors import InvalidConfiguration, TooLarge
 
+    name = "standard input" if str(path) == "-" else str(path)
     try:
         if str(path) == "-":
             content = sys.stdin.buffer.read(LARGEST_FILE + 1)
@@ -119,42 +123,47 @@ def _content(path: Path, name: str) -> bytes:
         raise InvalidConfiguration(f"cannot read {name}: {error.strerror}") from error
     if len(content) > LARGEST_FILE:
         raise TooLarge(f"{name} is larger than {LARGEST_FILE} bytes", limit=LARGEST_FILE)
-    return content
+    return content, name
 
 
-def _carry_out(
-    documents: Sequence[ImportFile], image: str | None, severity: str, author: str, *, dry_run: bool
-) -> tuple[ImportPlan, dict[str, list[PublishedAdvisory]]]:
-    """Plan the import and, unless ``dry_run``, attach what is new. Return what was attached by image."""
+def find_target(settings: Settings, session: Session, image: str) -> TargetImage:
+    """Return the image that a name means in its registry, and print the digest of a tag."""
+    from digestry.advisories import publish
+    from digestry.cli.digest_completion import complete_reference
+
+    target = publish.find_image(session, complete_reference(settings, session, image))
+    if target.tag is not None:
+        note(printable(f"digestry: {target.image.name}:{target.tag} is {target.digest}"))
+    return target
+
+
+def carry_out(
+    settings: Settings,
+    session: Session,
+    documents: Sequence[ImportFile],
+    outcome: ImportOutcome,
+    *,
+    only: TargetImage | None,
+    severity: str,
+    author: str,
+) -> None:
+    """Plan the import of ``documents`` and, unless it is a dry run, attach what is new."""
     import datetime
 
-    from digestry.advisories import publish
     from digestry.audit.advisory_imports import ImportPlanner
     from digestry.audit.named_images import ImageFinder
     from digestry.audit.registry_queries import RegistryQueries
-    from digestry.cli.digest_completion import complete_reference
-    from digestry.cli.sessions import open_session
-    from digestry.cli.settings import load
 
-    settings = load()
-    with open_session(settings) as session:
-        only = None
-        if image is not None:
-            only = publish.find_image(session, complete_reference(settings, session, image))
-            if only.tag is not None:
-                note(printable(f"digestry: {only.image.name}:{only.tag} is {only.digest}"))
-        queries = RegistryQueries(session, timeout=60)
-        host = settings.registry
-        finder = ImageFinder(queries, host, lambda digest: session.registry(host).tags_for_digest(digest))
-        now = datetime.datetime.now(datetime.UTC)
-        planner = ImportPlanner(queries, finder, only)
-        plan = planner.plan(documents, severity=severity, author=author, now=now)
-        published: dict[str, list[PublishedAdvisory]] = {}
-        if not dry_run:
-            for one in plan.images:
-                if one.new:
-                    published[str(one.image)] = _attach(session, one)
-    return plan, published
+    queries = RegistryQueries(session, timeout=60)
+    host = settings.registry
+    finder = ImageFinder(queries, host, lambda digest: session.registry(host).tags_for_digest(digest))
+    now = datetime.datetime.now(datetime.UTC)
+    planner = ImportPlanner(queries, finder, only)
+    outcome.plan = planner.plan(documents, severity=severity.lower(), author=author, now=now)
+    if not outcome.dry_run:
+        for one in outcome.plan.images:
+            if one.new:
+                outcome.published[str(one.image)] = _attach(session, one)
 
 
 def _attach(session: Session, plan: ImagePlan) -> list[PublishedAdvisory]:
@@ -198,77 +207,79 @@ def _counts(plan: ImagePlan) -> dict[str, int]:
     return counts
 
 
-def _show(
-    plan: ImportPlan,
-    published: dict[str, list[PublishedAdvisory]],
-    problems: list[str],
-    *,
-    dry_run: bool,
-) -> None:
-    rows = []
-    for one in plan.images:
-        counts = _counts(one)
-        rows.append(
-            [
-                one.image.name,
-                one.image.digest.short if one.image.digest is not None else "-",
-                *(str(counts.get(status, 0) or "-") for status in ("affected", "under_investigation")),
-                str(counts.get("fixed", 0) + counts.get("not_affected", 0) or "-"),
-                str(one.stated or "-"),
-                str(one.assessed or "-"),
-            ]
+class ImportOutcome:
+    """What an import did: its plan, what was attached by image, and what could not be read."""
+
+    def __init__(self, *, dry_run: bool) -> None:
+        from digestry.audit.advisory_imports import ImportPlan
+
+        self.dry_run = dry_run
+        self.plan = ImportPlan()
+        self.published: dict[str, list[PublishedAdvisory]] = {}
+        self.problems: list[str] = []
+
+    def print(self, *, as_json: bool) -> None:
+        """Print all of it, for people or as JSON."""
+        if as_json:
+            json_document(self._document())
+            return
+        self._print_images()
+        plan = self.plan
+        if self.dry_run and plan.images:
+            note("digestry: nothing was written (--dry-run)")
+        if plan.less_severe:
+            note(f"digestry: {number_of(plan.less_severe, 'statement')} left out by --severity")
+        for lost in plan.unmatched[:_MOST_SHOWN]:
+            about = f" about {lost.product}" if lost.product else ""
+            count = number_of(lost.statements, "statement")
+            note(printable(f"digestry: {lost.file}: {count}{about} matched no image: {lost.reason}"))
+        if len(plan.unmatched) > _MOST_SHOWN:
+            note(f"digestry: and {len(plan.unmatched) - _MOST_SHOWN} products more; --format json lists all")
+        for problem in self.problems[:_MOST_SHOWN]:
+            note(printable(f"digestry: {problem}"))
+        if len(self.problems) > _MOST_SHOWN:
+            note(f"digestry: and {len(self.problems) - _MOST_SHOWN} problems more; --format json lists all")
+        if not plan.matched and not plan.unmatched and not self.problems:
+            note("digestry: nothing is stated about any vulnerability")
+
+    def _print_images(self) -> None:
+        rows = []
+        for one in self.plan.images:
+            counts = _counts(one)
+            good = counts.get("fixed", 0) + counts.get("not_affected", 0)
+            numbers = (
+                counts.get("affected"), counts.get("under_investigation"), good, one.stated, one.assessed,
+            )  # fmt: skip
+            digest = "-" if one.image.digest is None else one.image.digest.short
+            rows.append([one.image.name, digest, *(str(number or "-") for number in numbers)])
+        if rows:
+            table(["IMAGE", "DIGEST", "AFFECTED", "INVESTIGATED", "GOOD", "STATED", "ASSESSED"], rows)
+        for name, advisories in self.published.items():
+            for referrer in dict.fromkeys(advisory.referrer for advisory in advisories):
+                say(printable(f"{name}: advisory {referrer}"))
+
+    def _document(self) -> AdvisoryImport:
+        from digestry.cli import documents
+
+        return documents.AdvisoryImport(
+            images=[
+                documents.ImportedImage(
+                    name=plan.image.name,
+                    digest=str(plan.image.digest),
+                    new=_counts(plan),
+                    stated=plan.stated,
+                    assessed=plan.assessed,
+                    advisories=list(
+                        dict.fromkeys(str(made.referrer) for made in self.published.get(str(plan.image), ()))
+                    ),
+                )
+                for plan in self.plan.images
+            ],
+            unmatched=[
+                documents.UnmatchedProduct(lost.file, lost.product or None, lost.statements, lost.reason)
+                for lost in self.plan.unmatched
+            ],
+            less_severe=self.plan.less_severe,
+            problems=self.problems,
+            dry_run=self.dry_run,
         )
-    if rows:
-        table(["IMAGE", "DIGEST", "AFFECTED", "INVESTIGATED", "GOOD", "STATED", "ASSESSED"], rows)
-    for name, advisories in published.items():
-        for referrer in dict.fromkeys(advisory.referrer for advisory in advisories):
-            say(printable(f"{name}: advisory {referrer}"))
-    if dry_run and plan.images:
-        note("digestry: nothing was written (--dry-run)")
-    if plan.less_severe:
-        note(f"digestry: {number_of(plan.less_severe, 'statement')} left out by --severity")
-    for lost in plan.unmatched[:_MOST_SHOWN]:
-        about = f" about {lost.product}" if lost.product else ""
-        count = number_of(lost.statements, "statement")
-        note(printable(f"digestry: {lost.file}: {count}{about} matched no image: {lost.reason}"))
-    if len(plan.unmatched) > _MOST_SHOWN:
-        note(f"digestry: and {len(plan.unmatched) - _MOST_SHOWN} further products; --format json lists all")
-    for problem in problems[:_MOST_SHOWN]:
-        note(printable(f"digestry: {problem}"))
-    if len(problems) > _MOST_SHOWN:
-        note(f"digestry: and {len(problems) - _MOST_SHOWN} further problems; --format json lists all")
-    if not plan.matched and not plan.unmatched and not problems:
-        note("digestry: the files state nothing about any vulnerability")
-
-
-def _document(
-    plan: ImportPlan,
-    published: dict[str, list[PublishedAdvisory]],
-    problems: list[str],
-    *,
-    dry_run: bool,
-) -> AdvisoryImport:
-    from digestry.cli import documents
-
-    return documents.AdvisoryImport(
-        images=[
-            documents.ImportedImage(
-                name=image.image.name,
-                digest=str(image.image.digest),
-                new=_counts(image),
-                stated=image.stated,
-                assessed=image.assessed,
-                advisories=list(
-                    dict.fromkeys(str(made.referrer) for made in published.get(str(image.image), ()))
-                ),
-            )
-            for image in plan.images
-        ],
-        unmatched=[
-            documents.UnmatchedProduct(lost.file, lost.product or None, lost.statements, lost.reason)
-            for lost in plan.unmatched
-        ],
-        less_severe=plan.less_severe,
-        problems=problems,
-        dry_run=dry_run,
-    )

@@ -129,7 +129,7 @@ class UnmatchedProduct(Struct, frozen=True):
 
 
 class AdvisoryImport(Struct, frozen=True):
-    """The outcome of `digestry advisory import`."""
+    """The outcome of `digestry advisory import` or `digestry scan`."""
 
     images: Sequence[ImportedImage]
     unmatched: Sequence[UnmatchedProduct]

@@ -65,6 +65,7 @@ _SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
     "Audit": {
         "audit": ("audit", "Find which digest every container really runs, and whether it is vulnerable."),
         "advisory": ("advisory", "State and list which digests are vulnerable and which are fixed."),
+        "scan": ("scan", "Have a scanner look at an image, and state what it finds."),
     },
     "Running a registry": {
         "serve": ("serve", "Run the registry."),

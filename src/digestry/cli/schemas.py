@@ -30,6 +30,7 @@ _DOCUMENTS: Final = {
     "prune": "Prune",
     "attach": "Attach",
     "advisory import": "AdvisoryImport",
+    "scan": "AdvisoryImport",
 }
 """The commands that print one object, and its type in :mod:`digestry.cli.documents`."""
 _LISTS: Final = {"rm": "DeletedTag", "advisory show": "AttachedAdvisory"}
