@@ -22,6 +22,8 @@ from digestry.errors import StorageError, StorageFull
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
+PRIVATE: Final = 0o700
+"""The mode of a directory whose content is its owner's alone."""
 _SYNC_FILE_RANGE_WRITE: Final = 2  # linux/fs.h
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _PROBE: Final = bytes(64 << 10)
@@ -53,8 +55,8 @@ def storage_errors(action: str, path: Path) -> Iterator[None]:
         raise storage_error(action, path, error) from error
 
 
-def make_directory(path: Path) -> None:
-    """Make ``path`` and its missing parents, durably."""
+def make_directory(path: Path, *, mode: int = 0o777) -> None:
+    """Make ``path`` and its missing parents, durably. ``mode`` is that of ``path`` if it is made now."""
     with storage_errors("create the directory", path):
         missing: list[Path] = []
         probe = path
@@ -62,7 +64,7 @@ def make_directory(path: Path) -> None:
             missing.append(probe)
             probe = probe.parent
         for directory in reversed(missing):
-            directory.mkdir(exist_ok=True)
+            directory.mkdir(mode=mode if directory == path else 0o777, exist_ok=True)
             sync_directory(directory.parent)
 
 

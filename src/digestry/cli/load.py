@@ -39,13 +39,13 @@ def load(*, file: str | None, name: str | None, quiet: bool) -> None:
     from digestry.copy.file_tree import ArchiveTree
     from digestry.copy.local import LocalTarget
     from digestry.errors import InvalidReference
-    from digestry.fsio import make_directory
+    from digestry.fsio import PRIVATE, make_directory
     from digestry.model.reference import Reference
 
     settings = load_settings()
     scratch = settings.store.with_name("transfers")
     with ExitStack() as opened, watching(quiet=quiet, words=COPYING) as observer:
-        make_directory(scratch)
+        make_directory(scratch, mode=PRIVATE)
         path = Path(file) if file is not None else _standard_input(scratch, opened)
         tree = ArchiveTree(path, scratch=scratch)
         opened.callback(tree.close)

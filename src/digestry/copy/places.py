@@ -132,9 +132,9 @@ def _path(location: Location) -> Path:
 
 
 def _made(directory: Path) -> Path:
-    from digestry.fsio import make_directory  # noqa: PLC0415 - an archive alone needs it
+    from digestry.fsio import PRIVATE, make_directory  # noqa: PLC0415 - an archive alone needs it
 
-    make_directory(directory)
+    make_directory(directory, mode=PRIVATE)
     return directory
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Self, cast
 from digestry.blobs.protocols import Chunk, Ingest
 from digestry.copy.protocols import Progress
 from digestry.errors import SizeMismatch
-from digestry.fsio import make_directory, open_regular, storage_errors
+from digestry.fsio import PRIVATE, make_directory, open_regular, storage_errors
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest, new_hasher
 
@@ -153,7 +153,7 @@ class _SpoolFile:
     """A file of the spool as an :class:`Ingest` that is not verified, alone to whoever has it open."""
 
     def __init__(self, directory: Path, descriptor: Descriptor, arrived: Callable[[], None]) -> None:
-        make_directory(directory)
+        make_directory(directory, mode=PRIVATE)
         self._size = descriptor.size
         self._arrived = arrived
         self.path = _path(directory, descriptor.digest)

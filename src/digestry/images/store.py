@@ -10,6 +10,7 @@ from typing import Final
 from digestry.blobs.disk import LAYOUT_FILE, open_layout
 from digestry.errors import ContentError, InvalidManifest, NotFound
 from digestry.file_locks import locked
+from digestry.fsio import PRIVATE, make_directory
 from digestry.images.layout import Layout, LayoutEntry
 from digestry.images.platform_selection import select_image
 from digestry.model import media_types
@@ -28,7 +29,7 @@ _CONTENT_LOCK: Final = ".content.lock"
 class ImageStore:
     """The images in the directory ``root``. Safe to use from many processes and threads at once.
 
-    Nothing is read or made before a method is called.
+    Nothing is read or made before a method is called. Where ``root`` is made, its owner alone can enter it.
     """
 
     def __init__(self, root: Path) -> None:
@@ -64,6 +65,7 @@ class ImageStore:
         # Its last step writes that file: whoever finds all of this need not sync the directories again.
         paths = (LAYOUT_FILE, "ingest", *(f"blobs/{algorithm}" for algorithm in ALGORITHMS))
         if not all((self.root / name).exists() for name in paths):
+            make_directory(self.root, mode=PRIVATE)
             self.blobs.prepare()
 
     # -- names --------------------------------------------------------------------------------
