@@ -1,6 +1,6 @@
 """An advisory: a statement that is attached to an image, and which of several are in force.
 
-Whoever may push to a repository may state something there.
+Every user who may push to a repository may publish statements there.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ SEVERITY: Final[dict[Status, int]] = {
 class Advisory:
     """One statement about one product, attached to ``subject`` by the manifest ``referrer``.
 
-    ``product`` tells products of one image apart: empty for the image itself, else how the statement
-    names it. ``component`` is the subcomponent that it is about. ``sure`` is False if it is about a
-    package of which it is not known whether the image has it in that version.
+    ``product`` distinguishes the products of one image: empty for the image itself, else its name in the
+    statement. ``component`` is the subcomponent that it is about. ``sure`` is False if it is about a package
+    that the image may not have in that version.
     """
 
     statement: Statement
@@ -66,8 +66,8 @@ class AttachedDocument:
 
 @dataclass(slots=True)
 class AdvisoryReading:
-    """What was read of some digests' advisories. ``missed`` is what could not be read, or could be about
-    this or not, and in which repository; ``reasons`` say that, and what was passed over."""
+    """The advisories of some digests. ``missed`` are the documents that could not be read, or may be about
+    another image, with their repositories; ``reasons`` say that, and what was ignored."""
 
     attached: list[AttachedDocument] = field(default_factory=list)
     advisories: list[Advisory] = field(default_factory=list)
@@ -76,7 +76,7 @@ class AdvisoryReading:
 
     @property
     def complete(self) -> bool:
-        """Whether everything was read, and it could be told what it is about."""
+        """Whether everything was read, and the subject of each statement is known."""
         return not self.missed
 
     def miss(self, repository: Reference, reason: str) -> None:
@@ -85,7 +85,7 @@ class AdvisoryReading:
         self.reasons.append(reason)
 
     def note(self, reason: str) -> None:
-        """Note something that changes nothing of what is known."""
+        """Add a reason that does not change the assessment."""
         self.reasons.append(reason)
 
     def current(self) -> list[Advisory]:
@@ -138,7 +138,8 @@ def in_force(advisories: Iterable[Advisory]) -> list[Advisory]:
 
 
 def contradictions(current: Iterable[Advisory]) -> list[str]:
-    """Return who says what about each vulnerability of which not all statements in force say the same."""
+    """Return the contradictions: who states what about each vulnerability on which statements in force
+    differ."""
     by_name: dict[str, list[Advisory]] = {}
     for advisory in current:
         for name in advisory.names:

@@ -29,7 +29,7 @@ class StatementMatcher:
         self._looked_up = 0
 
     def add(self, attached: AttachedDocument, about: SubjectImage) -> None:
-        """Add the statements of ``attached`` that are about ``about``, and say what was passed over."""
+        """Add the statements of ``attached`` that are about ``about``, and note the ignored ones."""
         document, digest = attached.document, attached.referrer
         if document.vague:
             self._reading.miss(
@@ -105,7 +105,7 @@ class StatementMatcher:
         if verdict.match == "other" and self._holds(verdict.others, about):
             return "digest"
         if verdict.match == "name" and verdict.tag and statement.status in GOOD:
-            # Tags move: what is good of one is of this image only if the tag points to it.
+            # Tags move: a good statement about a tag is about this image only if the tag points to it.
             try:
                 target = self._queries.resolve(self._repository, verdict.tag)
             except DigestryError:

@@ -18,8 +18,8 @@ PREDICATE_ANNOTATIONS: Final = (
     "predicateType",
     "dev.sigstore.bundle.predicateType",
 )
-"""Where a manifest, a layer or a descriptor says what an in-toto statement's predicate is: BuildKit's,
-cosign's in its ``.att`` tags, and cosign's for a bundle."""
+"""The annotations with the type of an in-toto statement's predicate: BuildKit's, cosign's in its ``.att``
+tags, and cosign's for a bundle."""
 
 _MEDIA_TYPES: Final = (
     "application/vnd.cncf.notary.",
@@ -83,14 +83,14 @@ def is_other_predicate(predicate_type: str) -> bool:
 
 
 def announced_predicate_type(annotations: Mapping[str, str] | None) -> str:
-    """Return the predicate type that annotations tell; empty if they tell none."""
+    """Return the predicate type in annotations; empty if there is none."""
     known = annotations or {}
     return next((known[name] for name in PREDICATE_ANNOTATIONS if known.get(name)), "")
 
 
 def may_mention_vulnerabilities(content: bytes) -> bool:
     """Return whether ``content``, in a format without a reader here, may mention vulnerabilities; True for
-    what is not text."""
+    content that is not text."""
     try:
         content.decode()
     except UnicodeDecodeError:

@@ -15,7 +15,7 @@ class AttachmentQueries(Protocol):
     :class:`~digestry.errors.DigestryError`."""
 
     def resolve(self, repository: Reference, tag: str) -> Descriptor | None:
-        """Return what ``tag`` points to; None if there is no such tag."""
+        """Return the digest that ``tag`` points to; None if there is no such tag."""
         ...
 
     def manifest(self, repository: Reference, digest: Digest) -> Manifest | None:
@@ -32,5 +32,5 @@ class AttachmentQueries(Protocol):
         ...
 
     def referrers(self, repository: Reference, digest: Digest) -> tuple[Descriptor, ...]:
-        """Return what is attached to ``digest``; empty if nothing is."""
+        """Return the referrers of ``digest``; empty if there are none."""
         ...

@@ -1,4 +1,4 @@
-"""The advisories that are attached to an image, in whichever way they are.
+"""The advisories that are attached to an image, by any of the ways to attach them.
 
 - Referrers (distribution-spec, "Listing Referrers"), and those in the tag that stands in for the list
   ("Referrers Tag Schema"), which clients write that know no such list, and keep writing in registries
@@ -6,8 +6,8 @@
 - cosign's tag ``sha256-HEX.att``: an envelope a layer.
 - BuildKit's attestation manifests, entries of an index.
 
-What a descriptor says of a referrer is a hint: it is written by clients, and some write a wrong one.
-What cannot be ruled out is fetched; what was listed and cannot be read is never passed over in silence.
+A descriptor's media type of a referrer is only a hint: clients write it, some of them a wrong one. Each
+referrer that cannot be ruled out is fetched; one that is listed and cannot be read is always reported.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ LARGEST_ADVISORY: Final = 8 << 20
 LARGEST_SPDX: Final = 64 << 20
 """In bytes, of a bill of materials in SPDX, which is not decoded if it is larger than an advisory."""
 MOST_REFERRERS: Final = 100
-"""Of one digest; further ones are not read, and that is said."""
+"""The most referrers of one digest that are read; further ones are reported."""
 MOST_SUBJECTS: Final = 64
 """Manifests and indexes of the same code whose advisories are read."""
 MOST_LAYERS: Final = 256
@@ -75,8 +75,8 @@ def read_advisories(
     """Read every advisory that is attached to one of ``subjects``. Errors are reasons.
 
     ``same_code`` are further digests of the image, ``indexes`` those of the subjects that are indexes,
-    ``names`` the repository's other names. Without ``tags`` the repository is asked for none. A
-    statement about another product is passed over.
+    ``names`` the repository's other names. Without ``tags`` no tags are requested. A statement about another
+    product is ignored.
     """
     repositories = tuple(dict.fromkeys((repository, *names)))
     reader = _Reader(queries, repository, tags=tags)
@@ -103,7 +103,7 @@ class _Reader:
         self._statements = StatementMatcher(queries, repository, self.reading)
 
     def subject(self, subject: Digest, about: SubjectImage, *, is_index: bool) -> bool:
-        """Read what is attached to one digest; False if there is no use in asking for more."""
+        """Read the attachments of one digest; return False if further requests are useless."""
         steps: list[Callable[[], None]] = [lambda: self._referrers(subject, about)]
         if self._tags:
             steps += [lambda: self._listed_by_tag(subject, about), lambda: self._cosign(subject, about)]
@@ -200,7 +200,7 @@ class _Reader:
             return
         self._manifest(manifest, subject, about)
 
-    # -- what is in a manifest ------------------------------------------------------------------
+    # -- the content of a manifest ------------------------------------------------------------------
 
     def _manifest(self, manifest: Manifest, subject: Digest, about: SubjectImage) -> None:
         if manifest.is_index:

@@ -89,7 +89,7 @@ def read_document(value: JsonObject) -> Document | UnreadableDocument:
 def _statements(
     vulnerability: JsonObject, product_status: JsonObject, products: dict[str, Product]
 ) -> list[Statement]:
-    """Return what is said of one vulnerability, but for what it shares with the rest of the document."""
+    """Return the statements about one vulnerability, without the fields that the whole document shares."""
     notes = [as_text(as_object(threat).get("details")) for threat in as_list(vulnerability.get("threats"))]
     return [
         Statement(
@@ -99,7 +99,7 @@ def _statements(
             timestamp=LONG_AGO,
             version=1,
             author="",
-            # An ID that the tree does not have is a product that nobody can read.
+            # An ID that is not in the tree is a product without a name.
             products=tuple(products.get(as_text(product_id), Product()) for product_id in as_list(ids))
             or (Product(),),
             notes=next(filter(None, notes), ""),
@@ -111,7 +111,7 @@ def _statements(
 
 
 def _products(tree: JsonObject) -> dict[str, Product]:
-    """Return the products by their IDs. What is said of a component of a product is about the product."""
+    """Return the products by their IDs. A statement about a component of a product is about the product."""
     found: dict[str, Product] = {}
     pending = [*as_list(tree.get("branches")), *as_list(tree.get("full_product_names"))]
     while pending and len(found) < _MOST_PRODUCTS:
@@ -142,5 +142,5 @@ def _product(product: JsonObject) -> Product:
         for group in as_list(helper.get("hashes"))
         for file_hash in as_list(as_object(group).get("file_hashes"))
     )
-    # A name is for people, and may be in any language: alone it tells nothing.
+    # A name is for people, and may be in any language: alone it identifies nothing.
     return Product(tuple(filter(None, names)) or (f"urn:csaf:{as_text(product.get('name'))}",), hashes)

@@ -84,7 +84,7 @@ class _Reader:
             return UnreadableDocument("it has no id")
         analysis = as_object(entry.get("analysis"))
         state = analysis.get("state")
-        # What is listed and not analysed is there, and nobody has said what that means.
+        # A vulnerability that is listed and not analysed is present; its effect is not stated.
         status = "under_investigation" if state is None else _STATES.get(as_text(state).strip().lower())
         if status is None:
             return UnreadableDocument(f"its analysis has the state {shown(state)}")
@@ -178,7 +178,7 @@ def _by_reference(components: list[object]) -> dict[str, JsonObject]:
 
 
 def _described(main: JsonObject) -> Product:
-    """Return what the document describes: the image that it is attached to, unless it says another one."""
+    """Return the subject of the document: the image that it is attached to, unless it names another one."""
     version = as_text(main.get("version"))
     if version.lower().startswith(("sha256:", "sha512:")):
         return Product((version,))

@@ -14,7 +14,7 @@ from digestry.model.reference import Reference
 
 PREDICATE_TYPE: Final = "https://openvex.dev/ns/v0.2.0"
 TOOLING: Final = "digestry"
-"""What a document that digestry wrote says of its tooling, at the beginning."""
+"""The beginning of ``tooling`` in documents that digestry wrote."""
 
 _NAMESPACE: Final = "https://openvex.dev/ns"
 _UPDATE: Final = re.compile(r"Update to (\S+@sha\d+:[0-9a-f]+(?: or \S+@sha\d+:[0-9a-f]+)*)\.", re.ASCII)
@@ -47,7 +47,7 @@ def read_document(predicate: JsonObject) -> Document | UnreadableDocument:
 
 
 def _statement(entry: object, document: JsonObject, version: int) -> Statement | UnreadableDocument:
-    """Return one statement, with what it inherits from its document."""
+    """Return one statement, with the fields that it inherits from its document."""
     if not isinstance(entry, dict):
         return UnreadableDocument("it is not an object")
     name, aliases = _vulnerability(entry)

@@ -1,7 +1,7 @@
 """Matching of a statement's product with an image: by digest, by package URL, by name.
 
-Package URLs: purl-spec, types ``oci`` and ``docker``. What other types name (``apk``, ``deb``,
-``golang``) is a part of an image.
+Package URLs: purl-spec, types ``oci`` and ``docker``. Other types (``apk``, ``deb``, ``golang``) name a part
+of an image.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from digestry.model.reference import DOCKER_HUB, Reference
 Match: TypeAlias = Literal["digest", "name", "inside", "package", "other", "unclear"]
 """``digest``: it is this image; ``name``: an image of its repository; ``inside``: a component that the
 document lists for this image; ``package``: a package, wherever it is; ``other``: another product;
-``unclear``: it cannot be told."""
+``unclear``: that is not known."""
 
 _PURL: Final = re.compile(r"pkg:/*([a-z0-9.+-]+)/([^?#]*)(?:\?([^#]*))?(?:#.*)?", re.ASCII | re.IGNORECASE)
 _IMAGE_TYPES: Final = frozenset({"oci", "docker"})
@@ -186,7 +186,7 @@ def _named(name: str, about: SubjectImage) -> ProductMatch:
     matches = _same(bare, about) if scheme is None or "/" in bare else False
     if matches:
         return ProductMatch("name", tag=read.tag or "")
-    # A web page may be about anything; what names an image names another one.
+    # A web page may be about anything; another image's name is about that image.
     web = scheme is not None and scheme[1].lower() in {"http", "https"}
     return ProductMatch("unclear" if web else "other")
 

@@ -1,4 +1,4 @@
-"""Values of advisories (times, versions, statuses, digests), read in whatever form they are written."""
+"""Values of advisories (times, versions, statuses, digests), read from any form in which they are written."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def read_version(value: object, default: int = 1) -> int:
 
 
 def read_status(value: object) -> Status | None:
-    """Return one of :data:`STATUSES`, in whatever case it was written; None for anything else."""
+    """Return one of :data:`STATUSES`, written in any case; None for anything else."""
     word = as_text(value).strip().lower().replace("-", "_").replace(" ", "_")
     return next((known for known in STATUSES if known == word), None)
 
