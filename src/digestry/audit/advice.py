@@ -9,9 +9,9 @@ from digestry.inventory.waiting_reasons import ADVICE, PRESENT
 
 
 def advise(container: ImageUse, facts: RegistryFacts, tag: TagVerdict, verdict: Assessment) -> str:
-    """Return what to do about ``container``, whose tag and code were judged so.
+    """Return the advice for ``container``, by the verdict on its tag and the assessment of its code.
 
-    Of a template all this is what would be started from it now.
+    For a template, both are about the image that would be started from it now.
     """
     if verdict.state == "affected":
         bad = [advisory for advisory in verdict.advisories if advisory.statement.status == "affected"]
@@ -31,7 +31,7 @@ def advise(container: ImageUse, facts: RegistryFacts, tag: TagVerdict, verdict: 
 
 def _find_out(container: ImageUse, facts: RegistryFacts, tag: TagVerdict) -> str:
     if container.waiting and facts.identity is None:
-        # What could be pulled may be judged: that it is not pulled comes first.
+        # The image in the registry may be judged, but the failed pull is the first problem.
         present = container.waiting == "pull" and tag.digest is not None
         return PRESENT if present else ADVICE[container.waiting]
     if facts.unanswered:

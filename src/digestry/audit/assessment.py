@@ -1,6 +1,6 @@
 """The assessment of an image by its advisories: affected, fixed, not affected, not assessed or unknown.
 
-Nothing here asks anybody: :func:`assess` decides by what was read.
+Nothing here sends a request: :func:`assess` decides by the facts.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from digestry.model.digest import Digest
 from digestry.model.reference import Reference
 
 State: TypeAlias = Literal["affected", "fixed", "not_affected", "not_assessed", "unknown"]
-"""``fixed`` and ``not_affected``: somebody said so. ``not_assessed``: everything was read, and nobody
-stated anything. ``unknown``: anything else, with its reasons."""
+"""``fixed`` and ``not_affected``: an advisory says so. ``not_assessed``: everything was read, and no advisory
+states anything. ``unknown``: anything else, with its reasons."""
 
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """What is known against, and for, some code."""
+    """The state of some code, with the advisories and reasons for it."""
 
     state: State
     advisories: tuple[Advisory, ...] = ()
@@ -33,24 +33,24 @@ class Assessment:
 
 
 class AdvisoryIndex:
-    """The advisories that were read of all images, to be found by what they are about."""
+    """The advisories of all images, indexed by subject and by config."""
 
     def __init__(self) -> None:
         self._by_subject: dict[Digest, dict[int, Advisory]] = {}
         self._by_config: dict[Digest, dict[int, Advisory]] = {}
 
     def add(self, config: Digest | None, advisories: Iterable[Advisory]) -> None:
-        """Add what was read of one image, whose config this is, if that is known."""
+        """Add the advisories of one image, with the digest of its config, if known."""
         for advisory in advisories:
             self._by_subject.setdefault(advisory.subject, {})[id(advisory)] = advisory
             if config is not None:
                 self._by_config.setdefault(config, {})[id(advisory)] = advisory
 
     def about(self, identity: ImageIdentity) -> list[Advisory]:
-        """Return what is about the code of ``identity``, wherever it was read."""
+        """Return the advisories about the code of ``identity``, from any repository."""
         found: dict[int, Advisory] = {}
         for digest in sorted(identity.closure):
-            # What is attached to a shared index may be about another image of it.
+            # An advisory of a shared index may be about another image of it.
             some = self._by_subject.get(digest, {})
             found |= {key: advisory for key, advisory in some.items() if _is_about(advisory, identity)}
         if identity.config is not None:
@@ -58,7 +58,7 @@ class AdvisoryIndex:
         return list(found.values())
 
     def fixed_images(self) -> set[Reference]:
-        """Return the images that are said to fix something."""
+        """Return the images that advisories name as fixes."""
         return {
             image
             for stated in self._by_subject.values()
@@ -75,7 +75,7 @@ def _is_about(advisory: Advisory, identity: ImageIdentity) -> bool:
 
 
 def known_in_force(reading: AdvisoryReading, elsewhere: Iterable[Advisory]) -> list[Advisory]:
-    """Return the statements in force, the worst first, of what was read of an image and of others."""
+    """Return the statements in force, the worst first, of an image's own advisories and ``elsewhere``."""
     known = {_key(advisory) for advisory in reading.advisories}
     return in_force(
         [*reading.advisories, *(advisory for advisory in elsewhere if _key(advisory) not in known)]
@@ -83,11 +83,11 @@ def known_in_force(reading: AdvisoryReading, elsewhere: Iterable[Advisory]) -> l
 
 
 def assess(facts: RegistryFacts) -> Assessment:
-    """Return what is known of the code that runs, by the advisories of ``facts``.
+    """Return the assessment of the code that runs, by the advisories of ``facts``.
 
-    What an index's advisory says holds for its children, and manifests that share a config are the
-    same code, whichever repository they are in. Something good is believed only if everything was
-    read, and a registry knows what runs.
+    An index's advisory holds for its children, and manifests that share a config are the same code, in any
+    repository. A good statement is believed only if everything was read, and a registry knows the image that
+    runs.
     """
     identity, reading = facts.identity, facts.reading
     if identity is None:
@@ -152,8 +152,8 @@ def _state(
 
 
 def _doubts(facts: RegistryFacts, *, good: bool) -> list[str]:
-    """Return what is said against images of which one may be what runs; and, if something ``good`` is said
-    of the one that was taken on a mere assumption, which others nobody has assessed."""
+    """Return the statements against other images that may be the one that runs; and, if the state is ``good``
+    and the image was only assumed, the other images that no advisory assesses."""
     found = []
     for image in facts.possible:
         for advisory in image.reading.current():

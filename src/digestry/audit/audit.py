@@ -33,8 +33,8 @@ def audit(
 ) -> AuditReport:
     """Ask every source, find out the facts of every image that was seen, and judge each container.
 
-    A source that does not finish within ``source_timeout`` seconds, or its own, is a problem; what
-    it said until then counts. Raises nothing for a source or a registry that fails: that is part of
+    A source that does not finish within ``source_timeout`` seconds, or its own, is a problem; the containers
+    that it reported until then count. Raises nothing for a source or a registry that fails: that is part of
     the report.
     """
     gathered = gather(sources, timeout=source_timeout)
@@ -57,7 +57,7 @@ def _find_facts(uses: Sequence[ImageUse], queries: RegistryQueries, names: Image
         list(pool.map(ImageInquiry.identify, inquiries))
         prefetch(queries, (question for inquiry in inquiries for question in inquiry.attachments()))
         found = list(pool.map(ImageInquiry.look, inquiries))
-        # The same code may run from several repositories, of which one has the advisory.
+        # The same code may run from several repositories, and only one may have the advisory.
         index = AdvisoryIndex()
         for result in found:
             if result.facts.identity is not None:
@@ -67,8 +67,8 @@ def _find_facts(uses: Sequence[ImageUse], queries: RegistryQueries, names: Image
 
 
 class _Uses:
-    """Tells images and their uses apart, and numbers them. A source may give half a million containers the
-    same few objects, which are then known by their identity; equal ones are one image all the same."""
+    """A numbering of the distinct uses of images. A source may give half a million containers the same few
+    objects, which are recognised by their identity; equal objects count as one image too."""
 
     def __init__(self) -> None:
         self.every: list[ImageUse] = []

@@ -63,7 +63,7 @@ def _manifest(
     try:
         manifest = Manifest.parse(text.encode(), descriptor.media_type, algorithm=digest.algorithm)
     except InvalidManifest:
-        return  # whoever asks for it by itself is told what is wrong with it
+        return  # a single query for it gets the error
     yield ("manifest", repository, digest), manifest
     for layer in manifest.layers:
         content = contents.get(str(layer.digest))

@@ -34,7 +34,7 @@ SOURCE_DEFAULTS: Final[dict[str, str | float | bool | None]] = {
 MIRROR_DEFAULTS: Final[dict[str, list[str]]] = {"docker": [], "containerd": []}
 """The keys of ``[mirrors]`` and their defaults."""
 TABLES: Final = ("source", "aliases", "mirrors")
-"""What a fleet file has at its outermost level."""
+"""The keys of a fleet file's top level."""
 
 _SHORTEST_TIMEOUT: Final = 0.1
 _HEADER: Final = re.compile(r"\s*\[\[?\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?")
@@ -42,8 +42,8 @@ _HEADER: Final = re.compile(r"\s*\[\[?\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?")
 
 @dataclass(frozen=True, slots=True)
 class SourceEntry:
-    """One ``[[source]]``. ``timeout`` is in seconds, for everything that it has to say; ``host`` is
-    reported in place of what the source calls its host; ``all`` adds what does not run."""
+    """One ``[[source]]``. ``timeout`` is in seconds, for all of its answers; ``host`` is reported in place of
+    the source's own name of its host; ``all`` adds containers that do not run."""
 
     kind: str
     where: str = ""
@@ -60,8 +60,8 @@ class SourceEntry:
 
 @dataclass(frozen=True, slots=True)
 class FleetConfiguration:
-    """What a fleet file says. ``plain_hosts`` are mirrors that speak plain HTTP; ``problems`` are
-    mirrors that cannot be asked, for the report."""
+    """The content of a fleet file. ``plain_hosts`` are mirrors that speak plain HTTP; ``problems`` are
+    mirrors that cannot be used, for the report."""
 
     entries: tuple[SourceEntry, ...] = ()
     names: ImageNames = NO_NAMES
@@ -69,10 +69,9 @@ class FleetConfiguration:
     problems: tuple[Unseen, ...] = ()
 
     def sources(self, *, include_stopped: bool = False, timeout: float = TIMEOUT) -> list[TimeLimitedSource]:
-        """Return the sources, ready to be asked. Raises :class:`InvalidConfiguration`.
+        """Return the sources. Raises :class:`InvalidConfiguration`.
 
-        ``include_stopped`` is as if every entry had ``all``; ``timeout`` is in seconds, for each
-        single question.
+        ``include_stopped`` is as if every entry had ``all``; ``timeout`` is in seconds, for each request.
         """
         chosen = []
         for number, entry in enumerate(self.entries):
@@ -189,7 +188,7 @@ class _File:
                 raise self._wrong(f"{key} must be a list of paths", "mirrors", 0, key)
             reader = engine_mirrors.docker_mirrors if key == "docker" else engine_mirrors.containerd_mirrors
             for text in value:
-                # As seen from the file, so that it can be kept with what it names.
+                # Relative to the file, so that it can be moved together with the files that it names.
                 path = self._path.parent / Path(text).expanduser()
                 try:
                     found.append(reader(path))
@@ -205,7 +204,7 @@ class _File:
         return InvalidConfiguration(f"{where}: {message}", hint=hint)
 
     def _line(self, table: str, number: int, key: str) -> int:
-        """Return the line of ``key``, or of its table's heading; 0 if it cannot be told."""
+        """Return the line of ``key``, or of its table's heading; 0 if it is not known."""
         current, seen, heading = "", -1, 0
         for position, line in enumerate(self._lines, 1):
             header = _HEADER.fullmatch(line)

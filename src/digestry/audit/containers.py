@@ -32,13 +32,13 @@ def audit_containers(
     """Find out which digest every container really runs, and judge each of them.
 
     ``sources`` are named as ``digestry audit --source`` takes them: ``docker``, ``podman:unix:///…``,
-    ``kubernetes``, ``file:PATH``; without any, the engines of this machine are asked. Registries are asked
-    with ``options`` (by default nobody logs in), or over a ``session``, which its owner closes. ``names`` are
+    ``kubernetes``, ``file:PATH``; the default is the engines of this machine. Registries are asked with
+    ``options`` (by default without a login), or over a ``session``, which its owner closes. ``names`` are
     other names under which images are known. ``include_stopped`` adds the containers that do not run.
     ``timeout`` is in seconds, for each response of an engine or a registry.
 
-    A source or a registry that fails raises nothing: it is one of the report's ``problems``, and what depends
-    on it is ``unknown``. Only an image that was looked at is called fixed or current. Raises
+    A source or a registry that fails raises nothing: it is one of the report's ``problems``, and the states
+    that depend on it are ``unknown``. Only an image that was checked is called fixed or current. Raises
     :class:`~digestry.errors.InvalidConfiguration` for an unknown source.
     """
     found: Sequence[Source] = [

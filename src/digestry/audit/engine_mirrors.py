@@ -1,7 +1,7 @@
 """Mirrors of registries in the settings of engines: docker's ``daemon.json``, containerd's ``certs.d``.
 
-Only what tells where content is: the certificates and headers named there are the engine's own.
-A mirror that cannot be asked as a registry is a problem, with the reason.
+Only the locations are read: the certificates and headers in these files are the engine's own. A mirror that
+cannot be used as a registry is a problem, with the reason.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ def docker_mirrors(path: Path) -> FoundMirrors:
 def containerd_mirrors(directory: Path) -> FoundMirrors:
     """Return the mirrors of a ``certs.d``: one directory a registry, each with a ``hosts.toml``.
 
-    ``_default`` stands for every registry. Raises :class:`InvalidConfiguration` if the directory, or
-    a file in it, cannot be read.
+    ``_default`` is for every registry. Raises :class:`InvalidConfiguration` if the directory, or a file in
+    it, cannot be read.
     """
     try:
         folders = sorted(entry for entry in directory.iterdir() if (entry / "hosts.toml").is_file())
     except OSError as error:
         raise InvalidConfiguration(f"cannot read {directory}: {error.strerror}") from error
-    # What stands for every registry comes after what is about one.
+    # The default for every registry comes after the settings of one.
     folders.sort(key=lambda entry: entry.name == _DEFAULT)
     results = [_hosts_file(folder) for folder in folders]
     return FoundMirrors(
@@ -130,7 +130,7 @@ class _Reader:
             host = _host(parts)
             path = parts.path.strip("/")
             if path_is_name:
-                # The path takes the place of /v2: what follows it is the beginning of names.
+                # The path replaces /v2: the part after it is a prefix of names.
                 if path != "v2" and not path.startswith("v2/"):
                     raise InvalidReference("its path does not begin with /v2")
                 path = path.removeprefix("v2").strip("/")
@@ -158,7 +158,7 @@ def _host(parts: SplitResult) -> str:
         return DOCKER_HUB
     port = parts.port
     if port is None and (parts.scheme == "http" or "." not in host):
-        port = _PORTS[parts.scheme]  # without one it would be asked with TLS, or read as no host
+        port = _PORTS[parts.scheme]  # without one the client would use TLS, or would not read it as a host
     return host if port is None else f"{host}:{port}"
 
 

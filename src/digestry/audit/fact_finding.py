@@ -1,7 +1,7 @@
 """Fact finding about one image: what it is, where its tag points, and what advisories say of it.
 
-A registry is asked about many images at once first, where it answers that; so the steps are taken for all
-images in turn, and each step says what it is going to ask.
+Where a registry supports bulk queries, it is asked about many images at once first; so each step is taken for
+all images in turn, and announces its queries.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ from digestry.model.reference import Reference
 
 @dataclass(frozen=True, slots=True)
 class InquiryResult:
-    """The facts of one image; ``placement`` is where its registry has it, ``missed`` what its registries
-    withheld."""
+    """The facts of one image; ``placement`` is its place in its registry, ``missed`` the failed queries."""
 
     container: ImageUse
     facts: RegistryFacts
@@ -50,14 +49,14 @@ class ImageInquiry:
         self._search = self._begin()
         self._identity: ImageIdentity | None = None
 
-    # -- what it is -----------------------------------------------------------------------------
+    # -- identification -----------------------------------------------------------------------------
 
     def questions(self) -> Iterator[RepositoryQuestions]:
-        """Return what :meth:`identify` is going to ask, as far as that can be told before."""
+        """Return the queries that :meth:`identify` will send, as far as they are known in advance."""
         return self._search.questions()
 
     def identify(self) -> None:
-        """Find out what the image is, and remember what could not be asked."""
+        """Identify the image, and record the queries that failed."""
         if not self._container.runs:
             self._container = replace(self._container, image=self._next_run(self._container.image))
             self._search = self._begin()
@@ -79,7 +78,8 @@ class ImageInquiry:
             return None
 
     def _next_run(self, template: ImageFacts) -> ImageFacts:
-        """Return ``template`` as if it had been started just now: with a claim of what its tag points to."""
+        """Return ``template`` as if it had been started just now: with a claim of the digest that its tag
+        points to."""
         reference = self._reference
         if reference is None or reference.tag is None or reference.digest is not None:
             return template
@@ -89,13 +89,13 @@ class ImageInquiry:
         try:
             target = self._queries.resolve(repository, reference.tag)
         except DigestryError:
-            return template  # whoever inspects the tag meets the same error, and reports it
+            return template  # the inspection of the tag meets the same error, and reports it
         if target is None:
             return template
         claim = Claim(target.digest, "unknown", repository, "the tag", "repo-digest", obtained=True)
         return replace(template, claims=(*template.claims, claim))
 
-    # -- where its tag points, and what is attached to it ---------------------------------------------
+    # -- its tag and its advisories ---------------------------------------------
 
     def attachments(self) -> Iterator[RepositoryQuestions]:
         """Yield the tags at which something may be attached to the image, for which :meth:`look` will ask."""
@@ -146,20 +146,21 @@ class ImageInquiry:
         if isinstance(failure, Unreachable):
             return inspector.inspect_elsewhere(reference, failure)
         if failure is not None:
-            return TagFacts(reference, asked=False)  # the search has said why
+            return TagFacts(reference, asked=False)  # the search has reported why
         if image.claims or (image.abbreviations and identity is not None):
             return inspector.inspect(reference)
         return inspector.point(reference)
 
     def _without_tags(self) -> frozenset[Reference]:
-        """Return the mirrors of the image's repository that are not to be asked for tags."""
+        """Return the mirrors of the image's repository whose tags do not count."""
         if self._reference is None:
             return frozenset()
         others = self._names.others(self._reference.repository_only())
         return frozenset(other.repository for other in others if not other.tags)
 
     def _read(self, identity: ImageIdentity, tag: TagVerdict) -> AdvisoryReading:
-        """Return what is said of what runs, by the index too that the container's tag points to now."""
+        """Return the advisories of the image that runs, including those of the index that the container's tag
+        points to now."""
         search = self._search
         own = self._reference.repository_only() if self._reference is not None else None
         if tag.state == "current" and tag.digest is not None and identity.repository == own:
@@ -185,8 +186,9 @@ class ImageInquiry:
 
 
 def finish(queries: RegistryQueries, found: InquiryResult, others: AdvisoryIndex) -> InquiryResult:
-    """Return ``found`` with what was read of ``others``, all images that were looked at, and what follows:
-    what to run in place of an image that is affected, and what is said of others that may be what runs."""
+    """Return ``found`` with the facts that depend on ``others``, the advisories of all images: advisories
+    about the same code, a fixed image in place of an affected one, and the advisories of other images that
+    may be the one that runs."""
     facts, identity = found.facts, found.facts.identity
     if identity is None:
         return found

@@ -1,4 +1,4 @@
-"""The facts by which a container is judged: what registries and advisories say of its image."""
+"""The facts by which a container is judged: the answers of registries and advisories about its image."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class ImageUse:
     waiting: Waiting = ""
     """Why nothing of it runs yet, if it waits to be started."""
     remarked: bool = False
-    """Whether the source itself has said why something is not known."""
+    """Whether the source itself has reported why something is not known."""
 
 
 @dataclass(frozen=True, slots=True)
 class PossibleImage:
-    """Another image that may be what runs, and what is said of it."""
+    """Another image that may be the one that runs, with its advisories."""
 
     digest: Digest
     reading: AdvisoryReading
@@ -36,8 +36,8 @@ class PossibleImage:
 
 @dataclass(frozen=True, slots=True)
 class FixedImage:
-    """``image`` fixes what is affected, None if none is known; ``refused`` say which were called a fix, and
-    why they are none."""
+    """``image`` fixes the vulnerabilities, None if none is known; ``refused`` are the images that an advisory
+    calls a fix, with the reasons against them."""
 
     image: Reference | None = None
     refused: tuple[str, ...] = ()
@@ -45,20 +45,20 @@ class FixedImage:
 
 @dataclass(frozen=True, slots=True)
 class RegistryFacts:
-    """What was found out about the image of a container."""
+    """The facts that registries have about the image of a container."""
 
     identity: ImageIdentity | None = None
-    """What runs; None if no registry knows it, and nothing else does."""
+    """The image that runs; None if neither a registry nor anything else identifies it."""
     tag: TagFacts = field(default_factory=TagFacts)
     reading: AdvisoryReading = field(default_factory=AdvisoryReading)
     """The advisories that are attached to the image."""
     elsewhere: tuple[Advisory, ...] = ()
     """Advisories about the same code that were read of other images."""
     possible: tuple[PossibleImage, ...] = ()
-    """The other images that may be what runs; not looked at if what runs is affected."""
+    """The other images that may be the one that runs; not searched if that is affected."""
     fix: FixedImage = FixedImage()
-    """What to run instead; not looked for unless what runs is affected."""
+    """The image to run instead; searched only if the image that runs is affected."""
     reasons: tuple[str, ...] = ()
-    """What was noticed on the way."""
+    """Remarks of the search."""
     unanswered: bool = False
     """Whether a registry left something unanswered."""

@@ -14,9 +14,9 @@ from digestry.model.reference import Reference
 
 @dataclass(frozen=True, slots=True)
 class ContainerFinding:
-    """One container, and what the audit found out about it.
+    """One container, with the verdict of the audit.
 
-    A template does not run and so has no ``identity``: what would be started from it now was judged.
+    A template does not run and so has no ``identity``: the image that would be started from it now is judged.
     """
 
     container: ContainerObservation
@@ -24,7 +24,7 @@ class ContainerFinding:
     tag: TagVerdict
     assessment: Assessment
     action: str
-    """What to do, in one line for a person."""
+    """The advice, in one line for a person."""
     reasons: tuple[str, ...]
     fixed_image: Reference | None = None
     """The image to run in its place, if it is vulnerable and one is known."""
@@ -35,8 +35,8 @@ class ContainerFinding:
 
 @dataclass(frozen=True, slots=True)
 class AuditReport:
-    """The result of an audit: the findings, worst first, what could not be seen, what the sources say of
-    themselves, and their names."""
+    """The result of an audit: the findings, worst first, what could not be seen, the notes of the sources,
+    and their names."""
 
     findings: tuple[ContainerFinding, ...]
     problems: tuple[Unseen, ...]

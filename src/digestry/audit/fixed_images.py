@@ -23,7 +23,7 @@ _MOST_CANDIDATES: Final = 16
 def find_fix(queries: RegistryQueries, identity: ImageIdentity, bad: Sequence[Advisory]) -> FixedImage:
     """Return the image that fixes most of ``bad`` and is known not to be affected itself.
 
-    If a named fix is affected, the search goes on with the images that fix it. An image that may be
+    If a named fix is affected, the search continues with the images that fix it. An image that may be
     affected is no fix.
     """
     named: dict[Reference, int] = {}
@@ -51,7 +51,7 @@ def find_fix(queries: RegistryQueries, identity: ImageIdentity, bad: Sequence[Ad
 def _why_no_fix(
     queries: RegistryQueries, image: Reference, bad_config: Digest | None
 ) -> tuple[str, Iterable[Reference]]:
-    """Return why an image is no fix (empty if it is one), and the images that are said to fix it."""
+    """Return why an image is no fix (empty if it is one), and the fixes that its advisories name."""
     if image.digest is None:
         return "is named without a digest", ()
     explorer = GraphExplorer.of(queries, image.repository_only())

@@ -16,14 +16,14 @@ from digestry.model.platform import Platform
 from digestry.model.reference import Reference
 
 MOST_CHILDREN: Final = 64
-"""Children of one index that are looked into, in a registry that cannot say who holds what."""
+"""Children of one index that are read, in a registry without the query for holders."""
 MOST_TAGS: Final = 32
-"""Other tags that are looked into there, to find an image of which only the config is known."""
+"""Other tags that are read there, to find an image by its config."""
 
 
 @dataclass(frozen=True, slots=True)
 class GraphExplorer:
-    """An explorer that adds to ``graph`` what the repository's registry knows."""
+    """An explorer that adds the nodes of the repository's registry to ``graph``."""
 
     queries: RegistryQueries
     graph: ImageGraph
@@ -73,8 +73,8 @@ class GraphExplorer:
         return known
 
     def images_of(self, index: Digest, platform: Platform | None) -> list[Digest]:
-        """Return the images of an index, and of the indexes in it, that may be what runs on ``platform``,
-        or on any if it is None; add the inner indexes."""
+        """Return the images of an index, and of the indexes in it, that may run on ``platform``, or on any if
+        it is None; add the inner indexes."""
         found: dict[Digest, None] = {}
         seen = {index}
         level = [index]
@@ -83,7 +83,7 @@ class GraphExplorer:
             for member in level:
                 manifest = self.queries.manifest(self.repository, member)
                 if manifest is None:
-                    found.setdefault(member)  # what is in it, nobody knows
+                    found.setdefault(member)  # its content is unknown
                     continue
                 if member not in self.nodes:
                     self.graph.add(manifest)
@@ -131,7 +131,7 @@ class PrefixMatches:
 def digests_with_prefix(queries: RegistryQueries, repository: Reference, encoded: str) -> PrefixMatches:
     """Return the manifests, indexes and configs whose digests begin with the hex digits ``encoded``.
 
-    If the registry has no such query, look at what its first tags point, and pointed, to.
+    If the registry has no such query, search the digests that its first tags point, and pointed, to.
     """
     known = queries.digests_with_prefix(repository, encoded)
     if known is not None:

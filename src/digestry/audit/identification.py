@@ -23,11 +23,12 @@ from digestry.model.reference import Reference
 def identify(
     queries: RegistryQueries, reference: Reference, claims: tuple[Claim, ...], image: ImageFacts
 ) -> ImageIdentity | None:
-    """Return what ``claims`` and the repository of ``reference`` tell together; None if it knows no claim.
+    """Return the identity that ``claims`` and the repository of ``reference`` give together; None if it knows
+    no claim.
 
-    ``claims`` are those of ``image`` that are of this repository or of none, the most believable first.
-    The reference's tag says where else to look, and which of several digests of the same code the runtime
-    was given.
+    ``claims`` are those of ``image`` that are of this repository or of none, the most believable first. The
+    reference's tag gives another place to search, and decides which of several digests of the same code the
+    runtime was given.
     """
     explorer = GraphExplorer.of(queries, reference.repository_only())
     known, refused = _known(explorer, claims)
@@ -60,11 +61,11 @@ def extended(
     platform: Platform | None,
     repository: Reference,
 ) -> ImageIdentity:
-    """Return ``identity`` with ``digest`` of ``repository`` looked into: it may be another node that holds
-    the same code.
+    """Return ``identity`` extended by ``digest`` of ``repository``: it may be another node that holds the
+    same code.
 
-    For a registry that cannot say who holds what; elsewhere nothing is left to be learnt. Another
-    repository than the identity's is another name of it.
+    For a registry without the query for holders; with it, the identity is complete already. A repository
+    other than the identity's is another name of it.
     """
     if digest in identity.closure or identity.config is None:
         return identity
@@ -100,7 +101,7 @@ def _identity(
     chosen = _obtained(explorer, [claim for claim in known if claim.digest in closure] or known, reference)
     running = chosen.digest
     if running not in graph.nodes:
-        # Only the code was known: what the runtime obtained is a manifest that has it, or its index.
+        # Only the code was known: the runtime obtained a manifest that has it, or its index.
         running = _holding(explorer, closure, reference) or running
         reasons.append(f"found by the image ID, the digest of a config that {running} holds")
     if code.possible:
@@ -125,9 +126,9 @@ def _identity(
 
 
 def _known(explorer: GraphExplorer, claims: tuple[Claim, ...]) -> tuple[list[Claim], list[DigestryError]]:
-    """Return the claims whose digests the repository has or had, in any role, and what it refused to answer.
+    """Return the claims whose digests the repository has or had, in any role, and its refusals.
 
-    One question that is refused does not hide the answers to the others.
+    One refused query does not hide the answers to the others.
     """
     known: list[Claim] = []
     refused: list[DigestryError] = []
@@ -145,8 +146,8 @@ def _known(explorer: GraphExplorer, claims: tuple[Claim, ...]) -> tuple[list[Cla
 def _search(
     explorer: GraphExplorer, claims: tuple[Claim, ...], tag: str | None, platform: Platform | None
 ) -> list[Claim]:
-    """Look for configs behind the tags of a registry that cannot be asked for them: behind ``tag``
-    first, since who may pull it may not be allowed to list the others."""
+    """Search for configs behind the tags of a registry without a query for them: behind ``tag`` first, since
+    the account may pull it and still not list the others."""
     sought = [claim for claim in claims if claim.kind in {"config", "unknown"}]
     if not sought:
         return []
@@ -182,8 +183,8 @@ def _tags(explorer: GraphExplorer, first: str | None) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Code:
-    """What runs: a config, its manifest, or which manifests it may be. ``obtained`` is the digest by
-    which it was found."""
+    """The code that runs: a config, its manifest, or the manifests that it may be. ``obtained`` is the digest
+    by which it was found."""
 
     obtained: Digest
     config: Digest | None = None
@@ -203,9 +204,9 @@ def _which(code: _Code) -> str:
 def _code(
     explorer: GraphExplorer, claims: tuple[Claim, ...], known: list[Claim], image: ImageFacts
 ) -> _Code | None:
-    """Return the config that runs and its manifest, or, if it cannot be told, which manifests it may be.
+    """Return the config that runs and its manifest, or, if that is unclear, the manifests that it may be.
 
-    None if the image ID speaks against all else that is known: then the claims are about other code.
+    None if the image ID contradicts all other claims: then they are about other code.
     """
     runs = image.platform_manifest
     node = explorer.nodes.get(runs) if runs is not None and explorer.explore(runs) else None
@@ -252,7 +253,7 @@ def _believed(known: list[Claim], ids: list[Claim]) -> Claim | None:
 def _of_node(
     explorer: GraphExplorer, node: ImageNode, platform: Platform | None, *, certain: bool = True
 ) -> _Code | None:
-    """Return what runs, of a manifest or an index that the runtime obtained; None of an index of no image.
+    """Return the code of a manifest or an index that the runtime obtained; None for an index without images.
 
     ``certain`` is False if ``platform`` is that of the machine, on which an image of another one may run
     all the same.
@@ -279,10 +280,10 @@ def _of_node(
 def _contested(
     claims: tuple[Claim, ...], known: list[Claim], closure: frozenset[Digest], config: Digest | None
 ) -> tuple[Digest, ...]:
-    """Return the digests that speak against what was found out.
+    """Return the digests that contradict the identity.
 
-    A pair that the runtime may have made up does not, where the image ID is known to be of the code; and
-    where it is the config's digest, nothing does: that is the code, whatever else the image was called by.
+    A pair that the runtime may have made up does not, if the image ID is known to be of the code. If the
+    image ID is the config's digest, nothing does: that is the code, by any other name of the image.
     """
     ids = [claim.digest for claim in claims if claim.found_by == "image-id"]
     if config is not None and set(ids) == {config}:
@@ -292,7 +293,7 @@ def _contested(
         claim.digest for claim in known if claim.digest not in closure and (claim.obtained or not sure)
     ]
     if not sure and any(claim.obtained and claim.digest in closure for claim in known):
-        # A store that writes down what it pulled has an ID that the registry of it knows, too.
+        # A store that records what it pulled has an ID that its registry knows, too.
         against += [
             claim.digest for claim in claims if claim.found_by == "image-id" and claim.kind == "unknown"
         ]
@@ -327,7 +328,7 @@ def _pointed(explorer: GraphExplorer, reference: Reference) -> list[Digest]:
 
 
 def _holding(explorer: GraphExplorer, closure: frozenset[Digest], reference: Reference) -> Digest | None:
-    """Return the manifest or index by which code was obtained of which only the config is known."""
+    """Return the manifest or index by which the code was obtained, if only its config is known."""
     for digest in _pointed(explorer, reference):
         if digest in closure and digest in explorer.nodes:
             return digest

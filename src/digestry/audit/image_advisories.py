@@ -23,11 +23,11 @@ def gather_advisories(
     *,
     without_tags: Container[Reference] = (),
 ) -> AdvisoryReading:
-    """Read the advisories of everything that is or holds the code of ``identity``.
+    """Read the advisories of every manifest and index that is or holds the code of ``identity``.
 
-    In the repositories ``elsewhere``, which have the same code as the given digests, they are looked for
-    as well: whoever mirrors an image does not mirror what is said about it. Errors are reasons, wherever
-    they are from: what was not read may be worse. Repositories ``without_tags`` are asked for no tag.
+    In the repositories ``elsewhere``, which have the same code as the given digests, advisories are searched
+    as well: a mirror of an image often has no copies of its advisories. All errors are reasons: an unread
+    advisory may be worse. Repositories ``without_tags`` are not asked for tags.
     """
     indexes = frozenset(node.digest for node in identity.graph.nodes.values() if node.is_index)
 

@@ -1,6 +1,6 @@
 """The part of a repository's graph, index → manifest → config, that one image needs.
 
-Overwritten and untagged manifests belong to it, as far as the registry still knows of them.
+Overwritten and untagged manifests belong to it, if the registry still knows them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ImageGraph:
     repository: Reference
     nodes: dict[Digest, ImageNode] = field(default_factory=dict)
     complete: bool = False
-    """Whether the registry itself said who holds what, so that what is not here does not exist."""
+    """Whether the registry itself listed the holders, so that a holder that is not listed does not exist."""
 
     def add(self, manifest: Manifest) -> None:
         """Add one manifest or index that was fetched."""
@@ -72,12 +72,12 @@ class ImageGraph:
 
 
 def runnable(index: Manifest, platform: Platform | None) -> list[Digest]:
-    """Return the children of ``index``, images and inner indexes, that may be what runs on ``platform``, or
-    on any if it is None: all of them that cannot be ruled out."""
+    """Return the children of ``index``, images and inner indexes, that may run on ``platform``, or on any if
+    it is None: all of them that cannot be ruled out."""
     children = [child for child in index.manifests if child.media_type in media_types.MANIFESTS]
     chosen = possible([child.platform for child in children], platform)
     inner = [n for n, child in enumerate(children) if child.media_type in media_types.INDEXES]
     if not any(n not in inner for n in chosen):
-        # Nothing says that it is for the platform: what is further inside may be.
+        # Nothing says that it is for the platform, but inner images may be.
         chosen = sorted({*chosen, *(n for n in inner if children[n].platform is None)})
     return list(dict.fromkeys(children[n].digest for n in chosen))

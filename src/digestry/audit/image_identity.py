@@ -1,8 +1,7 @@
 """The identity of the image that a container runs, as far as one repository can tell.
 
-A container's code is a config; its closure is every node of the repository's graph that is that config
-or holds it. Whether a container runs something is membership in its closure, and never a comparison of
-two strings.
+A container's code is a config; its closure is every node of the repository's graph that is that config or
+holds it. Whether a container runs a digest is membership in its closure, never a comparison of two strings.
 """
 
 from __future__ import annotations
@@ -33,17 +32,17 @@ class ImageIdentity:
     manifest: Digest | None = None
     """The platform's manifest, if it is known."""
     possible: frozenset[Digest] = frozenset()
-    """An index's children that may be what runs: all of them where it is not known which one does, and
-    the others where one was chosen by a platform of which the runtime is not certain."""
+    """An index's children that may be the one that runs: all of them if that is not known, and the others if
+    one was chosen by a platform that the runtime is not certain of."""
     reasons: tuple[str, ...] = ()
     contested: tuple[Digest, ...] = ()
-    """Digests of other code that the source also gave, though no runtime can have made them up: what runs
-    is one or the other."""
+    """Digests of other code that the source also gave, though no runtime can have made them up: the container
+    runs one or the other."""
     assumed: bool = False
     """Whether one of ``possible`` was chosen by a platform that need not be the one that runs."""
 
     def holding(self, image: Digest) -> frozenset[Digest]:
-        """Return ``image``, one of those that may be what runs, and all that holds its code."""
+        """Return ``image``, one of the possible ones, and everything that holds its code."""
         config = self.graph.config_of(image)
         return self.graph.closure(config) - ({config} - {image})
 

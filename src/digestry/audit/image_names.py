@@ -1,7 +1,7 @@
 """The other names of an image's repository: aliases and mirrors.
 
-A digest is the same content by whatever name it is fetched, so that any of an image's names may
-confirm it. A tag is not: what it points to is a matter of the registry that was named.
+A digest is the same content under any name, so that any of an image's names may confirm it. A tag is not:
+only the registry in its name decides where it points.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Alias:
 class Mirror:
     """A prefix whose repositories are copies of those below ``original`` (None: of any registry).
 
-    ``tags`` tells whether it may be asked where a tag points.
+    ``tags`` is whether its tags count.
     """
 
     original: RepositoryPrefix | None
@@ -79,7 +79,7 @@ class OtherName:
 
 @dataclass(frozen=True, slots=True)
 class ImageNames:
-    """All known aliases and mirrors, in the order in which they are asked."""
+    """All known aliases and mirrors, in the order of use."""
 
     aliases: tuple[Alias, ...] = ()
     mirrors: tuple[Mirror, ...] = ()

@@ -1,6 +1,6 @@
 """The judgement of a container: whether it is current, moved, vulnerable or fixed, and what to do.
 
-:func:`judge` is a pure function: it makes no requests, and the same facts give the same verdict.
+:func:`judge` is a pure function: it sends no requests, and the same facts give the same verdict.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def prefetch(queries: RegistryQueries, questions: Iterable[RepositoryQuestions])
     """Fetch the answers to ``questions`` with few requests. Raises nothing: a query that fails is sent again,
     alone, when its answer is needed.
 
-    A host that only a runtime named is not asked here: the audit may never need it.
+    No request is sent to a host that only a runtime named: the audit may never need it.
     """
     every = list(questions)
     hosts = {question.repository.host for question in every if question.named}
@@ -53,7 +53,7 @@ def prefetch(queries: RegistryQueries, questions: Iterable[RepositoryQuestions])
 
 
 def of_images(images: Iterable[Reference]) -> Iterator[RepositoryQuestions]:
-    """Yield questions about images that are named by their digests, and what is attached to them."""
+    """Yield questions about images that are named by their digests, and about their attachments."""
     for image in images:
         if image.digest is not None:
             tags = (list_tag(image.digest), attestation_tag(image.digest))

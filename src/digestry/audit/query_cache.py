@@ -1,4 +1,4 @@
-"""A cache of questions to registries: each is asked once, a few at a time, and never without end."""
+"""A cache of queries to registries: each is sent once, a few at a time, with a time limit."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ PARALLEL: Final = 8
 """Questions to one registry at a time."""
 
 Question: TypeAlias = tuple[str, *tuple[Hashable, ...]]
-"""What is asked: its kind, and what it is asked of."""
+"""A question: its kind, and its parameters."""
 
 _Answer = TypeVar("_Answer")
 
 
 class QueryCache:
-    """Questions to registries and their answers. Safe for threads.
+    """Questions to registries and their answers. Thread-safe.
 
-    The first question that a registry leaves unanswered for ``timeout`` seconds, or that finds it
-    unreachable, is the last that it is asked, or, if it has answered others, the last of its kind:
-    :meth:`unreachable` lists such registries. An answer that is an error is remembered and raised
-    again.
+    After the first question that a registry leaves unanswered for ``timeout`` seconds, or that finds it
+    unreachable, it is asked no other, or, if it has answered some, no other of that kind: :meth:`unreachable`
+    lists such registries. An error is cached like an answer, and raised again.
     """
 
     def __init__(self, timeout: float = TIMEOUT) -> None:
@@ -40,27 +39,27 @@ class QueryCache:
         return question in self._answers
 
     def note(self, question: Question, answer: object) -> None:
-        """Note an answer, unless there is one: what was said first stays."""
+        """Store an answer, unless there is one already."""
         with self._lock:
             if question not in self._answers:
                 future = self._answers[question] = Future()
                 future.set_result(answer)
 
     def once(self, host: str, question: Question, ask: Callable[[], _Answer]) -> _Answer:
-        """Return the answer to ``question``, which ``ask`` asks of ``host`` if nobody did before."""
+        """Return the answer to ``question``; ``ask`` asks ``host`` for it if it is not cached."""
         with self._lock:
             future = self._answers.get(question)
             mine = future is None
             if future is None:
                 future = self._answers[question] = Future()
         if mine:
-            # Nothing that is asked waits for another question, so that waiting here cannot deadlock.
+            # No question waits for another one, so that waiting here cannot deadlock.
             self._ask(host, question[0], ask, future)
         answer: _Answer = future.result()
         return answer
 
     def now(self, host: str, kind: str, ask: Callable[[], _Answer]) -> _Answer:
-        """Return what ``ask`` answers, which is not remembered."""
+        """Return the answer of ``ask``, without caching it."""
         future: Future[_Answer] = Future()
         self._ask(host, kind, ask, future)
         return future.result()
@@ -114,10 +113,10 @@ class QueryCache:
 
 
 class _Lane:
-    """One registry's questions: so many at a time, and none after it failed to answer.
+    """One registry's questions: a limited number at a time, and none after it failed to answer.
 
-    A registry that has answered something is only not asked again what it left unanswered: one
-    endpoint that hangs does not hide what the others say.
+    A registry that has answered something is only spared the kinds of questions that it left unanswered: one
+    endpoint that hangs does not hide the answers of the others.
     """
 
     def __init__(self) -> None:
@@ -127,7 +126,7 @@ class _Lane:
         self._silent: dict[str, Unreachable] = {}
 
     def refusal(self, kind: str) -> Unreachable | None:
-        """Return why a question of this kind is not asked; None if it is."""
+        """Return why questions of this kind are no longer asked; None if they are."""
         return self.failure or self._silent.get(kind)
 
     def fail(self, kind: str, error: Unreachable) -> None:

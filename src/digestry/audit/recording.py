@@ -1,6 +1,6 @@
 """Recording of sightings: registries learn which of their digests run where, so that they keep them.
 
-However many containers there are, a registry is told of each digest once for each place.
+For any number of containers, each digest is reported once for each place.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from digestry.model.sightings import MOST_CONTAINERS, SightingReport, SightingsR
 
 @dataclass(frozen=True, slots=True)
 class RecordingOutcome:
-    """The outcome of recording at one registry: what it ``noted``, the ``failure``, or neither if it keeps no
-    sightings."""
+    """The outcome of recording at one registry: its receipt (``noted``), the ``failure``, or neither if it
+    keeps no sightings."""
 
     host: str
     noted: SightingsReceipt | None = None
@@ -38,9 +38,10 @@ class Recording:
 
 
 def record(report: AuditReport, queries: RegistryQueries, origins: Origins = NO_ORIGINS) -> Recording:
-    """Tell each registry what runs of it. Raises nothing for one that fails: that is in the result.
+    """Report to each registry which of its digests run where. A registry that fails is in the result, and
+    raises nothing.
 
-    ``origins`` is what the sources' names stand for.
+    ``origins`` are the origins of the sources, by name.
     """
     running, nothing_known = sightings_of_report(report, origins)
     return Recording(
@@ -58,8 +59,8 @@ def _tell(queries: RegistryQueries, host: str, sightings: list[SightingReport]) 
 def sightings_of_report(
     report: AuditReport, origins: Origins = NO_ORIGINS
 ) -> tuple[dict[str, list[SightingReport]], int]:
-    """Return what each registry is to record, ordered by repository; and how many containers run nothing
-    that a registry confirmed."""
+    """Return the sightings for each registry, ordered by repository; and the number of containers whose image
+    no registry confirmed."""
     identities: dict[int, ImageIdentity] = {}
     counts: Counter[tuple[int, str]] = Counter()
     places = _Places(origins)
@@ -90,7 +91,7 @@ def sightings_of_report(
 
 
 class _Places:
-    """The names of places: a cluster's namespace, else a host, else what the source is called."""
+    """The names of places: a cluster's namespace, else a host, else the source's name."""
 
     def __init__(self, origins: Mapping[str, str]) -> None:
         self._origins = origins

@@ -22,7 +22,7 @@ from digestry.model.resolution import MOST_QUERIES, Resolutions, ResolveQuery
 from digestry.model.sightings import SightingReport, SightingsReceipt, batch
 
 MOST_SPANS: Final = 1000
-"""Times that tags came to one digest that are asked for, the newest."""
+"""The most spans of tags at one digest that a query returns, the newest first."""
 
 _EACH: Final = 200  # digests of one query
 _LARGEST_REMEMBERED: Final = 256 << 10  # bytes of a blob
@@ -70,7 +70,7 @@ class Registries(Protocol):
 class RegistryQueries:
     """Queries to registries, whose answers are cached during one audit. Thread-safe.
 
-    Each takes ``timeout`` seconds at the most. A registry that does not answer is not asked any more, as
+    Each takes ``timeout`` seconds at the most. A registry that does not answer is not asked again, as
     :class:`~digestry.audit.query_cache.QueryCache` says.
     """
 
@@ -79,7 +79,7 @@ class RegistryQueries:
         self._cache = QueryCache(timeout)
 
     def resolve(self, repository: Reference, tag: str) -> Descriptor | None:
-        """Return what ``tag`` points to now; None if there is no such tag."""
+        """Return the digest that ``tag`` points to now; None if there is no such tag."""
 
         def ask() -> Descriptor | None:
             try:
@@ -134,7 +134,7 @@ class RegistryQueries:
         return self._cache.once(repository.host, ("tags", repository, most), ask)
 
     def referrers(self, repository: Reference, digest: Digest) -> tuple[Descriptor, ...]:
-        """Return what is attached to ``digest``; empty if nothing is."""
+        """Return the referrers of ``digest``; empty if there are none."""
 
         def ask() -> tuple[Descriptor, ...]:
             try:
@@ -161,8 +161,8 @@ class RegistryQueries:
         return self._cache.once(repository.host, ("history", repository, tag), ask)
 
     def tags_for_digest(self, repository: Reference, digest: Digest) -> tuple[TagSpan, ...] | None:
-        """Return when tags came to ``digest``, or to what holds it, newest first; None if the registry cannot
-        say."""
+        """Return the spans of tags at ``digest``, or at an index that holds it, newest first; None if the
+        registry has no such query."""
 
         def ask() -> tuple[TagSpan, ...] | None:
             try:
@@ -195,8 +195,7 @@ class RegistryQueries:
         return self._cache.once(repository.host, ("prefix", repository, encoded), ask)
 
     def staleness(self, repository: Reference, tag: str) -> str:
-        """Return why what :meth:`resolve` returns of a tag may be out of date; empty if nothing is known that
-        speaks against it."""
+        """Return why the answer of :meth:`resolve` may be out of date; empty if nothing indicates that."""
         return self._registries.staleness(repository, tag)
 
     def head_get_mismatch(self, repository: Reference, tag: str) -> str:

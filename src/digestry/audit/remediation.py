@@ -1,7 +1,7 @@
-"""Remediation of a container: the commands that a person may run to fix it. Nothing here runs anything.
+"""Remediation of a container: the commands that a person may run to fix it. They are only written, never run.
 
-Only what is known is written down. Every word of a command that came from elsewhere is quoted for
-the shell, and one that cannot be typed (a control character in a name) is never part of a command.
+Only known facts are used. Every untrusted word of a command is quoted for the shell, and a word that cannot
+be typed (a control character in a name) is never part of a command.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from digestry.model.reference import Reference
 from digestry.model.text import printable
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*", re.ASCII)
-"""What docker and podman accept as a container's name, and kubernetes as anything's."""
+"""The names that docker and podman accept for containers, and kubernetes for any object."""
 _ID: Final = re.compile(r"[0-9a-f]{12,64}", re.ASCII)
 _CONTEXT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/@+-]*", re.ASCII)
 _OWNER: Final = "jsonpath={.metadata.ownerReferences[0].kind}/{.metadata.ownerReferences[0].name}"
@@ -32,20 +32,20 @@ _NAME_OPTION: Final = {"docker": "--context", "podman": "--connection"}
 
 @dataclass(frozen=True, slots=True)
 class Remediation:
-    """``commands`` are for a shell, one after the other; ``notes`` are what to know before."""
+    """``commands`` are for a shell, one after the other; ``notes`` are to be read before."""
 
     commands: tuple[str, ...]
     notes: tuple[str, ...]
 
 
 Origins: TypeAlias = Mapping[str, str]
-"""What a source is that goes by a name of the user's own: ``KIND[:WHERE]`` by name."""
+"""The sources, ``KIND[:WHERE]``, by the names that the user gave them."""
 
 NO_ORIGINS: Final[Origins] = MappingProxyType({})
 
 
 def plan(finding: ContainerFinding, origins: Origins = NO_ORIGINS) -> Remediation | None:
-    """Return what would fix ``finding``; None if there is nothing to fix."""
+    """Return the remediation of ``finding``; None if there is nothing to fix."""
     origin = origins.get(finding.container.source, finding.container.source)
     state, tag = finding.assessment.state, finding.tag
     if state == "affected":
@@ -67,7 +67,7 @@ def plan(finding: ContainerFinding, origins: Origins = NO_ORIGINS) -> Remediatio
 def lines(finding: ContainerFinding, origins: Origins = NO_ORIGINS) -> list[str]:
     """Return the fix as lines of a shell script: the notes are comments. Empty if nothing is to be done.
 
-    What was seen is a comment too, so that no part of it can be taken for a command.
+    The finding is a comment too, so that no part of it can be taken for a command.
     """
     fix = plan(finding, origins)
     if fix is None:
@@ -154,7 +154,7 @@ def _in_compose(
 
 
 def _target(seen: ContainerObservation) -> str | None:
-    """Return what the engine calls the container; None if neither name nor ID can be typed."""
+    """Return the container's name for the engine; None if neither name nor ID can be typed."""
     if _NAME.fullmatch(seen.name):
         return seen.name
     return seen.id if _ID.fullmatch(seen.id) else None

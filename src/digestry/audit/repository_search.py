@@ -28,11 +28,11 @@ class RepositoryQuestions:
 
 
 class RepositorySearch:
-    """A search for the image that a container runs: in its own repository first, under all its names, then
-    in any other that was named.
+    """A search for the image that a container runs: in its own repository first, under all its names, then in
+    others that the runtime named.
 
-    ``failure`` is why its own repository could not be asked, ``missed`` what could not be asked at all, and
-    ``silent`` the repositories of which it is not known whether they have the same code, with the reasons.
+    ``failure`` is the error of its own repository, ``missed`` are all failed queries, and ``silent`` are the
+    repositories that may have the same code, with the errors.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class RepositorySearch:
 
     @property
     def digests(self) -> tuple[Digest, ...]:
-        """Return every digest that the runtime gave, of whatever kind."""
+        """Return every digest that the runtime reported, of any kind."""
         seen = self._image
         given = [claim.digest for claim in seen.claims]
         return tuple(
@@ -150,9 +150,10 @@ class RepositorySearch:
         return None
 
     def elsewhere(self, identity: ImageIdentity) -> dict[Reference, frozenset[Digest]]:
-        """Return the other repositories that have the code of ``identity``, and what is or holds it there.
+        """Return the other repositories that have the code of ``identity``, with the digests that are or hold
+        it there.
 
-        They have it by the runtime's word, or because they are its own by another name.
+        They are repositories that the runtime names, or other names of its own.
         """
         named: dict[Reference, frozenset[Digest]] = {}
         for claim in self._image.claims:
@@ -161,7 +162,7 @@ class RepositorySearch:
             if claim.digest in identity.closure:
                 named[claim.repository] = identity.closure
             elif claim.repository != identity.repository:
-                # What was pulled from there may be another manifest with the same config.
+                # The image that was pulled from there may be another manifest with the same config.
                 there = self._same_code(claim.repository, identity)
                 if there:
                     named[claim.repository] = identity.closure | there
@@ -172,7 +173,7 @@ class RepositorySearch:
         return named
 
     def _same_code(self, repository: Reference, identity: ImageIdentity) -> frozenset[Digest]:
-        """Return what another repository, which the runtime names, has of the code of ``identity``."""
+        """Return the digests of the code of ``identity`` in another repository, which the runtime names."""
         if identity.config is None:
             return frozenset()
         explorer = GraphExplorer.of(self._queries, repository)

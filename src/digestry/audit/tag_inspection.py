@@ -21,10 +21,10 @@ from digestry.model.reference import Reference
 class TagInspector:
     """The inspector of the tags of one container's image, which runs ``identity``.
 
-    None for ``identity`` is code that the tag's repository does not know. ``claims`` are all digests that
-    the runtime gave: a tag is only said never to have pointed to what runs if the registry's whole history
-    has none of them, as an index, a manifest or a config. The repository's other ``names`` are asked only
-    if its registry cannot be reached.
+    None for ``identity`` is code that the tag's repository does not know. ``claims`` are all digests that the
+    runtime gave: the verdict "never pointed there" requires that the registry's whole history has none of
+    them, as an index, a manifest or a config. The repository's other ``names`` are asked only if its registry
+    is unreachable.
     """
 
     queries: RegistryQueries
@@ -34,7 +34,7 @@ class TagInspector:
     names: ImageNames = NO_NAMES
 
     def inspect(self, reference: Reference) -> TagFacts:
-        """Return what is known of the tag of ``reference``. Errors are in the result."""
+        """Return the facts about the tag of ``reference``. Errors are in the result."""
         if reference.digest is not None or reference.tag is None:
             return TagFacts(reference)
         try:
@@ -64,8 +64,8 @@ class TagInspector:
         return facts if facts.instead is not None else self._with_history(facts)
 
     def inspect_elsewhere(self, reference: Reference, error: Unreachable) -> TagFacts:
-        """Return what is known of the tag if ``error`` is all that the reference's own registry says: by the
-        first of the repository's other names that can be asked about tags. A mirror may be behind."""
+        """Return the facts about the tag after an ``error`` of the reference's own registry: from the first
+        of the repository's other names whose tags count. A mirror may be behind."""
         alone = replace(self, names=NO_NAMES)
         for other in self.names.others(reference.repository_only()):
             if not other.tags or reference.tag is None:
@@ -77,8 +77,7 @@ class TagInspector:
         return _failed(TagFacts(reference), "the tag could not be looked up", error)
 
     def point(self, reference: Reference) -> TagFacts:
-        """Return where the tag points, for a container of which nothing is known that could be compared
-        with it. Errors are in the result."""
+        """Return where the tag points, without a digest to compare. Errors are in the result."""
         facts = TagFacts(reference, comparable=False)
         try:
             target = self.queries.resolve(reference.repository_only(), reference.tag or "")
@@ -93,7 +92,8 @@ class TagInspector:
         return identity
 
     def _with_objection(self, facts: TagFacts, reference: Reference, tag: str) -> TagFacts:
-        """Return ``facts`` with why its registry may be wrong that the tag points to what runs."""
+        """Return ``facts`` with the reason why its registry may be wrong that the tag points to the image
+        that runs."""
         repository = reference.repository_only()
         stale = self.queries.staleness(repository, tag)
         if stale:
@@ -107,8 +107,8 @@ class TagInspector:
     def _pointed_instead(
         self, reference: Reference, identity: ImageIdentity, target: Digest
     ) -> Digest | None:
-        """Return an image that may be what runs in place of the one that was believed, and that ``target``,
-        where the tag points, is or holds; None if there is none."""
+        """Return another image that may be the one that runs, and that is or is in ``target``, where the tag
+        points; None if there is none."""
         known = GraphExplorer(self.queries, identity.graph)
         others: set[Digest] = set(identity.possible)
         for digest in identity.contested:
@@ -128,8 +128,8 @@ class TagInspector:
         return None
 
     def _with_history(self, facts: TagFacts) -> TagFacts:
-        """Return ``facts`` with where the tag has pointed and, if what runs is not among that, why it cannot
-        be said that it never was."""
+        """Return ``facts`` with the history of the tag and, if the image that runs is not in it, the reason
+        why it may be missing."""
         reference = facts.reference
         if reference is None or reference.tag is None:
             return facts
@@ -152,10 +152,10 @@ class TagInspector:
     def _why_uncertain(
         self, repository: Reference, history: tuple[TagEvent, ...], digests: frozenset[Digest]
     ) -> str:
-        """Return why it cannot be said that the tag never pointed to any of ``digests``; empty if it can be.
+        """Return why the tag may have pointed to one of ``digests`` all the same; empty if it never did.
 
-        It can where the registry knows all that the tag pointed to, down to the configs, and none of that
-        is one of ``digests``.
+        It never did if the registry knows everything that the tag pointed to, down to the configs, and none
+        of that is one of ``digests``.
         """
         observed = next((event.observed_in for event in history if event.observed_in), "")
         if observed:

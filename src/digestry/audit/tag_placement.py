@@ -18,10 +18,11 @@ MOST_PAST: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class TagPlacement:
-    """``indexes`` hold what runs. ``tags`` point to it, or to one of them; None if that is not known.
+    """``indexes`` hold the image that runs. ``tags`` point to it, or to one of them; None if that is not
+    known.
 
-    ``past`` are the times, now over, that a tag pointed there, newest first; None if the registry does
-    not remember.
+    ``past`` are the times, now over, that a tag pointed there, newest first; None if the registry keeps no
+    history.
     """
 
     indexes: tuple[Digest, ...] = ()
@@ -35,8 +36,8 @@ NOWHERE: Final = TagPlacement()
 def find_tag_placement(
     queries: RegistryQueries, identity: ImageIdentity, reference: Reference | None, tag: TagVerdict
 ) -> TagPlacement:
-    """Return what the registry that confirmed ``identity`` says; of one that cannot be asked for all tags,
-    the container's own is told if it points there. Raises what the queries raise."""
+    """Return the placement in the registry that confirmed ``identity``; if that has no query for all tags,
+    only the container's own tag is checked. Raises what the queries raise."""
     graph = identity.graph
     inside = (node for node in graph.nodes.values() if node.digest in identity.closure)
     indexes = tuple(sorted(node.digest for node in inside if node.is_index))

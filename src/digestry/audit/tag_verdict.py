@@ -1,6 +1,6 @@
-"""The verdict on a container's tag: whether it points to what runs, or has ever pointed there.
+"""The verdict on a container's tag: whether it points to the image that runs, or has ever pointed there.
 
-Nothing here asks anybody: :func:`judge_tag` decides by what was found out.
+Nothing here sends a request: :func:`judge_tag` decides by the facts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from digestry.model.timestamps import rfc3339
 TagState: TypeAlias = Literal["current", "moved", "pinned", "never", "unknown"]
 
 UNTAGGED_HERE: Final[TagState] = "never"
-"""The tag has never pointed to what runs: the image is not from this tag."""
+"""The tag has never pointed to the image that runs, which is not from this tag."""
 
 _NO_REGISTRY: Final = "the name has no registry, so no registry was asked"
 _REWRITTEN: Final = "the engine's store may have written this digest itself, of an image that it loaded"
@@ -28,28 +28,28 @@ _REWRITTEN: Final = "the engine's store may have written this digest itself, of 
 
 @dataclass(frozen=True, slots=True)
 class TagFacts:
-    """What a registry says of a tag, as far as it matters for what runs."""
+    """The facts of a registry about a tag, as far as they matter for the image that runs."""
 
     reference: Reference | None = None
     """The tag, in its repository; None if the container's image has no name."""
     asked: bool = True
-    """False if nobody was asked, because the image's own repository could not be."""
+    """False if no query was sent, because the image's own repository was unreachable."""
     comparable: bool = True
-    """False if nothing is known of what runs that could be compared with the tag."""
+    """False if no digest is known to compare with the tag."""
     target: Digest | None = None
     """Where the tag points now; None if there is no such tag."""
     closure: frozenset[Digest] = frozenset()
-    """Everything in the tag's repository that is or holds what runs."""
+    """The digests in the tag's repository that are or hold the image that runs."""
     objection: str = ""
-    """Why the registry is not to be believed that the tag points to what runs."""
+    """Why the registry may be wrong that the tag points to the image that runs."""
     instead: Digest | None = None
-    """Another image that may be what runs, to which the tag points."""
+    """Another image that may be the one that runs, to which the tag points."""
     history: tuple[TagEvent, ...] | None = None
     """Where the tag has pointed, newest first; None if the registry keeps no history."""
     doubt: str = ""
-    """Why it cannot be said that the tag has never pointed to what runs."""
+    """Why the tag may have pointed to the image that runs at some time."""
     failure: str = ""
-    """What could not be asked, and why."""
+    """The queries that failed, and why."""
     remarks: tuple[str, ...] = ()
 
 
@@ -57,8 +57,8 @@ class TagFacts:
 class TagVerdict:
     """``digest`` is where the tag points now, None if it is not known or the tag is gone.
 
-    ``moved_at`` is when it first left what the container runs. ``complete`` is False if the registry
-    failed to say what it was asked.
+    ``moved_at`` is when it first left the container's image. ``complete`` is False if a query of the registry
+    failed.
     """
 
     state: TagState
@@ -69,9 +69,9 @@ class TagVerdict:
 
 
 def judge_tag(facts: TagFacts, identity: ImageIdentity | None, image: ImageFacts) -> TagVerdict:
-    """Return how the tag of ``facts`` stands to ``identity``, the code that runs.
+    """Return the verdict on the tag of ``facts``, given ``identity``, the code that runs.
 
-    ``image`` is what the source said of it.
+    ``image`` is the source's report of it.
     """
     reference = facts.reference
     if reference is None:

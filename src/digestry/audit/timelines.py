@@ -16,7 +16,7 @@ from digestry.model.history import TagEvent
 from digestry.model.reference import Reference
 
 MOST_TAGS: Final = 200
-"""Tags whose history is asked for; those of the worst containers come first."""
+"""Tags whose history is requested; those of the worst containers come first."""
 
 _PARALLEL: Final = 8
 
@@ -36,7 +36,7 @@ class Era:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """One tag: its eras, the oldest first, and the containers that run what it never pointed to.
+    """One tag: its eras, the oldest first, and the containers that run an image that it never pointed to.
 
     ``problem`` is why there are no eras.
     """
@@ -119,7 +119,7 @@ def _eras(
 
 
 def _position(finding: ContainerFinding, last: dict[Digest | None, int]) -> int | None:
-    """Return the position of the latest era in which the tag pointed to what ``finding`` runs."""
+    """Return the position of the latest era in which the tag pointed to the image of ``finding``."""
     if finding.identity is None:
         return None
     runs = {finding.identity.running, *finding.identity.closure}

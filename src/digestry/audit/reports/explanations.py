@@ -1,4 +1,4 @@
-"""The findings below the table: why the containers that are not fine are so, and what to do."""
+"""The findings below the table: the reasons for the states of bad containers, and the advice."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def explanations(report: AuditReport, options: TableOptions) -> list[Text]:
         for reason in (*list(moves)[:_MOST_NAMES], *(f"- {reason}" for reason in example.reasons)):
             lines += wrapped(reason, options)
         action = f"-> {example.action}"
-        # With an image it is whole, whatever its width: that is to be copied.
+        # With an image it is not shortened, so that it can be copied.
         lines += wrapped(action, options) if example.fixed_image is None else [uncoloured(f"  {action}")]
     return lines
 

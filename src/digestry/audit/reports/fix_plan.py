@@ -1,4 +1,4 @@
-"""The fix plan: what would fix the findings, as a shell script."""
+"""The fix plan: the commands that would fix the findings, as a shell script."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The groups of containers in a report, which make two bad containers among three hundred easy to find.
 
-A group shows what is wrong in full; containers that stand equally well share one line.
+A group shows each bad container in full; containers in the same good state share one line.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ By: TypeAlias = Literal["host", "image", "namespace", "advisory"]
 
 WAYS: Final[tuple[By, ...]] = ("host", "image", "namespace", "advisory")
 FEW: Final = 20
-"""Containers that are listed one by one, if no grouping is asked for."""
+"""Containers that are listed one by one, unless a grouping is requested."""
 MOST_ALIKE: Final = 10
-"""Containers of one group of which the same is unknown; more share a line."""
+"""Containers of one group with the same unknown facts that have lines of their own; more share a line."""
 OTHERS: Final = {
     "host": "(no host)",
     "image": BY_ID,
@@ -41,7 +41,7 @@ OTHERS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of a group: one container, or several that stand equally."""
+    """One line of a group: one container, or several in the same state."""
 
     findings: tuple[ContainerFinding, ...]
 

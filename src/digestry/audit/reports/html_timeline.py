@@ -91,7 +91,7 @@ def _bar(eras: Sequence[Era], end: datetime.datetime, fills: dict[Digest | None,
 
 
 def _fills(line: Timeline) -> dict[Digest | None, str]:
-    """Return a colour for each digest: what is known of it, else one of a few tones."""
+    """Return a colour for each digest: that of its state, else one of a few tones."""
     findings = [finding for era in line.eras for finding in era.findings]
     fixed = {
         finding.fixed_image.digest
@@ -142,7 +142,7 @@ def _era(era: Era, fills: dict[Digest | None, str], *, now: bool) -> str:
 
 
 def _unplaced(line: Timeline) -> Iterator[str]:
-    """Yield the containers that were started as this tag and run what it never pointed to."""
+    """Yield the containers that were started as this tag and run an image that it never pointed to."""
     for word, wanted in ((NOT_FROM_TAG, True), ("not known", False)):
         members = [finding for finding in line.elsewhere if (severity(finding) == "never") is wanted]
         if members:

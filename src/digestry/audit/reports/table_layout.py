@@ -104,7 +104,7 @@ def _widths(rows: Sequence[Row], shown: Sequence[int], options: TableOptions) ->
         lambda: cut(RUNS, lambda digest: digest[:7] if _SHORT.fullmatch(digest) else digest),
         lambda: cut(TAG, lambda tag: tag.partition(" to ")[0]),
         lambda: squeeze(_COMFORTABLE, CONTAINER, HOST, REFERENCE),
-        # What is left of a time is one: a day. The findings below have it in full.
+        # A time is shortened to its day. The findings below have it in full.
         lambda: cut(TAG, lambda tag: _TIME_OF_DAY.sub("", tag)),
         lambda: cut(TAG, lambda tag: tag.partition(" ")[0] if tag.startswith("moved") else tag),
         lambda: squeeze(_NARROWEST, CONTAINER, HOST, REFERENCE, TAG),

@@ -1,7 +1,7 @@
-"""The report as CSV for spreadsheets (RFC 4180): a row a container, and a row for what could not be seen.
+"""The report as CSV for spreadsheets (RFC 4180): a row for each container, and for each problem.
 
-A spreadsheet takes a cell that begins with one of ``= + - @`` for a formula, and runs it. Such
-cells get an apostrophe before them, which a spreadsheet shows as text.
+A spreadsheet runs a cell that begins with one of ``= + - @`` as a formula. An apostrophe before such a cell
+makes it text.
 """
 
 from __future__ import annotations

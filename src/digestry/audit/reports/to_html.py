@@ -1,7 +1,8 @@
-"""The report as one HTML page that needs nothing else: no network, no script to be read, light and dark.
+"""The report as one self-contained HTML page: without network access, readable without scripts, light and
+dark.
 
-Everything that came from elsewhere is escaped; besides, the page's own policy lets nothing run but
-the one script whose hash it names.
+Untrusted text is escaped; besides, the page's content security policy only allows the one script whose hash
+it names.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from digestry.model.timestamps import rfc3339
 from digestry.version import __version__
 
 MOST_ROWS: Final = 5000
-"""Containers that stand well and are listed; further ones are counted, unless all are asked for."""
+"""Good containers that are listed; further ones are counted, unless all are requested."""
 MOST_IN_CARD: Final = 200
 
 _QUIET: Final = {"not_assessed", "moved", "good"}
@@ -60,8 +61,8 @@ def write(
     fixes: Origins | None = None,
     every: bool = False,
 ) -> Iterator[str]:
-    """Yield the page, in pieces. ``histories`` are the tags' timelines, ``fixes`` adds what would fix each
-    finding, ``every`` lists every container, however many there are."""
+    """Yield the page, in pieces. ``histories`` are the tags' timelines, ``fixes`` adds the remediation of
+    each finding, ``every`` lists every container, of any number."""
     css, script = _asset("page.css"), _asset("page.js")
     policy = (
         f"default-src 'none'; style-src '{_hash(css)}'; script-src '{_hash(script)}'; "
@@ -115,7 +116,7 @@ def badge(of: Severity, word: str) -> str:
 
 
 def digest_words(finding: ContainerFinding) -> str:
-    """Return what a container runs, short, with the whole digest to be seen and searched."""
+    """Return the digest that a container runs, short, with the whole digest to hover and search."""
     if finding.identity is None:
         return f'<span class="soft">{"not known" if finding.container.runs else "does not run"}</span>'
     running = finding.identity.running
@@ -284,11 +285,11 @@ def _images(report: AuditReport, *, every: bool) -> Iterator[str]:
 
 
 def _image(group: Group, most: int) -> Iterator[str]:
-    """Yield one image: what is wrong is open, what is good folded away."""
+    """Yield one image: bad containers are shown, good ones folded."""
     yield f"<details data-holder{'' if group.good else ' open'}><summary><b>{text(group.key)}</b> "
     yield f"{_badges(group.findings)}</summary>\n"
     bad = [finding for finding in group.findings if severity(finding) not in _QUIET]
-    # What nobody assessed is never among what is known to be good.
+    # Containers without an assessment are never listed as good.
     unassessed = [finding for finding in group.findings if severity(finding) == "not_assessed"]
     good = [finding for finding in group.findings if severity(finding) in _QUIET - {"not_assessed"}]
     if bad:

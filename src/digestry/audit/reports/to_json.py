@@ -17,7 +17,7 @@ _MOST_TAILS: Final = 20_000
 
 
 def write(report: AuditReport, *, fixes: Origins | None = None) -> Iterator[str]:
-    """Yield the document, in pieces. ``fixes`` adds what would fix each container."""
+    """Yield the document, in pieces. ``fixes`` adds the remediation of each container."""
     yield f'{{\n"version": {VERSION},\n"summary": {_line(totals(report))},\n"containers": ['
     yield from _joined(_containers(report.findings) if fixes is None else _rows(report.findings, fixes))
     yield '],\n"problems": ['

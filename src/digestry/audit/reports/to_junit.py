@@ -1,7 +1,7 @@
 """The report as JUnit XML, for a build server: a test case for each container.
 
-Only a container of which somebody said that it is fixed, or not affected, passes. Any other that
-fails nothing is skipped, which no build server shows in green.
+Only a container that an advisory calls fixed, or not affected, passes. Any other that does not fail is
+skipped, which no build server shows in green.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _ORDER: Final[tuple[FailState, ...]] = ("affected", "never", "unknown", "not_ass
 
 
 def write(report: AuditReport, *, fail_on: frozenset[FailState] = frozenset({"affected"})) -> Iterator[str]:
-    """Yield the document, in pieces. Containers in one of the states ``fail_on`` are failures; what could not
-    be seen is an error."""
+    """Yield the document, in pieces. Containers in one of the states ``fail_on`` are failures; problems of
+    sources are errors."""
     failing = [not fail_on.isdisjoint(states(finding)) for finding in report.findings]
     failures = sum(failing)
     skipped = sum(
@@ -97,5 +97,5 @@ def _attribute(text: str) -> str:
 
 
 def _lines(lines: list[str]) -> str:
-    # What XML 1.0 cannot hold at all (section 2.2) is not printable either.
+    # Characters that XML 1.0 does not allow (section 2.2) are not printable either.
     return "\n".join(escape(printable(line)) for line in lines if line)

@@ -31,7 +31,7 @@ from digestry.audit.reports.words import (
 from digestry.model.text import number_of, printable
 
 MOST_ROWS: Final = 50
-"""Bad containers that are listed, unless all are asked for: a comment has a limit of 65,536 characters."""
+"""Bad containers that are listed, unless all are requested: a comment has a limit of 65,536 characters."""
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9 ._:/@+,=()…-]+")
 _MARKS: Final = {

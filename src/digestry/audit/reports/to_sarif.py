@@ -96,7 +96,7 @@ def _rules(report: AuditReport) -> dict[str, JsonObject]:
 def _results(findings: Iterable[ContainerFinding], index: dict[str, int]) -> Iterator[JsonObject]:
     for finding in findings:
         state, tag = finding.assessment.state, finding.tag.state
-        # One result a vulnerability, whatever it is said of.
+        # One result for each vulnerability, of any component.
         messages: dict[str, list[str]] = {}
         for advisory in finding.assessment.advisories:
             if advisory.statement.status == "affected":

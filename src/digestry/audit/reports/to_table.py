@@ -25,7 +25,7 @@ _MOST_GOOD: Final = 12
 
 
 def write(report: AuditReport, options: TableOptions | None = None) -> Iterator[Text]:
-    """Yield everything that the audit tells a person, line by line."""
+    """Yield the report for a person, line by line."""
     options = options or TableOptions()
     if report.findings:
         yield from table(report, options)
@@ -85,7 +85,7 @@ def _groups(groups: Sequence[Group], by: By, options: TableOptions) -> Iterator[
         for line in group.lines:
             yield _row(line, options)
     first = not bad
-    # What nobody assessed has a heading of its own: it is no part of what is known to be good.
+    # Containers without an assessment have a heading of their own: they are not known to be good.
     for title, quiet in (
         ("nobody has assessed what runs", [group for group in groups if group.unassessed]),
         ("nothing is known against what runs", [group for group in groups if group.good]),

@@ -53,14 +53,14 @@ class AdvisoryRow(Struct, frozen=True):
 
 
 class FixRow(Struct, frozen=True):
-    """What would fix one container. Nothing of it was run."""
+    """The remediation of one container, which was not run."""
 
     commands: Annotated[list[str], Meta(description="For a shell, one after the other.")]
     notes: Annotated[list[str], Meta(description="What must be filled in, or known before.")]
 
 
 class PastTagRow(Struct, frozen=True):
-    """A time during which a tag pointed to what a container runs, or to an index of it."""
+    """A span in which a tag pointed to the image of a container, or to an index of it."""
 
     tag: str
     digest: Annotated[_Digest, Meta(description="What the tag pointed to.")]
@@ -69,7 +69,7 @@ class PastTagRow(Struct, frozen=True):
 
 
 class ContainerRow(Struct, frozen=True):
-    """One container, and what is known of it."""
+    """One container, with its verdicts."""
 
     source: Annotated[str, Meta(description="Who saw it: docker, podman:URL, file:PATH …")]
     host: str
@@ -138,7 +138,7 @@ class ProblemRow(Struct, frozen=True):
 
 
 class NoteRow(Struct, frozen=True):
-    """What a source says of itself: what a file was read as, or why no container in it runs."""
+    """A note of a source: the format of a file, or why no container in it runs."""
 
     source: str
     message: str
@@ -160,7 +160,7 @@ class Summary(Struct, frozen=True):
 
 
 class AuditDocument(Struct, frozen=True):
-    """What `digestry audit --format json` prints."""
+    """The output of `digestry audit --format json`."""
 
     version: Annotated[Literal[1], Meta(description="Of this form; a change that breaks readers raises it.")]
     summary: Summary
@@ -252,7 +252,7 @@ def problem_row(problem: Unseen) -> ProblemRow:
 
 
 def note_row(note: Note) -> NoteRow:
-    """Return what a source says of itself."""
+    """Return the row of a source's note."""
     return NoteRow(note.source, note.message, note.hint or None)
 
 

@@ -16,14 +16,14 @@ from digestry.model.text import number_of
 from digestry.model.timestamps import rfc3339
 
 Severity: TypeAlias = Literal["affected", "never", "unknown", "not_assessed", "moved", "good"]
-"""How a container stands, in one word: the worst that is known of it. ``moved`` and ``good`` are of
-containers of which somebody said that they are fixed, or not affected."""
+"""The severity of a container, in one word: the worst that is known of it. ``moved`` and ``good`` are only
+containers that an advisory calls fixed, or not affected."""
 FailState: TypeAlias = Literal["affected", "never", "moved", "unknown", "not_assessed"]
 
 SEVERITIES: Final[tuple[Severity, ...]] = ("affected", "never", "unknown", "not_assessed", "moved", "good")
 """Worst first."""
 STATED: Final[frozenset[State]] = frozenset({"fixed", "not_affected"})
-"""The states that are good because somebody said so."""
+"""The states that are good by an advisory's statement."""
 WORDS: Final[dict[State, str]] = {
     "affected": "VULNERABLE",
     "unknown": "unknown",
@@ -121,8 +121,8 @@ def short_reference(reference: str | None, *, host: bool = True) -> str:
 
 
 def tag_words(finding: ContainerFinding, *, whole: bool = False, digits: int = 4) -> str:
-    """Return what became of a container's tag; ``never`` is an alarm of its own. A digest that the tag has
-    moved to is shown with so many hex ``digits``, unless the ``whole`` is required."""
+    """Return the words for the verdict on a container's tag; ``never`` is an alarm of its own. A digest that
+    the tag has moved to is shown with so many hex ``digits``, unless the ``whole`` is required."""
     tag = finding.tag
     if tag.state == UNTAGGED_HERE:
         return NOT_FROM_TAG
@@ -147,8 +147,8 @@ def statement_words(advisory: Advisory) -> str:
 
 
 def good_statements(findings: Iterable[ContainerFinding]) -> list[str]:
-    """Return who says of which containers that they are fixed, or not affected: one line for each statement
-    on containers that stand well by it, with how many these are."""
+    """Return who states that containers are fixed, or not affected: one line for each statement, with the
+    number of containers that are good by it."""
     counts: Counter[str] = Counter()
     for finding in findings:
         if finding.assessment.state in STATED:
@@ -157,8 +157,7 @@ def good_statements(findings: Iterable[ContainerFinding]) -> list[str]:
 
 
 def state_word(finding: ContainerFinding) -> str:
-    """Return one word for the worst that is known: what is vulnerable, what is not from its tag, or the
-    state."""
+    """Return one word for the worst that is known: vulnerable, not from its tag, or the state."""
     return UNTAGGED_WORD if severity(finding) == UNTAGGED_HERE else WORDS[finding.assessment.state]
 
 
