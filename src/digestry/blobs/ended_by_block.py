@@ -1,4 +1,4 @@
-"""What a ``with`` block does to content on its way in when it ends."""
+"""The end of a ``with`` block over incoming content: it is discarded or closed."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from digestry.errors import StorageError
 
 
 class BytesLost(StorageError):
-    """The store has the content and cannot give its bytes any more: they are damaged or unreadable."""
+    """The store has the content but can no longer read its bytes: they are damaged or unreadable."""
 
 
 class Unreadable(StorageError):

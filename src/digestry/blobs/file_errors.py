@@ -14,9 +14,8 @@ NO_FILE: Final = frozenset({errno.ENXIO, errno.ENODEV})
 """How the kernel refuses to open a socket, or a device that does not exist."""
 
 BROKEN: Final = frozenset(
-    # What a disk or a file system answers for bytes that it cannot give any more, and what a name
-    # answers that is no file. Anything else, such as too many open files or a permission, says
-    # nothing about the content.
+    # The errors of a disk or a file system for bytes that it can no longer read, and of a name answers that
+    # is no file. Anything else, such as too many open files or a permission, says nothing about the content.
     {errno.EIO, errno.EILSEQ, errno.EBADMSG, errno.ENODATA, errno.EUCLEAN, errno.EISDIR, errno.ELOOP}
 )
 

@@ -30,7 +30,7 @@ FileRevision = tuple[int, int, int, int]
 
 
 def file_revision(path: Path) -> FileRevision | None:
-    """Return which file ``path`` is now; of a symbolic link that leads nowhere, the link. None: nothing."""
+    """Return the revision of the file at ``path``, or of a dangling symlink; None if there is nothing."""
     for follow in (True, False):
         with contextlib.suppress(OSError):
             return _revision(os.stat(path, follow_symlinks=follow))  # noqa: PTH116 - both kinds
@@ -46,9 +46,9 @@ def verify_file(
 ) -> Verification:
     """Read ``path``, which should be the content of ``digest``, ``size`` bytes (None: any number).
 
-    What is found bad is read again: memory may have been wrong, and not the file. The page cache is
-    left as it was; with ``uncached`` it forgets the file, for it may be what is wrong. Raises
-    :class:`Unreadable`, and :class:`StorageError` if it is not this file that is in trouble.
+    A bad file is read again: the page cache may have been wrong, and not the file. The cache is left as it
+    was; with ``uncached`` it drops the file, because the cached copy may be the damaged one. Raises
+    :class:`Unreadable`, and :class:`StorageError` if the failure is not one of this file.
     """
     found = _look(path, digest, size, throttle, drop=uncached)
     if found.problem is not None and found.revision is not None:
@@ -111,10 +111,10 @@ def _hash(descriptor: int, digest: Digest, size: int, throttle: Throttle, *, dro
 
 
 class _FromDisk:
-    """Reads a file as the disk has it (``O_DIRECT``): what memory has of it may have been right for
-    months, and be all that is. Memory is neither asked nor filled.
+    """Reads a file as the disk has it (``O_DIRECT``): the page cache may have had a good copy for months
+    while the disk's is lost. The cache is neither read nor filled.
 
-    Where the file system cannot do that, what memory has is taken from there.
+    Where the file system does not support that, the cache is used.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -129,7 +129,7 @@ class _FromDisk:
             self._prepare()
 
     def _prepare(self) -> None:
-        # No reading ahead: what is in memory is to be what somebody wanted, and not our next part.
+        # No read-ahead: the page cache is for requested content, and not for the next part of this read.
         os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_RANDOM)
 
     def __call__(self, view: memoryview, count: int, position: int) -> int:
@@ -141,7 +141,8 @@ class _FromDisk:
             except OSError as error:
                 if error.errno != errno.EINVAL:
                     raise
-            # Said yes, and cannot; or the last read came to less than whole pages.
+            # The file system accepted the flag, and does not support it; or the last read was shorter than
+            # whole pages.
             self._direct = False
             fcntl.fcntl(self._descriptor, fcntl.F_SETFL, self._flags)
             self._prepare()

@@ -1,4 +1,4 @@
-"""A file of content that another process writes, read as far as it has come."""
+"""A file of content that another process writes, read up to its present end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several small contents stored each by itself, side by side, for stores that are far away."""
+"""Storing several small contents in parallel, for stores that are far away."""
 
 from __future__ import annotations
 

@@ -5,4 +5,4 @@ from __future__ import annotations
 from typing import Final
 
 SMALL: Final = 32 << 20
-"""Bytes that :meth:`BlobReader.read` takes into memory unless told otherwise."""
+"""Bytes that :meth:`BlobReader.read` takes into memory by default."""

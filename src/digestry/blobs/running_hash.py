@@ -1,7 +1,7 @@
-"""Hashes of content on its way in: one that runs along while it is written, and what is known of the content.
+"""Hashes of incoming content: one that is computed while it is written, and the digest that is known so far.
 
-Hashing takes longer than writing, and both let other threads run. One after the other, they would take
-an upload the sum of both times: long content is hashed in a thread of its own.
+Hashing takes longer than writing, and both let other threads run. In one thread, an upload would take the sum
+of both times: so long content is hashed in a thread of its own.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class RunningHash:
         return self._hasher.hexdigest()
 
     def close(self) -> None:
-        """End the thread, if there is one. The hash cannot be asked for afterwards."""
+        """End the thread, if there is one. The hash is not available afterwards."""
         if self._batches is not None and self._thread is not None:
             self._batches.put(None)
             self._thread = self._batches = None
@@ -84,8 +84,7 @@ class RunningHash:
 
 
 class IngestHash:
-    """The digest of content on its way in, as far as it need not be read again. Not for several threads at
-    once."""
+    """The digest of incoming content, if it need not be read again. Not for several threads at once."""
 
     def __init__(self, algorithm: str) -> None:
         self._algorithm = algorithm
@@ -105,14 +104,15 @@ class IngestHash:
             self._running.update(views, lasting=lasting)
 
     def call_after(self, function: Callable[[], None]) -> None:
-        """Call ``function`` once no bytes so far are read any more; see :meth:`RunningHash.call_after`."""
+        """Call ``function`` once the hash no longer reads the bytes so far; see
+        :meth:`RunningHash.call_after`."""
         if self._running is None:
             function()
         else:
             self._running.call_after(function)
 
     def digest(self, algorithm: str) -> Digest | None:
-        """Return the digest of all bytes so far; None if they must be read for it."""
+        """Return the digest of all bytes so far; None if that requires reading them."""
         if self._known is not None and self._known.algorithm == algorithm:
             return self._known
         if self._running is not None and algorithm == self._algorithm:
@@ -120,7 +120,7 @@ class IngestHash:
         return None
 
     def close(self) -> None:
-        """Forget what is known, and end the hash that runs along."""
+        """Forget the digest, and end the hash's thread."""
         self._known = None
         if self._running is not None:
             self._running.close()

@@ -17,9 +17,9 @@ from digestry.model.digest import Digest
 def store_all(
     contents: Sequence[tuple[bytes, Digest]], ingests: Path, place: Callable[[Digest], Path]
 ) -> list[DigestryError | None]:
-    """Store ``contents`` durably at the paths that ``place`` gives; return for each why it failed.
+    """Store ``contents`` durably at the paths that ``place`` returns; return the error of each, or None.
 
-    Always by a rename from ``ingests``, even of what is there: that heals a damaged file.
+    It always renames from ``ingests``, even over an existing file: that repairs a damaged one.
     """
     problems: list[DigestryError | None] = [None] * len(contents)
     written: dict[int, NewFile] = {}
@@ -32,7 +32,7 @@ def store_all(
         for number, problem in zip(written, publish_all(list(written.values())), strict=True):
             problems[number] = problem
             if problem is not None:
-                with contextlib.suppress(OSError):  # what failed before is what the caller must hear of
+                with contextlib.suppress(OSError):  # the caller must get the earlier error
                     written[number].temporary.unlink(missing_ok=True)
     finally:
         for file in written.values():
@@ -51,7 +51,7 @@ def _write(content: bytes, digest: Digest, ingests: Path, destination: Path) -> 
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
         with storage_errors("write", temporary):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # who sweeps leaves it alone
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a sweep leaves it alone
             written = 0
             while written < len(content):
                 written += os.pwritev(descriptor, [memoryview(content)[written:]], written)

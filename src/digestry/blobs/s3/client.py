@@ -84,7 +84,7 @@ class S3Client:
         try:
             response = self._transport.send(Request("look at", "HEAD", key, {}, {}))
         except S3Refusal as error:
-            # The answer to a HEAD does not say what is missing: the bucket may be.
+            # The answer to a HEAD does not say what is missing: it may be the bucket.
             if error.no_object and self.bucket_exists():
                 return None
             raise

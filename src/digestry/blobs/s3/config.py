@@ -13,7 +13,7 @@ from digestry.model.digest import shown
 
 MIB: Final = 1 << 20
 SMALLEST_PART: Final = 5 * MIB
-"""The smallest part of a multipart upload, but for the last, in bytes (S3, "Multipart upload limits")."""
+"""The smallest part of a multipart upload, except for the last, in bytes (S3, "Multipart upload limits")."""
 MOST_PARTS: Final = 10_000
 
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII)
@@ -26,10 +26,10 @@ class S3Config:
     """The settings of an S3 store. Times are in seconds, sizes in bytes.
 
     ``endpoint`` is the service's URL, ``public_endpoint`` the one that clients are sent to. ``part_size`` is
-    what every part of an upload has, but for the last. ``memory`` is for the parts of all uploads of a
-    process. ``linger`` is how long an object stays after its content was deleted, for those who read it.
-    ``grace`` is the age from which an object that nothing names is removed. ``settle`` is the age from which
-    content that no repository has is removed: whoever stored it may be about to say whose it is.
+    the size of every part of an upload, except for the last. ``memory`` is for the parts of all uploads of a
+    process. ``linger`` is how long an object stays after its content was deleted, for readers. ``grace`` is
+    the age from which an object without a row is removed. ``settle`` is the age from which content without a
+    repository is removed: its push may be about to link it.
     """
 
     bucket: str
@@ -96,7 +96,7 @@ def parse_s3_url(
 ) -> S3Config:
     """Return the configuration for ``s3://BUCKET/PREFIX``.
 
-    What is not given comes from the usual variables in ``environment``: ``AWS_ENDPOINT_URL_S3``,
+    Settings that are not given come from the usual variables in ``environment``: ``AWS_ENDPOINT_URL_S3``,
     ``AWS_ENDPOINT_URL``, ``AWS_REGION``, ``AWS_DEFAULT_REGION``, ``AWS_CA_BUNDLE``. A service that is not
     Amazon's gets the bucket in the path unless ``path_style`` is False. Parts are so large that content of
     ``largest`` bytes has no more than 10,000. Raises :class:`InvalidConfiguration`.

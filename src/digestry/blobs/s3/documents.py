@@ -89,7 +89,7 @@ def parse(content: bytes) -> Document:
 
 
 def parse_error(content: bytes) -> tuple[str, str]:
-    """Return the code and the message of an error; both empty for what is no error document."""
+    """Return the code and the message of an error; both empty for other documents."""
     try:
         document = parse(content)
     except Malformed:

@@ -57,7 +57,7 @@ def refusal(action: str, where: str, status: int, code: str, text: str) -> S3Ref
     """Return the error for an answer to ``action``, such as ``read``, at ``where``."""
     reason = code or f"status {status}"
     shown = "".join(char if char.isprintable() else " " for char in text)[:200]
-    # What a service says of a signature may repeat what was signed.
+    # A service's message about a signature may repeat the signed text.
     detail = f": {shown}" if shown and code not in {"SignatureDoesNotMatch", "InvalidAccessKeyId"} else ""
     return S3Refusal(f"cannot {action} {where}: the store answers {reason}{detail}", status=status, code=code)
 

@@ -14,7 +14,7 @@ _IDLE_SECONDS: Final = 2.0
 """How long a stream may keep a part that does not grow, while others wait."""
 _LOOK_SECONDS: Final = 0.05
 _ASKING_SECONDS: Final = 1.0
-"""After how long a stream that has not asked again loses its turn, until it asks."""
+"""Seconds after which a stream that has not asked again loses its turn, until it asks."""
 
 
 class PartHolder(Protocol):
@@ -25,7 +25,7 @@ class PartHolder(Protocol):
         ...
 
     def put_aside(self) -> None:
-        """Write what it has to the store, and give its memory back, unless it is in use now. Blocks."""
+        """Write the buffered bytes to the store, and release the memory, unless it is in use now. Blocks."""
         ...
 
 
@@ -38,7 +38,7 @@ class PartBuffer:
         self.filled = 0
         """How many bytes are in it."""
         self.users = 0
-        """How many must let go of it before it is used again."""
+        """How many users must release it before it is used again."""
 
     def keep(self, view: memoryview) -> memoryview:
         """Copy some bytes after those that are there, and return the copy."""
@@ -50,10 +50,10 @@ class PartBuffer:
 
 
 class PartMemory:
-    """Buffers for ``slots`` parts of ``size`` bytes. Thread-safe. Who waits longest gets the next.
+    """Buffers for ``slots`` parts of ``size`` bytes. Thread-safe. The holder that waits longest gets the
+    next.
 
-    A stream that keeps a buffer and does not go on, while others wait, is called to put its part aside, by
-    ``in_background``.
+    While others wait, ``in_background`` makes an idle stream with a buffer write its part to the store.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class PartMemory:
         return None if held is None else held[1]
 
     def is_whole(self) -> bool:
-        """Return whether nobody has a buffer, or waits for one."""
+        """Return whether all buffers are free, and no holder waits for one."""
         with self._changed:
             return not self._waiting and not self._holders
 
@@ -106,7 +106,7 @@ class PartMemory:
             return False
 
     def _next(self, now: float) -> list[PartHolder]:
-        """Return those whose turn it is, passing over who has not asked for a while."""
+        """Return the holders whose turn it is, except for those that have not asked for a while."""
         asking = [holder for holder in self._waiting if now - self._asked[holder] < _ASKING_SECONDS]
         return asking[: len(self._free) + self._unmade]
 

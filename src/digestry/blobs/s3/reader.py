@@ -25,7 +25,7 @@ _SENT: Final = 512 << 10
 class ObjectReader:
     """Reads one object of ``size`` bytes. Not for several threads at once.
 
-    A request asks for a window of the object; the next window is larger while the reader goes on in order.
+    A request fetches a window of the object; the next window is larger while reads are sequential.
     """
 
     def __init__(self, client: S3Client, key: str, size: int, where: str) -> None:
@@ -62,12 +62,12 @@ class ObjectReader:
                 if self._position >= self._end:
                     self._finish()
                 return part
-            self.close()  # it ended early: what is left is asked for again
+            self.close()  # it ended early: the rest is requested again
         raise BytesLost(f"{self._where} ended at byte {position} of {self.size}")
 
     def begin(self, first: int, end: int) -> None:
-        """Ask for bytes from ``first`` on, for a caller who reads on to ``end``. Raises as :meth:`read_at`
-        does."""
+        """Request the bytes from ``first`` on, for a caller that reads on to ``end``. Raises as
+        :meth:`read_at` does."""
         if first < self.size:
             self._goal = end
             self._begin(first, 0)

@@ -1,4 +1,4 @@
-"""The latest bytes of content on its way in, for readers in the process that writes it."""
+"""The latest bytes of incoming content, for readers in the process that writes it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RecentBytes:
     # -- for the writer ------------------------------------------------------------------------
 
     def append(self, position: int, views: Sequence[memoryview]) -> None:
-        """Add bytes, which do not change afterwards. What was kept is dropped if they do not follow on it."""
+        """Add bytes, which do not change afterwards. Drop earlier bytes if these do not follow."""
         with self._lock:
             if position != self._end:
                 self._pieces.clear()
@@ -40,7 +40,7 @@ class RecentBytes:
                 self._start += len(self._pieces.popleft())
 
     def end(self, key: str = "") -> None:
-        """Note that nothing comes any more; ``key`` is the object that the content became."""
+        """End the stream; ``key`` is the object that the content became."""
         self._arriving, self._key = False, key
 
     # -- for readers ---------------------------------------------------------------------------
@@ -72,4 +72,4 @@ class RecentBytes:
         return found is not None and found.key == self._key
 
     def close(self) -> None:
-        """Do nothing: the memory goes with who reads and writes this."""
+        """Do nothing: the memory is freed with the last reader and writer."""

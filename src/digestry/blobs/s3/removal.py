@@ -33,7 +33,7 @@ class ObjectRemoval:
             self._rows.removed(done)
             removed += len(done)
             if len(done) < DELETED_AT_ONCE:
-                break  # there is no more, or what is left cannot be removed now
+                break  # there are no more, or the rest cannot be removed now
         return removed
 
     def _remove(self, removals: Sequence[Removal]) -> list[Removal]:
@@ -54,9 +54,9 @@ class ObjectRemoval:
     def remove_orphans(self) -> int:
         """Remove the objects and multipart uploads that no row names, and return how many.
 
-        Those that are younger than the store's grace stay: their rows may be about to be written. What a row
-        names stays, whatever a listing says. A key can have two uploads, if an answer was lost and the upload
-        was begun again: the one that no row has goes, though a row has the key.
+        Those that are younger than the store's grace stay: their rows may be about to be written. An object
+        with a row stays in any case. A key can have two uploads, if an answer was lost and the upload was
+        begun again: the one without a row is removed, though a row has the key.
         """
         oldest = time.time() - self._config.grace
         prefix = self._config.objects_prefix

@@ -41,10 +41,10 @@ class Fragment:
 
 @dataclass(frozen=True, slots=True)
 class IngestState:
-    """How far content on its way in has come, as its rows have it.
+    """The state of incoming content in its rows.
 
     ``parts`` are at the store, in the multipart upload ``upload_id`` of ``key``, one after the other;
-    ``fragments`` go on where they end. ``whole`` tells that the parts are an object already.
+    ``fragments`` continue where they end. ``whole``: the parts are an object already.
     """
 
     key: str
@@ -55,7 +55,7 @@ class IngestState:
 
     @property
     def parts_end(self) -> int:
-        """The number of bytes in the parts, which have one size, but for the last."""
+        """The number of bytes in the parts, which all have one size, except for the last."""
         if not self.parts:
             return 0
         return (len(self.parts) - 1) * self.parts[0].size + self.parts[-1].size
@@ -87,8 +87,8 @@ class QuarantinedObject:
 class ObjectRows(Protocol):
     """The rows of one store. Thread-safe. Blocks. All methods raise :class:`StorageError`.
 
-    Times are the database's, so that nodes agree. What replaces or forgets a key notes in the same
-    transaction that its object is to be removed, ``linger`` seconds later.
+    Times are the database's, so that nodes agree. A transaction that replaces or forgets a key also marks its
+    object for removal, ``linger`` seconds later.
     """
 
     # -- content ------------------------------------------------------------------------------
@@ -106,10 +106,10 @@ class ObjectRows(Protocol):
         ...
 
     def forget(self, digest: Digest, *, linger: float, settle: float) -> bool:
-        """Forget the object of some content, unless a repository has it, or is about to.
+        """Forget the object of some content, unless a repository has it, or is about to get it.
 
         Return False if nothing was forgotten: there is no object, it was stored within ``settle`` seconds, or
-        the registry has a use for it. All that is one transaction, whatever others do at the same time.
+        the registry uses it. All that is one transaction.
         """
         ...
 
@@ -130,7 +130,7 @@ class ObjectRows(Protocol):
         """Forget an object of the quarantine, there or not."""
         ...
 
-    # -- content on its way in -----------------------------------------------------------------
+    # -- incoming content -----------------------------------------------------------------
 
     def open_ingest(self, name: str, holder: str, *, seconds: float, new_key: str) -> IngestState:
         """Give the ingest ``name`` to ``holder`` alone, for so many seconds.
@@ -141,12 +141,12 @@ class ObjectRows(Protocol):
         ...
 
     def renew(self, holders: Collection[str], *, seconds: float) -> None:
-        """Let each of ``holders`` keep what it has for so many seconds from now."""
+        """Renew the leases of ``holders``, for so many seconds from now."""
         ...
 
     def save_ingest(self, name: str, holder: str, before: IngestState, after: IngestState) -> None:
-        """Note how far an ingest has come: ``before`` is what its rows have. Raises :class:`Conflict` if
-        ``holder`` does not have it any more."""
+        """Store the state of an ingest: ``before`` is the state in its rows. Raises :class:`Conflict` if
+        ``holder`` no longer has it."""
         ...
 
     def close_ingest(self, name: str, holder: str) -> None:
@@ -154,8 +154,8 @@ class ObjectRows(Protocol):
         ...
 
     def commit_ingest(self, name: str, holder: str, stored: StoredObject, *, linger: float) -> None:
-        """Note, as :meth:`store` does, which object has the content of an ingest, and end it. Raises
-        :class:`Conflict` if ``holder`` does not have it any more."""
+        """Record, as :meth:`store` does, which object has the content of an ingest, and end it. Raises
+        :class:`Conflict` if ``holder`` no longer has it."""
         ...
 
     def end_ingest(self, name: str, holder: str) -> None:
@@ -163,7 +163,7 @@ class ObjectRows(Protocol):
         ...
 
     def ingests(self, *, idle_for: float | None = None) -> Sequence[str]:
-        """Return the names of all ingests, or of those that nobody has, and nobody wrote to for so many
+        """Return the names of all ingests, or of those without a holder that were not written to for so many
         seconds."""
         ...
 
@@ -174,7 +174,7 @@ class ObjectRows(Protocol):
         ...
 
     def removed(self, removals: Sequence[Removal]) -> None:
-        """Forget what was removed."""
+        """Delete the rows of objects that were removed."""
         ...
 
     def uploading(self, upload_ids: Collection[str]) -> set[str]:

@@ -1,4 +1,4 @@
-"""What all uploads and reads of one process share: connections, rows, memory, leases and threads."""
+"""The shared state of all uploads and reads of one process: connections, rows, memory, leases and threads."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from digestry.blobs.s3.credentials import Credentials
 
 UNSIGNED: Final = "UNSIGNED-PAYLOAD"
-"""What a request says instead of its body's hash: a checksum header protects the body."""
+"""The value in place of the body's hash: a checksum header protects the body."""
 
 _ALGORITHM: Final = "AWS4-HMAC-SHA256"
 _UNRESERVED: Final = "-_.~"

@@ -50,7 +50,7 @@ _TYPE: Final = {"content-type": "application/octet-stream"}
 
 
 class S3Blobs:
-    """A :class:`BlobStore` in one bucket. Nothing is asked of it before a method is called.
+    """A :class:`BlobStore` in one bucket. It sends no request before a method is called.
 
     Safe to use from many threads, processes and hosts at once. ``open_rows`` opens the rows, once for each
     process; the credentials come from its environment.
@@ -71,7 +71,7 @@ class S3Blobs:
 
     @property
     def session(self) -> S3Session:
-        """What this process shares of the store, opened at the first use."""
+        """The state of the store that this process shares, opened at the first use."""
         process = os.getpid()  # another one after a fork
         opened = self._opened
         if opened is None or opened[0] != process:
@@ -160,7 +160,7 @@ class S3Blobs:
         return S3Ranges(await in_thread(self._begun, digest, first, last), in_thread)
 
     def _begun(self, digest: Digest, first: int = 0, last: int | None = None) -> ObjectReader:
-        """Return a reader that has asked for the bytes from ``first`` on."""
+        """Return a reader that has requested the bytes from ``first`` on."""
         found = self._find(digest)
         reader = self.session.reader(found.key, found.size)
         reader.begin(first, found.size if last is None else last + 1)
@@ -247,16 +247,16 @@ class S3Blobs:
         return put_each(self, contents)
 
     def delete(self, digest: Digest, *, durable: bool = True) -> bool:
-        """Remove the content; see :meth:`BlobWriter.delete`. Who reads it now goes on for a while.
+        """Remove the content; see :meth:`BlobWriter.delete`. Present readers can continue for a while.
 
         Content that was stored just now, and content that a repository has, stays.
         """
         return self.session.rows.forget(digest, linger=self.config.linger, settle=self.config.settle)
 
-    # -- content on its way in ----------------------------------------------------------------
+    # -- incoming content ----------------------------------------------------------------
 
     def ingest(self, name: str, *, create: bool = True, algorithm: str = "sha256") -> S3Ingest:
-        """Open the content on its way in that is called ``name``; see :meth:`Ingests.ingest`."""
+        """Open the incoming content ``name``; see :meth:`Ingests.ingest`."""
         if not _NAME.fullmatch(name):
             raise StorageError(f"{shown(name)} cannot name content in {self.location}")
         session = self.session
@@ -273,11 +273,11 @@ class S3Blobs:
         return None if ingest is None else ingest.recent_bytes()
 
     def ingests(self) -> Iterator[str]:
-        """Iterate over the names of all content on its way in, abandoned or not."""
+        """Iterate over the names of all incoming content, abandoned or not."""
         return iter(self.session.rows.ingests())
 
     def discard(self, name: str) -> bool:
-        """Forget the bytes on their way in as ``name``; see :meth:`Ingests.discard`."""
+        """Discard the incoming content ``name``; see :meth:`Ingests.discard`."""
         try:
             self.ingest(name, create=False).abort()
         except NotFound:
@@ -285,9 +285,9 @@ class S3Blobs:
         return True
 
     def sweep_ingests(self, older_than: float, *, keep: Collection[str] = ()) -> list[str]:
-        """Discard what nobody has written to for ``older_than`` seconds; see :class:`Ingests`.
+        """Discard incoming content that was not written to for ``older_than`` seconds; see :class:`Ingests`.
 
-        Then remove the objects that are due, and, once in the grace, those that no row names.
+        Then remove the objects that are due, and, once per grace period, those without a row.
         """
         swept = []
         for name in self.session.rows.ingests(idle_for=older_than):
@@ -314,7 +314,7 @@ class S3Blobs:
         return self._quarantined_blob(moved)
 
     def quarantined(self, digest: Digest | None = None) -> Iterator[QuarantinedBlob]:
-        """Iterate over what is in quarantine; see :meth:`BlobQuarantine.quarantined`."""
+        """Iterate over the quarantined content; see :meth:`BlobQuarantine.quarantined`."""
         return map(self._quarantined_blob, self.session.rows.quarantined(digest))
 
     def delete_quarantined(self, blob: QuarantinedBlob) -> None:

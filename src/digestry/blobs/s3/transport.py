@@ -91,7 +91,7 @@ class Transport:
             )
         except LocationValueError as error:
             raise InvalidConfiguration(f"{self._base.url} is not the endpoint of an S3 service") from error
-        # Nobody closes a store: the connections end with the last who has it.
+        # A store is never closed: the connections are closed with their last user.
         weakref.finalize(self, self._pool.close)
 
     def send(self, request: Request) -> Response:
@@ -228,6 +228,6 @@ class _Base:
 
 
 def _reason(problem: StorageError) -> str:
-    """Return the end of a message: what the service answered, or did not."""
+    """Return the end of a message: the service's answer, or that there was none."""
     _, _, detail = problem.message.partition(": ")
     return detail

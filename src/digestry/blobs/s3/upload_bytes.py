@@ -1,8 +1,8 @@
-"""The bytes of one upload: in parts and fragments at the store, on their way there, and in memory.
+"""The bytes of one upload: in parts and fragments at the store, in parts that are being sent, and in memory.
 
-What arrives is copied into a buffer until it makes a part, which a thread then sends. What is left over when
-the bytes are saved becomes a fragment, an object by itself, which is read again once there is enough for a
-part. Content that is smaller than a part is one object, fragment or not.
+Arriving bytes are copied into a buffer until they make a part, which a thread then sends. The rest, when the
+bytes are saved, becomes a fragment, a separate object, which is read back once there is enough for a part.
+Content that is smaller than a part is one object, fragment or not.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ _LEFT_OVER: Final = 2 << 20
 
 @dataclass(frozen=True, slots=True)
 class _Sending:
-    """A part on its way to the store, of ``size`` bytes."""
+    """A part that is being sent to the store, of ``size`` bytes."""
 
     size: int
     sent: Future[UploadedPart]
 
 
 class UploadBytes:
-    """The bytes of an upload that ``holder`` alone writes. Whoever calls a method holds the ``lock``.
+    """The bytes of an upload that ``holder`` alone writes. The caller of a method holds the ``lock``.
 
     Without ``name`` the upload has no rows, and gets some once it is larger than a part. ``hashed`` gets the
-    bytes that are appended, and begins anew when they have become fewer because a part could not be sent.
+    bytes that are appended, and restarts when they have become fewer because a part could not be sent.
     """
 
     def __init__(
@@ -67,13 +67,13 @@ class UploadBytes:
 
     @property
     def _unsent(self) -> int:
-        """The size of what makes no part yet: the fragments, and what is in memory."""
+        """The size of the bytes that do not make a part yet: the fragments, and the memory."""
         return self.state.end - self.state.parts_end + self._pending_size
 
     # -- memory --------------------------------------------------------------------------------
 
     def try_take_memory(self) -> bool:
-        """Return whether there is memory for what comes next. Needs no lock."""
+        """Return whether there is memory for the next bytes. Needs no lock."""
         return self._session.memory.try_take(self)
 
     def idle_since(self) -> float:
@@ -81,7 +81,7 @@ class UploadBytes:
         return self._written_at
 
     def put_aside(self) -> None:
-        """Write what is in memory to the store; see :class:`PartHolder`."""
+        """Write the bytes in memory to the store; see :class:`PartHolder`."""
         if not self.lock.acquire(blocking=False):
             return
         try:
@@ -96,7 +96,7 @@ class UploadBytes:
             self.lock.release()
 
     def forget(self) -> None:
-        """Drop what is in memory, and wait until nothing is on its way to the store."""
+        """Drop the bytes in memory, and wait until no part is being sent."""
         for part in self._sending:
             part.sent.exception()
         self._sending = []
@@ -149,7 +149,7 @@ class UploadBytes:
                 continue
             piece = view[: part_size - self._unsent]
             view = view[len(piece) :]
-            # Without a buffer they are what a part before was too full for: the next call waits for one.
+            # Without a buffer they are the rest of a full part: the next call waits for one.
             kept = piece if buffer is None else buffer.keep(piece)
             if new:
                 self._unhashed.append(kept)
@@ -158,7 +158,7 @@ class UploadBytes:
                 self._send_part()
 
     def _hash_new(self) -> None:
-        """Hash what was appended, in the background if it is much."""
+        """Hash the appended bytes, in the background if there are many."""
         if self._unhashed:
             self._hash.update(self._unhashed, lasting=True)
             self._unhashed = []
@@ -211,7 +211,7 @@ class UploadBytes:
             self._begin_upload()
         number = len(self.state.parts) + len(self._sending) + 1
         memory = self._session.memory
-        memory.take(self)  # all of it may be what parts before were too full for
+        memory.take(self)  # all of it may be the rest of full parts
         body, size = [*self._read_fragments(self.state.fragments), *self._pending], self._unsent
         buffer = memory.give_up(self, users=2)
         self._read_back = {}
@@ -238,7 +238,7 @@ class UploadBytes:
         self.state = replace(self.state, upload_id=upload_id)
 
     def _note_sent(self, *, wait: bool = False) -> None:
-        """Note which parts were sent; with ``wait``, once all are. Raises what went wrong with one."""
+        """Record the parts that were sent; with ``wait``, all of them. Raises the error of a part."""
         while self._sending and (wait or self._sending[0].sent.done()):
             try:
                 part = self._sending[0].sent.result()
@@ -249,7 +249,7 @@ class UploadBytes:
             self.state = replace(self.state, parts=(*self.state.parts, part))
 
     def settle(self) -> None:
-        """Wait until all parts were sent. Raises what went wrong with one."""
+        """Wait until all parts were sent. Raises the error of a part that failed."""
         self._note_sent(wait=True)
 
     def _fall_back(self) -> None:
@@ -260,10 +260,10 @@ class UploadBytes:
         self._unhashed.clear()
         self._hash.begin(self.end)
 
-    # -- what lasts --------------------------------------------------------------------------------
+    # -- durable state --------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Write what is in memory as a fragment, and all that changed into the rows."""
+        """Write the bytes in memory as a fragment, and all changes into the rows."""
         self.settle()
         if self._pending:
             self._write_fragment()
@@ -272,7 +272,7 @@ class UploadBytes:
             self.saved = self.state
 
     def _write_fragment(self) -> None:
-        """Write what is in memory as a fragment, together with fragments before it that are no larger.
+        """Write the bytes in memory as a fragment, together with earlier fragments that are no larger.
 
         So there are few fragments, and no byte is written more often than their number's logarithm.
         """
@@ -287,8 +287,8 @@ class UploadBytes:
         self._forget_pending()
 
     def _read_fragments(self, fragments: Sequence[Fragment]) -> list[memoryview]:
-        """Return the bytes of fragments, read back into the buffer: they and what is in it are one part at
-        most."""
+        """Return the bytes of fragments, read back into the buffer: together with its bytes they are one part
+        at most."""
         for fragment in fragments:
             if fragment.key not in self._read_back:
                 self._read_back[fragment.key] = self._read_into_buffer(fragment.key, fragment.size)
@@ -307,7 +307,7 @@ class UploadBytes:
             raise
 
     def pieces(self) -> Iterator[bytes | memoryview]:
-        """Iterate over all bytes. What was sent in parts becomes an object for that."""
+        """Iterate over all bytes. Parts that were sent are completed to an object for that."""
         self.settle()
         if self.state.parts and not self.state.whole:
             self.make_whole()
