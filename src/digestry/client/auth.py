@@ -197,7 +197,9 @@ class Authenticator:
         credential = self._allowed(host, realm, credential)
         began = self._clock()
         call, authorization = _token_call(realm, service, wanted, credential, offline=self._offline)
-        response = self._transport.send(replace(call, registry=host), authorization=authorization)
+        registry = urlsplit(self._transport.base(host)).netloc
+        call = replace(call, registry=host, named_by=registry)
+        response = self._transport.send(call, authorization=authorization)
         if call.method == "POST" and response.status in _NO_POST:
             # A token server without OAuth: it takes what else there is, or nobody's name.
             response.close()
@@ -205,7 +207,8 @@ class Authenticator:
             if plain is not None:
                 plain = Credential(plain.username, plain.password)
             call, authorization = _token_call(realm, service, wanted, plain)
-            response = self._transport.send(replace(call, registry=host), authorization=authorization)
+            call = replace(call, registry=host, named_by=registry)
+            response = self._transport.send(call, authorization=authorization)
         with response:
             response.remark = self.problem(host)
             response.registry, response.account = host, _account(credential)

@@ -6,6 +6,7 @@ import dataclasses
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from digestry.client.options import ClientOptions
 from digestry.client.responses import Response
@@ -82,6 +83,8 @@ class Connection:
         call = self.transport.corrected(host, call)
         # An upload may be sent to another host, which has no right to these credentials.
         ours = origin_of(call.url) == origin_of(base)
+        if not ours:
+            call = dataclasses.replace(call, named_by=urlsplit(base).netloc)
         known = self._authenticator
         header = known.header(host, scopes) if ours and known is not None else None
         response = (

@@ -8,7 +8,8 @@ import ssl
 from dataclasses import dataclass
 from typing import Any, Final
 
-from digestry.client.transport_errors import ConnectFailed, ProxyFailed
+from digestry.client.options import is_inside
+from digestry.client.transport_errors import ConnectFailed, LeadsInside, ProxyFailed
 from digestry.client.trust import Trust
 
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
@@ -32,6 +33,10 @@ class HttpConnection(http.client.HTTPConnection):
     """
 
     committed: int = 0
+    outside: bool = False
+    """Whether it must not lead to this machine or its link, since somebody elsewhere named its host."""
+    peer: str = ""
+    """The IP address that it leads to; empty through a proxy, and before it is open."""
 
     def __init__(self, scheme: str, host: str, port: int, trust: Trust, proxy: Proxy | None = None) -> None:
         # A dot at the end is for the look-up of the name alone: no certificate has it.
@@ -47,6 +52,11 @@ class HttpConnection(http.client.HTTPConnection):
         """Return whether a proxy gets the requests themselves, with the whole address in each."""
         return self.proxy is not None and self.scheme == "http"
 
+    def check_peer(self) -> None:
+        """Raise :class:`LeadsInside` if the connection leads where it must not."""
+        if self.outside and is_inside(self.peer):
+            raise LeadsInside(self.peer)
+
     def connect(self) -> None:
         """Open the connection, with its tunnel and its TLS."""
         try:
@@ -56,6 +66,9 @@ class HttpConnection(http.client.HTTPConnection):
                 raise
             raise ProxyFailed("the proxy does not answer") from error.__cause__
         try:
+            if self.proxy is None:
+                self.peer = str(self.sock.getpeername()[0])
+                self.check_peer()
             self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self.proxy is not None:
                 self._pass_proxy(self.proxy)

@@ -53,11 +53,13 @@ class HttpPool:
         connect_timeout: float,
         timeout: float,
         committed: int = 0,
+        outside: bool = False,
     ) -> HttpResponse:
         """Send one request, and return its response without its body.
 
         ``timeout`` is the seconds without a byte after which it fails. ``committed`` bytes that were sent
-        before may be looked through before the response. Raises :class:`InvalidAddress`, what
+        before may be looked through before the response. ``outside`` says that the host must not be this
+        machine or on its link. Raises :class:`InvalidAddress`, what
         :class:`HttpConnection` raises, :class:`http.client.HTTPException` and OSError.
         """
         try:
@@ -70,9 +72,12 @@ class HttpPool:
         origin = (parts.scheme, host, port)
         connection = self._take(origin)
         try:
+            connection.outside = outside
             if connection.sock is None:
                 connection.timeout = connect_timeout
                 connection.connect()
+            else:
+                connection.check_peer()
             connection.timeout = timeout
             connection.sock.settimeout(timeout)
             connection.committed = committed
@@ -92,7 +97,9 @@ class HttpPool:
         except BaseException:
             connection.close()
             raise
-        return HttpResponse(response, method, lambda: self._put(origin, connection), connection.close)
+        return HttpResponse(
+            response, method, lambda: self._put(origin, connection), connection.close, connection.peer
+        )
 
     def _take(self, origin: Origin) -> HttpConnection:
         with self._lock:
@@ -127,11 +134,14 @@ class HttpResponse:
         method: str,
         release: Callable[[], None],
         abandon: Callable[[], None],
+        peer: str = "",
     ) -> None:
         self._response = response
         self._release = release
         self._abandon = abandon
         self._open = True
+        self.peer = peer
+        """The IP address that it came from; empty through a proxy."""
         self.status = response.status
         self.headers = Headers(response.msg.items())
         if method == "HEAD" or (response.length == 0 and not response.chunked):

@@ -6,9 +6,13 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
 from digestry.client.configuration.rules import RegistryRules
+
+_METADATA: Final = frozenset({"fd00:ec2::254", "fd20:ce::254", "100.100.100.200", "192.0.0.192"})
+"""Where clouds tell a machine its credentials, beside the link-local addresses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +134,10 @@ def is_loopback(host: str) -> bool:
 def is_inside(host: str) -> bool:
     """Return whether ``host[:port]`` is this machine, or has a link-local or unspecified address.
 
-    At link-local addresses clouds keep the machine's credentials.
+    At link-local addresses clouds keep the machine's credentials; so they do at some others.
     """
+    if not host:
+        return False
     if is_loopback(host):
         return True
     import ipaddress  # noqa: PLC0415 - few hosts are asked about
@@ -141,4 +147,6 @@ def is_inside(host: str) -> bool:
     except ValueError:
         return bare_host(host).endswith(".localhost")
     mapped = getattr(address, "ipv4_mapped", None) or address
-    return mapped.is_loopback or mapped.is_link_local or mapped.is_unspecified
+    if mapped.is_loopback or mapped.is_link_local or mapped.is_unspecified:
+        return True
+    return str(mapped) in _METADATA

@@ -22,6 +22,7 @@ from digestry.client.responses import Response
 from digestry.client.transport_errors import (
     FAILURES,
     ConnectFailed,
+    LeadsInside,
     ProxyFailed,
     is_not_http,
     is_not_tls,
@@ -54,7 +55,8 @@ class Call:
     ``secret`` one goes to its own origin only. A ``guessed`` one is sent to where there may be no HTTP: a
     connection that fails tells that, and is not tried again. ``committed`` is how many bytes were sent
     before, by other requests, that the other side may look through before it answers this one. ``registry``
-    is the one that it is for, also where it goes to another host, such as a token server."""
+    is the one that it is for, also where it goes to another host, such as a token server; ``named_by`` is
+    the host that named the address, if a registry did."""
 
     method: str
     url: str
@@ -65,6 +67,7 @@ class Call:
     guessed: bool = False
     committed: int = 0
     registry: str = ""
+    named_by: str = ""
 
 
 class Transport:
@@ -77,6 +80,7 @@ class Transport:
         self._bases: dict[str, str] = {}
         self._pools: dict[tuple[Trust, str], HttpPool] = {}
         self._trusts = HostTrusts(options)
+        self._peers: dict[str, str] = {}
         self.waiting = WaitBudget(
             options.waiting, options.longest_pause, longest_command=options.longest_command
         )
@@ -199,6 +203,11 @@ class Transport:
             step = dataclasses.replace(call, url=url)
             try:
                 response = self._open(step, headers)
+            except LeadsInside as error:
+                raise ProtocolViolation(
+                    f"{step.named_by} sends to {shown(urlsplit(url).netloc)}, which is this machine or on "
+                    f"its link ({error}): it was not asked"
+                ) from error
             except FAILURES as error:
                 raise unreachable(urlsplit(url).netloc, error) from error
             location = response.headers.get("Location")
@@ -207,6 +216,7 @@ class Transport:
             if response.status == _TO_SEE and call.method not in {"GET", "HEAD"}:
                 return response
             response.close()
+            call = dataclasses.replace(call, named_by=urlsplit(url).netloc)
             url = self.follow(url, location)
             if call.secret and origin_of(url) != origin:
                 raise ProtocolViolation(
@@ -265,7 +275,7 @@ class Transport:
                 if not self._trusts.accept_any(self._configured_host(call), call.registry, error):
                     raise
                 continue
-            except (ProxyFailed, ssl.SSLError):
+            except (LeadsInside, ProxyFailed, ssl.SSLError):
                 raise
             except FAILURES:
                 if tried >= attempts or call.guessed:
@@ -314,10 +324,18 @@ class Transport:
                 connect_timeout=min(options.connect_timeout, longest),
                 timeout=longest,
                 committed=call.committed,
+                outside=bool(call.named_by) and self._is_led_outside(call.named_by, host),
             )
         except InvalidAddress as error:
             raise Unreachable(f"{shown(call.url)} is not a web address") from error
+        self._peers[host] = response.peer
         return Response(response, call.method, call.url, patience=options.patience)
+
+    def _is_led_outside(self, named_by: str, host: str) -> bool:
+        """Return whether ``host`` must not be this machine or on its link, as ``named_by`` is not either."""
+        if host == named_by or self.options.is_insecure(host):
+            return False
+        return not is_inside(self._peers.get(named_by) or named_by)
 
     def _pool(self, call: Call) -> HttpPool:
         parts = urlsplit(call.url)

@@ -17,11 +17,15 @@ class ProxyFailed(Exception):
     """A proxy cannot be reached, or refuses. Its cause, if it has one, says why."""
 
 
+class LeadsInside(Exception):
+    """A registry elsewhere leads to an address of this machine or of its link, which it names."""
+
+
 class CertificateChanged(ssl.SSLError):
     """The other side shows another certificate than before."""
 
 
-FAILURES = (ConnectFailed, ProxyFailed, http.client.HTTPException, OSError)
+FAILURES = (ConnectFailed, LeadsInside, ProxyFailed, http.client.HTTPException, OSError)
 """What a request may raise that did not come to its end."""
 
 

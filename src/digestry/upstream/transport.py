@@ -108,6 +108,10 @@ class GuardedTransport(Transport):
             self.guard.check_redirect(parts)
         return super()._exchange(call, authorization)
 
+    def _is_led_outside(self, named_by: str, host: str) -> bool:
+        """Return False: the guard decides where it is led."""
+        return False
+
     def connection_class(self) -> ConnectionClass:
         return functools.partial(UpstreamConnection, guard=self.guard)
 
