@@ -184,6 +184,13 @@ def _check_docker_image(manifest: Manifest) -> None:
             f"{manifest.digest} is an artifact ({manifest.config.media_type}), not a container's image",
             hint="copy it to oci-archive:FILE",
         )
+    for layer in manifest.layers:
+        if media_types.is_foreign(layer.media_type) and layer.urls:
+            raise InvalidManifest(
+                f"{layer.digest}, a layer of {manifest.digest}, is kept elsewhere by its licence, and a file"
+                " without it cannot be loaded",
+                hint="copy the image to oci-archive:FILE",
+            )
 
 
 def docker_name(name: str) -> str:

@@ -52,18 +52,19 @@ class Location:
 
 
 def parse_location(text: str, read: Callable[[str], Reference]) -> Location:
-    """Return the place that ``text`` names; ``read`` makes a full name of an image's.
+    """Return the place that ``text`` names; ``read`` makes a full name of a registry's image.
 
-    Raises :class:`InvalidReference`, which says how places are named.
+    The names in engines, and in their files, are read as docker reads them: without a host they are those of
+    Docker Hub. Raises :class:`InvalidReference`, which says how places are named.
     """
     head, colon, rest = text.partition(":")
     transport = next((known for known in TRANSPORTS if colon and known == head), None)
     if transport == "docker" and rest.startswith("//"):
         return _of_registry(text, rest[2:], read)
     if transport in _FILES:
-        return _in_files(text, transport, rest, read)
+        return _in_files(text, transport, rest)
     if transport is not None and transport != "docker":
-        return _by_name(text, transport, rest, read)
+        return _by_name(text, transport, rest)
     if "://" in text:
         raise InvalidReference(
             f"{shown(head)} is no transport{did_you_mean(head, list(TRANSPORTS))}", hint=_spellings()
@@ -81,7 +82,7 @@ def _of_registry(text: str, rest: str, read: Callable[[str], Reference]) -> Loca
     return Location("docker", text, None, reference, name)
 
 
-def _by_name(text: str, transport: Transport, rest: str, read: Callable[[str], Reference]) -> Location:
+def _by_name(text: str, transport: Transport, rest: str) -> Location:
     if not rest or rest.startswith("["):
         raise InvalidReference(
             f"{shown(text)} names no image" if not rest else f"{shown(text)} names a storage of its own",
@@ -92,10 +93,11 @@ def _by_name(text: str, transport: Transport, rest: str, read: Callable[[str], R
         return Location(transport, text, None, None, rest)
     if transport == "local":
         return Location(transport, text, None, None, rest)  # the store knows more names than full ones
-    return Location(transport, text, None, read(rest).or_latest(), str(read(rest).or_latest()))
+    reference = Reference.parse(rest).or_latest()
+    return Location(transport, text, None, reference, str(reference))
 
 
-def _in_files(text: str, transport: Transport, rest: str, read: Callable[[str], Reference]) -> Location:
+def _in_files(text: str, transport: Transport, rest: str) -> Location:
     path, at, digest = rest.partition("@")
     if at and digest.startswith(("sha256:", "sha512:")):
         name: str | None = str(Digest.parse(digest))
@@ -106,6 +108,6 @@ def _in_files(text: str, transport: Transport, rest: str, read: Callable[[str], 
         raise InvalidReference(f"{shown(text)} names no file", hint=TRANSPORTS[transport])
     reference = None
     if transport == "docker-archive" and name is not None and not name.startswith("sha256:"):
-        reference = read(name).or_latest()
+        reference = Reference.parse(name).or_latest()
         name = str(reference)
     return Location(transport, text, Path(path), reference, name)

@@ -16,6 +16,8 @@ from digestry.model.reference import DEFAULT_TAG, Reference
 
 _ENGINES = frozenset({"docker-archive", "docker-daemon", "containers-storage"})
 """Transports whose images have full names."""
+_LAYOUTS = frozenset({"oci", "oci-archive"})
+"""Transports whose images may have any names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,16 @@ def _many(request: CopyRequest, source: OpenSource) -> list[tuple[str | None, st
     if not chosen:
         what = f"that matches {' or '.join(request.tags)}" if request.tags else "at all"
         raise NotFound(f"{source.source.description} has no tag {what}: it has {len(names)} tags")
-    return [(name, _full(request.target, source, tag)) for name, tag in chosen]
+    given = [_full(request.target, source, name, tag) for name, tag in chosen]
+    if len(set(given)) == len(given):
+        return [(name, new) for (name, _), new in zip(chosen, given, strict=True)]
+    if request.target.transport not in _LAYOUTS:
+        raise InvalidConfiguration(
+            f"{source.source.description} has images of several repositories with the same tag, which"
+            f" {request.target} cannot tell apart",
+            hint="copy them one by one, or into a layout: oci:DIR",
+        )
+    return [(name, name) for name, _ in chosen]
 
 
 def _single(request: CopyRequest, source: OpenSource, target: OpenTarget) -> tuple[str | None, str | None]:
@@ -120,12 +131,14 @@ def _tag(name: str) -> str | None:
         return None
 
 
-def _full(target: Location, source: OpenSource, tag: str) -> str:
-    """Return the name that the image ``tag`` gets in ``target``."""
+def _full(target: Location, source: OpenSource, name: str, tag: str) -> str:
+    """Return the name that the image ``name`` of ``source``, with ``tag``, gets in ``target``."""
     if target.transport not in _ENGINES:
         return tag
     base = target.reference or source.reference
     if base is None:
+        if name != tag:
+            return name  # a full one
         raise InvalidConfiguration(
             f"{target} needs the name of a repository for the tags", hint=f"write {target}:REPO"
         )
