@@ -15,7 +15,7 @@ class AttachmentQueries(Protocol):
     :class:`~digestry.errors.DigestryError`."""
 
     def resolve(self, repository: Reference, tag: str) -> Descriptor | None:
-        """Return the digest that ``tag`` points to; None if there is no such tag."""
+        """Return the descriptor that ``tag`` points to; None if there is no such tag."""
         ...
 
     def manifest(self, repository: Reference, digest: Digest) -> Manifest | None:
