@@ -20,7 +20,8 @@ _BUFFERS: Final = 4
 """Chunks of a blob in memory: one is read into while those before it are hashed."""
 _MOST_BREAKS: Final = 32
 _WORTH_A_BREAK: Final = 1 << 20
-"""Bytes for which a connection may break once more: who sends one byte each time never comes to an end."""
+"""Bytes that allow one more broken connection, so that a registry that sends one byte each time cannot go on
+for ever."""
 _CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/(?:[0-9]{1,19}|\*)", re.ASCII)
 
 
@@ -35,7 +36,7 @@ def pull_blob(
 def fill(
     endpoint: RepositoryEndpoint, descriptor: Descriptor, sink: Ingest, progress: Callable[[int], None] | None
 ) -> None:
-    """Stream what ``sink`` lacks of a blob into it. Raises as :meth:`Repository.pull_blob` does."""
+    """Stream the missing bytes of a blob into ``sink``. Raises as :meth:`Repository.pull_blob` does."""
     attempts = endpoint.connection.options.retries
     breaks = _MOST_BREAKS + descriptor.size // _WORTH_A_BREAK
     encoded = [False]
@@ -48,7 +49,7 @@ def fill(
             breaks -= 1
             if breaks < 0:
                 raise
-            # An attempt that brought bytes does not count: the line is bad, but not dead.
+            # An attempt that received bytes does not count: the connection is bad, but not dead.
             if sink.offset == before:
                 attempts -= 1
                 if attempts < 0:
@@ -62,9 +63,9 @@ def _attempt(
     progress: Callable[[int], None] | None,
     encoded: list[bool],
 ) -> None:
-    """Make one request for what ``sink`` lacks.
+    """Make one request for the bytes that ``sink`` lacks.
 
-    ``encoded`` is whether the blob came encoded before: then no range can be asked for.
+    ``encoded`` is whether the blob was sent encoded before: then no range can be requested.
     """
     start = sink.offset
     if start == descriptor.size and start:
@@ -112,7 +113,7 @@ def _pump(
     sink: Ingest,
     progress: Callable[[int], None] | None,
 ) -> None:
-    """Write what comes into ``sink``, whose hash may run behind: some buffers are used in turns."""
+    """Write the received bytes into ``sink``, whose hash may run behind: some buffers are used in turns."""
     left = descriptor.size - start
     free: SimpleQueue[memoryview] = SimpleQueue()
     size = min(_CHUNK, left + 1)
@@ -127,7 +128,7 @@ def _pump(
             skip -= count
             free.put(buffer)
             continue
-        # One byte more than is left, so that a stream that goes on is noticed.
+        # One byte more than is left, so that a longer stream is noticed.
         count = response.read_into(buffer[: left + 1])
         if not count:
             break

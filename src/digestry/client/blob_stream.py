@@ -18,7 +18,7 @@ _PART: Final = 206
 
 
 def describe_blob(endpoint: RepositoryEndpoint, digest: Digest) -> Descriptor:
-    """Return the descriptor of a blob of which the digest is known. See :meth:`Repository.describe_blob`."""
+    """Return the descriptor of a blob by its digest. See :meth:`Repository.describe_blob`."""
     with endpoint.request("HEAD", f"blobs/{digest}") as response:
         if response.status == 200 and response.length is not None:
             return Descriptor(_BYTES, digest, response.length)
@@ -47,7 +47,7 @@ def stream_blob(endpoint: RepositoryEndpoint, descriptor: Descriptor) -> Iterato
                 held = chunk
             break
         except Unreachable:
-            # An attempt that brought bytes does not count: the line is bad, but not dead.
+            # An attempt that received bytes does not count: the connection is bad, but not dead.
             attempts -= verifier.seen == before
             if attempts < 0:
                 raise

@@ -33,7 +33,7 @@ def resolve_many(
     scopes = [f"repository:{name}:pull" for name in dict.fromkeys(query.repository for query in sent)]
     with connection.send(host, call, scopes) as response:
         if response.status in _UNSUPPORTED:
-            # Whatever it does not like about that: it can be asked one by one.
+            # For any other refusal, the single queries remain.
             connection.cache.bulk_refused.add(host)
             return None
         if response.status != 200:
@@ -44,7 +44,7 @@ def resolve_many(
 
 
 def _check(host: str, queries: Sequence[ResolveQuery], found: Resolutions) -> None:
-    """Raise :class:`ProtocolViolation` if ``found`` does not answer what was asked."""
+    """Raise :class:`ProtocolViolation` if ``found`` does not answer the queries."""
     names: list[object] = [resolution.repository for resolution in found.resolutions]
     if not names or names != [query.repository for query in queries[: len(names)]]:
         raise ProtocolViolation(f"{host} answered other queries than it was sent")

@@ -22,7 +22,7 @@ class Challenge:
 
 
 def parse(values: Iterable[str]) -> list[Challenge]:
-    """Return the challenges in the header's values, in order. What cannot be read ends its value."""
+    """Return the challenges in the header's values, in order. A malformed challenge ends its value."""
     found: list[Challenge] = []
     for value in values:
         text = value[:_LONGEST]

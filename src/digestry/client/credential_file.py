@@ -31,18 +31,18 @@ _NO_MEMBERS: Final[dict[str, Any]] = {}
 
 @dataclass(slots=True)
 class CredentialFile:
-    """A file of logins in the form of docker's ``config.json``, which podman's ``auth.json`` has too.
+    """A file of logins in the form of docker's ``config.json`` and podman's ``auth.json``.
 
     A change is durable and atomic, excludes other processes of digestry, leaves every other key as it is, and
-    makes the file readable by its owner alone. What the file leaves to a credential helper (``credsStore``,
-    ``credHelpers``) goes there. Every method raises :class:`~digestry.errors.InvalidConfiguration` for a file
-    that cannot be used, :class:`~digestry.errors.RemoteError` for a helper that fails, and
-    :class:`~digestry.errors.StorageError`.
+    makes the file readable by its owner alone. Logins for which the file names a credential helper
+    (``credsStore``, ``credHelpers``) are stored there. Every method raises
+    :class:`~digestry.errors.InvalidConfiguration` for a file that cannot be used,
+    :class:`~digestry.errors.RemoteError` for a helper that fails, and :class:`~digestry.errors.StorageError`.
     """
 
     path: Path
     hub_key: str = field(default=HUB_KEY, kw_only=True)
-    """The key of Docker Hub, of which the two programs have each their own."""
+    """The key of Docker Hub, which differs between the two programs."""
 
     @classmethod
     def docker(cls, directory: Path) -> Self:
@@ -69,7 +69,7 @@ class CredentialFile:
                 token = credential.identity_token
                 user = TOKEN_USER if token else credential.username
                 helper.store(self._address(host), user, token or credential.password)
-                entries[key] = {}  # as docker does: whoever lists the file sees where somebody is logged in
+                entries[key] = {}  # as docker does, so that the file lists all logins
             document["auths"] = entries
         return str(self.path) if helper is None else helper.program
 
@@ -141,7 +141,7 @@ class CredentialFile:
         return CredentialHelper.named(name, self.path) if name else None
 
     def _address(self, host: str) -> str:
-        """Return what helpers call ``host``."""
+        """Return the name of ``host`` for helpers."""
         return HUB_KEY if plain_host(host) == DOCKER_HUB else host
 
     def _members(self, document: dict[str, Any], key: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from digestry.client.responses import escaped
 from digestry.errors import InvalidConfiguration, RemoteError
 from digestry.model.digest import shown
 
-TOKEN_USER: Final = "<token>"  # noqa: S105 - what helpers call the user of an identity token
+TOKEN_USER: Final = "<token>"  # noqa: S105 - the helpers' user name for an identity token
 _TIMEOUT: Final = 30.0
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
 _NOT_FOUND: Final = "credentials not found"

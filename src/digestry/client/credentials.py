@@ -58,18 +58,18 @@ class StaticCredentials:
         return self._by_host.get(host)
 
     def problem(self, host: str) -> str:
-        """Return an empty text: what is given is there."""
+        """Return an empty text: given credentials have no problem."""
         return ""
 
 
 class DockerCredentials:
     """The credentials that docker and podman keep. Thread-safe.
 
-    ``config.json`` is read when it is first needed, and each helper is asked once a name.
+    ``config.json`` is read at its first use, and each helper is called once for each name.
 
-    ``given`` is such a document itself (``DOCKER_AUTH_CONFIG``), which goes before the file in
-    ``directory``; ``more`` are files of the same form that are read after it. A helper that does not
-    work leaves nothing to log in with, which is what a public image needs: ``tell`` is told.
+    ``given`` is such a document itself (``DOCKER_AUTH_CONFIG``), which goes before the file in ``directory``;
+    ``more`` are files of the same form that are read after it. If a helper fails, requests are sent without a
+    login, which is enough for a public image; ``tell`` is called with the reason.
     """
 
     def __init__(
@@ -165,7 +165,7 @@ class DockerCredentials:
             try:
                 configs.append((file, self._load(file)))
             except InvalidConfiguration as error:
-                # Another program's: whoever logs in with that will hear of it there.
+                # The entry is another program's, which reports the error itself.
                 if self._tell is not None:
                     self._tell(error.message)
         return configs
@@ -259,7 +259,8 @@ def plain_host(host: str) -> str:
 
 
 def name_of_key(key: str) -> str:
-    """Return what a key is for, such as ``https://index.docker.io/v1/`` or ``registry.example:5000/team``."""
+    """Return the name that a key is for, such as ``https://index.docker.io/v1/`` or
+    ``registry.example:5000/team``."""
     host, _, path = key.partition("://")[2].partition("/") if "://" in key else key.partition("/")
     path = path.strip("/")
     if "://" in key or path in _LEGACY_PATHS:

@@ -10,7 +10,7 @@ from digestry.model.digest import shown
 
 _GZIP: Final = b"\x1f\x8b"
 _ZLIB_OR_GZIP: Final = 32 + zlib.MAX_WBITS
-_ENOUGH: Final = 512  # to tell what it is: a gzip's header with a name, and what follows
+_ENOUGH: Final = 512  # to recognise the format: a gzip's header with a name, and the bytes after it
 
 
 def decoder_of(encoding: str, host: str, *, of_gzip: bool = False) -> Decoder:
@@ -27,10 +27,10 @@ def decoder_of(encoding: str, host: str, *, of_gzip: bool = False) -> Decoder:
 
 
 class Decoder:
-    """A decoder of gzip and deflate that never inflates more at once than is asked for.
+    """A decoder of gzip and deflate that never inflates more at once than is requested.
 
-    A body that is called gzip and is none, or that is called encoded for being a gzip, is what it is:
-    there are servers that mislabel.
+    A body that is labelled gzip and is none, or that is labelled encoded because it is a gzip file, is passed
+    on unchanged: some servers mislabel.
     """
 
     def __init__(self, encoding: str, host: str, of_gzip: bool) -> None:

@@ -16,7 +16,7 @@ _MIRRORED: Final = ("/manifests", "/referrers")
 
 
 class RegistryEndpoint:
-    """The part of a registry's API that is about no one repository, such as their list. Thread-safe."""
+    """The part of a registry's API that is not about a single repository, such as their list. Thread-safe."""
 
     def __init__(self, connection: Connection, host: str) -> None:
         self.connection = connection
@@ -27,7 +27,7 @@ class RegistryEndpoint:
         return f"{self.connection.base(self.host)}/v2/{path}"
 
     def request(self, method: str, path: str) -> Response:
-        """Send one request, and return the response, whatever its status. See :meth:`Connection.send`."""
+        """Send one request, and return the response, with any status. See :meth:`Connection.send`."""
         url = path if "://" in path else self.url(path)
         return self.connection.send(self.host, Call(method, url), _CATALOG)
 
@@ -74,9 +74,9 @@ class RepositoryEndpoint:
         repeatable: bool = True,
         committed: int = 0,
     ) -> Response:
-        """Send one request about this repository, and return the response, whatever its status.
+        """Send one request about this repository, and return the response, with any status.
 
-        ``path`` is below the repository, or a whole address. ``scopes`` are token scopes beside this
+        ``path`` is below the repository, or a complete URL. ``scopes`` are token scopes beside this
         repository's own; the rest is as in :class:`Call`. Raises as :meth:`Connection.send` does, and
         :class:`~digestry.errors.Forbidden` for a repository that a configuration file blocks.
         """

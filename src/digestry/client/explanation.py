@@ -1,4 +1,4 @@
-"""What all configuration files together say of one registry or image, and which file says it."""
+"""The settings of all configuration files for one registry or image, and the file of each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NOBODY = "default"
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """What holds for one key, and the file that says it, or ``default``."""
+    """The value of one key, and its file, or ``default``."""
 
     key: str
     value: str
@@ -24,7 +24,7 @@ class Statement:
 
 
 def explain(options: ClientOptions, host: str, image: Reference | None) -> list[Statement]:
-    """Return what holds for the registry ``host[:port]``, or for an ``image`` of it.
+    """Return the settings for the registry ``host[:port]``, or for an ``image`` of it.
 
     Raises :class:`~digestry.errors.InvalidConfiguration`.
     """

@@ -1,7 +1,6 @@
-"""The extensions that a registry has (distribution-spec, extensions/_oci.md), asked at most once each.
+"""The extensions of a registry (distribution-spec, extensions/_oci.md), requested at most once each.
 
-A registry is asked for them before it is sent anything that only an extension takes, such as a list of what
-runs.
+They are requested before anything is sent that only an extension accepts, such as sightings.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ _LARGEST: Final = 1 << 20
 UNSUPPORTED: Final = frozenset({404, 405, 501})
 """Statuses of a registry that does not have an extension's endpoint."""
 _UNTOLD: Final = frozenset({401, 429})
-"""Statuses that do not tell whether there are extensions: the same question may be allowed later."""
+"""Statuses that do not show whether there are extensions: the same request may be allowed later."""
 
 
 class _Extension(msgspec.Struct):

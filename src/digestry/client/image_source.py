@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def image_source(connection: Connection, reference: Reference) -> Repository:
-    """Return what the images of ``reference`` are read from: its repository, or one with mirrors.
+    """Return the source of the images of ``reference``: its repository, or one with mirrors.
 
     Sends nothing. Raises :class:`~digestry.errors.Forbidden` if a rule blocks the name, or the policy rejects
     it, and :class:`~digestry.errors.InvalidConfiguration`.
@@ -56,7 +56,7 @@ def _by_rules(connection: Connection, reference: Reference, rules: Sequence[Name
     for mirror in (mirrored.mirrors or ()) if mirrored is not None else ():
         assert mirrored is not None  # noqa: S101 - it has mirrors
         place = _place(mirrored.moved(name, mirror.location), mirrored, connection.for_mirrors())
-        # Blobs and inner manifests are asked for by digest where the image itself is asked for by tag.
+        # Blobs and inner manifests are requested by digest, even if the image itself is requested by tag.
         by_digest = mirror.by_digest if reference.digest is not None else mirror.by_tag
         mirrors.append(MirrorRepository(place, mirror.by_tag, by_digest))
     last = None

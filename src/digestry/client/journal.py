@@ -54,19 +54,20 @@ def journal(
         if events and oldest.at >= events[-1].at:
             raise ProtocolViolation(f"{response.host} sent a journal whose entries are not in order")
         events += page.entries
-        # Who may not audit the repository is told no positions; no two of its entries have the same time.
+        # Users who may not audit the repository get no positions; no two of its entries have the same time.
         before = rfc3339(oldest.at) if oldest.sequence is None else oldest.sequence
         progress.page(len(page.entries), time.monotonic() - began)
         numbered = oldest.sequence is not None
         if oldest.sequence == 1 or (not numbered and next_link(response.headers.get("Link")) is None):
             break  # the registry's first entry, or the last one of a list
-    # A registry that does not know the bounds sends what is outside of them as well.
+    # A registry that does not support the bounds also sends entries outside of them.
     events = [event for event in events if is_within(event, since, until)]
     return events if limit is None else events[:limit]
 
 
 def _log_in(endpoint: RepositoryEndpoint) -> bool:
-    """Log in to a registry that lets everybody pull, and so asked nobody; return whether that was new."""
+    """Log in to a registry that allows anonymous pulls, and so sent no challenge; return whether that was
+    new."""
     connection, host = endpoint.connection, endpoint.host
     if connection.is_authenticated(host):
         return False
@@ -74,7 +75,7 @@ def _log_in(endpoint: RepositoryEndpoint) -> bool:
         with endpoint.request("GET", f"{connection.base(host)}/v2/") as response:
             return response.status == 200 and connection.is_authenticated(host)
     except Unauthorized:
-        return False  # what was told to nobody in particular is what can be told
+        return False  # the anonymous answer is all that is available
 
 
 def is_within(event: TagEvent, since: datetime.datetime | None, until: datetime.datetime | None) -> bool:

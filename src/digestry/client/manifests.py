@@ -25,7 +25,7 @@ _RATE_LIMIT: Final = "RateLimit-Limit"
 
 
 def resolve(endpoint: RepositoryEndpoint, target: str, *, limit: int = LARGEST_MANIFEST) -> Descriptor:
-    """Return what a tag or digest points to. See :meth:`Repository.resolve`."""
+    """Return the descriptor of a tag or digest. See :meth:`Repository.resolve`."""
     with endpoint.request("HEAD", f"manifests/{target}", headers=_ACCEPT) as response:
         if response.status == 200:
             found = _described(response, target)
@@ -35,13 +35,13 @@ def resolve(endpoint: RepositoryEndpoint, target: str, *, limit: int = LARGEST_M
                 return found
         elif response.status in _ASK_LATER:  # asking again would make it worse
             response.fail(f"find {endpoint.display_name(target)}")
-    # What a registry refuses to HEAD, or answers without a digest, it may answer to GET. HEAD comes first all
+    # A registry that refuses a HEAD, or answers it without a digest, may answer a GET. HEAD comes first all
     # the same, since rate limits count pulls.
     return pull(endpoint, target, limit=limit).descriptor()
 
 
 def _described(response: Response, target: str) -> Descriptor | None:
-    """Return what the headers of a response to HEAD describe; None if they leave something out."""
+    """Return the descriptor in the headers of a response to HEAD; None if they are incomplete."""
     digest, size = response.digest(), response.length
     media_type = media_types.bare(response.headers.get("Content-Type", ""))
     if digest is None or size is None or media_type not in media_types.MANIFESTS:

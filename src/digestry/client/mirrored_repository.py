@@ -35,7 +35,7 @@ class MirrorRepository:
 
 @runtime_checkable
 class _Restartable(Protocol):
-    """An ingest that tells the digest of its bytes, and can drop them."""
+    """An ingest that has the digest of its bytes, and can drop them."""
 
     def digest(self, algorithm: str | None = None) -> Digest: ...
 
@@ -45,10 +45,10 @@ class _Restartable(Protocol):
 class MirroredRepository(Repository):
     """A repository that reads manifests and blobs from ``mirrors``, in order, and else from its registry.
 
-    All other questions, such as which tags there are, go to the registry itself. A mirror that fails, or that
-    gives content with another digest, is not asked again; one that lacks something may have the next. What
-    comes by digest is verified whoever gives it; what a tag points to is what the mirror says. ``registry``
-    is where the images are in the registry itself, if that is not where its name says.
+    All other requests, such as lists of tags, go to the registry itself. A mirror that fails, or that sends
+    content with another digest, is not used again; one that lacks some content may have other content.
+    Content by digest is verified from any source; the mirror decides where a tag points. ``registry`` is the
+    location of the images in the registry itself, if it differs from their name.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class MirroredRepository(Repository):
         self._said: set[str] = set()
 
     def resolve(self, target: str, *, limit: int = LARGEST_MANIFEST) -> Descriptor:
-        """Return what a tag or digest points to, as a mirror or the registry says it."""
+        """Return the descriptor of a tag or digest from a mirror or the registry."""
         return self._first(target, lambda place: place.resolve(target, limit=limit))
 
     def pull_manifest(self, target: str, *, limit: int = LARGEST_MANIFEST) -> Image | Index:
@@ -86,7 +86,7 @@ class MirroredRepository(Repository):
         return self._last.stream_blob(descriptor)
 
     def pull_blob(self, descriptor: Descriptor, sink: Ingest, progress: Progress | None = None) -> None:
-        """Stream a blob into ``sink`` and commit it. What a mirror began, the next one goes on with."""
+        """Stream a blob into ``sink`` and commit it. The next mirror continues what one began."""
         for mirror in self._usable(str(descriptor.digest)):
             begun = sink.offset
             try:
@@ -96,7 +96,7 @@ class MirroredRepository(Repository):
                     if found != descriptor.digest:
                         raise wrong_hash(descriptor.digest, found)
             except ContentError as error:
-                if not begun:  # else what was here before may be what is wrong
+                if not begun:  # else the bytes that were here before may be wrong
                     self._leave_out(mirror, error)
                 if not isinstance(sink, _Restartable):
                     raise
@@ -112,7 +112,7 @@ class MirroredRepository(Repository):
         self._last.pull_blob(descriptor, sink, progress)
 
     def _usable(self, target: str) -> list[Repository]:
-        """Return the mirrors that are asked for a tag or digest now."""
+        """Return the mirrors to use for a tag or digest now."""
         return [
             mirror.repository
             for mirror in self._mirrors

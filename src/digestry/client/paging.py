@@ -83,12 +83,12 @@ def progress_of(connection: Connection, host: str) -> Progress:
 
 
 def pages(endpoint: RepositoryEndpoint | RegistryEndpoint, path: str) -> Iterator[Response]:
-    """Yield the responses to ``path`` and to the pages after it, each closed when the next is asked for.
+    """Yield the responses to ``path`` and to the pages after it, each closed when the next is requested.
 
     The caller sets ``entries`` of each to the number of its entries.
 
-    Raises :class:`ProtocolViolation` for a link to another host, to no page, one that goes in a circle, and
-    for pages without an end, :class:`Unreachable` for a list that comes too slowly.
+    Raises :class:`ProtocolViolation` for a link to another host or to no page, for a circle of links, and for
+    pages without an end, :class:`Unreachable` for a list that comes too slowly.
     """
     url = endpoint.url(path)
     seen = {url}

@@ -23,7 +23,7 @@ _NO_SUCH_TAG: Final = "MANIFEST_UNKNOWN"
 
 
 def tag_at(endpoint: RepositoryEndpoint, tag: str, at: datetime.datetime) -> TagSpan | None:
-    """Return what ``tag`` pointed to at a time. See :meth:`Repository.tag_at`."""
+    """Return the digest that ``tag`` pointed to at a time, with its span. See :meth:`Repository.tag_at`."""
     with endpoint.request("GET", f"_digestry/tag/{tag}?{urlencode({'at': rfc3339(at)})}") as response:
         if response.status == 200:
             found = response.json(TagAsOf, _LARGEST_PAGE, dec_hook=decode_hook)
@@ -71,7 +71,7 @@ def tags_at(endpoint: RepositoryEndpoint, at: datetime.datetime) -> list[TagSpan
 
 
 def restore(endpoint: RepositoryEndpoint, tag: str, wanted: Digest | datetime.datetime) -> Restored | None:
-    """Point ``tag`` back at what it had. See :meth:`Repository.restore`."""
+    """Point ``tag`` back at a digest that it had. See :meth:`Repository.restore`."""
     query = {"to": str(wanted)} if isinstance(wanted, Digest) else {"at": rfc3339(wanted)}
     path = f"_digestry/restore/{tag}?{urlencode(query)}"
     with endpoint.request("POST", path, push=True) as response:

@@ -1,4 +1,4 @@
-"""The search for a digest of which the beginning is given, in one repository or in a whole registry."""
+"""The search for a digest by its first digits, in one repository or in a whole registry."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _SCOPES: Final = ("registry:catalog:*",)
 def find_in_repository(endpoint: RepositoryEndpoint, prefix: DigestPrefix) -> Digest:
     """Return the one digest of a repository that begins with ``prefix``.
 
-    The search is among all that the repository has or had; of a registry that cannot be asked that, among
-    what its tags point to. Raises :class:`NotFound`, which says where the search was, :class:`Ambiguous`, and
-    what the requests raise.
+    The search covers all digests that the repository has or had; in a registry without that query, those that
+    its tags point to. Raises :class:`NotFound`, which says where the search was, :class:`Ambiguous`, and what
+    the requests raise.
     """
     whole = prefix.whole
     if whole is not None:
@@ -48,13 +48,13 @@ def find_in_repository(endpoint: RepositoryEndpoint, prefix: DigestPrefix) -> Di
 def find_in_registry(connection: Connection, host: str, prefix: DigestPrefix) -> Digest:
     """Return the one digest that begins with ``prefix``, of all repositories that the caller may see.
 
-    Raises as :func:`find_in_repository` does, and :class:`RemoteError` if the registry cannot be asked that.
+    Raises as :func:`find_in_repository` does, and :class:`RemoteError` if the registry has no such query.
     """
     whole = prefix.whole
     if whole is not None:
         return whole
     address = f"{connection.base(host)}/v2/"
-    # A registry may answer nobody in particular, with what everybody may see: /v2/ asks for the login.
+    # A registry may answer anonymous requests with the public part only: /v2/ gives the challenge to log in.
     connection.send(host, Call("GET", address), _SCOPES).close()
     if not offers(connection, host, _ENDPOINT):
         raise RemoteError(
@@ -70,7 +70,7 @@ def find_in_registry(connection: Connection, host: str, prefix: DigestPrefix) ->
 
 
 def _of_tags(endpoint: RepositoryEndpoint) -> tuple[list[Digest], str]:
-    """Return the digests that the tags point to, and what a message calls the place of the search."""
+    """Return the digests that the tags point to, and the name of the search's scope for messages."""
     name = endpoint.name
     tags = list(islice(list_tags(endpoint), _MOST_TAGS + 1))
     place = f"what the tags of {name} point to now, which is all that {endpoint.host} can be asked"

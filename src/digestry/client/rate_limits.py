@@ -27,10 +27,10 @@ _MOMENT: Final = 10**9
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """What a response says of a limit; None for what it does not say.
+    """The fields of a limit in a response; None for those that are missing.
 
     ``limit`` requests are allowed in ``window`` seconds, ``remaining`` of them are left, and in ``reset``
-    seconds there will be more.
+    seconds more are allowed.
     """
 
     limit: int | None = None
@@ -46,7 +46,7 @@ class RateLimit:
         return f"its limit of {number_of(self.limit, 'request')}{within}"
 
     def used_up(self) -> str:
-        """Return a sentence about a limit of which nothing is left, with the time when more will be."""
+        """Return a sentence about an exhausted limit, with the time when more requests are allowed."""
         until = ""
         if self.reset:
             until = f" until {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(time.time() + self.reset))}"
@@ -103,7 +103,7 @@ def _limit(limit: int | None, window: int | None, remaining: int | None, reset: 
 
 
 def _items(text: str) -> list[tuple[str, dict[str, str]]]:
-    """Return the members of a list with their parameters; what cannot be read ends it."""
+    """Return the members of a list with their parameters; a malformed member ends it."""
     found: list[tuple[str, dict[str, str]]] = []
     position, text = 0, text[:_LONGEST]
     while position < len(text) and (item := _ITEM.match(text, position)):

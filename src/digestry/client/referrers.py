@@ -31,7 +31,7 @@ def fallback_tag(digest: Digest) -> str:
 def list_referrers(
     endpoint: RepositoryEndpoint, digest: Digest, artifact_type: str | None
 ) -> list[Descriptor]:
-    """Return what refers to ``digest``. See :meth:`Repository.referrers`."""
+    """Return the referrers of ``digest``. See :meth:`Repository.referrers`."""
     query = f"?{urlencode({'artifactType': artifact_type})}" if artifact_type else ""
     filters = frozenset({"artifacttype"} if artifact_type else ())
     found: list[Descriptor] = []

@@ -1,4 +1,4 @@
-"""Hints about a registry's refusal: what to do, by what it says and by who asked."""
+"""Hints about a registry's refusal: what to do, by its message and by the account."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _WRONG_LOGIN: Final = re.compile(
 
 
 def missing(method: str, code: str, *, registry: str, account: str | None) -> str:
-    """Return what a person can check about a 404 with an error ``code``; empty if there is nothing to say."""
+    """Return what a person can check about a 404 with an error ``code``; empty if there is no hint."""
     if code == "MANIFEST_UNKNOWN":
         return "digestry tags lists the tags that there are, digestry log those that there were"
     if code == "NAME_UNKNOWN":
@@ -46,10 +46,10 @@ def _who(account: str) -> str:
 
 
 def hint(status: int, code: str, text: str, *, registry: str, account: str | None) -> str:
-    """Return what a person can do about a 401 or 403; empty if the registry's own words say all.
+    """Return what a person can do about a 401 or 403; empty if the registry's own words are enough.
 
-    ``text`` are the registry's words, ``code`` its error code. ``account`` is who was logged in: None for
-    nobody, empty for a token without a name.
+    ``text`` are the registry's words, ``code`` its error code. ``account`` is the user who was logged in:
+    None without a login, empty for a token without a name.
     """
     login = f"digestry login {registry}"
     if _RATE.search(f"{code} {text}"):

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 class Registry:
     """A registry, by its ``host[:port]``. Thread-safe; a context manager that closes its connections.
 
-    Nothing is sent before a method is called. ``options`` say how the registry is spoken to, and where its
-    credentials are: by default nobody logs in. ``credentials`` replace those of the options. With a
-    ``connection``, which its owner closes, neither is used. Raises
-    :class:`~digestry.errors.InvalidReference` for what is not a host.
+    Nothing is sent before a method is called. ``options`` configure the requests and the source of
+    credentials: by default there is no login. ``credentials`` replace those of the options. With a
+    ``connection``, which its owner closes, neither is used. Raises :class:`~digestry.errors.InvalidReference`
+    for a text that is not a host.
 
     Every method may raise :class:`~digestry.errors.Unreachable`, :class:`~digestry.errors.Unauthorized`,
     :class:`~digestry.errors.Refused` and :class:`~digestry.errors.ProtocolViolation`.
@@ -63,20 +63,20 @@ class Registry:
         return repositories.list_repositories(RegistryEndpoint(self.connection, self.host), on_invalid)
 
     def resolve_many(self, queries: Sequence[ResolveQuery], *, contents: bool = False) -> Resolutions | None:
-        """Ask about many repositories with one request. None if the registry cannot be asked so.
+        """Query many repositories with one request. None if the registry has no such query.
 
-        It answers as many of the first ``queries`` as it has room for, and at least one. ``contents`` asks
-        for the bytes of indexes and advisories, too; they were verified.
+        It answers as many of the first ``queries`` as it has room for, and at least one. ``contents``
+        requests the bytes of indexes and advisories, too; they are verified.
         """
         from digestry.client import bulk_resolve
 
         return bulk_resolve.resolve_many(self.connection, self.host, queries, contents=contents)
 
     def tags_for_digest(self, digest: Digest) -> list[TagSpan] | None:
-        """Return the tags that point, or pointed, to ``digest`` or to what holds it, newest first.
+        """Return the tags that point, or pointed, to ``digest`` or to an index that holds it, newest first.
 
-        They are those of all repositories that the caller may pull from. None if the registry cannot be
-        asked that.
+        They are those of all repositories that the caller may pull from. None if the registry has no such
+        query.
         """
         from digestry.client import registry_search
 
@@ -86,14 +86,14 @@ class Registry:
         """Return the one digest that begins with ``prefix``, of all repositories that the caller may see.
 
         Raises :class:`~digestry.errors.NotFound` and :class:`~digestry.errors.Ambiguous`, and
-        :class:`~digestry.errors.RemoteError` if the registry cannot be asked that.
+        :class:`~digestry.errors.RemoteError` if the registry has no such query.
         """
         from digestry.client import prefix_search
 
         return prefix_search.find_in_registry(self.connection, self.host, prefix)
 
     def record_sightings(self, sightings_: Sequence[SightingReport]) -> SightingsReceipt | None:
-        """Report what runs where, with one request. None if the registry keeps no sightings.
+        """Report sightings, with one request. None if the registry keeps no sightings.
 
         At most as many as :func:`~digestry.model.sightings.batch` says.
         """

@@ -24,7 +24,7 @@ _SCOPES: Final = ("registry:catalog:*",)
 def tags_for_digest(connection: Connection, host: str, digest: Digest) -> list[TagSpan] | None:
     """Return the times at which tags pointed to ``digest``. See :meth:`Registry.tags_for_digest`."""
     address = f"{connection.base(host)}/v2/"
-    # A registry may answer nobody in particular, with what everybody may see: /v2/ asks for the login.
+    # A registry may answer anonymous requests with the public part only: /v2/ gives the challenge to log in.
     connection.send(host, Call("GET", address), _SCOPES).close()
     base = f"{address}_digestry/whose/{digest}?n={_PAGE}"
     spans: list[TagSpan] = []
@@ -51,7 +51,7 @@ def tags_for_digest(connection: Connection, host: str, digest: Digest) -> list[T
 
 
 def _check(host: str, found: TagsForDigest) -> None:
-    """Raise :class:`ProtocolViolation` for spans of what cannot be a repository."""
+    """Raise :class:`ProtocolViolation` for spans with an invalid repository name."""
     for name in {span.repository for span in found.spans}:
         try:
             Reference(host, name)

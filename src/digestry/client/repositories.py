@@ -20,7 +20,7 @@ _LARGEST_PAGE: Final = 16 << 20
 
 
 class _Catalog(msgspec.Struct):
-    """The body of ``GET /v2/_catalog``; what a registry lists need not be text."""
+    """The body of ``GET /v2/_catalog``; its entries need not be text."""
 
     repositories: Annotated[list[object], msgspec.Meta(max_length=1_000_000)] | None = None
 
@@ -29,7 +29,7 @@ def list_repositories(
     endpoint: RegistryEndpoint, on_invalid: Callable[[str], None] | None = None
 ) -> Iterator[str]:
     """Yield the names of all repositories, in the registry's order. See :meth:`Registry.repositories`."""
-    # A registry may answer nobody in particular, with what everybody may see: /v2/ asks for the login.
+    # A registry may answer anonymous requests with the public part only: /v2/ gives the challenge to log in.
     endpoint.request("GET", "").close()
     for number, response in enumerate(pages(endpoint, f"_catalog?{urlencode({'n': _PAGE})}")):
         if number == 0 and response.status in UNSUPPORTED:

@@ -37,9 +37,8 @@ class Repository:
 
     A ``target`` is a tag, or a digest as text. Every method may raise :class:`~digestry.errors.Unreachable`,
     :class:`~digestry.errors.Unauthorized`, :class:`~digestry.errors.Refused` and
-    :class:`~digestry.errors.ProtocolViolation`; each names the others that it raises. A method that returns
-    None says so of a registry that does not have what it needs: the journal, the tag history and the like
-    are extensions.
+    :class:`~digestry.errors.ProtocolViolation`; each names the others that it raises. A method returns None,
+    where it says so, for a registry without the needed extension, such as the journal or the tag history.
     """
 
     def __init__(self, connection: Connection, reference: Reference) -> None:
@@ -50,9 +49,9 @@ class Repository:
     # -- manifests ----------------------------------------------------------------------------
 
     def resolve(self, target: str, *, limit: int = LARGEST_MANIFEST) -> Descriptor:
-        """Return what a tag or digest points to, as the registry says it.
+        """Return the descriptor of a tag or digest.
 
-        Costs one HEAD. If its response says too little, the manifest is pulled, of at most ``limit`` bytes.
+        Costs one HEAD. If its response is incomplete, the manifest is pulled, of at most ``limit`` bytes.
         Raises :class:`~digestry.errors.RemoteNotFound`.
         """
         return manifests.resolve(self.endpoint, target, limit=limit)
@@ -60,8 +59,8 @@ class Repository:
     def pull_manifest(self, target: str, *, limit: int = LARGEST_MANIFEST) -> Image | Index:
         """Return the image or index that a tag or digest points to, verified.
 
-        Its bytes, at most ``limit``, match the digest that was asked for, and the one that the registry
-        claims. Raises :class:`~digestry.errors.RemoteNotFound` and :class:`~digestry.errors.DigestMismatch`.
+        Its bytes, at most ``limit``, match the requested digest, and the one that the registry claims. Raises
+        :class:`~digestry.errors.RemoteNotFound` and :class:`~digestry.errors.DigestMismatch`.
         """
         return manifests.pull(self.endpoint, target, limit=limit)
 
@@ -69,8 +68,8 @@ class Repository:
         """Return the config of ``image``, verified.
 
         Raises :class:`~digestry.errors.RemoteNotFound`, :class:`~digestry.errors.DigestMismatch`,
-        :class:`~digestry.errors.TooLarge`, and :class:`~digestry.errors.ProtocolViolation` for what is not an
-        image's config.
+        :class:`~digestry.errors.TooLarge`, and :class:`~digestry.errors.ProtocolViolation` for content that
+        is not an image's config.
         """
         raw = self.read_blob(image.config)
         try:
@@ -101,7 +100,7 @@ class Repository:
         manifests.delete(self.endpoint, target)
 
     def delete_tag(self, tag: str) -> bool:
-        """Delete a tag, and not what it points to; return False if the registry deletes digests only.
+        """Delete a tag, and keep its manifest; return False if the registry deletes digests only.
 
         Raises :class:`~digestry.errors.RemoteNotFound`.
         """
@@ -112,7 +111,7 @@ class Repository:
     def tags_now(self, digest: Digest) -> DigestTags:
         """Return the tags that point to ``digest`` now.
 
-        A registry that cannot be asked that is asked what each of its tags points to.
+        In a registry without that query, each of its tags is resolved.
         """
         from digestry.client import tag_removal
 
@@ -129,9 +128,10 @@ class Repository:
         return tags.list_tags(self.endpoint, on_invalid)
 
     def referrers(self, digest: Digest, artifact_type: str | None = None) -> list[Descriptor]:
-        """Return what refers to ``digest`` as its subject (distribution-spec, "Listing Referrers").
+        """Return the manifests that refer to ``digest`` as their subject (distribution-spec, "Listing
+        Referrers").
 
-        A registry without that endpoint is asked for the referrers tag instead.
+        In a registry without that endpoint, the referrers tag is read.
         """
         from digestry.client import referrers
 
@@ -153,7 +153,7 @@ class Repository:
         return blob_stream.describe_blob(self.endpoint, digest)
 
     def stream_blob(self, descriptor: Descriptor) -> Iterator[bytes]:
-        """Yield the bytes of a blob of any size, verified. After a broken connection the transfer goes on.
+        """Yield the bytes of a blob of any size, verified. After a broken connection the transfer continues.
 
         The last bytes are held back until all were checked. Raises :class:`~digestry.errors.RemoteNotFound`,
         :class:`~digestry.errors.DigestMismatch` and :class:`~digestry.errors.SizeMismatch` while iterating.
@@ -172,10 +172,10 @@ class Repository:
         return blobs.read_blob(self.endpoint, descriptor, limit=limit)
 
     def pull_blob(self, descriptor: Descriptor, sink: Ingest, progress: Progress | None = None) -> None:
-        """Stream a blob into ``sink`` and commit it. After a broken connection the transfer goes on.
+        """Stream a blob into ``sink`` and commit it. After a broken connection the transfer continues.
 
         Raises :class:`~digestry.errors.RemoteNotFound`, :class:`~digestry.errors.DigestMismatch`,
-        :class:`~digestry.errors.SizeMismatch`, and what the sink raises. The sink's owner aborts it then.
+        :class:`~digestry.errors.SizeMismatch`, and the sink's errors. The sink's owner aborts it then.
         """
         from digestry.client import blob_download
 
@@ -228,7 +228,8 @@ class Repository:
         return journal.journal(self.endpoint, tag, limit, since, until)
 
     def tag_at(self, tag: str, at: datetime.datetime) -> TagSpan | None:
-        """Return what ``tag`` pointed to at a time, from the journal or else from the tag history.
+        """Return the digest that ``tag`` pointed to at a time, with its span, from the journal or else the
+        tag history.
 
         None if the registry keeps neither. Raises :class:`~digestry.errors.RemoteNotFound` if there was no
         such tag then.
@@ -238,35 +239,35 @@ class Repository:
         return past_tags.tag_at(self.endpoint, tag, at)
 
     def tags_at(self, at: datetime.datetime) -> list[TagSpan] | None:
-        """Return the tags that there were at a time.
+        """Return the tags that existed at a time.
 
-        None if the registry cannot be asked that, or has no such repository.
+        None if the registry has no such query, or no such repository.
         """
         from digestry.client import past_tags
 
         return past_tags.tags_at(self.endpoint, at)
 
     def restore(self, tag: str, to: Digest | datetime.datetime) -> Restored | None:
-        """Point ``tag`` back at a digest that it had, or at what it had at a time.
+        """Point ``tag`` back at a digest that it had, or at the one that it had at a time.
 
         None if the registry cannot do that, or has no such repository. Raises
-        :class:`~digestry.errors.RemoteNotFound` if the tag never was there, or the manifest is gone.
+        :class:`~digestry.errors.RemoteNotFound` if the tag never existed, or the manifest is gone.
         """
         from digestry.client import past_tags
 
         return past_tags.restore(self.endpoint, tag, to)
 
     def tags_for_digest(self, digest: Digest, limit: int | None = None) -> list[TagSpan] | None:
-        """Return each time that a tag came to ``digest``, or to what holds it, newest first.
+        """Return each span of a tag at ``digest``, or at an index that holds it, newest first.
 
-        At most ``limit`` of them. None if the registry cannot be asked that.
+        At most ``limit`` of them. None if the registry has no such query.
         """
         from digestry.client import digest_queries
 
         return digest_queries.tags_for_digest(self.endpoint, digest, limit)
 
     def holders(self, digest: Digest) -> Holders | None:
-        """Return the manifests that hold ``digest``. None if the registry cannot be asked that."""
+        """Return the manifests that hold ``digest``. None if the registry has no such query."""
         from digestry.client import digest_queries
 
         return digest_queries.holders(self.endpoint, digest)
@@ -283,7 +284,7 @@ class Repository:
     def find_digest(self, prefix: DigestPrefix) -> Digest:
         """Return the one digest that begins with ``prefix``, of all that the repository has or had.
 
-        Of a registry that cannot be asked that, only what the tags point to now is searched. Raises
+        In a registry without that query, only the digests that its tags point to now are searched. Raises
         :class:`~digestry.errors.NotFound` and :class:`~digestry.errors.Ambiguous`.
         """
         from digestry.client import prefix_search
@@ -293,18 +294,18 @@ class Repository:
     # -- doubts -------------------------------------------------------------------------------
 
     def staleness(self, target: str) -> str:
-        """Return why what a pull-through registry gave for ``target`` may not be what its upstream has now.
+        """Return why a pull-through registry's answer for ``target`` may differ from its upstream now.
 
         It is the registry's own words about a tag that was resolved, or a digest whose referrers were listed
-        (docs/mirror.md). Empty if what it gave is current, or if the registry has no upstream.
+        (docs/mirror.md). Empty if the answer is current, or if the registry has no upstream.
         """
         status = self.connection.cache.upstream_status.get((self.endpoint.name, target), "")
         return "" if status.partition(";")[0].strip() in {"", "current"} else status
 
     def head_get_mismatch(self, tag: str) -> str:
-        """Return how GET contradicts what HEAD said of a tag that was resolved; empty if it does not.
+        """Return how a GET contradicts the HEAD of a resolved tag; empty if it does not.
 
-        Asks nothing of a registry that counts GETs as pulls.
+        Sends no request to a registry that counts GETs as pulls.
         """
         return manifests.head_get_mismatch(self.endpoint, tag)
 

@@ -20,17 +20,18 @@ _WORTH_SAYING: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class _Hold:
-    """A registry is not asked before ``until`` (of the monotonic clock), because it answered ``status``."""
+    """No request is sent to a registry before ``until`` (of the monotonic clock), because it answered
+    ``status``."""
 
     until: float
     status: int
 
 
 class RequestLimits:
-    """The times before which registries are not to be asked again. Thread-safe.
+    """The times before which registries must not get another request. Thread-safe.
 
-    One thread's response holds back all of them. What they wait counts against ``waiting``; ``tell`` is told,
-    in a sentence, what is waited for, and that a limit is used up.
+    One thread's response holds back all of them. Their wait counts against ``waiting``; ``tell`` is called
+    with a sentence about a wait, and about a limit that is used up.
     """
 
     def __init__(self, waiting: WaitBudget, tell: Callable[[str], None] | None) -> None:
@@ -41,7 +42,7 @@ class RequestLimits:
         self._told: set[str] = set()
 
     def note(self, host: str, status: int, headers: Mapping[str, str]) -> float | None:
-        """Take note of what a response of ``host`` says; return for how many seconds it asks to wait.
+        """Record the limits in a response of ``host``; return for how many seconds it asks to wait.
 
         None if it does not ask for that.
         """
@@ -88,7 +89,8 @@ class RequestLimits:
         self._tell(sentence)
 
     def wait(self, host: str) -> None:
-        """Sleep until ``host`` may be asked. Raises :class:`Refused` if that takes longer than is allowed."""
+        """Sleep until a request to ``host`` is allowed. Raises :class:`Refused` if that takes longer than is
+        allowed."""
         while (hold := self._holds.get(host)) is not None:
             left = hold.until - time.monotonic()
             if left <= 0:

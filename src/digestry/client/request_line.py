@@ -1,4 +1,4 @@
-"""Lines that tell a person of requests, without what lets somebody in."""
+"""Lines that describe requests to a person, without secrets."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _HARMLESS: Final = frozenset({
     "since",
     "tag",
 })  # fmt: skip
-"""Parameters that only say what is requested. Others may be signatures, states of uploads, or logins."""
+"""Parameters without secrets. Others may be signatures, states of uploads, or logins."""
 
 
 def request_line(method: str, url: str, outcome: str, seconds: float) -> str:
-    """Return a line on one request: what was asked, what came of it, and in how many milliseconds.
+    """Return a line on one request: its method and address, its outcome, and its milliseconds.
 
-    Of the address, what may be a secret is not in it: a user, and parameters that are not known.
+    Parts of the address that may be secret are left out: a user, and unknown parameters.
     """
     return f"{method} {_shown(url)}: {outcome}, {seconds * 1000:.0f} ms"
 

@@ -41,8 +41,8 @@ T = TypeVar("T")
 class Response:
     """One HTTP response, its body not read yet. A context manager that gives the connection back.
 
-    ``patience`` is how many seconds its body may take, unless it is streamed. ``remark`` is what else an
-    error must say.
+    ``patience`` is how many seconds its body may take, unless it is streamed. ``remark`` is added to the
+    message of an error.
     """
 
     def __init__(
@@ -65,9 +65,9 @@ class Response:
         self.registry = ""
         """The registry, as people call it, where that is not :attr:`host`."""
         self.account: str | None = None
-        """Who was logged in: None for nobody, empty for a token without a name."""
+        """The user who was logged in: None without a login, empty for a token without a name."""
         self.entries = 0
-        """How many entries it had, if it is a page of a list; whoever reads it says so."""
+        """The number of its entries, if it is a page of a list; its reader sets it."""
         self.took = 0.0
         """Seconds that :meth:`read` took."""
 
@@ -83,7 +83,7 @@ class Response:
 
     @property
     def encoding(self) -> str:
-        """The ``Content-Encoding``, which nobody asked for; empty if there is none."""
+        """The ``Content-Encoding``, which was not requested; empty if there is none."""
         encoding = self.headers.get("Content-Encoding", "").strip().lower()
         return "" if encoding == "identity" else encoding
 
@@ -111,7 +111,7 @@ class Response:
                 parts.append(part)
                 size += len(part)
                 if not self._response.is_ready(_PAUSE):
-                    break  # what is here is written, and kept if the rest never comes
+                    break  # these bytes are written, and kept if the rest never arrives
         except Unreachable as error:
             if not parts:
                 raise
@@ -119,9 +119,10 @@ class Response:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def read_into(self, buffer: memoryview) -> int:
-        """Fill ``buffer`` with what has come of the body, and return the number of bytes; 0 at its end.
+        """Fill ``buffer`` with the bytes of the body that have arrived, and return their number; 0 at its
+        end.
 
-        Waits for the first of them alone. Raises :class:`Unreachable`, after all that came before was
+        Waits for the first of them only. Raises :class:`Unreachable`, after all that came before was
         returned.
         """
         if self._failure is not None:
@@ -149,7 +150,9 @@ class Response:
             raise unreachable(self.host, error) from error
 
     def read_ready(self, count: int) -> bytes:
-        """Return what has arrived of the body, up to ``count`` bytes. Raises as :meth:`read_some` does."""
+        """Return the bytes of the body that have arrived, up to ``count``. Raises as
+        :meth:`read_some` does.
+        """
         if self._decoder is None:
             return self._read_raw(count)
         while not (part := self._decoder.take(count)):
@@ -221,7 +224,7 @@ class Response:
             ) from error
 
     def fail(self, action: str) -> NoReturn:
-        """Raise the error that this response means for somebody who tried to ``action``."""
+        """Raise the error for this response to an attempt to ``action``."""
         from digestry.client import refusal_hints  # noqa: PLC0415 - of use to failures only
         from digestry.client.rate_limits import stated_limit  # noqa: PLC0415
 

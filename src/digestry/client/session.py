@@ -49,7 +49,7 @@ class Session:
         return Repository(self.connection, reference.repository_only())
 
     def image_source(self, reference: Reference) -> Repository:
-        """Return what the image ``reference`` is read from: its repository, by way of its mirrors if any.
+        """Return the source of the image ``reference``: its repository, with its mirrors if there are any.
 
         Sends nothing. Raises :class:`~digestry.errors.Forbidden` for an image that configuration files block
         or reject.
@@ -65,11 +65,12 @@ class Session:
         return self.registry(host).resolve_many(queries, contents=contents)
 
     def record_sightings(self, host: str, sightings: Sequence[SightingReport]) -> SightingsReceipt | None:
-        """Report to ``host`` what runs where. See :meth:`Registry.record_sightings`."""
+        """Report sightings to ``host``. See :meth:`Registry.record_sightings`."""
         return self.registry(host).record_sightings(sightings)
 
     def staleness(self, repository: Reference, target: str) -> str:
-        """Return why ``target`` may not be what the upstream has now. See :meth:`Repository.staleness`."""
+        """Return why the answer for ``target`` may differ from the upstream now. See
+        :meth:`Repository.staleness`."""
         return self.repository(repository).staleness(target)
 
     def head_get_mismatch(self, repository: Reference, tag: str) -> str:
@@ -77,7 +78,7 @@ class Session:
         return self.repository(repository).head_get_mismatch(tag)
 
     def authenticated(self, host: str) -> bool:
-        """Return whether ``host`` asked for credentials: then its responses are those for one account."""
+        """Return whether ``host`` requested credentials: then its responses are those for one account."""
         return self.connection.is_authenticated(host)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The cache of a session: what registries have said of themselves."""
+"""The cache of a session: the properties of registries, from their responses."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ class SessionCache:
     """The cache that the requests of one session share. Its entries are only ever set whole."""
 
     extension_endpoints: dict[str, frozenset[str] | None] = field(default_factory=dict)
-    """The endpoints of the extensions of each registry that was asked; None if it could not tell."""
+    """The endpoints of the extensions of each registry; None if its answer was no list."""
     bulk_refused: set[str] = field(default_factory=set)
     """The registries that did not answer a bulk query."""
     upstream_status: MutableMapping[Name, str] = field(default_factory=dict)
-    """What a pull-through registry said of its upstream (``Digestry-Upstream``)."""
+    """The statements of pull-through registries about their upstreams (``Digestry-Upstream``)."""
     head_digests: MutableMapping[Name, Digest] = field(default_factory=dict)
     """The digests of tags that are known from HEAD alone, of registries that count no pulls."""
     mounts_refused: set[tuple[str, str]] = field(default_factory=set)
     """Pairs of repositories (``host/name``): the first does not mount blobs from the second."""
     mirrors_left_out: set[str] = field(default_factory=set)
-    """The repositories on mirrors (``host/name``) that failed, and are not asked again."""
+    """The repositories on mirrors (``host/name``) that failed, and are not used again."""
     policy: Policy | None = None
     """The policy for images, once it was read."""
     told: set[str] = field(default_factory=set)
-    """The sentences that were told once."""
+    """The sentences that were printed already."""

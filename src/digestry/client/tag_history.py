@@ -31,7 +31,7 @@ def tag_history(endpoint: RepositoryEndpoint, tag: str) -> list[TagEvent] | None
         except InvalidManifest as error:
             raise ProtocolViolation(f"{response.host} sent no tag history: {error.message}") from error
         if not page.manifests and not entries and TAG_OBSERVED in (page.annotations or {}):
-            return None  # a mirror that never looked has no history to tell
+            return None  # a mirror that never requested the tag has no history of it
         response.entries = len(page.manifests)
         entries += page.manifests
     events: list[TagEvent] = []

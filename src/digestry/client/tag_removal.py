@@ -1,4 +1,4 @@
-"""Removing a tag: what else points to its digest, and registries that can delete digests only."""
+"""The removal of a tag: the other tags of its digest, and registries that can delete digests only."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CANNOT: Final = frozenset({400, 405, 501})
 class DigestTags:
     """The tags that point to a digest.
 
-    ``unread`` are those of which it is not known; ``complete`` is False if some were not looked at.
+    ``unread`` are the tags that could not be resolved; ``complete`` is False if some were skipped.
     """
 
     tags: tuple[str, ...]
@@ -42,7 +42,7 @@ def tags_now(endpoint: RepositoryEndpoint, digest: Digest) -> DigestTags:
         try:
             return manifests.resolve(endpoint, name).digest == digest
         except RemoteNotFound:
-            return False  # it went meanwhile
+            return False  # it was deleted meanwhile
         except (RemoteError, ContentError):
             return None
 

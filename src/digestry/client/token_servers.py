@@ -1,9 +1,9 @@
 """The trust in token servers: a registry's own, or one that belongs to it, gets the password.
 
 A registry names its token server in the ``realm`` of a challenge (distribution's docs/spec/auth/token.md),
-and docker sends the user's password to whatever host that is, over TLS or not. Here a host that is not the
-registry's gets one only over TLS, and only if the user said so, it is the registry's neighbour in the same
-domain, or it is known to belong to it; a stranger is asked for a token for nobody.
+and docker sends the user's password to any such host, over TLS or not. This client sends a password to a host
+other than the registry's only over TLS, and only if the user allowed it, it is the registry's neighbour in
+the same domain, or it is known to belong to it; an unknown host is asked for an anonymous token.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SECOND_LEVELS: Final = frozenset({
     "ac", "co", "com", "edu", "gob", "gouv", "gov", "go", "gv", "info", "ltd", "me", "mil", "ne", "net",
     "nhs", "nom", "or", "org", "plc", "sch", "web",
 })  # fmt: skip
-"""What many countries have below their own domain, for everybody: ``co.uk``, ``com.au``."""
+"""The second-level domains below many countries' domains: ``co.uk``, ``com.au``."""
 _SHARED: Final = (
     "amazonaws.com", "appspot.com", "azure.com", "azurecontainerapps.io", "azurecr.io", "azurewebsites.net",
     "cloudapp.net", "cloudfront.net", "ddns.net", "digitaloceanspaces.com", "duckdns.org",
@@ -64,10 +64,10 @@ def parts_of(url: str) -> SplitResult | None:
 
 
 def trust(host: str, base: str, realm: str, options: ClientOptions) -> Trust:
-    """Return what the token server at ``realm`` is to the registry ``host``, which is at ``base``.
+    """Return the trust in the token server at ``realm`` of the registry ``host``, which is at ``base``.
 
-    Raises :class:`ProtocolViolation` for what is not an address, and for another host over plain HTTP unless
-    that host is one of those that may be asked so.
+    Raises :class:`ProtocolViolation` for an invalid address, and for another host over plain HTTP unless that
+    is allowed for the host.
     """
     parts = parts_of(realm)
     if parts is None:

@@ -26,7 +26,7 @@ class CertificateChanged(ssl.SSLError):
 
 
 FAILURES = (ConnectFailed, LeadsInside, ProxyFailed, http.client.HTTPException, OSError)
-"""What a request may raise that did not come to its end."""
+"""The exceptions of a request that did not complete."""
 
 
 def root_cause(error: BaseException) -> BaseException:
@@ -39,7 +39,7 @@ def root_cause(error: BaseException) -> BaseException:
 def is_not_tls(error: BaseException) -> bool:
     """Return whether the other side answered a TLS greeting with something else, such as plain HTTP."""
     cause = root_cause(error)
-    # An alert is said in TLS, such as that a client certificate is required.
+    # A TLS alert, such as that a client certificate is required.
     return (
         isinstance(cause, ssl.SSLError)
         and not isinstance(cause, ssl.SSLCertVerificationError | CertificateChanged)

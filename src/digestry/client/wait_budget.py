@@ -13,8 +13,8 @@ from typing import Final
 from digestry.errors import Unreachable
 
 SLOWEST: Final = 1024
-"""Bytes in a second: whoever sends less is waited for."""
-_PROMPT: Final = 1.0  # seconds in which an answer begins that nobody has waited for
+"""Bytes per second: at a lower rate the time counts as waiting."""
+_PROMPT: Final = 1.0  # seconds within which the begin of an answer does not count as waiting
 _LONGEST_NUMBER: Final = 19
 _SECONDS: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?|\.[0-9]+", re.ASCII)
 _DURATION: Final = re.compile(r"(?:[0-9]{1,15}(?:\.[0-9]{1,15})?(?:ns|us|\xb5s|\u03bcs|ms|s|m|h))+", re.ASCII)
@@ -32,7 +32,7 @@ _UNITS: Final = {
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return in how many seconds a response says that it may be asked again; None if it does not.
+    """Return the seconds after which a response allows another request; None if it states none.
 
     ``Retry-After`` is seconds or a date (RFC 9110, 10.2.3); some registries write ``0.5`` or Go's
     ``880.092µs``. Docker Hub's ``X-Retry-After`` is a time in seconds since 1970.
@@ -65,10 +65,10 @@ def seconds(count: float) -> str:
 class WaitBudget:
     """The time spent waiting for registries, at most ``limit`` seconds unless that is None. Thread-safe.
 
-    Waiting for several at once counts once.
+    Parallel waits count once.
 
-    ``longest`` is how many seconds a registry may ask for at once. ``longest_command`` seconds from now
-    everything ends, however fast it goes on.
+    ``longest`` is the longest single pause, in seconds, that a registry may ask for. ``longest_command``
+    seconds from now everything ends, at any rate of transfer.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class WaitBudget:
         return pause > self._longest or (left is not None and pause > left)
 
     def pause(self, host: str, pause: float) -> None:
-        """Sleep before ``host`` is asked again."""
+        """Sleep before another request to ``host``."""
         began = time.monotonic()
         time.sleep(pause)
         self._spend(began, time.monotonic())
