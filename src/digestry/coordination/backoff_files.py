@@ -1,4 +1,4 @@
-"""The back-off from an upstream, for the processes of one host: until when it is not asked, and why."""
+"""The back-off from an upstream, for the processes of one host: until when no request is sent, and why."""
 
 from __future__ import annotations
 

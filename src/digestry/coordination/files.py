@@ -33,7 +33,7 @@ from digestry.model.digest import Digest
 TURNS_DIRECTORY: Final = "mirror"
 """The directory of the root that holds the locks of :meth:`FileCoordination.turn`."""
 _BESIDE: Final = {Job.SERVE: "ingest", Job.COLLECTION: "blobs"}
-"""Directories that are locked as well: nobody removes them, as a lock file may be."""
+"""Directories that are locked as well: unlike lock files, they are never removed."""
 _TURNS: Final = 256
 
 

@@ -39,8 +39,8 @@ class FencedLock(Lock, Protocol):
     def check_in(self, connection: Connection) -> None:
         """Raise :class:`Conflict` unless the lock is held until the catalog's transaction ends.
 
-        ``connection`` is the transaction's. What it changes is then done by one holder at a time, also
-        when a holder was paused for so long that another took its place.
+        ``connection`` is the transaction's. Its changes are then made by one holder at a time, even if a
+        holder was paused for so long that another took its place.
         """
         ...
 
@@ -68,7 +68,7 @@ class KeyStore(Protocol):
         ...
 
     def add(self, key_id: str, content: bytes) -> None:
-        """Store a key durably, so that nobody but the registry can read it."""
+        """Store a key durably, readable by the registry only."""
         ...
 
     def remove(self, key_id: str) -> None:
@@ -100,7 +100,7 @@ class Notes(Protocol):
 
 
 class Backoff(Protocol):
-    """Until when an upstream is not asked, and why. It outlives the processes. All methods block."""
+    """Until when no request is sent to an upstream, and why. It outlives the processes. All methods block."""
 
     def start(self, seconds: float, why: str) -> None:
         """Start the back-off, for so many seconds. A failure to store it is not raised."""
@@ -111,7 +111,7 @@ class Backoff(Protocol):
         ...
 
     def remaining(self) -> tuple[float, str]:
-        """Return the seconds that are left, and the reason; 0 if there is no back-off, or nobody knows."""
+        """Return the seconds that are left, and the reason; 0 if there is no back-off, or it is not known."""
         ...
 
 
@@ -142,7 +142,8 @@ class Coordination(Protocol):
         ...
 
     def prepare(self) -> None:
-        """Make what the locks need, durably, before the first is taken. Raises :class:`StorageError`."""
+        """Make the files or rows of the locks, durably, before the first is taken. Raises
+        :class:`StorageError`."""
         ...
 
     def check(self) -> None:
@@ -166,12 +167,12 @@ class Coordination(Protocol):
     def guard(
         self, digest: Digest, *, exclusive: bool = False, wait: bool = True
     ) -> AbstractContextManager[Lock]:
-        """Keep the content of ``digest`` where it is, or with ``exclusive`` let it be removed.
+        """Protect the content of ``digest`` from removal, or with ``exclusive`` allow its removal.
 
-        Whoever makes content visible holds the guard shared, from before its commit in the store until
-        the catalog has committed. Whoever removes content that the catalog does not hold any more has the
-        guard exclusively while it asks the catalog and removes the bytes. Without that, bytes could go
-        between the two steps of a push. Without ``wait`` raises :class:`Conflict` if another has it.
+        A push holds the guard shared, from before its commit in the store until the catalog has committed. A
+        removal of content that the catalog no longer holds has the guard exclusively while it asks the
+        catalog and removes the bytes. Without that, bytes could be removed between the two steps of a push.
+        Without ``wait`` raises :class:`Conflict` if another has it.
         """
         ...
 

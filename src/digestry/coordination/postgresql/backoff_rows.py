@@ -1,4 +1,4 @@
-"""The back-offs from upstreams, in rows: all nodes leave an upstream alone that one of them was told to."""
+"""The back-offs from upstreams, in rows: all nodes obey a back-off that one of them received."""
 
 from __future__ import annotations
 

@@ -18,16 +18,16 @@ log: Final = logging.getLogger("digestry.registry")
 
 _NOW: Final = text(f"SELECT {NOW}")
 _GOOD_SECONDS: Final = 30.0
-"""For how long two clocks go alike. Then the database is asked again."""
+"""For how long two clocks agree. Then the database is asked again."""
 _TROUBLE_SECONDS: Final = 1.0
 
 
 class DatabaseClock:
-    """Gives the present in microseconds since 1970, by the database's clock. Thread-safe.
+    """The present in microseconds since 1970, by the database's clock. Thread-safe.
 
-    All nodes agree on it, whatever their own clocks say. The first call asks the database, and blocks. Later
-    ones go by a clock that nobody sets, and have a thread ask again now and then. While the database does not
-    answer at first, the machine's own clock is taken.
+    All nodes agree on it, even if their own clocks differ. The first call asks the database, and blocks.
+    Later ones use a monotonic clock, and a thread asks again from time to time. Until the database first
+    answers, the machine's own clock is used.
     """
 
     def __init__(self, connections: Connections, *, clock: SteadyClock = steady) -> None:

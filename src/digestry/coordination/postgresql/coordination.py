@@ -1,8 +1,9 @@
 """Coordination of the nodes of one registry by rows of its database.
 
 A lock is a row with a holder, a fence number that rises each time that it is taken, and the time when it ends
-by the database's clock. Who shares a guard has a row of its own. Nothing is held open: a node that dies, or
-is cut off, loses all of it after :data:`~digestry.coordination.postgresql.leases.LEASE_SECONDS`.
+by the database's clock. Each holder that shares a guard has a row of its own. No connection is held open: a
+node that dies, or is cut off, loses its locks after
+:data:`~digestry.coordination.postgresql.leases.LEASE_SECONDS`.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _TURNS: Final = 256
 
 
 def node_name() -> str:
-    """Return what this process is called among the nodes: its host, and its number there."""
+    """Return this process's name among the nodes: its host, and its number there."""
     return f"{socket.gethostname()}/{os.getpid()}"
 
 
@@ -52,7 +53,7 @@ class PostgresCoordination:
         lease_seconds: float = LEASE_SECONDS,
         clock: SteadyClock = steady,
     ) -> None:
-        """Prepare it; nothing is asked yet. ``node`` is what others call this process."""
+        """Prepare it, without a request. ``node`` is this process's name for others."""
         self._connections = connections
         self._node = node or node_name()
         self._keeper = LeaseKeeper(connections, seconds=lease_seconds, clock=clock)
@@ -94,7 +95,7 @@ class PostgresCoordination:
         try:
             yield lease
         finally:
-            with contextlib.suppress(StorageError):  # it ends by itself
+            with contextlib.suppress(StorageError):  # it expires
                 self._keeper.release(lease)
 
     def holders(self) -> Mapping[Job, str]:
@@ -148,18 +149,19 @@ class PostgresCoordination:
             time.sleep(next(pauses))
 
     def _own(self, name: str, held: str, *, wait: bool) -> Lease:
-        """Take a guard alone. Without ``wait`` raises :class:`Conflict` if another has it.
+        """Take a guard exclusively. Without ``wait`` raises :class:`Conflict` if another has it.
 
-        With ``wait`` nobody shares it anew from then on, and those who do are waited for.
+        With ``wait`` no process can share it from then on, and it waits for those that do.
         """
-        self._keeper.release()  # what this process has given back
+        self._keeper.release()  # locks that this process has released
         if wait:
             lease = self._take(name, held, wait=True)
         else:
             sent = self._keeper.clock()
             with self._connections.transaction() as connection:
                 fence = connection.execute(statements.TAKE, self._values(name)).scalar()
-                # Whoever shares the guard committed before, for both lock its row: this sees all of them.
+                # All that shared the guard have committed before, for both lock its row: this sees all of
+                # them.
                 if fence is None or connection.execute(statements.IS_SHARED, {"name": name}).first():
                     raise Conflict(held)
                 connection.execute(statements.FORGET_SHARED, {"name": name})

@@ -1,7 +1,7 @@
 """The keys that a registry signs with: rows of its database.
 
-Whoever can read the database as the registry does can sign as it does: the role's password and the backups
-are to be kept as keys are. No message or log has any of a key.
+Everybody who can read the database with the registry's role can sign as the registry: protect the role's
+password and the backups like keys. No message or log contains a part of a key.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _OPEN_TO_ALL: Final = text("SELECT has_table_privilege('public', 'signing_keys',
 
 
 class KeyRows:
-    """The keys in the table ``signing_keys``. Nothing is asked before a method is called."""
+    """The keys in the table ``signing_keys``. It sends nothing before a method is called."""
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections

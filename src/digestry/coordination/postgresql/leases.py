@@ -23,11 +23,11 @@ _RENEWALS: Final = 3
 _ATTEMPTS: Final = 12
 """Attempts in the time of one lease, once a renewal has failed."""
 _GATHERED_SECONDS: Final = 0.03
-"""What is given back within this time is released by one statement."""
+"""Locks that end within this time are released by one statement."""
 _IDLE_SECONDS: Final = 5.0
 
 SteadyClock = Callable[[], float]
-"""Gives the seconds since any moment; nobody sets it."""
+"""A monotonic clock, in seconds."""
 
 
 def steady() -> float:
@@ -59,7 +59,7 @@ class Lease:
             raise self._ended()
 
     def check_in(self, connection: Connection) -> None:
-        """Raise :class:`Conflict` unless the lock is held; nobody takes it until the transaction ends."""
+        """Raise :class:`Conflict` unless the lock is held; it cannot be taken until the transaction ends."""
         self.check()
         values = {"name": self.name, "fence": self.fence}
         if connection.execute(statements.CONFIRM, values).first() is None:
@@ -144,7 +144,7 @@ class LeaseKeeper:
             self._running = True
 
     def _pause(self) -> float:
-        """Return for how many seconds there is nothing to do."""
+        """Return the seconds until the next renewal."""
         if self._closing:
             return 0.0
         now = self.clock()
@@ -171,7 +171,7 @@ class LeaseKeeper:
                 if held and self.clock() >= self._due:
                     self._renew(held)
             except StorageError as error:
-                # What was not released ends by itself.
+                # Locks that were not released expire.
                 if not self._failing:
                     log.error("this node cannot renew its locks, and loses them soon: %s", error.message)
                 self._failing = True

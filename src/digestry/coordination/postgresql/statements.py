@@ -19,7 +19,7 @@ MICROSECONDS: Final = 1_000_000
 # A lock that ends later than any lease would is of a clock that was set back since.
 _FREE: Final = f"(locks.expires_at <= {NOW} OR locks.expires_at > {NOW} + 2 * CAST(:lease AS bigint))"
 _HELD: Final = f"expires_at > {NOW}"
-# A crash of the database may forget who shared a guard; the connections of the pushes end with it.
+# A crash of the database may lose the rows of shared guards; the connections of the pushes end with it.
 _NO_FSYNC: Final = "set_config('synchronous_commit', 'off', true) = 'off'"
 
 
@@ -37,7 +37,7 @@ TAKE: Final = _statement(
     RETURNING fence
     """
 )
-"""Take a lock that nobody holds: returns its new fence number, or no row."""
+"""Take a free lock: returns its new fence number, or no row."""
 
 RENEW: Final = _statement(
     f"""
@@ -64,7 +64,7 @@ CONFIRM: Final = _statement(
 """Find a lock that is still held, and keep others from taking it until the transaction ends."""
 
 HOLDERS: Final = _statement(f"SELECT name, holder FROM locks WHERE name LIKE :pattern AND {_HELD}")
-"""Say who holds which locks."""
+"""List the holders of locks."""
 
 SHARE: Final = _statement(
     f"""
@@ -92,7 +92,7 @@ RELEASE_SHARED: Final = _statement(
 """Release shared guards."""
 
 IS_SHARED: Final = _statement(f"SELECT 1 FROM shared_guards WHERE name = :name AND {_HELD} LIMIT 1")
-"""Find one who shares a guard."""
+"""Find a process that shares a guard."""
 
 FORGET_SHARED: Final = _statement(f"DELETE FROM shared_guards WHERE name = :name AND NOT {_HELD}")
-"""Remove what nodes that died have left of a guard."""
+"""Remove the rows of dead nodes for a guard."""

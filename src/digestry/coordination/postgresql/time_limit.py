@@ -1,4 +1,4 @@
-"""A limit for how long the database may take to answer, whatever lies between it and this process."""
+"""A limit for how long the database may take to answer, also through proxies and networks that are silent."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _IDLE_SECONDS: Final = 5.0
 class TimeLimit:
     """Cuts connections that a block uses for more than ``seconds``.
 
-    The server's own limits end what the server does. They do not end the wait for a server, or for a proxy
-    before it, that says nothing any more. A thread looks while connections are used. Some seconds after the
-    last use it calls ``idle``, and ends.
+    The server's own limits end its statements. They do not end the wait for a server, or for a proxy before
+    it, that has become silent. A thread checks while connections are used. Some seconds after the last use it
+    calls ``idle``, and ends.
     """
 
     def __init__(self, seconds: float, *, idle: Callable[[], object]) -> None:
@@ -32,7 +32,7 @@ class TimeLimit:
 
     @contextlib.contextmanager
     def around(self, descriptor: int) -> Iterator[None]:
-        """Cut the connection with this socket if the block takes too long: what waits for it then fails."""
+        """Cut the connection with this socket if the block takes too long, so that its reads fail."""
         use, now = object(), time.monotonic()
         with self._lock:
             self._used[use] = now + self._seconds, descriptor
