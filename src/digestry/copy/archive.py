@@ -34,7 +34,7 @@ _LEFTOVER_SECONDS: Final = 24 * 3600.0
 
 
 class ArchiveTarget:
-    """A tar file that images are copied into. It is written beside its name, which it gets at the end.
+    """A tar file that images are copied into. It is written under a temporary name, and renamed at the end.
 
     ``for_docker`` writes what ``docker load`` and ``podman load`` of any version read: images, no indexes.
     ``file`` takes the bytes instead of ``path``, such as standard output.
@@ -116,7 +116,7 @@ class ArchiveTarget:
         self._replacing.close()
 
     def close(self) -> None:
-        """Remove what was written, unless it was finished."""
+        """Remove the written file, unless it was finished."""
         with contextlib.suppress(_Unfinished), self._replacing:
             raise _Unfinished
 

@@ -1,4 +1,4 @@
-"""The copy of images from one place to another: what is missing there, blobs first, names last."""
+"""The copy of images from one place to another: only missing content, blobs first, names last."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _AT_ONCE: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class CopyOptions:
-    """What is copied, and how. ``parallel`` blobs are moved at once.
+    """The options of a copy. ``parallel`` blobs are moved at once.
 
-    Without ``platforms`` all images of an index are, where the target holds an index. ``referrers`` are
-    signatures, SBOMs, advisories and whatever else refers to an image. ``dry_run`` moves nothing.
+    Without ``platforms`` all images of an index are copied, if the target can hold an index. ``referrers``
+    adds signatures, SBOMs, advisories and all other referrers of an image. ``dry_run`` moves nothing.
     """
 
     platforms: tuple[Platform, ...] = ()
@@ -50,8 +50,8 @@ class CopyOptions:
 class CopiedImage:
     """One image that was copied, or would be.
 
-    ``source`` is what the source's name means, ``digest`` what the target's name means now, and ``before``
-    what it meant. ``referrers`` came with it. ``remark`` says why the digests differ.
+    ``source`` is the digest of the source's name, ``digest`` that of the target's name now, and ``before``
+    its earlier one. ``referrers`` were copied with it. ``remark`` says why the digests differ.
     """
 
     source_name: str | None
@@ -65,7 +65,7 @@ class CopiedImage:
 
 @dataclass(frozen=True, slots=True)
 class CopyResult:
-    """What was copied; in a dry run what would be. The blobs are by how the target came to have them."""
+    """The result of a copy, or of a dry run. The blobs are counted by how the target got them."""
 
     images: tuple[CopiedImage, ...]
     sent: tuple[Descriptor, ...]
@@ -102,10 +102,10 @@ def copy_images(
 ) -> CopyResult:
     """Copy images from ``source`` to ``target``: each pair is the name there and the name here.
 
-    Nothing is sent that the target has. ``tell`` is called with the reason why a digest does not survive,
-    before anything of the image moves. A name changes when all that it needs is there. Raises
-    :class:`NotFound` for what neither place has, :class:`Conflict` for a digest that the target's name
-    cannot get, and what the places raise: what arrived until then is kept for the next copy.
+    Content that the target has is not sent. ``tell`` is called with the reason why a digest does not survive,
+    before anything of the image moves. A name changes once its content is complete. Raises :class:`NotFound`
+    for content that neither place has, :class:`Conflict` for a digest that the target's name cannot get, and
+    the places' errors. Content that has arrived is kept for the next copy.
     """
     copying = _Copy(
         source, target, options, observer=observer or SilentObserver(), tell=tell or (lambda _: None)
@@ -182,7 +182,7 @@ class _Copy:
         self.copied += [_copied(plan) for plan in plans]
 
     def attached_names(self) -> list[tuple[str | None, str | None]]:
-        """Return the names by which cosign attached something to what was copied."""
+        """Return the names under which cosign attached artifacts to the copied manifests."""
         found = self._each(self.source.attached_names, list(self._manifests))
         return [(name, name) for names in found for name in names]
 
@@ -222,7 +222,7 @@ class _Copy:
             self.observer.stage(item.descriptor, "skipped")
 
     def _look(self, blobs: Sequence[Descriptor]) -> None:
-        """Count what a copy would send."""
+        """Count the content that a copy would send."""
         there = self._each(self.target.has_blob, blobs) if blobs else []
         for blob, present in zip(blobs, there, strict=True):
             self.tally.add(blob, "present" if present else "sent")
@@ -254,7 +254,7 @@ class _Copy:
         try:
             return self.target.put_blob(descriptor, content, mount_from=mount_from, progress=progress)
         except (DigestMismatch, SizeMismatch):
-            content.forget()  # what was kept of an earlier attempt may be what is wrong
+            content.forget()  # the bytes of an earlier attempt may be wrong
             raise
         except NotFound as error:
             if not self.target.has_blob(descriptor):

@@ -89,7 +89,7 @@ class DockerArchiveSource:
         return [_full(tag) for image in self._images for tag in image.tags or ()]
 
     def resolve(self, name: str | None) -> Descriptor:
-        """Return what ``name`` points to; None is the only image. Raises :class:`Ambiguous` too."""
+        """Return the descriptor of ``name``; None is the only image. Raises :class:`Ambiguous` too."""
         if name is None:
             if len(self._images) > 1:
                 listed = ", ".join(list(self.names())[:_LISTED])

@@ -23,7 +23,7 @@ from digestry.inventory.engines.endpoints import Endpoint, docker_endpoint
 from digestry.model.text import printable
 
 _SILENCE: Final = 600.0
-"""Seconds without a byte: an engine that compresses or unpacks a large image says nothing meanwhile."""
+"""Seconds without a byte: an engine that compresses or unpacks a large image sends nothing meanwhile."""
 _CHUNK: Final = 1 << 20
 _LARGEST_MESSAGE: Final = 64 << 10
 _LARGEST_ANSWER: Final = 16 << 20

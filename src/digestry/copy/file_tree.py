@@ -43,7 +43,7 @@ class FileTree(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of what is open."""
+        """Close the open files."""
         ...
 
 

@@ -64,7 +64,7 @@ class FileContent:
 
 
 def copy_into(file: BinaryIO, sink: Ingest, descriptor: Descriptor, progress: Progress) -> None:
-    """Write into ``sink`` what it lacks of ``file``, and commit it. Closes the file."""
+    """Write the bytes of ``file`` that ``sink`` lacks into it, and commit it. Closes the file."""
     with file:
         left = sink.offset
         try:
@@ -97,7 +97,7 @@ class LayoutSource:
         return list(dict.fromkeys(name for entry in self._entries for name in _names(entry)[:1]))
 
     def resolve(self, name: str | None) -> Descriptor:
-        """Return what ``name`` points to; None is the only image. Raises :class:`Ambiguous` too."""
+        """Return the descriptor of ``name``; None is the only image. Raises :class:`Ambiguous` too."""
         if name is None:
             found = [entry for entry in self._entries if not self._is_referrer(entry)]
             if len({entry.digest for entry in found}) > 1:
@@ -138,7 +138,7 @@ class LayoutSource:
         return False
 
     def is_whole(self) -> bool:
-        """Return whether what the layout lists is here."""
+        """Return whether all content that the layout lists is here."""
         return bool(self._entries) and all(self.has_blob(entry.digest) for entry in self._entries)
 
     def manifest(self, descriptor: Descriptor) -> Image | Index:
@@ -263,7 +263,7 @@ class LayoutTarget:
             layout.write()
 
     def finish(self) -> None:
-        """Remove what only the copy needed."""
+        """Remove the files that only the copy needed."""
         for name in ("ingest", "blobs/sha512"):
             with contextlib.suppress(OSError):
                 (self._root / name).rmdir()  # only if it is empty
@@ -271,4 +271,4 @@ class LayoutTarget:
             (self._root / _LOCK).unlink()
 
     def close(self) -> None:
-        """What was not finished stays in the directory for the next copy."""
+        """Unfinished content stays in the directory for the next copy."""

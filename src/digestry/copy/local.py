@@ -20,7 +20,7 @@ from digestry.model.reference import Reference
 
 
 class LocalSource:
-    """The images of a repository's name in the local store; without one, names are full ones.
+    """The images of a repository's name in the local store; without one, names are full references.
 
     None is ``descriptor``.
     """
@@ -106,9 +106,10 @@ class _StoredContent:
 
 
 class LocalTarget:
-    """A repository's name in the local store that images are copied to; without one, names are full ones.
+    """A repository's name in the local store that images are copied to; without one, names are full
+    references.
 
-    What comes in is kept from removal meanwhile.
+    Incoming content is protected from removal.
     """
 
     repository: Final = None
@@ -138,7 +139,7 @@ class LocalTarget:
         return self._repository.with_tag(name)
 
     def has_manifest(self, descriptor: Descriptor) -> bool:
-        """Return False: what an index lists may not be here."""
+        """Return False: the manifests that an index lists may be missing here."""
         return False
 
     def has_blob(self, descriptor: Descriptor) -> bool:

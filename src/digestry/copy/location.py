@@ -1,6 +1,6 @@
 """The names of places that images are copied from and to: ``TRANSPORT:REST``, or a registry's image.
 
-The spellings are those of containers-transports(5), so that who knows skopeo knows them.
+The spellings are those of containers-transports(5), as in skopeo.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _FILES: Final = ("oci", "oci-archive", "docker-archive")
 class Location:
     """One image, or the place where images are.
 
-    ``path`` is set for what is in files, ``reference`` for what has an image's full name. ``name`` is the
-    name in the place; None if none was given.
+    ``path`` is set for places in files, ``reference`` for images with a full name. ``name`` is the name in
+    the place; None if none was given.
     """
 
     transport: Transport

@@ -19,9 +19,9 @@ from digestry.model.reference import Reference
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What places need: a session for registries, the local store, a directory for bytes on their way.
+    """The resources of places: a session for registries, the local store, a directory for blobs in transit.
 
-    ``read`` makes a full name of an image's.
+    ``read`` completes an image's name to a reference.
     """
 
     session: Session
@@ -32,9 +32,9 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True)
 class OpenSource:
-    """A source that is open, and the name in it that its location has; ``reference`` is its full name.
+    """An open source, and the name in it from its location; ``reference`` is its full name.
 
-    ``remark`` says what is made anew of its images, as a sentence.
+    ``remark`` says, as a sentence, which parts of its images are made anew.
     """
 
     source: ImageSource
@@ -46,7 +46,7 @@ class OpenSource:
 def open_source(location: Location, around: Surroundings, opened: ExitStack) -> OpenSource:
     """Open the place that images are copied from; it is closed with ``opened``.
 
-    Raises :class:`InvalidReference`, :class:`NotFound`, and what the place raises.
+    Raises :class:`InvalidReference`, :class:`NotFound`, and the place's errors.
     """
     from digestry.copy.file_tree import ArchiveTree, DirectoryTree  # noqa: PLC0415 - as below
 
@@ -127,7 +127,7 @@ def _familiar(location: Location) -> str:
 
 
 def _path(location: Location) -> Path:
-    assert location.path is not None  # noqa: S101 - what is in files has one
+    assert location.path is not None  # noqa: S101 - places in files have one
     return location.path
 
 

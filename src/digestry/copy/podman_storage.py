@@ -1,6 +1,6 @@
 """Images to and from podman's storage, by ``podman save`` and ``podman load``.
 
-The storage has a locking and layout of its own, which podman alone keeps: it is asked to do it.
+The storage has its own locking and layout, so podman does the work.
 """
 
 from __future__ import annotations

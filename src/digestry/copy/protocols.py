@@ -1,7 +1,7 @@
 """The protocols of where images are copied from and to. ``tests/copy/contract.py`` tests each implementation.
 
-A name is what a place calls an image by: a tag or a digest in a registry's repository, the text of an
-``org.opencontainers.image.ref.name`` in a layout. None is the only image of a place that names none.
+A name is an image's name within a place: a tag or a digest in a registry's repository, the text of an
+``org.opencontainers.image.ref.name`` in a layout. None is the only image of a place without names.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from digestry.model.digest import Digest
 from digestry.model.manifest import Image, Index, Manifest
 
 Progress = Callable[[int], None]
-"""Called with the number of bytes that moved since the last call. What it raises ends the transfer."""
+"""Called with the number of bytes that moved since the last call. Its errors end the transfer."""
 
 Outcome = Literal["present", "mounted", "sent"]
 """How a target came to have a blob."""
@@ -30,7 +30,7 @@ def digest_of_name(name: str | None) -> Digest | None:
 
 
 COSIGN_SUFFIXES: Final = (".sig", ".att", ".sbom")
-"""The ends of the tags by which cosign attaches to an image what does not refer to it."""
+"""The suffixes of the tags under which cosign attaches artifacts that do not refer to an image."""
 
 
 def cosign_names(digest: Digest) -> list[str]:
@@ -47,21 +47,22 @@ class RepositoryLocation:
 
 
 class BlobContent(Protocol):
-    """The bytes of a blob of a source, which nobody has verified."""
+    """The bytes of a blob of a source, not verified."""
 
     def open(self) -> BinaryIO:
-        """Return the bytes from the first on. Each call begins anew.
+        """Return a stream of the bytes. Each call begins at the first.
 
-        Reading raises what the source raises, and OSError.
+        Reading raises the source's errors, and OSError.
         """
         ...
 
     def fetch(self, sink: Ingest, progress: Progress) -> None:
-        """Write into ``sink`` what it lacks, and commit it. Raises what the source and the sink raise."""
+        """Write the bytes that ``sink`` lacks into it, and commit it. Raises the errors of the source and the
+        sink."""
         ...
 
     def forget(self) -> None:
-        """Remove the bytes that are kept here for another attempt: they are wrong, or not needed any more."""
+        """Remove the bytes that are kept here for another attempt: they are wrong, or no longer needed."""
         ...
 
     def close(self) -> None:
@@ -83,7 +84,7 @@ class ImageSource(Protocol):
         ...
 
     def resolve(self, name: str | None) -> Descriptor:
-        """Return what ``name`` points to. Raises :class:`NotFound` or :class:`RemoteNotFound`."""
+        """Return the descriptor of ``name``. Raises :class:`NotFound` or :class:`RemoteNotFound`."""
         ...
 
     def names(self) -> Iterable[str]:
@@ -106,11 +107,11 @@ class ImageSource(Protocol):
         ...
 
     def referrers(self, digest: Digest) -> list[Descriptor]:
-        """Return what refers to ``digest`` as its subject."""
+        """Return the manifests that refer to ``digest`` as their subject."""
         ...
 
     def attached_names(self, digest: Digest) -> list[str]:
-        """Return the names that cosign gave to what it attached to ``digest``."""
+        """Return the names of cosign's artifacts that are attached to ``digest``."""
         ...
 
     def close(self) -> None:
@@ -119,10 +120,10 @@ class ImageSource(Protocol):
 
 
 class ImageTarget(Protocol):
-    """A place that images are copied to. Thread-safe, but for :meth:`finish`.
+    """A place that images are copied to. Thread-safe, except for :meth:`finish`.
 
-    Content comes before what refers to it. Nothing that an earlier name points to is changed before
-    :meth:`point` or, where ``is_written_whole``, :meth:`finish`.
+    Content is sent before the manifests that refer to it. No existing name is changed before :meth:`point`
+    or, where ``is_written_whole``, :meth:`finish`.
     """
 
     @property
@@ -157,11 +158,11 @@ class ImageTarget(Protocol):
 
     @property
     def loss(self) -> str:
-        """What the place cannot keep of an image, as a sentence; empty if it keeps everything."""
+        """What the place loses of an image, as a sentence; empty if it keeps everything."""
         ...
 
     def current(self, name: str | None) -> Digest | None:
-        """Return what ``name`` points to now; None if there is no such name."""
+        """Return the digest of ``name`` now; None if there is no such name."""
         ...
 
     def has_manifest(self, descriptor: Descriptor) -> bool:
@@ -195,9 +196,9 @@ class ImageTarget(Protocol):
         ...
 
     def finish(self) -> None:
-        """Make durable, and visible, what was written."""
+        """Make the written content durable, and visible."""
         ...
 
     def close(self) -> None:
-        """Let go of files; what was not finished stays for the next copy where that can be."""
+        """Close files; unfinished content stays for the next copy, where that is possible."""
         ...

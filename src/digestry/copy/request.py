@@ -1,4 +1,4 @@
-"""A request to copy: which images of which place get which names in another one."""
+"""A request to copy: the source and its images, the target and their names there."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def run_copy(
     observer: TransferObserver | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> CopyResult:
-    """Copy what ``request`` says.
+    """Carry out ``request``.
 
-    ``tell`` is called with a sentence about what the target cannot keep, before anything moves. Raises
-    :class:`InvalidConfiguration` for a request that means nothing, :class:`NotFound` for a pattern that no
-    tag matches, and what :func:`copy_images` does.
+    ``tell`` is called with a sentence about losses in the target, before anything is sent. Raises
+    :class:`InvalidConfiguration` for a contradictory request, :class:`NotFound` for a pattern that no tag
+    matches, and as :func:`copy_images` does.
     """
     check_request(request)
     with ExitStack() as opened:
@@ -118,7 +118,7 @@ def _single(request: CopyRequest, source: OpenSource, target: OpenTarget) -> tup
 
 
 def _tag(name: str) -> str | None:
-    """Return the tag of a name of a place; None for what can have none."""
+    """Return the tag of a name of a place; None for a place without tags."""
     try:
         Reference("localhost", "any", name)
     except InvalidReference:

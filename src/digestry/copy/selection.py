@@ -1,4 +1,4 @@
-"""The selection of what is copied of an image: the manifests, by platform, and what refers to them."""
+"""The selection of the parts of an image that are copied: its manifests, by platform, and their referrers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _REFERS_TO: Final = "vnd.docker.reference.digest"
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What is copied. ``top`` is what the target's name will mean, ``source`` what the source's name means.
+    """The parts to copy. ``top`` is the manifest of the target's name, ``source`` that of the source's name.
 
     ``manifests`` are all, children before the indexes that list them, ``top`` the last. ``referrers`` refer
     to them. ``remark`` says why the digest is another one than the source's; empty if it is not.
@@ -49,10 +49,11 @@ def select(
     *,
     referrers: bool = False,
 ) -> Selection:
-    """Return what to copy of ``descriptor`` for ``platforms``; without any, all that the target holds.
+    """Return the parts of ``descriptor`` to copy for ``platforms``; without any, all that the target can
+    hold.
 
-    Raises :class:`NotFound` for a platform that there is no image for, and for an image that an index lists
-    and neither place has; :class:`ContentError`; and what the places raise.
+    Raises :class:`NotFound` for a platform without an image, and for an image of an index that neither place
+    has; :class:`ContentError`; and the places' errors.
     """
     content = _SourceContent(source)
     top = content.pull(descriptor)
@@ -106,7 +107,7 @@ def _of_index(
 
 def _narrowed(top: Index, kept: set[Digest]) -> Index:
     """Return an index that is ``top`` with the entries of ``kept`` alone."""
-    # Any: it is another's document, of which all else stays as it is.
+    # Any: it is a foreign document, and its other fields stay as they are.
     document: dict[str, Any] = msgspec.json.decode(top.raw)
     listed = {str(digest) for digest in kept}
     document["manifests"] = [entry for entry in document["manifests"] if entry["digest"] in listed]
@@ -160,7 +161,7 @@ class _Walk:
 
 
 def _with_referrers(content: _SourceContent, selection: Selection) -> Selection:
-    """Return ``selection`` with what refers to its manifests, and what refers to that."""
+    """Return ``selection`` with the referrers of its manifests, and their referrers."""
     seen = {manifest.digest for manifest in selection.manifests}
     waiting = list(seen)
     found: list[Image | Index] = []
@@ -193,7 +194,7 @@ class _SourceContent:
         self.source = source
 
     def pull(self, descriptor: Descriptor) -> Image | Index:
-        """Return what ``descriptor`` describes. Raises :class:`SizeMismatch` too."""
+        """Return the manifest of ``descriptor``. Raises :class:`SizeMismatch` too."""
         manifest = self.source.manifest(descriptor)
         if manifest.size != descriptor.size:
             raise SizeMismatch(

@@ -1,4 +1,4 @@
-"""Declared copies, one after the other: a failure of one does not keep out the others."""
+"""Declared copies, one after the other: after a failure the others are still copied."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def _document(path: Path) -> object:
 
 
 def _meant(document: object) -> str:
-    """Return the key that an unknown one may be meant to be."""
+    """Return the known key that is most like an unknown one."""
     entries = document.get("copy") if isinstance(document, dict) else None
     for entry in entries if isinstance(entries, list) else ():
         for key in entry if isinstance(entry, dict) else ():
