@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 
 class ChunkFile(io.RawIOBase):
-    """A file whose bytes are ``chunks``. What the iterator raises, reading raises."""
+    """A file whose bytes are ``chunks``. Reading raises the iterator's errors."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         super().__init__()
@@ -18,7 +18,7 @@ class ChunkFile(io.RawIOBase):
         return True
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        """Fill ``buffer`` as far as one chunk goes, and return the number of bytes; 0 at the end."""
+        """Fill ``buffer`` from one chunk, and return the number of bytes; 0 at the end."""
         while not self._rest:
             chunk = next(self._chunks, None)
             if chunk is None:

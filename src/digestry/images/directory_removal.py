@@ -19,10 +19,10 @@ def is_directory(parent: int, name: bytes) -> bool:
 
 
 def remove(parent: int, name: bytes) -> None:
-    """Remove whatever is called ``name`` in the open directory ``parent``, with all that is below it;
-    symlinks are not followed. Nothing happens if nothing is called so. Raises ``OSError``.
+    """Remove the file or directory ``name`` in the open directory ``parent``, with everything below it;
+    symlinks are not followed. A missing one is no error. Raises ``OSError``.
 
-    Nobody else may move directories of the tree meanwhile.
+    No other process may move directories of the tree meanwhile.
     """
     try:
         if not is_directory(parent, name):

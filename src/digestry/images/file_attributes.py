@@ -1,4 +1,4 @@
-"""What an archive says about a file beside its content: owner, permissions, time and extended attributes."""
+"""The attributes of a file in an archive: owner, permissions, time and extended attributes."""
 
 from __future__ import annotations
 

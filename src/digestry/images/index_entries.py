@@ -12,10 +12,10 @@ from digestry.model.platform import Platform
 
 
 def index_entries(manifest: Image | Index, read_config: Callable[[Descriptor], bytes]) -> list[Descriptor]:
-    """Return what an index lists for ``manifest``: an image's own entry, or all entries of an index.
+    """Return the entries of ``manifest`` for an index: an image's own entry, or all entries of an index.
 
     An image's entry has the platform that its config names, unless that is incomplete. Raises
-    :class:`InvalidManifest` for a config that is none, and what ``read_config`` does.
+    :class:`InvalidManifest` for an invalid config, and as ``read_config`` does.
     """
     if isinstance(manifest, Index):
         return [_entry(child, child.platform) for child in manifest.manifests]

@@ -17,14 +17,14 @@ from digestry.model.digest import Digest, shown
 
 _CHUNK: Final = 1 << 20
 _PIECE: Final = 32 << 10
-"""What is inflated at once: what is left of it is copied for each member of a gzip, and each may be tiny."""
+"""The input that is inflated at once: the rest is copied for each member of a gzip, and each may be tiny."""
 _LARGEST_WINDOW: Final = 128 << 20  # of zstd's, which is held in memory
 
 
 class LayerStream:
     """A layer's archive: read from the blob, verified, inflated, verified again.
 
-    ``taken`` is told how many bytes more were inflated; what it raises ends the reading.
+    ``taken`` is called with the number of further inflated bytes; its errors end the reading.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class LayerStream:
         return part
 
     def finish(self) -> None:
-        """Read what is after the archive's end, and verify the whole."""
+        """Read the bytes after the archive's end, and verify the whole."""
         while self.read(_CHUNK):
             pass
         found = Digest(self._diff_id.algorithm, self._hasher.hexdigest())
@@ -89,7 +89,7 @@ def _inflated(chunks: Iterator[bytes], descriptor: Descriptor) -> Iterator[bytes
 
 
 def decompressed(chunks: Iterator[bytes], beginning: bytes, what: str) -> Iterator[bytes] | None:
-    """Yield what ``chunks`` inflate to, by their ``beginning``; None if that is of no known compression.
+    """Yield the inflated ``chunks``; None if their ``beginning`` is of no known compression.
 
     Raises :class:`ContentError` about ``what`` while iterating.
     """
@@ -105,7 +105,7 @@ def decompressed(chunks: Iterator[bytes], beginning: bytes, what: str) -> Iterat
 
 
 def _by_library(module: str, name: str, chunks: Iterator[bytes], what: str) -> Iterator[bytes]:
-    """Yield what the decompressor ``name`` of a standard ``module`` makes of ``chunks``."""
+    """Yield ``chunks`` inflated by the decompressor ``name`` of a standard ``module``."""
     library = importlib.import_module(module)
     inflater = getattr(library, name)()
     errors = (OSError, EOFError, getattr(library, "LZMAError", OSError))

@@ -20,7 +20,7 @@ NAME: Final = "org.opencontainers.image.ref.name"
 
 
 class LayoutEntry(msgspec.Struct, frozen=True):
-    """A name and what it points to; ``name`` is None if another tool listed content without one."""
+    """A name and its descriptor; ``name`` is None if another tool listed content without one."""
 
     name: str | None
     descriptor: Descriptor
@@ -38,11 +38,11 @@ class LayoutEntry(msgspec.Struct, frozen=True):
 
 
 class Layout:
-    """The document. It is changed in memory, then written whole; what other tools wrote in it stays."""
+    """The document. It is changed in memory, then written whole; the fields of other tools stay."""
 
     def __init__(self, path: Path, document: dict[str, Any]) -> None:
         self._path = path
-        # Any: other tools wrote it, and what they wrote must stay as it is.
+        # Any: other tools wrote it, and their fields must stay as they are.
         self._document = document
         self._items: list[dict[str, Any]] = document["manifests"]
         self.changed = False
@@ -79,7 +79,7 @@ class Layout:
         return layout
 
     def entries(self) -> list[LayoutEntry]:
-        """Return what it lists, in its order."""
+        """Return its entries, in its order."""
         return [
             LayoutEntry(
                 (item.get("annotations") or {}).get(NAME),
@@ -89,7 +89,7 @@ class Layout:
         ]
 
     def set_name(self, name: str, descriptor: Descriptor) -> Digest | None:
-        """Make ``name`` mean ``descriptor``, and return what it meant before."""
+        """Point ``name`` to ``descriptor``, and return its previous digest."""
         before: Digest | None = None
         new: dict[str, object] = {
             "mediaType": descriptor.media_type,
@@ -125,7 +125,7 @@ class Layout:
         return dropped
 
     def remove_entry(self, entry: LayoutEntry) -> bool:
-        """Remove what lists ``entry``'s digest under its name; return whether anything does."""
+        """Remove the entries of ``entry``'s digest under its name; return whether there were any."""
         digest = str(entry.descriptor.digest)
         kept = [
             item

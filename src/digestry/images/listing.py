@@ -42,7 +42,7 @@ class DamagedImage(msgspec.Struct, frozen=True):
 
 
 def list_images(store: ImageStore) -> list[StoredImage | DamagedImage]:
-    """Return a row for each tag, and for each digest that no tag of its repository points to any more.
+    """Return a row for each tag, and for each digest without a tag in its repository.
 
     Raises :class:`ContentError` if the layout's index is damaged.
     """
@@ -76,7 +76,7 @@ def _under_name(image: StoredImage | DamagedImage, entry: LayoutEntry) -> Stored
 
 
 def _describe(store: ImageStore, descriptor: Descriptor) -> StoredImage | DamagedImage:
-    """Return the row of what ``descriptor`` describes, without a name."""
+    """Return the row of the image ``descriptor``, without a name."""
     try:
         manifest = store.manifest(descriptor)
         sizes: dict[Digest, int] = {}

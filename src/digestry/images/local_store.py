@@ -95,7 +95,7 @@ class LocalStore:
     # -- names --------------------------------------------------------------------------------
 
     def tag(self, source: Reference | str, name: Reference | str) -> Digest | None:
-        """Give ``source``'s image the name ``name`` too, and return what that meant before.
+        """Give ``source``'s image the name ``name`` too, and return the digest that it had before.
 
         Raises :class:`~digestry.errors.NotFound`.
         """

@@ -30,7 +30,7 @@ _WITHOUT_CONTENT: Final = frozenset({b"3", b"4", b"6"})  # devices and FIFOs
 
 @dataclass(slots=True)
 class _File:
-    """What several hard links have in common: the entry with the content, and the names that it has."""
+    """The file of several hard links: the entry with the content, and its names."""
 
     origin: Position
     names: list[_Node] = field(default_factory=list)
@@ -140,7 +140,7 @@ class MergedTree:
             raise TooLarge("the image's paths take too many steps to follow", limit=_MOST_STEPS)
 
     def _directory(self, parts: list[bytes], layer: int) -> _Node:
-        """Return the directory of a path; what is missing of it is made."""
+        """Return the directory of a path; missing parts are made."""
         found = self._walk(parts, layer)
         if found is None or found.children is None:
             raise ContentError(f"{shown(b'/'.join(parts))} cannot be a directory: a file is in its place")
@@ -152,7 +152,7 @@ class MergedTree:
         return None if parent is None or parent.children is None else parent.children.get(parts[-1])
 
     def _walk(self, parts: list[bytes], layer: int | None) -> _Node | None:
-        """Return what a path leads to, symlinks followed; with ``layer``, make the directories on the way."""
+        """Return the target of a path, symlinks followed; with ``layer``, make missing directories."""
         node, above = self._root, list[_Node]()
         left = parts[::-1]
         links = 0
@@ -186,7 +186,7 @@ class MergedTree:
         return node
 
     def _hide(self, directory: _Node, layer: int) -> None:
-        """Remove what lower layers have in a directory."""
+        """Remove the entries of lower layers in a directory."""
         waiting = [directory]
         while waiting:
             node = waiting.pop()
@@ -199,7 +199,7 @@ class MergedTree:
                     waiting.append(child)
 
     def _hide_one(self, parent: _Node, name: bytes, layer: int) -> None:
-        """Remove what lower layers have under a name."""
+        """Remove the entry of lower layers under a name."""
         assert parent.children is not None  # noqa: S101 - it is a directory
         child = parent.children.get(name)
         if child is None:
@@ -233,7 +233,7 @@ class MergedTree:
 
 
 def _settle(file: _File, found: Survivors) -> None:
-    """Add what is left of a file's names to ``found``."""
+    """Add the remaining names of a file to ``found``."""
     names = sorted(file.names, key=lambda node: node.positions[0])
     there = {node.positions[0] for node in names}
     first = names[0]

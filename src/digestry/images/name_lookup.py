@@ -22,9 +22,9 @@ _SHOWN: Final = 10
 class FoundImage:
     """The image that a text names in the store.
 
-    ``reference`` is the text as a full name, with the whole digest; None for what has none, such as a
-    digest that several repositories have. ``entries`` are the names that the text stands for, unless
-    that is what ``reference`` stands for.
+    ``reference`` is the text as a full name, with the whole digest; None if there is none, such as for a
+    digest that several repositories have. ``entries`` are the names that the text means, unless ``reference``
+    does.
     """
 
     descriptor: Descriptor
@@ -34,7 +34,7 @@ class FoundImage:
 
 @dataclass(frozen=True, slots=True)
 class _Match:
-    """A digest with the prefix: its entry, what it is, and whether the entry is one of its names."""
+    """A digest with the prefix: its entry, its kind, and whether the entry is one of its names."""
 
     digest: Digest
     entry: LayoutEntry
@@ -43,11 +43,11 @@ class _Match:
 
 
 def look_up(store: ImageStore, text: str, read: Callable[[str], Reference]) -> FoundImage:
-    """Return what ``text`` means; ``read`` makes a full name of it.
+    """Return the image that ``text`` names; ``read`` completes it to a reference.
 
-    In this order: a name that is listed just so, a full name, and ``[REPO[:TAG]@][sha256:]hex`` with the
-    beginning of a digest or of an image ID. Raises :class:`NotFound`, :class:`Ambiguous`, and for what is
-    no name at all :class:`InvalidReference`.
+    In this order: a name exactly as it is listed, a full name, and ``[REPO[:TAG]@][sha256:]hex`` with the
+    beginning of a digest or of an image ID. Raises :class:`NotFound`, :class:`Ambiguous`, and
+    :class:`InvalidReference` for text that is no name.
     """
     found = names_of(store, text, read)
     if isinstance(found, Reference):
@@ -62,7 +62,7 @@ def look_up(store: ImageStore, text: str, read: Callable[[str], Reference]) -> F
 def removable(
     store: ImageStore, text: str, read: Callable[[str], Reference]
 ) -> Reference | tuple[LayoutEntry, ...]:
-    """Return the names that ``text`` stands for, to remove them. Raises as :func:`look_up` does."""
+    """Return the names that ``text`` means, for removal. Raises as :func:`look_up` does."""
     found = names_of(store, text, read)
     if isinstance(found, Reference):
         return found
@@ -77,7 +77,7 @@ def removable(
 
 
 def names_of(store: ImageStore, text: str, read: Callable[[str], Reference]) -> Reference | list[_Match]:
-    """Return the full name that ``text`` is, or else the matches that it stands for."""
+    """Return the full name ``text``, or else the matches of it as a prefix."""
     entries = store.entries()
     listed = [
         _Match(entry.descriptor.digest, entry, plain_descriptor(entry.descriptor), is_name=True)
@@ -128,7 +128,7 @@ def _matches(store: ImageStore, entry: LayoutEntry, prefix: DigestPrefix) -> Ite
             if prefix.begins(image.config.digest):
                 yield _Match(image.config.digest, entry, own, is_name=True)
     except (ContentError, StorageError, NotFound):
-        return  # what cannot be read has no image ID; `images` says that it is damaged
+        return  # an unreadable image has no image ID; `images` reports the damage
 
 
 def _reference(text: str, found: list[_Match], read: Callable[[str], Reference]) -> Reference | None:

@@ -21,7 +21,7 @@ _MOST_LOOKED_INTO: Final = 256
 
 
 class Content(Protocol):
-    """A source of what an index lists."""
+    """A source of the manifests that an index lists."""
 
     def manifest(self, descriptor: Descriptor) -> Image | Index | None:
         """Return the manifest or index; None if it is not there."""
@@ -41,11 +41,10 @@ class SelectedImage:
 
 
 def select_image(index: Manifest, wanted: Platform, content: Content) -> SelectedImage:
-    """Return the image of ``index`` for ``wanted``. Raises :class:`NotFound`, which lists what there is.
+    """Return the image of ``index`` for ``wanted``. Raises :class:`NotFound`, which lists the platforms.
 
-    The best of what says that it is for the platform (:func:`~digestry.model.platform.by_preference`);
-    else what is in an inner index; else an image whose entry does not say what it is for, but whose
-    config does.
+    The best of the entries for the platform (:func:`~digestry.model.platform.by_preference`); else an image
+    of an inner index; else an image whose entry has no platform, but whose config matches.
     """
     search = _Search(wanted, content)
     found = search.within(index, 0)
@@ -115,6 +114,6 @@ class _Search:
                 images.append((entry, platform))
         self.offered += [platform for _, platform in images]
         best = by_preference([platform for _, platform in images], self.wanted)
-        # Last, an image that nobody has said anything of.
+        # Last, an image without any platform.
         best += [n for n, (_, platform) in enumerate(images) if self._may_be(platform)]
         return SelectedImage(images[best[0]][0]) if best else None

@@ -1,4 +1,4 @@
-"""Pruning the local store: names without a tag, content that no name holds, downloads that were cut off."""
+"""Pruning the local store: names without a tag, unreferenced content, interrupted downloads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from digestry.model.digest import Digest
 
 
 class Prunable(msgspec.Struct, frozen=True):
-    """What :func:`prune` would remove: names, content (``freed`` is its bytes) and partial downloads."""
+    """The names and content that :func:`prune` would remove: names, content (``freed`` is its bytes) and
+    partial downloads."""
 
     names: tuple[str, ...]
     digests: tuple[Digest, ...]
@@ -25,11 +26,11 @@ class Prunable(msgspec.Struct, frozen=True):
 
 
 def prunable(store: ImageStore, *, keep_untagged: bool = False) -> Prunable:
-    """Return what nothing in the store needs any more; removes nothing.
+    """Return the unused names and content of the store; removes nothing.
 
     An image is untagged if no tag of its repository points to its digest. With ``keep_untagged`` only content
-    that no name holds counts. Raises :class:`Conflict` while somebody brings content in, and
-    :class:`ContentError` if it cannot be told what is held.
+    that no name holds counts. Raises :class:`Conflict` while another process adds content, and
+    :class:`ContentError` if it is not known which content is used.
     """
     if not store.root.exists():
         return Prunable((), (), 0, ())
@@ -48,7 +49,7 @@ def prunable(store: ImageStore, *, keep_untagged: bool = False) -> Prunable:
 
 
 def prune(store: ImageStore, *, keep_untagged: bool = False) -> Prunable:
-    """Remove what nothing in the store needs any more, and return what was removed.
+    """Remove the unused names and content of the store, and return them.
 
     Raises as :func:`prunable` does, and then removes nothing.
     """

@@ -36,11 +36,12 @@ _MOST_MANIFESTS: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class PullResult:
-    """What was pulled. ``descriptor`` is what the name means: an index, or an image.
+    """The result of a pull. ``descriptor`` is that of the name: an index, or an image.
 
-    ``images`` are the images that were pulled; ``fetched`` and ``present`` are their blobs, which came or
-    were here; ``skipped`` is what was left out. ``before`` is what the tag meant in the local store.
-    ``tag_now`` is set when the reference had a tag and a digest: what the registry's tag points to now.
+    ``images`` are the images that were pulled; ``fetched`` and ``present`` are their blobs, which were
+    fetched or were here already; ``skipped`` are those that were left out. ``before`` is the tag's earlier
+    digest in the local store. ``tag_now`` is set when the reference had a tag and a digest: the digest that
+    the registry's tag points to now.
     """
 
     reference: Reference
@@ -64,9 +65,9 @@ def pull(
 ) -> PullResult:
     """Pull an image into ``store``, verified, and name it ``reference``.
 
-    Of an index, pull the image for ``platform`` (by default this machine's), or ``all_platforms``. A digest
-    decides over a tag. Raises what :class:`Repository` does, and :class:`NotFound` for a platform that there
-    is no image for.
+    For an index, pull the image for ``platform`` (by default this machine's), or ``all_platforms``. A digest
+    decides over a tag. Raises as :class:`Repository` does, and :class:`NotFound` for a platform without an
+    image.
     """
     remote = session.image_source(reference)
     content = _Content(remote, store)
@@ -108,7 +109,7 @@ def pull(
 
 
 def _tag_now(remote: Repository, reference: Reference) -> Digest | None:
-    """Return what the registry's tag points to, for a reference with a tag and a digest."""
+    """Return the digest of the registry's tag, for a reference with a tag and a digest."""
     if reference.tag is None or reference.digest is None:
         return None
     try:
@@ -118,12 +119,12 @@ def _tag_now(remote: Repository, reference: Reference) -> Digest | None:
 
 
 class Source(Protocol):
-    """Where manifests and configs come from: a :class:`Repository`, or what is here of one."""
+    """The source of manifests and configs: a :class:`Repository`, or its content in the local store."""
 
     reference: Reference
 
     def pull_manifest(self, target: str, /) -> Image | Index:
-        """Return what a tag or digest points to, verified."""
+        """Return the manifest of a tag or digest, verified."""
         ...
 
     def read_blob(self, descriptor: Descriptor, /) -> bytes:
@@ -132,7 +133,7 @@ class Source(Protocol):
 
 
 class _Content:
-    """The content of a repository, of which nothing is asked for that the store has."""
+    """The content of a repository: content that the store has is not requested."""
 
     def __init__(self, remote: Repository, store: ImageStore) -> None:
         self.reference = remote.reference
@@ -141,9 +142,9 @@ class _Content:
         self._stored: set[Digest] = set()
 
     def top(self, reference: Reference) -> Image | Index:
-        """Return what ``reference`` means in its registry.
+        """Return the manifest of ``reference`` in its registry.
 
-        Costs one HEAD if that is what it means here, and one GET if it was not here before.
+        Costs one HEAD if the store has the same digest, and one GET if it has no earlier one.
         """
         try:
             self._store.find(reference)
@@ -153,7 +154,7 @@ class _Content:
         return stored or self._remote.pull_manifest(reference.target)
 
     def pull_manifest(self, target: str) -> Image | Index:
-        """Return what a digest points to."""
+        """Return the manifest of a digest."""
         return self._in_store(Digest.parse(target)) or self._remote.pull_manifest(target)
 
     def read_blob(self, descriptor: Descriptor) -> bytes:
@@ -178,7 +179,7 @@ class _Content:
             raw = self._store.blobs.read(digest, limit=LARGEST_MANIFEST)
             manifest = parse_manifest(raw, None, algorithm=digest.algorithm)
         except (ContentError, InvalidManifest, NotFound, TooLarge):
-            return None  # what is damaged is fetched once more
+            return None  # a damaged one is fetched once more
         self._stored.add(digest)
         return manifest
 
@@ -225,7 +226,7 @@ class _RemoteContent:
         self._top = top
 
     def pull(self, descriptor: Descriptor) -> Image | Index:
-        """Return what ``descriptor`` describes. Raises :class:`SizeMismatch`."""
+        """Return the manifest of ``descriptor``. Raises :class:`SizeMismatch`."""
         manifest = self._remote.pull_manifest(str(descriptor.digest))
         if manifest.size != descriptor.size:
             raise SizeMismatch(
@@ -258,7 +259,7 @@ def _check_platform(remote: Source, image: Image, platform: Platform) -> None:
 
 
 def _config(remote: Source, image: Manifest) -> ImageConfig | None:
-    """Return the config of an image; None for what has none. Raises :class:`ContentError` for a bad one."""
+    """Return the config of an image; None for an artifact. Raises :class:`ContentError` for a bad one."""
     if image.config is None or image.config.media_type not in media_types.IMAGE_CONFIGS:
         return None
     try:

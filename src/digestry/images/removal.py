@@ -15,7 +15,7 @@ from digestry.model.reference import Reference
 
 
 class Removal(msgspec.Struct, frozen=True):
-    """What was removed: names, and content (``freed`` is its bytes). ``kept`` says why no content was."""
+    """The removed names and content (``freed`` is its bytes). ``kept`` says why no content was."""
 
     names: tuple[str, ...]
     deleted: tuple[Digest, ...] = ()
@@ -24,11 +24,11 @@ class Removal(msgspec.Struct, frozen=True):
 
 
 def remove_images(store: ImageStore, targets: Iterable[Reference | tuple[LayoutEntry, ...]]) -> Removal:
-    """Remove names, and then the content that no name holds any more.
+    """Remove names, and then the content that no name needs.
 
-    A digest stands for all its names in that repository. The last tag of a digest takes the digest's own name
-    with it. Entries of the index stand for themselves, also without a name. Raises :class:`NotFound` if one
-    target is not there, and then removes nothing.
+    A digest means all its names in that repository. The removal of the last tag of a digest also removes the
+    digest's own name. Entries of the index mean only themselves, also without a name. Raises
+    :class:`NotFound` if one target is not there, and then removes nothing.
     """
     targets = list(targets)
     removed: list[str] = []
@@ -44,7 +44,7 @@ def remove_images(store: ImageStore, targets: Iterable[Reference | tuple[LayoutE
 
 
 def _remove_reference(layout: Layout, reference: Reference, removed: list[str]) -> None:
-    """Remove the names that ``reference`` stands for, and add them to ``removed``."""
+    """Remove the names that ``reference`` means, and add them to ``removed``."""
     names = [entry.name for entry in _named_by(layout, reference)]
     if not names and str(reference) not in removed:
         raise NotFound(
@@ -55,7 +55,7 @@ def _remove_reference(layout: Layout, reference: Reference, removed: list[str]) 
 
 
 def _named_by(layout: Layout, reference: Reference) -> list[LayoutEntry]:
-    """Return the entries that ``reference`` stands for."""
+    """Return the entries that ``reference`` means."""
     repository = reference.repository_only()
     entries = [
         (entry, known)
@@ -79,9 +79,9 @@ def _named_by(layout: Layout, reference: Reference) -> list[LayoutEntry]:
 
 
 def remove_unreferenced(store: ImageStore) -> tuple[tuple[Digest, ...], int, str]:
-    """Remove the content that no name holds; return its digests, its bytes, and why nothing was removed.
+    """Remove the content that no name needs; return its digests, its bytes, and why nothing was removed.
 
-    A doubt about what is held ends it: nothing is removed then.
+    If it is not known which content is used, nothing is removed.
     """
     try:
         with store.exclusive():
@@ -90,7 +90,7 @@ def remove_unreferenced(store: ImageStore) -> tuple[tuple[Digest, ...], int, str
             freed = sum(store.blobs.stat(digest) or 0 for digest in dead)
             for digest in dead:
                 store.blobs.delete(digest)
-            store.blobs.sweep_ingests(older_than=-1)  # nobody is writing: they are remains
+            store.blobs.sweep_ingests(older_than=-1)  # no process writes: they are remains
             return tuple(dead), freed, ""
     except Conflict:
         return (), 0, "another digestry is storing content; the next rmi removes what is left over"

@@ -41,10 +41,9 @@ _FORMATS: Final = {
 
 
 class _Folder:
-    """A directory that a layer has something in; ``mode`` and ``mtime`` if the layer has it itself.
+    """A directory with entries of a layer; ``mode`` and ``mtime`` if the layer has an entry for it.
 
-    A node of a tree: whole paths, of which each has those above it in it, would take the square of a
-    path's length.
+    A node of a tree: full paths would take the square of a path's length.
     """
 
     __slots__ = ("children", "mode", "mtime")
@@ -171,7 +170,7 @@ class RootFilesystem:
         folder.mode, folder.mtime = attributes.mode, attributes.mtime
 
     def _special(self, parent: int, name: bytes, entry: TarEntry) -> None:
-        """Make a device or FIFO, where that is asked for and allowed; else note that it is not there."""
+        """Make a device or FIFO, if that is requested and allowed; else note that it was skipped."""
         remove(parent, name)
         what = _SPECIAL[entry.kind]
         reason = f"{what}, which root makes for the same owners"
@@ -226,7 +225,7 @@ class RootFilesystem:
                     if not names:
                         raise ContentError("the archive has a symlink that leads out of the image")
                     names.pop()
-                    # What was opened last is a directory inside of the one before: nobody else moves any.
+                    # The last opened directory is inside of the one before: no other process moves any.
                     current = _instead(current, os.open("..", _DIRECTORY_FLAGS, dir_fd=current))
                     continue
                 if len(names) >= DEEPEST:
@@ -260,7 +259,7 @@ class RootFilesystem:
         return current, tuple(names)
 
     def _hide_all(self, directory: int, folder: _Folder) -> None:
-        """Apply an opaque whiteout: remove what lower layers have here, keep what this layer brought."""
+        """Apply an opaque whiteout: remove the entries of lower layers here, keep those of this layer."""
         current = os.dup(directory)
         levels = [_hide_here(current, folder)]
         try:
@@ -314,7 +313,7 @@ def _instead(before: int, now: int) -> int:
 
 
 def _hide_here(directory: int, folder: _Folder) -> list[tuple[bytes, _Folder]]:
-    """Remove what the layer did not bring; return the directories that it has something in."""
+    """Remove entries that are not the layer's; return the directories with entries of it."""
     inside: list[tuple[bytes, _Folder]] = []
     for text in os.listdir(directory):
         name = os.fsencode(text)

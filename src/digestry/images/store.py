@@ -40,7 +40,7 @@ class ImageStore:
 
     @contextlib.contextmanager
     def adding(self) -> Iterator[None]:
-        """Keep content that no name holds yet from being removed, for the block that brings it in."""
+        """Protect content that no name holds yet from removal, for the block that adds it."""
         self._prepare()
         with locked(self.root / _CONTENT_LOCK, shared=True):
             yield
@@ -53,7 +53,7 @@ class ImageStore:
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[Layout]:
-        """Lock the index for the block, and write what changed at its end, unless the block raises."""
+        """Lock the index for the block, and write its changes at the end, unless the block raises."""
         self._prepare()
         with locked(self.root / _INDEX_LOCK):
             layout = Layout.read(self.root)
@@ -62,7 +62,7 @@ class ImageStore:
                 layout.write()
 
     def _prepare(self) -> None:
-        # Its last step writes that file: whoever finds all of this need not sync the directories again.
+        # Its last step writes that file: if all of these exist, the directories are synced already.
         paths = (LAYOUT_FILE, "ingest", *(f"blobs/{algorithm}" for algorithm in ALGORITHMS))
         if not all((self.root / name).exists() for name in paths):
             make_directory(self.root, mode=PRIVATE)
@@ -75,7 +75,7 @@ class ImageStore:
         return Layout.read(self.root).entries()
 
     def find(self, reference: Reference) -> Descriptor:
-        """Return what ``reference`` means here: what its digest is, or else its tag.
+        """Return the descriptor of ``reference``: by its digest, or else by its tag.
 
         Raises :class:`NotFound`.
         """
@@ -101,7 +101,7 @@ class ImageStore:
         )
 
     def descendants(self, descriptor: Descriptor) -> Iterator[Descriptor]:
-        """Yield what an index lists, and what the indexes in it list; each index is read once."""
+        """Yield the entries of an index, and of the indexes in it; each index is read once."""
         waiting, seen = [descriptor], set[Digest]()
         while waiting:
             index = waiting.pop(0)
@@ -114,9 +114,9 @@ class ImageStore:
                 waiting += children
 
     def point(self, reference: Reference, descriptor: Descriptor) -> Digest | None:
-        """Make ``reference`` mean ``descriptor``, and return what its tag meant before.
+        """Point ``reference`` to ``descriptor``, and return its tag's previous digest.
 
-        The digest gets a name too, so that the image stays listed when the tag moves on. To be called while
+        The digest gets a name too, so that the image stays listed when the tag moves. To be called while
         :meth:`adding`.
         """
         repository = reference.repository_only()
@@ -128,7 +128,7 @@ class ImageStore:
         return before
 
     def tag(self, source: Reference | Descriptor, target: Reference) -> tuple[Descriptor, Digest | None]:
-        """Give ``source``'s image the name ``target`` too; return the image and what the name meant before.
+        """Give ``source``'s image the name ``target`` too; return the image and the name's previous digest.
 
         Raises :class:`NotFound`.
         """

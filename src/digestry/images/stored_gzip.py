@@ -1,7 +1,7 @@
 """Writing gzip streams that are the same bytes everywhere: stored blocks, which hold the bytes as they are.
 
-Deflate leaves open how much is searched for what repeats, and every library, and many a version of
-one, does that in its own way. A stored block leaves nothing open (RFC 1951, 3.2.4).
+Deflate does not prescribe the search for repeated bytes, and libraries, and versions of one library, differ
+in it. A stored block has only one form (RFC 1951, 3.2.4).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 BLOCK: Final = 0xFFFF
 """Bytes of one stored block, the most that there can be: its length has 16 bits."""
 
-# RFC 1952, 2.3: deflate, no flags, no time, nothing said of the compressor, an unknown system.
+# RFC 1952, 2.3: deflate, no flags, no time, no statement of the compressor, an unknown system.
 _HEADER: Final = b"\x1f\x8b\x08\x00" + bytes(4) + b"\x00\xff"
 
 
@@ -27,7 +27,7 @@ class StoredGzip:
         self._started = False
 
     def compress(self, data: bytes) -> bytes:
-        """Take ``data``; return what can be written by now."""
+        """Add ``data``; return the bytes that can be written by now."""
         self._checksum = zlib.crc32(data, self._checksum)
         self._size += len(data)
         self._pending += data

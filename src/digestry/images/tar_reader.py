@@ -32,7 +32,7 @@ _PAX_EXTENDED: Final = b"SCHILY.xattr."
 
 @dataclass(slots=True)
 class TarEntry:
-    """One entry; its content is read from the reader before the next entry is asked for.
+    """One entry; its content is read from the reader before the next entry is requested.
 
     ``size`` is in bytes, ``mtime`` in seconds since 1970; names are bytes as they came. ``uid`` and ``gid``
     are -1 if they cannot be read. ``device`` is a device's major and minor number, ``extended`` the extended
@@ -69,8 +69,8 @@ class _Overrides:
 class TarReader:
     """An iterator over a tar stream. Raises :class:`ContentError` while iterating and reading.
 
-    Content that nobody asks for is read, or passed over by ``skip`` where the stream can be positioned. With
-    ``keep_blocks`` each entry has the blocks of its headers, except for global ones.
+    Unwanted content is read, or skipped by ``skip`` if the stream is seekable. With ``keep_blocks`` each
+    entry has the blocks of its headers, except for global ones.
     """
 
     def __init__(
@@ -205,7 +205,7 @@ def _parse(block: bytes) -> TarEntry:
 
 
 def _owner(field_: bytes) -> int:
-    # What is wrong here matters to nobody who does not set owners.
+    # An error here does not matter unless owners are set.
     try:
         return _number(field_)
     except ContentError:
@@ -244,7 +244,7 @@ def _read_pax(content: bytes, into: _Overrides) -> None:
 
 
 def _take_note(key: bytes, value: bytes, into: _Overrides) -> None:
-    """Set what one record of a PAX header says."""
+    """Set the value of one record of a PAX header."""
     if key == b"path":
         into.name = value
     elif key == b"linkpath":

@@ -1,4 +1,4 @@
-"""The transfer of blobs in threads, with progress, and a list of what was left out."""
+"""The transfer of blobs in threads, with progress, and a list of the skipped ones."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def transfer_each(
 
 
 class _Crew:
-    """Threads that transfer blobs, each the next one that nobody has begun."""
+    """Threads that transfer blobs, each the next one in the queue."""
 
     def __init__(
         self,

@@ -34,7 +34,7 @@ _FREE: Final = 4 << 30
 _RATIO: Final = 250
 """Bytes that may come of each byte of a layer, beyond ``_FREE``."""
 _ABOUT_CONTENT: Final = (ContentError, NotFound, RemoteNotFound, ProtocolViolation, InvalidManifest, TooLarge)
-"""What is wrong with the image, and not with the way to it."""
+"""The errors of an image itself, not of the connection to it."""
 _LAYERS: Final = frozenset({
     media_types.OCI_LAYER,
     media_types.OCI_LAYER_GZIP,
@@ -47,7 +47,7 @@ _LAYERS: Final = frozenset({
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong with ``digest``, which is a part (``index``, ``manifest``, ``config``, ``layer``)."""
+    """An error of ``digest``, which is a part (``index``, ``manifest``, ``config``, ``layer``)."""
 
     digest: Digest
     part: str
@@ -64,9 +64,9 @@ class NotChecked:
 
 @dataclass(slots=True)
 class Validation:
-    """What was read of an image, and what was wrong. It is valid if ``problems`` is empty.
+    """The result of a validation: what was read, and the errors. It is valid if ``problems`` is empty.
 
-    ``bytes`` are those that were read. ``not_checked`` is what nobody could look at.
+    ``bytes`` are those that were read. ``not_checked`` are the parts that could not be read.
     """
 
     digest: Digest
@@ -132,10 +132,11 @@ def validate(
     layers: bool = True,
     moved: Callable[[int], None] = lambda _: None,
 ) -> Validation:
-    """Return what is wrong with the image or index ``top``, every part of which is read once.
+    """Return the errors of the image or index ``top``, every part of which is read once.
 
-    Without ``layers`` these are not read. ``moved`` is told how many bytes more were read. Raises what the
-    way to the content raises: :class:`~digestry.errors.Unreachable`, :class:`~digestry.errors.StorageError`.
+    Without ``layers`` these are not read. ``moved`` is called with the number of further bytes. Raises the
+    errors of access to the content: :class:`~digestry.errors.Unreachable`,
+    :class:`~digestry.errors.StorageError`.
     """
     run = _Run(content, Validation(top.digest), layers, moved)
     manifest = run.read_manifest(top)
@@ -277,7 +278,7 @@ class _Run:
 
 
 def _bound(layer: Descriptor) -> Callable[[int], None]:
-    """Return a function that counts what a layer inflates to. Raises :class:`TooLarge` for a bomb."""
+    """Return a function that counts the inflated bytes of a layer. Raises :class:`TooLarge` for a bomb."""
     most = _FREE + _RATIO * layer.size
     came = 0
 
