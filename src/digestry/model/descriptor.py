@@ -14,18 +14,17 @@ LARGEST_SIZE: Final = 2**63 - 1
 
 Size = Annotated[int, msgspec.Meta(ge=0, le=LARGEST_SIZE)]
 
-# Less than RFC 6838 asks for: a registry must carry what it does not know, and clients write
-# parameters and empty ones. But what is sent on in headers has no control characters.
+# Less strict than RFC 6838: a registry must accept unknown types, and clients write parameters and empty
+# ones. But values that are sent in headers have no control characters.
 MediaType = Annotated[str, msgspec.Meta(pattern=r"^[\x20-\x7e]*\Z")]
 
 
 class Descriptor(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
-    """What a manifest says about one piece of content. ``size`` is in bytes.
+    """A manifest's description of one piece of content. ``size`` is in bytes.
 
-    Only for reading, and for content that is new: a descriptor that came in is never written out
-    again from this, since fields unknown here would be lost. ``data`` is the content itself; it was
-    checked against ``digest`` and ``size`` (image-spec, descriptor.md, "Embedded Content"), and
-    other bytes raise :class:`ValueError`.
+    Only for reading, and for new content: a received descriptor is never written out again from this, since
+    unknown fields would be lost. ``data`` is the content itself; it was checked against ``digest`` and
+    ``size`` (image-spec, descriptor.md, "Embedded Content"), and other bytes raise :class:`ValueError`.
     """
 
     media_type: MediaType

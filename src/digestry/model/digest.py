@@ -56,7 +56,7 @@ class Digest:
 
     @classmethod
     def parse(cls, text: str) -> Digest:
-        """Return the digest that ``text`` is.
+        """Parse ``text``, and return the digest.
 
         Raises :class:`~digestry.errors.InvalidDigest`, which says what is wrong.
         """

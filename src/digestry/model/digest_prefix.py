@@ -38,7 +38,7 @@ class DigestPrefix:
 
     @classmethod
     def of_name(cls, name: str) -> DigestPrefix | None:
-        """Return what ``name`` has after its ``@``; None for a name without one.
+        """Return the prefix after the ``@`` of ``name``; None for a name without one.
 
         Raises :class:`~digestry.errors.InvalidReference` if that is not the beginning of a digest.
         """

@@ -1,7 +1,7 @@
-"""The history of tags: journal entries, spans, and what holds a digest.
+"""The history of tags: journal entries, spans, and the holders of a digest.
 
-These are also the wire forms of the ``_digestry`` endpoints (docs/http-api.md), which is why the
-registry and the client, which never import each other, both find them here.
+These are also the wire forms of the ``_digestry`` endpoints (docs/http-api.md), which the registry and the
+client share without importing each other.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ EventKind = Literal["created", "moved", "deleted"]
 class TagEvent(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """One entry of the journal: who moved which tag from which digest to which, when, from where.
 
-    ``created`` has no ``from_digest``, ``deleted`` no ``to_digest``. ``media_type`` and ``size``
-    (bytes) are of the manifest that the tag came to, or, for ``deleted``, that it left. ``actor``
-    is the authenticated user, or ``anonymous``; ``address`` where the request came from;
-    ``client`` its User-Agent, which anybody may write. ``number`` counts a repository's entries
-    from 1; one of before there were numbers has none. ``sequence`` is the entry's position in the
-    registry, from 1; a registry of several nodes gives it a moment later. ``hash`` covers this entry
-    and ``previous_hash``, that of the entry before it. ``withheld`` tells that the registry keeps from
-    who asks all of these from ``actor`` on, except ``number``.
+    ``created`` has no ``from_digest``, ``deleted`` no ``to_digest``. ``media_type`` and ``size`` (bytes) are
+    of the manifest that the tag came to, or, for ``deleted``, that it left. ``actor`` is the authenticated
+    user, or ``anonymous``; ``address`` where the request came from; ``client`` its User-Agent, which any
+    client may choose. ``number`` counts a repository's entries from 1; an entry from before there were
+    numbers has none. ``sequence`` is the entry's position in the registry, from 1; a registry of several
+    nodes gives it a moment later. ``hash`` covers this entry and ``previous_hash``, that of the entry before
+    it. ``withheld`` means that the registry does not show this reader the fields from ``actor`` on, except
+    ``number``.
     """
 
     at: datetime.datetime
@@ -59,9 +59,9 @@ class TagEvent(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 
     @property
     def observed_in(self) -> str:
-        """The upstream in which a pull-through registry saw this; empty for what was pushed here.
+        """The upstream in which a pull-through registry saw this; empty for a push to this registry.
 
-        A mirror looks when it is asked: what a tag pointed to in between, nobody wrote down.
+        A mirror checks a tag when it is requested: moves in between are not recorded.
         """
         return self.actor.removeprefix(_MIRROR) if self.actor.startswith(_MIRROR) else ""
 
@@ -79,7 +79,7 @@ class JournalPage(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Holder(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """A manifest or index that a registry knows. ``present`` tells whether it can still be pulled.
+    """A manifest or index that a registry knows. ``present`` is whether it can still be pulled.
 
     ``config`` is an image manifest's config; ``manifests`` are an index's children.
     """
@@ -93,11 +93,11 @@ class Holder(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 
 
 class Holders(msgspec.Struct, frozen=True, rename="camel"):
-    """``GET /v2/<name>/_digestry/holders/<digest>``: who holds this digest in this repository.
+    """``GET /v2/<name>/_digestry/holders/<digest>``: the holders of this digest in this repository.
 
-    ``holders`` are all manifests that are the digest, have it as their config, or are reached from
-    those upwards: every index that lists one of them, and so on. Overwritten and untagged ones are
-    included. Empty if the repository never had it.
+    ``holders`` are all manifests that are the digest, have it as their config, or are indexes that list one
+    of these, directly or through other indexes. Overwritten and untagged ones are included. Empty if the
+    repository never had it.
     """
 
     digest: Digest
@@ -105,8 +105,8 @@ class Holders(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class TagSpan(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """A time during which a tag pointed to a digest. ``until`` is when it moved on, or was deleted;
-    ``still`` that it has not. ``sequence`` is the position of the journal's entry that brought it there.
+    """A span in which a tag pointed to a digest. ``until`` is when it moved away, or was deleted; ``still``
+    means that it has not. ``sequence`` is the position of the journal's entry that moved it there.
     ``repository`` is given where an answer is about several."""
 
     tag: str
@@ -121,7 +121,7 @@ class TagSpan(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 
 
 class TagAsOf(msgspec.Struct, frozen=True, rename="camel"):
-    """``GET /v2/<name>/_digestry/tag/<tag>?at=…``: what a tag pointed to at a time."""
+    """``GET /v2/<name>/_digestry/tag/<tag>?at=…``: the digest that a tag pointed to at a time."""
 
     repository: str
     at: datetime.datetime
@@ -140,7 +140,7 @@ class TagsForDigest(msgspec.Struct, frozen=True, rename="camel"):
     """``GET /v2/<name>/_digestry/whose/<digest>``: which tags point, or pointed, to ``digest``, or to
     an index or image that holds it; newest first. Each span's own digest is what the tag pointed to.
 
-    ``GET /v2/_digestry/whose/<digest>`` is the same of all repositories that the asker may see.
+    ``GET /v2/_digestry/whose/<digest>`` is the same for all repositories that the client may see.
     """
 
     digest: Digest
@@ -149,9 +149,10 @@ class TagsForDigest(msgspec.Struct, frozen=True, rename="camel"):
 
 class DigestsWithPrefix(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """``GET /v2/<name>/_digestry/digests/<prefix>``: the manifests, indexes and configs that the repository
-    has or had whose digests begin with ``prefix``, in the order of their text; ``more`` tells of others.
+    has or had whose digests begin with ``prefix``, in the order of their text; ``more`` means that there are
+    others.
 
-    ``GET /v2/_digestry/digests/<prefix>`` is the same of all repositories that the asker may see.
+    ``GET /v2/_digestry/digests/<prefix>`` is the same for all repositories that the client may see.
     """
 
     prefix: str
@@ -160,8 +161,8 @@ class DigestsWithPrefix(msgspec.Struct, frozen=True, rename="camel", omit_defaul
 
 
 class Restored(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """``POST /v2/<name>/_digestry/restore/<tag>``: what the tag pointed to, and points to now.
-    ``event`` is the journal's entry, None if nothing had to change."""
+    """``POST /v2/<name>/_digestry/restore/<tag>``: the digest that the tag pointed to, and the one that it
+    points to now. ``event`` is the journal's entry, None if nothing had to change."""
 
     repository: str
     tag: str

@@ -54,8 +54,8 @@ _config: Final = msgspec.json.Decoder(_ConfigJSON, dec_hook=decode_hook)
 class ImageConfig:
     """An image's config, with its bytes. Its digest is the image ID (image-spec, config.md).
 
-    What it does not say, or says as null, is empty. ``rootfs_type`` is ``layers`` in every image
-    that can be unpacked; whoever unpacks must refuse another.
+    Missing and null fields are empty. ``rootfs_type`` is ``layers`` in every image that can be unpacked; code
+    that unpacks must refuse any other.
     """
 
     __slots__ = (

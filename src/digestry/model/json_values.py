@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypeAlias
 
 JsonObject: TypeAlias = dict[str, object]
-"""A JSON object whose values nobody has checked: each is read with one of the functions below."""
+"""A JSON object whose values are not checked yet: each is read with one of the functions below."""
 
 
 def as_object(value: object) -> JsonObject:

@@ -22,7 +22,7 @@ _SchemaVersion = Annotated[int, msgspec.Meta(ge=2, le=2)]
 class _ManifestJSON(msgspec.Struct, frozen=True, rename="camel"):
     schema_version: _SchemaVersion
     config: Descriptor
-    # Go writes an empty list that was never set as null, and some who build from nothing leave it out.
+    # Go writes an empty list that was never set as null, and some builders of empty images leave it out.
     layers: tuple[Descriptor, ...] | None = None
     media_type: str | None = None
     artifact_type: MediaType | None = None
@@ -55,11 +55,11 @@ _index: Final = msgspec.json.Decoder(_IndexJSON, dec_hook=decode_hook)
 
 
 class Manifest:
-    """What an :class:`Image` and an :class:`Index` have in common. Immutable.
+    """The base of :class:`Image` and :class:`Index`. Immutable.
 
-    ``raw`` is the exact bytes that came in, and ``digest`` is the digest of those bytes. ``subject`` is the
-    manifest that this one refers to. An index has no ``config`` and no ``layers``, an image no ``manifests``.
-    Two are equal if their bytes and media types are.
+    ``raw`` is the exact bytes that were received, and ``digest`` is the digest of those bytes. ``subject`` is
+    the manifest that this one refers to. An index has no ``config`` and no ``layers``, an image no
+    ``manifests``. Two are equal if their bytes and media types are.
     """
 
     __slots__ = (
@@ -100,9 +100,10 @@ class Manifest:
 
     @classmethod
     def parse(cls, raw: bytes, media_type: str | None = None, *, algorithm: str = "sha256") -> Self:
-        """Return the image or index that ``raw`` is. ``Image.parse`` and ``Index.parse`` take that kind only.
+        """Parse ``raw``, and return the image or index. ``Image.parse`` and ``Index.parse`` take that kind
+        only.
 
-        Without ``media_type`` the document says its kind itself. ``algorithm`` is the digest's. Raises
+        Without ``media_type`` the document itself decides its kind. ``algorithm`` is the digest's. Raises
         :class:`~digestry.errors.InvalidManifest`, which says what is wrong and where in the JSON.
         """
         found = parse_manifest(raw, media_type, algorithm=algorithm)
@@ -142,7 +143,7 @@ class Image(Manifest):
     """An image manifest or an artifact: a config and layers (image-spec, manifest.md). Immutable.
 
     Made by :meth:`parse` from bytes. ``config`` and ``layers`` are descriptors: a repository or a local store
-    reads what they describe.
+    reads the content.
     """
 
     __slots__ = ()
@@ -168,7 +169,7 @@ class Index(Manifest):
 
 
 def parse_manifest(raw: bytes, media_type: str | None = None, *, algorithm: str = "sha256") -> Image | Index:
-    """Return the image or index that ``raw`` is. Raises as :meth:`Manifest.parse` does."""
+    """Parse ``raw``, and return the image or index. Raises as :meth:`Manifest.parse` does."""
     text = _as_go_reads(raw) if go_json.is_odd(raw) else raw
     try:
         kind, parsed = _parsed(text, media_type)
@@ -176,9 +177,9 @@ def parse_manifest(raw: bytes, media_type: str | None = None, *, algorithm: str 
         try:
             kind, parsed = _parsed(_as_go_reads(raw), media_type)
         except InvalidManifest:
-            raise error from None  # about what came in
-    # One document that is both kinds would mean different things to different readers
-    # (image-spec, GHSA-77vh-xpmg-72qh): it is refused.
+            raise error from None  # about received content
+    # A document of both kinds would be read differently by different clients (image-spec,
+    # GHSA-77vh-xpmg-72qh): it is refused.
     digest = Digest.of(raw, algorithm)
     if isinstance(parsed, _ManifestJSON):
         if parsed.manifests is not msgspec.UNSET:

@@ -20,7 +20,7 @@ DOCKER_LAYER: Final = "application/vnd.docker.image.rootfs.diff.tar"
 
 IN_TOTO: Final = "application/vnd.in-toto+json"
 PREDICATE_TYPE: Final = "in-toto.io/predicate-type"
-"""Annotation of an in-toto referrer: what its statement's predicate is."""
+"""Annotation of an in-toto referrer: the type of its statement's predicate."""
 OPENVEX: Final = "https://openvex.dev/ns"
 """How the predicate type of an OpenVEX document begins."""
 
@@ -44,7 +44,7 @@ def is_foreign(media_type: str) -> bool:
 
 
 def is_image_layer(media_type: str) -> bool:
-    """Return whether this is a layer of what runs in a container."""
+    """Return whether this is a layer of a container image's root file system."""
     return media_type.startswith(_LAYERS)
 
 

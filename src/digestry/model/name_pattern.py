@@ -46,9 +46,9 @@ def _compiled(pattern: str) -> _Pattern:
 
 
 class _Pattern:
-    """A pattern as a state machine that reads a name once, whatever the pattern and the name.
+    """A pattern as a state machine, which reads any name once.
 
-    Bit ``i`` of its state is set if the first ``i`` tokens can be what was read so far, all of it.
+    Bit ``i`` of its state is set if the first ``i`` tokens match all characters read so far.
     """
 
     __slots__ = ("_across", "_end", "_literals", "_one", "_skip", "_start", "_text", "_within")
@@ -60,7 +60,7 @@ class _Pattern:
         for number, token in enumerate(tokens):
             bits[token] |= 1 << number
         self._across = bits.pop("**", 0)
-        self._within = bits.pop("*", 0) | self._across  # of which each may be any text but a slash
+        self._within = bits.pop("*", 0) | self._across  # each of which matches any text without a slash
         self._one = bits.pop("?", 0)
         self._literals = bits
         self._skip = self._within

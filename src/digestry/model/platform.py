@@ -35,10 +35,10 @@ _BUILD: Final = re.compile(
 _OLDEST_ARM: Final = 5
 _ARM64_V8: Final = 8
 _ARM64_V9: Final = 9
-_V9_AHEAD: Final = 5  # arm64's v9.0 has what v8.5 has
+_V9_AHEAD: Final = 5  # arm64's v9.0 includes v8.5
 _STABLE_WINDOWS: Final = 20348  # from this build on, a host runs images of earlier builds too
 _LESS_THAN: Final[dict[str, tuple[str, ...]]] = {"amd64": ("386",), "arm64": ("arm",)}
-"""What else a processor runs, if there is nothing of its own."""
+"""The other architectures that a processor runs, if there is no image for its own."""
 _PODMANS_ORDER: Final[dict[str, tuple[str, ...]]] = {"arm": ("v8", "v7", "v6", "v5"), "arm64": ("v8",)}
 
 
@@ -50,7 +50,7 @@ class Platform(
 ):
     """Operating system, architecture and variant, in Go's names (``linux``, ``arm64``, ``v8``).
 
-    An index may leave out any of them: what it does not say is empty, or None.
+    An index may leave out any of them: missing ones are empty, or None.
     """
 
     architecture: str = ""
@@ -74,7 +74,7 @@ class Platform(
 
     @classmethod
     def of_host(cls) -> Platform:
-        """Return this machine's platform; its system is always ``linux``, which is what engines run."""
+        """Return this machine's platform; its system is always ``linux``, as that of engines."""
         machine = os.uname().machine.lower()
         architecture, variant = _MACHINES.get(machine, (machine, None))
         return cls(architecture, "linux", variant)
@@ -114,9 +114,10 @@ class Platform(
 def by_preference(offered: Sequence[Platform | None], wanted: Platform) -> list[int]:
     """Return the positions of the platforms that run on ``wanted``: the best first, equals in their order.
 
-    The order is containerd's (github.com/containerd/platforms): first the same, then the variants
-    below it, from the highest down, then what else the processor runs. One that says no variant does
-    for any that nothing else is there for, as in podman. What does not say what it is, is not here.
+    The order is containerd's (github.com/containerd/platforms): first the same, then the variants below it,
+    from the highest down, then other architectures that the processor runs. A platform without a variant
+    matches any variant that has no better match, as in podman. Platforms without an architecture are left
+    out.
     """
     ranks = [
         (rank, position)
@@ -144,7 +145,7 @@ def possible(offered: Sequence[Platform | None], node: Platform | None) -> list[
                 known.append((position, platform))
         if known:
             return _possible_builds(known, node) if plain.os == "windows" else _possible_variants(known, node)
-    # Engines look at what says nothing only if nothing says that it is the right one.
+    # Engines use an entry without a platform only if no other entry matches.
     return [n for n in images if (platform := offered[n]) is None or not platform.architecture]
 
 
@@ -198,7 +199,7 @@ def _rank(offered: Platform, wanted: Platform) -> _Rank | None:
         if found is None:
             return None
         build = found
-    # What needs something of the system comes after what needs nothing.
+    # Platforms with required features of the system come after those without.
     needs = len(set(offered.os_features or ()) - set(wanted.os_features or ()))
     return (variant, *build, needs)
 
@@ -215,7 +216,7 @@ def _variant_rank(offered: Platform, wanted: Platform, *, says_variant: bool) ->
 
 
 def _order(architecture: str, variant: str | None) -> list[tuple[str, str | None]]:
-    """Return what runs on a processor, the best first, each as a normalized platform has it."""
+    """Return the architectures and variants that run on a processor, the best first, in normalized form."""
     order: list[tuple[str, str | None]] = [(architecture, variant)]
     level = _LEVEL.fullmatch(variant or "")
     if architecture == "amd64":

@@ -13,7 +13,7 @@ from digestry.errors import InvalidDigest, InvalidReference
 from digestry.model.digest import ALGORITHMS, Digest, shown
 
 DOCKER_HUB: Final = "docker.io"
-_DOCKER_INDEX: Final = "index.docker.io"  # what docker.io was called; it is the same registry
+_DOCKER_INDEX: Final = "index.docker.io"  # an old name of docker.io, which is the same registry
 DEFAULT_TAG: Final = "latest"
 LONGEST_REPOSITORY: Final = 255
 LONGEST_TAG: Final = 128
@@ -168,7 +168,7 @@ class Reference:
 
     @property
     def target(self) -> str:
-        """The digest if there is one, else the tag: what a registry is asked for.
+        """The digest if there is one, else the tag: the target of a request to a registry.
 
         Raises :class:`~digestry.errors.InvalidReference` for a bare repository.
         """

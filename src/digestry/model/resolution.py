@@ -21,7 +21,7 @@ MOST_THINGS: Final = 4000
 LARGEST_REQUEST: Final = 1 << 20
 """In bytes."""
 MOST_EVENTS: Final = 100
-"""Events of one tag that an answer has; :attr:`TagState.more` tells of others."""
+"""The most events of one tag in an answer; :attr:`TagState.more` means that there are others."""
 MOST_SPANS: Final = 100
 """Times that tags came to one node; of a node with more, an answer has none."""
 SHORTEST_PREFIX: Final = 12
@@ -40,7 +40,7 @@ class ResolveQuery(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tr
 
     @property
     def things(self) -> int:
-        """The number of digests, tags and prefixes that are asked for."""
+        """The number of requested digests, tags and prefixes."""
         return len(self.digests) + len(self.tags) + len(self.prefixes)
 
 
@@ -54,7 +54,7 @@ class ResolveRequest(msgspec.Struct, frozen=True, rename="camel", omit_defaults=
 class TagState(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """A tag: where it points now (None: there is no such tag), and its newest events, newest first.
 
-    Of an event's origin there is only the ``actor``. ``more`` tells that there are older events.
+    An event's origin is only its ``actor``. ``more`` means that there are older events.
     """
 
     tag: str
@@ -64,13 +64,13 @@ class TagState(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 
 
 class Resolution(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """The answer to one query. What is not in it was not looked at: it can be asked alone.
+    """The answer to one query. A digest or tag that is not in it was not looked up: a query for it alone is
+    possible.
 
-    ``nodes`` are manifests and indexes, each once. ``holders`` tells for a digest, that was asked
-    for or that belongs to what was, which of the nodes are or hold it: all there are, none if the
-    repository never had it. ``referrers`` tells for a node what is attached to it, newest first.
-    ``prefixes`` tells which digests begin so, up to a few. ``spans`` tells for a node which tags
-    point, or pointed, to it itself, newest first.
+    ``nodes`` are manifests and indexes, each once. ``holders`` lists, for a requested digest or one that
+    belongs to it, all nodes that are or hold it; none if the repository never had it. ``referrers`` lists the
+    referrers of a node, newest first. ``prefixes`` lists a few digests with each prefix. ``spans`` lists the
+    tags that point, or pointed, to a node itself, newest first.
     """
 
     repository: str
@@ -86,7 +86,7 @@ class Resolutions(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tru
     """The body of a response: ``resolutions`` answers the queries in their order.
 
     The last ones may be missing if the response became too long. ``contents`` are manifests and small blobs
-    by digest, as text, which their user verifies; not all that were asked for need be there.
+    by digest, as text, which their user verifies; some of the requested ones may be missing.
     """
 
     resolutions: tuple[Resolution, ...]

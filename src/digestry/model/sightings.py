@@ -15,11 +15,11 @@ from digestry.model.digest import Digest
 from digestry.model.text import printable
 
 MOST_SIGHTINGS: Final = 10_000
-"""That one request may tell of."""
+"""The most sightings in one request."""
 LARGEST_REQUEST: Final = 8 << 20
 """In bytes."""
 MOST_REPOSITORIES: Final = 200
-"""That a client tells of at once."""
+"""The most sightings that a client sends at once."""
 LONGEST_PLACE: Final = 256
 """In characters."""
 MOST_CONTAINERS: Final = 1 << 31
@@ -88,7 +88,7 @@ def as_place(text: str) -> str:
 def batch(sightings: Sequence[SightingReport]) -> int:
     """Return how many of the first ``sightings`` fit into one request; at least one of any.
 
-    Of so many repositories that a token for all of them can be asked for.
+    They are of so few repositories that one token can be requested for all of them.
     """
     size = 0
     repositories: set[str] = set()

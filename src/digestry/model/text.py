@@ -15,8 +15,8 @@ _UNITS: Final = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 def printable(text: str) -> str:
     """Return ``text`` with every control and formatting character escaped.
 
-    A backslash comes into what Azure Pipelines (``##vso[``, ``##[``) or GitHub Actions (``::command::``)
-    would carry out.
+    A backslash is inserted into commands of Azure Pipelines (``##vso[``, ``##[``) and GitHub Actions
+    (``::command::``).
     """
     if "##" in text or "::" in text:
         text = _COMMAND.sub(r"\\\g<0>", _LOGGED.sub(r"#\\#", text))
@@ -37,7 +37,7 @@ def printable_json(text: str) -> str:
     """Return JSON text with unsafe characters escaped; its values stay the same."""
     if "##" in text:
         text = _LOGGED.sub(r"\\u0023#", text)
-    # Below U+0020 JSON escapes by itself; outside of strings it is ASCII.
+    # JSON escapes characters below U+0020; outside of strings it is ASCII.
     if text.isascii() and "\x7f" not in text:
         return text
     return "".join(

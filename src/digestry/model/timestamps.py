@@ -1,7 +1,7 @@
 """Timestamps as text: the one form that is written, and the forms that are read.
 
-A time that is read stands for all that it names: ``02:34:31`` is a second, and a date is a day. Who
-asks what was *at* a time means its last moment, and who asks what happened *since* it, its first.
+A time that is read is a period: ``02:34:31`` is a second, and a date is a day. *At* a time means its last
+moment, *since* a time its first.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _RFC3339: Final = re.compile(r"\S{10}[Tt][0-9:]{8}(?:\.[0-9]+)?(?:[Zz]|[+-][0-9]
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """The first and the last microsecond of what a text names. Both are aware, in UTC."""
+    """The first and the last microsecond of the period that a text names. Both are aware, in UTC."""
 
     first: datetime.datetime
     last: datetime.datetime
 
 
 def rfc3339(at: datetime.datetime) -> str:
-    """Return ``at`` (aware) as ``2026-11-27T02:34:31.123456Z``: always with the six decimals that the
-    journal tells moves apart by, so that it can be given back, and that text sorts as time."""
+    """Return ``at`` (aware) as ``2026-11-27T02:34:31.123456Z``: always with six decimals, as precise as the
+    journal, so that it can be parsed back, and so that text sorts as time."""
     return at.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%f").rjust(26, "0") + "Z"
 
 
