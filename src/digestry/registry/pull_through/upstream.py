@@ -46,7 +46,7 @@ class Upstream(Protocol):
     """
 
     def resolve(self, repository: str, target: str, limit: int) -> Descriptor:
-        """Return what a tag points to now. ``limit`` is as for :meth:`manifest`, which may be used."""
+        """Return the descriptor of a tag now. ``limit`` is as for :meth:`manifest`, which may be used."""
         ...
 
     def manifest(self, repository: str, target: str, limit: int) -> Manifest:
