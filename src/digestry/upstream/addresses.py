@@ -41,9 +41,10 @@ _LOW_32: Final = 0xFFFFFFFF
 
 def kind(address: Address) -> str:
     """Return the kind of ``address``: :data:`PUBLIC`, :data:`PRIVATE` (RFC 1918, ULA, RFC 6598),
-    :data:`LOOPBACK`, :data:`METADATA` (of a cloud's machine), or another word for what is not the world's.
+    :data:`LOOPBACK`, :data:`METADATA` (of a cloud's machine), or another word for an address that is not
+    public.
 
-    An IPv6 address that stands for an IPv4 address is what that one is.
+    An IPv6 address that maps an IPv4 address has the kind of the latter.
     """
     if isinstance(address, ipaddress.IPv6Address):
         if address.scope_id is not None:

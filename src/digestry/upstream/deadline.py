@@ -118,6 +118,6 @@ def limited(patience: float, total: float, rate: float, turn: threading.Semaphor
 
 
 def begin_stream() -> None:
-    """Tell the current deadline that a blob's bytes follow."""
+    """Switch the current deadline to a stream of a blob's bytes."""
     if _current.deadline is not None:
         _current.deadline.begin_stream()

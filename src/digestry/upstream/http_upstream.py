@@ -1,7 +1,7 @@
 """An upstream registry over HTTP: its tags, manifests, referrers, and blobs as streams.
 
-Everything here blocks, and asks once: who calls knows when to ask again, and what to serve meanwhile.
-But a connection that the other side gave up while it was idle is no answer: then it is asked on a new one.
+Everything here blocks, and sends a request once: the caller decides when to repeat it, and what to serve
+meanwhile. Only if the other side closed an idle connection, the request is sent again over a new one.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from digestry.upstream.ssrf_guard import SSRFGuard
 from digestry.upstream.transport import GuardedConnection
 
 LISTS: Final = 4
-"""A list of many pages may take so many times as long as one answer."""
+"""How many times as long as one answer a list of many pages may take."""
 
 _CONNECT_TIMEOUT: Final = 3.0
 _CONNECTIONS: Final = 32
@@ -48,7 +48,7 @@ _NO_SUCH_PART: Final = 416
 _SERVER_ERROR: Final = 500
 _ASK_LATER: Final = frozenset({429, 502, 503, 504})
 _FINAL: Final = frozenset({_NO_SUCH_PART})
-"""What a storage says of a blob itself."""
+"""The headers of a storage that are about the blob itself."""
 _CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,19})-[0-9]{1,19}/([0-9]{1,19}|\*)", re.ASCII)
 
 T = TypeVar("T")
@@ -112,7 +112,9 @@ class BlobStream:
         self.size = size if response.length is None else start + response.length
 
     def read(self, count: int) -> bytes:
-        """Return what has arrived, up to ``count`` bytes; empty at the end. Raises :class:`Unreachable`."""
+        """Return the bytes that have arrived, up to ``count``; empty at the end. Raises
+        :class:`Unreachable`.
+        """
         return self._answer.read_ready(count)
 
     def __enter__(self) -> Self:
@@ -123,7 +125,7 @@ class BlobStream:
 
 
 class ClientUpstream:
-    """An upstream registry, asked through the client. Thread-safe.
+    """An upstream registry, over the client. Thread-safe.
 
     Every method may raise :class:`Unreachable`, :class:`RemoteNotFound`, :class:`Unauthorized`,
     :class:`Refused` and :class:`ProtocolViolation`, and ends within ``patience``; a list within
@@ -161,7 +163,7 @@ class ClientUpstream:
             try:
                 return self._led(question)
             except Unreachable as error:
-                # Whatever came between may have ended all that are as old.
+                # The other connections of that age may have been closed as well.
                 self._connection.transport.drop_idle()
                 if not broke_off(error):
                     raise
@@ -171,8 +173,8 @@ class ClientUpstream:
             return self._led(question)
 
     def _led(self, question: Callable[[], T]) -> T:
-        """Ask once. Raises :class:`RedirectRefused` if another host, such as a storage, refuses: that says
-        nothing about what the registry has."""
+        """Send a request once. Raises :class:`RedirectRefused` if another host, such as a storage, refuses:
+        that does not show whether the registry has the content."""
         try:
             return question()
         except Refused as error:
@@ -196,7 +198,7 @@ class ClientUpstream:
             ) from error
 
     def resolve(self, repository: str, target: str, limit: int) -> Descriptor:
-        """Return what a tag points to. Uses HEAD, which Docker Hub does not count as a pull."""
+        """Return the descriptor of a tag. Uses HEAD, which Docker Hub does not count as a pull."""
         return self._asked(lambda: self._repository(repository).resolve(target, limit=limit))
 
     def manifest(self, repository: str, target: str, limit: int) -> Manifest:
@@ -204,10 +206,10 @@ class ClientUpstream:
         return self._asked(lambda: self._repository(repository).pull_manifest(target, limit=limit))
 
     def blob_size(self, repository: str, digest: Digest) -> int | None:
-        """Return a blob's size in bytes; None if the upstream does not say.
+        """Return a blob's size in bytes; None if the upstream does not state it.
 
-        A HEAD that is refused is asked again as a GET of one byte: some registries, and storages that they
-        lead to, know no HEAD.
+        A refused HEAD is repeated as a GET of one byte: some registries, and storages behind them, do not
+        support HEAD.
         """
 
         is_empty = digest == Digest.of(b"", digest.algorithm)
@@ -259,7 +261,7 @@ class ClientUpstream:
         return self._asked(lambda: list(itertools.islice(tags(), most)), lists=True)
 
     def referrers(self, repository: str, digest: Digest) -> Sequence[Descriptor]:
-        """Return what refers to ``digest``, from the referrers tag where the upstream has no such list."""
+        """Return the referrers of ``digest``, from the referrers tag if the upstream has no such list."""
         return self._asked(lambda: self._repository(repository).referrers(digest), lists=True)
 
     def staleness(self, repository: str, target: str) -> str:

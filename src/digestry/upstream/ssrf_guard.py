@@ -1,7 +1,7 @@
-"""The guard against request forgery: rules for the hosts and token servers that an upstream may lead to.
+"""The guard against request forgery: rules for the hosts and token servers that an upstream may refer to.
 
-An upstream names other hosts, in redirects and in the realm of a challenge. It must not lead a registry
-inside a network to services of that network, of this machine, or of the cloud that it runs in.
+An upstream names other hosts, in redirects and in the realm of a challenge. It must not make a registry
+inside a network send requests to services of that network, of this machine, or of the cloud that it runs in.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _PATIENCE: Final = 30.0
 _BELONG: Final = {"lscr.io": "ghcr.io"}
 """Registries, and whose tokens they want, beside those that every client knows."""
 _FOR_ALL: Final = frozenset({"auth.docker.io", "gcr.io", "ghcr.io", "gitlab.com", "quay.io"})
-"""Token servers of the public, which names of other domains lead to. They get nobody's password."""
+"""Public token servers, which registries of other domains name. They never get a password."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class SSRFGuard:
     """The guard of one upstream, which is at ``url`` and is called ``name``. Thread-safe.
 
     ``internal`` lists the other internal targets that are allowed, and ``realms`` its token servers: hosts,
-    with a port or without, and ``http://`` before those that may be asked without TLS.
+    with a port or without, and ``http://`` before those that may be used without TLS.
     """
 
     def __init__(self, name: str, url: str, internal: Iterable[str] = (), realms: Iterable[str] = ()) -> None:
@@ -122,7 +122,7 @@ class SSRFGuard:
         return dns.look_up(host, port, seconds=seconds, owner=f"upstream {self._names[1]}")
 
     def check_proxied(self, host: str, port: int) -> None:
-        """Raise :class:`RedirectRefused` if a proxy must not be asked for ``host``.
+        """Raise :class:`RedirectRefused` if a proxy must not be used for ``host``.
 
         The proxy resolves the name itself: a name that this machine cannot resolve is left to it.
         """
@@ -136,12 +136,12 @@ class SSRFGuard:
                 self.resolve(host, port)
 
     def check_redirect(self, parts: SplitResult) -> None:
-        """Raise :class:`RedirectRefused` if a redirect must not lead to ``parts`` for words, such as tokens
-        and names of tags: to another service inside, unless it is configured."""
+        """Raise :class:`RedirectRefused` if a redirect of a request that is not for a blob must not go to
+        ``parts``: to another internal service, unless it is configured."""
         host, port = _plain(parts.hostname or ""), parts.port or _PORTS[parts.scheme]
         if host == self._host and parts.scheme == "https" and port == _PORTS["https"]:
             return
-        # Where it cannot be looked up, nobody will be asked, or a proxy will.
+        # If it cannot be resolved, no request is sent, or a proxy resolves it.
         with _in_time(host), contextlib.suppress(socket.gaierror, UnicodeError):
             for _, (text, _) in self.resolve(host, port):
                 address = ipaddress.ip_address(text)
@@ -186,7 +186,8 @@ class SSRFGuard:
         return kind == addresses.PUBLIC
 
     def _is_configured(self, host: str, port: int, address: Address) -> bool:
-        # What a cloud tells a machine must be named as what it is: a name or a network may mean less.
+        # A cloud's metadata address must be configured as such: a name or a network may not be meant to
+        # include it.
         is_service = addresses.kind(address) == addresses.METADATA
         for entry in self._inside:
             if entry.network is not None:
@@ -203,10 +204,10 @@ class SSRFGuard:
     def trusts(self, realm: str) -> bool:
         """Return whether the token server ``realm`` gets the password.
 
-        It does if it is the upstream's own host, one that belongs to it, or a configured one. A token server
-        that anybody may use gets none.
+        It does if it is the upstream's own host, one that belongs to it, or a configured one. A public token
+        server gets none.
 
-        Raises :class:`RedirectRefused` for any other, which is not asked at all.
+        Raises :class:`RedirectRefused` for any other, which gets no request at all.
         """
         name = self._names[1]
         try:
@@ -257,7 +258,7 @@ def _belongs_to(own: str, host: str) -> bool:
 
 @contextlib.contextmanager
 def _in_time(host: str) -> Iterator[None]:
-    """Raise :class:`Unreachable` for a look-up that took too long: an unresolved host is not asked."""
+    """Raise :class:`Unreachable` for a look-up that took too long: no request goes to an unresolved host."""
     try:
         yield
     except TimeoutError as error:

@@ -27,7 +27,7 @@ from digestry.upstream.ssrf_guard import SSRFGuard, parse_url
 from digestry.upstream.wire import UpstreamConnection
 
 _OF_A_REGISTRY: Final = re.compile(r"/(?:blobs|manifests|referrers)/[^/]+\Z")
-"""What has a form that only a registry's content has, wherever it comes from."""
+"""Paths of a form that only a registry's content has, on any host."""
 _REFUSALS: Final = frozenset({400, 401, 403})
 _MOST_SAID: Final = 1000
 _Said = TypeVar("_Said")
@@ -51,7 +51,7 @@ class GuardedTransport(Transport):
 
     @contextlib.contextmanager
     def requesting_token(self) -> Iterator[None]:
-        """Restrict this thread, in the block, to token servers: a redirect may lead to another one only."""
+        """Restrict this thread, in the block, to token servers: a redirect may only go to another one."""
         self._asking.token = True
         try:
             yield
@@ -60,7 +60,7 @@ class GuardedTransport(Transport):
 
     @property
     def led_to(self) -> str | None:
-        """The host that gave this thread's last answer; None if it is the registry that was asked."""
+        """The host of this thread's last answer; None if it is the registry itself."""
         return self._asking.led_to
 
     def send(self, call: Call, *, authorization: str | None = None) -> Response:
@@ -132,7 +132,7 @@ class GuardedConnection(Connection):
 
 
 def _is_beside(requested: str, answered: str) -> bool:
-    """Return whether a redirect led to another origin, or out of the registry's API."""
+    """Return whether a redirect went to another origin, or out of the registry's API."""
     root, api, _ = urlsplit(requested).path.partition("/v2/")
     return origin_of(requested) != origin_of(answered) or not urlsplit(answered).path.startswith(root + api)
 

@@ -40,7 +40,7 @@ class _Reader(io.RawIOBase):
         self._deadline = deadline
         self._small = 0
         self.left = LARGEST_HEAD
-        """Bytes that may still come: of the head, then of the body and what surrounds it."""
+        """The bytes that may still be received: of the head, then of the body with its framing."""
 
     def readable(self) -> bool:
         return True
@@ -97,7 +97,7 @@ class _Response(http.client.HTTPResponse):
         super().begin()
         self._reader.left = FRAMING_AT_LEAST
         if self.getheader("Content-Encoding", "identity") != "identity":
-            self._deadline.received(LARGE)  # who knows how much it is
+            self._deadline.received(LARGE)  # its size is not known
 
     def read1(self, n: int = -1) -> bytes:
         with self._deadline.waiting():
