@@ -259,8 +259,10 @@ def test_what_is_not_whole_or_not_known_is_said(
 ) -> None:
     layout = LayoutDirectory(tmp_path / "made")
     make(layout)
-    with pytest.raises(error, match=says):
+    with pytest.raises(error, match=says) as refused:
         copy(around, f"oci:{layout.path}:1", f"{registry.host}/{repository}:1")
+    if make is sparse:
+        assert refused.value.hint.endswith(f"--platform {HOST.os}/{HOST.architecture}")
     assert registry.request("GET", f"/v2/{repository}/manifests/1").status == 404
 
 

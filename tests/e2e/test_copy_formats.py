@@ -151,9 +151,10 @@ def test_podman_loads_and_saves(
     tool("copy", name, f"docker-archive:{tmp_path}/saved.tar")
     podman("load", "--input", tmp_path / "saved.tar")
     assert podman.json("image", "inspect", name)[0]["Id"] == image_id.removeprefix("sha256:")
-    for form in ("docker-archive", "oci-archive"):
-        podman("save", "--format", form, "--output", tmp_path / f"{form}.tar", name)
-        tool("copy", f"{form}:{tmp_path}/{form}.tar", f"{registry.host}/{repository}/back:{form}")
+    for form in ("docker-archive", "oci-archive", "oci-dir"):
+        kind = form.removesuffix("-dir")
+        podman("save", "--format", form, "--output", tmp_path / form, name)
+        tool("copy", f"{kind}:{tmp_path}/{form}", f"{registry.host}/{repository}/back:{form}")
         back = asking.manifest(registry, f"{repository}/back", form)
         assert back["config"]["digest"] == image_id
     podman("rmi", "--force", name)
@@ -205,3 +206,77 @@ def test_between_two_registries(
     assert asking.head(registry, f"{repository}/back", "1") == digest
     again = json.loads(tool("copy", "--format", "json", name, there))
     assert (again["blobs_sent"], again["images"][0]["previous_digest"]) == (0, str(digest))
+
+
+def test_layers_in_zstd(
+    *, tool: Engine, skopeo: Engine, registry: RegistryServer, repository: str, image: tuple[str, Digest],
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    name, _ = image
+    compressed = f"{registry.host}/{repository}/zstd:1"
+    theirs = f"oci:{tmp_path}/theirs:1"
+    skopeo("copy", "--src-tls-verify=false", "--dest-compress-format=zstd", f"docker://{name}", theirs)
+    tool("copy", theirs, compressed)
+    digest = asking.head(registry, f"{repository}/zstd", "1")
+    manifest = asking.manifest(registry, f"{repository}/zstd", "1")
+    assert {layer["mediaType"].rpartition("+")[2] for layer in manifest["layers"]} == {"zstd"}
+    for number, place in enumerate(
+        (f"oci:{tmp_path}/layout:1", f"docker-archive:{tmp_path}/saved.tar:app:1")
+    ):
+        tool("copy", compressed, place)
+        skopeo("copy", place, f"dir:{tmp_path}/read-{number}")
+        tool("copy", place, f"{registry.host}/{repository}/back:{number}")
+        assert asking.head(registry, f"{repository}/back", str(number)) == digest
+    assert "is valid" in tool("validate", compressed)
+
+
+def test_oras_reads_and_writes_layouts_with_artifacts(
+    *, tool: Engine, registry: RegistryServer, repository: str, image: tuple[str, Digest], tmp_path: Path
+) -> None:
+    name, digest = image
+    oras = Engine((str(built("oras")),), {"HOME": str(tmp_path)})
+    (tmp_path / "sbom.json").write_text("{}")
+    tool("attach", name, tmp_path / "sbom.json", "--artifact-type", "application/x.sbom")
+    (sbom,) = json.loads(tool("referrers", name, "--format", "json"))
+    # theirs, read by us
+    oras("copy", "--recursive", "--from-plain-http", name, "--to-oci-layout", f"{tmp_path}/theirs:1")
+    back = f"{registry.host}/{repository}/back:1"
+    tool("copy", "--referrers", f"oci:{tmp_path}/theirs:1", back)
+    assert asking.head(registry, f"{repository}/back", "1") == digest
+    (found,) = json.loads(tool("referrers", back, "--format", "json"))
+    assert found["digest"] == sbom["digest"]
+    # ours, read by them
+    tool("copy", "--referrers", name, f"oci:{tmp_path}/ours:1")
+    discovered = oras.json("discover", "--oci-layout", "--format=json", f"{tmp_path}/ours:1")
+    assert [one["digest"] for one in discovered["referrers"]] == [sbom["digest"]]
+    there = f"{registry.host}/{repository}/there:1"
+    oras("copy", "--recursive", "--to-plain-http", "--from-oci-layout", f"{tmp_path}/ours:1", there)
+    assert json.loads(tool("referrers", there, "--format", "json"))[0]["digest"] == sbom["digest"]
+    # an artifact without an image
+    (tmp_path / "notes.txt").write_text("hello")
+    artifact = f"{registry.host}/{repository}/notes:1"
+    arguments = ("--disable-path-validation", f"{tmp_path}/notes.txt:text/plain")
+    oras("push", "--plain-http", "--artifact-type", "application/x.notes", artifact, *arguments)
+    tool("copy", artifact, f"oci-archive:{tmp_path}/notes.tar:1")
+    tool("copy", f"oci-archive:{tmp_path}/notes.tar:1", f"{registry.host}/{repository}/notes:2")
+    assert asking.head(registry, f"{repository}/notes", "1") == asking.head(
+        registry, f"{repository}/notes", "2"
+    )
+
+
+@pytest.mark.xdist_group("podman")
+def test_buildah_reads_and_writes(
+    *, tool: Engine, buildah: Engine, registry: RegistryServer, repository: str, image: tuple[str, Digest],
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    name, _ = image
+    image_id = asking.manifest(registry, repository, "1")["config"]["digest"]
+    for place in (f"oci:{tmp_path}/ours:1", f"oci-archive:{tmp_path}/ours.tar:1"):
+        tool("copy", name, place)
+        assert image_id == f"sha256:{buildah('pull', '--quiet', place)}"
+    for kind in ("oci", "oci-archive", "docker-archive"):
+        tag = "app:1" if kind == "docker-archive" else "1"
+        buildah("push", "--quiet", image_id.removeprefix("sha256:"), f"{kind}:{tmp_path}/{kind}:{tag}")
+        tool("copy", f"{kind}:{tmp_path}/{kind}:{tag}", f"{registry.host}/{repository}/back:{kind}")
+        assert asking.manifest(registry, f"{repository}/back", kind)["config"]["digest"] == image_id
+    buildah("rmi", "--force", image_id.removeprefix("sha256:"))

@@ -21,6 +21,8 @@ from digestry.model.platform import Platform, by_preference
 
 _MOST_MANIFESTS: Final = 10_000
 _MOST_REFERRERS: Final = 2_000
+_LISTED: Final = 20
+"""Entries of an index that a message names."""
 _REFERS_TO: Final = "vnd.docker.reference.digest"
 """Annotation of an index's entry that is about another entry: buildkit's attestations."""
 
@@ -143,6 +145,17 @@ class _Walk:
                 self._child(child, depth)
         self.found.setdefault(manifest.digest, manifest)
 
+    def _options(self) -> str:
+        """Return the options that choose the images that the source has."""
+        here = [
+            str(entry.platform)
+            for entry in self.top.manifests[:_LISTED]
+            if entry.platform is not None
+            and entry.platform.is_stated
+            and self.content.manifest(entry) is not None
+        ]
+        return " ".join(f"--platform {platform}" for platform in here) or "--platform OS/ARCH, once for each"
+
     def _child(self, child: Descriptor, depth: int) -> None:
         try:
             manifest = self.content.pull(child)
@@ -154,7 +167,7 @@ class _Walk:
                 raise NotFound(
                     f"{self.top.digest} lists {called}, which is neither in"
                     f" {self.content.source.description} nor in {self.target.description}",
-                    hint="copy the images that are there: --platform OS/ARCH, once for each",
+                    hint=f"copy the images that are there: {self._options()}",
                 ) from error
             return
         self.into(manifest, depth + 1)
