@@ -79,7 +79,7 @@ class RegistryQueries:
         self._cache = QueryCache(timeout)
 
     def resolve(self, repository: Reference, tag: str) -> Descriptor | None:
-        """Return the digest that ``tag`` points to now; None if there is no such tag."""
+        """Return the descriptor that ``tag`` points to now; None if there is no such tag."""
 
         def ask() -> Descriptor | None:
             try:

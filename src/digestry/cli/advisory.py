@@ -277,7 +277,7 @@ def _tell_resolved(target: TargetImage) -> None:
 
 
 def _fixed_image(settings: Settings, session: Session, named: Reference, text: str) -> Reference:
-    """Return what --fixed-by names: a digest, or its prefix, is of the same repository."""
+    """Return the image of --fixed-by: a digest, or its prefix, is of the same repository."""
     prefix = DigestPrefix.parse(text) if text.startswith(("sha256:", "sha512:")) else DigestPrefix.read(text)
     if prefix is None:
         return complete_reference(settings, session, text)

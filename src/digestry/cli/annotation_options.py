@@ -34,7 +34,7 @@ def annotation_changes(set_: Sequence[str], removed: Sequence[str] = ()) -> dict
 
 
 def annotations_of(set_: Sequence[str]) -> dict[str, str]:
-    """Return the annotations to set. Raises :class:`click.UsageError` for what is not ``KEY=VALUE``."""
+    """Return the annotations to set. Raises :class:`click.UsageError` for text that is not ``KEY=VALUE``."""
     found: dict[str, str] = {}
     for text in set_:
         key, sign, value = text.partition("=")

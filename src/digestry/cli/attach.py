@@ -101,7 +101,7 @@ def attach(
 
 
 def _check_type(media_type: str) -> None:
-    """Raise :class:`click.UsageError` for what is not a media type (RFC 6838, section 4.2)."""
+    """Raise :class:`click.UsageError` for text that is not a media type (RFC 6838, section 4.2)."""
     import re
 
     name = r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"

@@ -254,7 +254,7 @@ class _Auditor:
 
     @property
     def origins(self) -> dict[str, str]:
-        """The sources that the names of the fleet file stand for."""
+        """The sources of the fleet file, by name."""
         return {entry.name: entry.text for entry in self._fleet.entries if entry.name}
 
     def say_recorded(self) -> None:
@@ -263,7 +263,7 @@ class _Auditor:
             audit_output.recorded(self._recording)
 
     def run(self, wanted: Wanted) -> tuple[AuditReport, list[Timeline]]:
-        """Audit, and record if that is asked for; return the tags' histories if the format shows them."""
+        """Audit, and record if requested; return the tags' histories if the format shows them."""
         from digestry.audit.audit import audit as run
         from digestry.audit.findings import AuditReport
         from digestry.audit.registry_queries import RegistryQueries

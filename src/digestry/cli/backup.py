@@ -219,7 +219,7 @@ def _complain(taken: TakenBackup) -> None:
 
 
 def tell_missing(missing: list[Missing]) -> None:
-    """Print which content is not there, why, and who holds it."""
+    """Print the missing content, with the reasons and its holders."""
     for content in missing:
         holders = ", ".join(content.held_by[:_HOLDERS])
         more = len(content.held_by) - _HOLDERS

@@ -43,7 +43,7 @@ class _Stage:
         if engine is not None:
             self.environment.update(engine.environment)
         if sys.stdout.isatty():
-            # The commands write to a pipe: they are told how wide the tables may be.
+            # The commands write to a pipe, so they get the width of the tables.
             self.environment["COLUMNS"] = str(shutil.get_terminal_size().columns)
         # The story's commands are the digestry that is running now, wherever it is installed.
         program = Path(sys.executable).with_name("digestry")
@@ -253,7 +253,7 @@ def _build(stage: _Stage, version: str) -> str:
 
 
 class _AuditRow(TypedDict):
-    """What the demo reads of a row of the audit's JSON."""
+    """The fields of a row of the audit's JSON that the demo reads."""
 
     name: str
     advisory_state: str
@@ -284,8 +284,8 @@ class _Production:
         except StorageError:
             if self._running:
                 raise
-            # An engine that answers may still be one that cannot run anything, or cannot reach this
-            # machine's loopback. The story goes on without it.
+            # An engine that answers may still be one that cannot run anything, or cannot reach this machine's
+            # loopback. The story continues without it.
             engine.clean(self._repository)
             self._stage.engine = None
             say(
@@ -297,7 +297,7 @@ class _Production:
         return True
 
     def _resolve(self, image: str) -> str:
-        """Return what an engine would pull now."""
+        """Return the digest that an engine would pull now."""
         done = self._stage.quietly("digest", image)
         return done.stdout.decode().strip()
 

@@ -23,7 +23,7 @@ _DEFAULT_SOCKET: Final = "unix:///var/run/docker.sock"
 
 @dataclass(slots=True)
 class Engine:
-    """A reachable engine. ``source`` is what ``digestry audit --source`` calls it."""
+    """A reachable engine. ``source`` is its name for ``digestry audit --source``."""
 
     program: str
     architecture: str
@@ -32,9 +32,9 @@ class Engine:
     daemon: subprocess.Popen[bytes] | None = None
 
     def start_command(self, name: str, image: str, *, newest: bool = False) -> list[str]:
-        """Return the command that starts a container that stays.
+        """Return the command that starts a long-running container.
 
-        ``newest`` asks the registry what the tag points to now.
+        ``newest`` pulls the tag's present image first.
         """
         options = ["--detach", "--name", name, "--label", LABEL, "--network", "none"]
         if newest:
@@ -49,7 +49,7 @@ class Engine:
         return [self.program, "rm", "--force", *names]
 
     def _insecure(self) -> list[str]:
-        # Docker takes plain HTTP from loopback of itself; podman wants to be told.
+        # Docker accepts plain HTTP from loopback by default; podman needs an option.
         return ["--tls-verify=false"] if self.program == "podman" else []
 
     def call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -64,7 +64,7 @@ class Engine:
         )
 
     def clean(self, repository: str) -> None:
-        """Remove the demo's containers and the images that it brought."""
+        """Remove the demo's containers and its images."""
         found = self.call("ps", "--all", "--quiet", "--filter", f"label={LABEL}").stdout.split()
         if found:
             self.call("rm", "--force", *found)

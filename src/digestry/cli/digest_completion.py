@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def complete_reference(settings: Settings, session: Session, text: str) -> Reference:
-    """Return the name that ``text`` is, with the whole digest; print a digest that was short before.
+    """Return the reference of ``text``, with the whole digest; print a completed digest.
 
-    Nothing is asked of a registry unless the digest is short. Raises :class:`InvalidReference`,
-    :class:`NotFound`, :class:`Ambiguous`, and what :class:`Repository` does.
+    No request is sent unless the digest is short. Raises :class:`InvalidReference`, :class:`NotFound`,
+    :class:`Ambiguous`, and as :class:`Repository` does.
     """
     prefix = DigestPrefix.of_name(text)
     if prefix is None:

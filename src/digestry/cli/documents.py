@@ -21,7 +21,7 @@ class CopiedImage(Struct, frozen=True):
 
 
 class SkippedBlob(Struct, frozen=True):
-    """What was not copied, and why."""
+    """A blob that was not copied, with the reason."""
 
     digest: Digest
     reason: str
@@ -59,7 +59,7 @@ class Sync(Struct, frozen=True):
 
 
 class DeletedTag(Struct, frozen=True):
-    """A tag or a digest that `digestry rm` deleted, and what else needs the digest."""
+    """A tag or a digest that `digestry rm` deleted, and the number of others that need the digest."""
 
     name: str
     tag: str | None
@@ -71,7 +71,7 @@ class DeletedTag(Struct, frozen=True):
 
 
 class Prune(Struct, frozen=True):
-    """What `digestry prune` removed, or would."""
+    """The names and content that `digestry prune` removed, or would remove."""
 
     names: Sequence[str]
     digests: Sequence[Digest]
@@ -109,7 +109,7 @@ class AttachedAdvisory(Struct, frozen=True):
 
 
 class ImportedImage(Struct, frozen=True):
-    """What was stated about an image: ``new`` has the number of statements of each status."""
+    """The statements about an image: ``new`` has the number of statements of each status."""
 
     name: str
     digest: str
@@ -147,7 +147,7 @@ class Setting(Struct, frozen=True):
 
 
 class RegistryKey(Struct, frozen=True):
-    """What is set for one registry, or for names that begin so."""
+    """A setting for one registry, or for names with a prefix."""
 
     name: str
     key: str
@@ -166,7 +166,7 @@ class Settings(Struct, frozen=True):
 
 
 class Statement(Struct, frozen=True):
-    """What holds for a key, and the file that says it, `default`, or what the host is."""
+    """The value of a key, and its file, `default`, or the kind of host that implies it."""
 
     key: str
     value: str
@@ -174,7 +174,7 @@ class Statement(Struct, frozen=True):
 
 
 class Explanation(Struct, frozen=True):
-    """What holds for a registry or an image."""
+    """The settings for a registry or an image."""
 
     name: str
     statements: Sequence[Statement]

@@ -1,4 +1,4 @@
-"""File modes of what a command writes beside a registry: no wider than the registry's."""
+"""The modes of files that a command writes for a registry: no wider than the registry's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``digestry gc``: remove from a registry what nothing refers to."""
+"""``digestry gc``: remove unused content from a registry."""
 
 from __future__ import annotations
 

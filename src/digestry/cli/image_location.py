@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LocatedImage:
-    """What a name means: a manifest or index, and the repository, or the local store, that has it.
+    """The image of a name: a manifest or index, and the repository, or the local store, that has it.
 
     ``reference`` is the whole name; None for a digest alone in the local store.
     """
@@ -62,8 +62,8 @@ def stored_image(
 ) -> Iterator[tuple[ImageStore, Image]]:
     """Yield an image for a platform, and a store that has its layers: the local one, or one for the block.
 
-    What the registry alone has is pulled into a directory below ``scratch``, by default that for temporary
-    files. Raises as :func:`locate_anywhere` and a pull do.
+    An image that only the registry has is pulled into a directory below ``scratch``, by default that for
+    temporary files. Raises as :func:`locate_anywhere` and a pull do.
     """
     import tempfile
 
@@ -102,9 +102,9 @@ def platform_option(function: Callable[..., object]) -> Callable[..., object]:
 
 
 def locate(settings: Settings, session: Session, text: str, *, local: bool) -> LocatedImage:
-    """Return the manifest that a name means, in its registry or in the local store.
+    """Return the manifest of a name, in its registry or in the local store.
 
-    Raises :class:`InvalidReference`, :class:`NotFound`, and what a registry's repository does.
+    Raises :class:`InvalidReference`, :class:`NotFound`, and as a registry's repository does.
     """
     from digestry.cli.digest_completion import complete_reference
     from digestry.cli.sessions import open_store
@@ -121,7 +121,7 @@ def locate(settings: Settings, session: Session, text: str, *, local: bool) -> L
 
 
 def locate_anywhere(settings: Settings, session: Session, text: str, *, remote: bool) -> LocatedImage:
-    """Return the manifest that a name means: of the local store, else of its registry.
+    """Return the manifest of a name: from the local store, else from its registry.
 
     With ``remote`` the registry alone is asked. Raises as :func:`locate` does.
     """

@@ -28,7 +28,7 @@ class ImageName(click.ParamType[str]):
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem[str]]:
-        """Return the names that begin with ``incomplete``; none if they cannot be told."""
+        """Return the names that begin with ``incomplete``; none if they are not known."""
         from digestry.errors import DigestryError
 
         found: dict[str, None] = {}

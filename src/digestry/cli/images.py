@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def _created(row: Row, _: bool) -> str:
-    """Return a time to the second; what an image says of itself need not be a time."""
+    """Return a time to the second; an image's own value need not be a time."""
     from digestry.model.timestamps import parse
 
     text = row["created_at"]

@@ -44,7 +44,7 @@ class _Image(msgspec.Struct, frozen=True):
 
 
 class Document(msgspec.Struct, frozen=True):
-    """What the command shows; the fields are the JSON's keys."""
+    """The output of the command; the fields are the JSON's keys."""
 
     name: str
     digest: Digest

@@ -39,13 +39,13 @@ _JSON_TYPES: Final[dict[Kind, dict[str, object]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column. ``about`` says what it has, for the schema; ``nothing`` is what a table prints for null.
+    """One column. ``about`` describes it in the schema; ``nothing`` is the text of null in a table.
 
-    ``shown`` is False for one that tables have only if it is asked for. A ``digest`` is cut to its first
-    digits unless it is ``whole``; an ``id`` is one that is printed without its algorithm then.
-    Text of more than ``longest`` characters is cut too. ``aliases`` are other names of the column, such as
-    docker's. ``show`` makes the text in a row's cell, if it is another than :meth:`text`; it is told whether
-    nothing is to be cut.
+    ``shown`` is False for a column that tables have only on request. A ``digest`` is cut to its first digits
+    unless it is ``whole``; an ``id`` is one that is printed without its algorithm then. Text of more than
+    ``longest`` characters is cut too. ``aliases`` are other names of the column, such as docker's. ``show``
+    makes the text in a row's cell, in place of :meth:`text`; its second argument is whether nothing is to be
+    cut.
     """
 
     key: str
@@ -92,7 +92,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What a command lists. ``about`` is one sentence for the schema."""
+    """The listing of a command. ``about`` is one sentence for the schema."""
 
     name: str
     about: str
@@ -213,7 +213,7 @@ class View:
 
 
 def _order(key: str, row: Row) -> tuple[int, float, str]:
-    """Return what a row is sorted by: numbers by their value, everything else as text."""
+    """Return the sort key of a row: numbers by their value, everything else as text."""
     value = row[key]
     return (0, float(value), "") if isinstance(value, int | float) else (1, 0.0, str(value))
 

@@ -80,7 +80,7 @@ def load(*, file: str | None, name: str | None, quiet: bool) -> None:
 
 
 def _standard_input(scratch: Path, opened: ExitStack) -> Path:
-    """Return a file with what comes on standard input: an archive is read from several places."""
+    """Return a file with the content of standard input: an archive is read at several positions."""
     import shutil
     import sys
 

@@ -26,7 +26,7 @@ def _who(row: Row, _: bool) -> str:
 
 
 def _client(row: Row, whole: bool) -> str:
-    """Return the client; engines send a line of products, of which the first is who asks."""
+    """Return the client; engines send a line of products, the first of which is the client."""
     client = str(row["client"] or "")
     return (client if whole else client.partition(" ")[0]) or "-"
 

@@ -1,4 +1,4 @@
-"""What ``login`` and ``logout`` share: the registry and the file that they mean."""
+"""The registry and the file of a login, for ``login`` and ``logout``."""
 
 from __future__ import annotations
 

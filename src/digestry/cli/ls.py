@@ -58,7 +58,7 @@ def ls(ctx: click.Context, *, registry: str | None, limit: int | None, view: Vie
 
 
 def _names(registry: Registry, prefix: str, limit: int | None) -> tuple[list[str], list[str]]:
-    """Return the names, each once and in their order, and what was wrong with the list."""
+    """Return the names, each once and in their order, and the errors of the list."""
     from digestry.errors import RemoteError
 
     names: dict[str, None] = {}

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _COLLECT_AFTER: Final = 20_000
 """Objects that are made before Python looks for unused ones."""
 
-# section of the help -> command -> (module in digestry.cli that has a command of that name, what it does)
+# section of the help -> command -> (module in digestry.cli that has a command of that name, its summary)
 _SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
     "Images": {
         "pull": ("pull", "Fetch an image, by tag or by digest, verified, into the local store."),
@@ -152,13 +152,13 @@ def digestry() -> None:
 
 def start() -> NoReturn:
     """Run the command line as the program that this process is."""
-    # Modules are garbage at no time: to look for it while they are loaded takes as long as some of them.
+    # Modules are never garbage: a collection while they are loaded takes as long as some of them.
     gc.set_threshold(_COLLECT_AFTER, *gc.get_threshold()[1:])
     try:
         main()
     except SystemExit as end:
         if isinstance(end.code, int) and threading.active_count() == 1:
-            # To take apart what is loaded takes as long as a fifth of `digestry images`.
+            # The teardown of loaded modules takes as long as a fifth of `digestry images`.
             atexit._run_exitfuncs()
             for stream in (sys.stdout, sys.stderr):
                 with contextlib.suppress(OSError, ValueError):
@@ -207,9 +207,9 @@ def _run() -> int:
         complain(error.message, error.hint)
         return exit_codes.of(error)
     except SystemExit:
-        # click answers a broken pipe itself, by putting a quiet stdout in place and exiting with 1,
-        # which would say that an audit found something. The status is the one that a shell gives to
-        # a program that SIGPIPE ended: not 0, since what was not read may have been the finding.
+        # click answers a broken pipe itself, by putting a quiet stdout in place and exiting with 1, which
+        # would say that an audit found something. The status is the one that a shell gives to a program that
+        # SIGPIPE ended: not 0, since the unread output may have been the finding.
         if sys.stdout is not stdout:
             return exit_codes.UNREAD
         raise
@@ -227,7 +227,7 @@ def _run() -> int:
 
 
 def _explained(error: click.NoSuchOption) -> click.UsageError:
-    """Return the error with what to write in place of another tool's option, if that is known."""
+    """Return the error with the replacement for another tool's option, if that is known."""
     from digestry.cli.other_tools import option_for
 
     command = "" if error.ctx is None else " ".join(error.ctx.command_path.split()[1:])

@@ -35,7 +35,7 @@ def new_name(settings: Settings, reference: Reference | None, target: str | None
 def keep(
     settings: Settings, session: Session, manifest: Image | Index, name: Reference, *, local: bool
 ) -> None:
-    """Put a new manifest under ``name``, in its registry or in the local store, and print what came of it."""
+    """Put a new manifest under ``name``, in its registry or in the local store, and print the result."""
     from digestry.cli.sessions import open_store
     from digestry.errors import RemoteNotFound
 

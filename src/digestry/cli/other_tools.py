@@ -1,4 +1,4 @@
-"""What other tools call commands and options, to say what they are called here."""
+"""The commands and options of other tools, with their names here."""
 
 from __future__ import annotations
 
@@ -141,10 +141,10 @@ _OPTIONS: Final = {
 
 
 def command_for(words: Sequence[str]) -> str:
-    """Return what the command that ``words`` begin with is called here; empty if that is not known."""
+    """Return the name here of the command that ``words`` begin with; empty if that is not known."""
     return _COMMANDS.get(" ".join(words[:2]), _COMMANDS.get(words[0], ""))
 
 
 def option_for(command: str, option: str) -> str:
-    """Return a sentence on what to do in place of an option of another tool; empty if that is not known."""
+    """Return a sentence on the replacement for an option of another tool; empty if that is not known."""
     return _OPTIONS.get(command, {}).get(option, _EVERYWHERE.get(option, ""))

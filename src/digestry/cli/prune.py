@@ -1,4 +1,4 @@
-"""``digestry prune``: remove from the local store what nothing needs any more."""
+"""``digestry prune``: remove unused content from the local store."""
 
 from __future__ import annotations
 

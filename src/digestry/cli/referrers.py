@@ -1,4 +1,4 @@
-"""``digestry referrers``: list what refers to an image: signatures, SBOMs, advisories, other artifacts."""
+"""``digestry referrers``: list the referrers of an image: signatures, SBOMs, advisories, other artifacts."""
 
 from __future__ import annotations
 

@@ -42,14 +42,14 @@ _OF_HOSTS: Final = ("ca", "client-cert", "client-key", "insecure", "plain-http",
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """What all blocks say."""
+    """The settings of all blocks."""
 
     hosts: tuple[HostRule, ...] = ()
     names: tuple[NameRule, ...] = ()
 
 
 def read_blocks(tables: object, file: Path) -> Blocks:
-    """Return what the table ``registries`` of ``file`` says. Raises :class:`InvalidConfiguration`."""
+    """Return the blocks of the table ``registries`` of ``file``. Raises :class:`InvalidConfiguration`."""
     if not isinstance(tables, dict):
         raise InvalidConfiguration(f'{file}: {TABLE} must have a table for each registry: [{TABLE}."HOST"]')
     hosts, names = [], []

@@ -1,4 +1,4 @@
-"""The JSON documents of commands for who runs a registry; fields are the JSON's keys."""
+"""The JSON documents of commands for a registry's operator; fields are the JSON's keys."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from digestry.registry.backup.description import Description, Missing
 
 
 class CollectedItem(Struct, frozen=True):
-    """What a garbage collection removed, or what stays although it should have gone."""
+    """An object that a garbage collection removed, or that stays although it should have been removed."""
 
     kind: str
     repository: str
@@ -59,7 +59,7 @@ class DamagedRepository(Struct, frozen=True):
 
 
 class DamagedBlob(Struct, frozen=True):
-    """Damaged content, and who needs it."""
+    """Damaged content, and the repositories that need it."""
 
     digest: str
     problem: str
@@ -76,14 +76,14 @@ class Scrub(Struct, frozen=True):
 
 
 class LeftOut(Struct, frozen=True):
-    """What else is in a registry's directory, and why it is not in the backup."""
+    """Another file of a registry's directory, and why it is not in the backup."""
 
     name: str
     reason: str
 
 
 class Backup(Struct, frozen=True):
-    """The outcome of `digestry backup`; ``backup`` is what backup.json says."""
+    """The outcome of `digestry backup`; ``backup`` is the content of backup.json."""
 
     backup: Description
     copied: int
@@ -94,7 +94,7 @@ class Backup(Struct, frozen=True):
 
 
 class RestoreBackup(Struct, frozen=True):
-    """The outcome of `digestry restore-backup`; ``backup`` is what backup.json says."""
+    """The outcome of `digestry restore-backup`; ``backup`` is the content of backup.json."""
 
     backup: Description
     root: str

@@ -1,4 +1,4 @@
-"""The options that name a registry for who runs it: its directory or its configuration."""
+"""The options that name a registry for its operator: its directory or its configuration."""
 
 from __future__ import annotations
 

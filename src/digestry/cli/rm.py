@@ -25,7 +25,7 @@ _SHOWN: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """A tag, or a digest, that is to be deleted, and what else points to the digest."""
+    """A tag, or a digest, to delete, and the other tags that point to the digest."""
 
     reference: Reference
     digest: Digest
@@ -131,7 +131,7 @@ def _listed(tags: tuple[str, ...]) -> str:
 
 
 def _check(targets: list[_Target], *, all_tags: bool) -> None:
-    """Raise :class:`Conflict` for a digest that tags point to, unless the caller said so."""
+    """Raise :class:`Conflict` for a digest that tags point to, unless the caller allows that."""
     from digestry.errors import Conflict
 
     for target in targets:

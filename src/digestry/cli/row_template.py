@@ -62,7 +62,7 @@ class RowTemplate:
         self._parts = _parts(text.removeprefix(TABLE) if self.is_table else text, read)
 
     def line(self, row: Row) -> str:
-        """Return the text for a row; what comes from outside is escaped."""
+        """Return the text for a row; untrusted text is escaped."""
         return "".join(part if isinstance(part, str) else self._value(part, row) for part in self._parts)
 
     def heading(self) -> str:
@@ -106,7 +106,7 @@ def _unescaped(text: str) -> str:
 
 
 def _action(text: str, read: Callable[[str], str]) -> _Action:
-    """Return what is between braces; ``read`` makes a key of a field's name."""
+    """Return the parsed action between braces; ``read`` makes a key of a field's name."""
     field: _Field | None = None
     function, argument = "", ""
     position = 0

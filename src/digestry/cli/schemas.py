@@ -1,4 +1,4 @@
-"""The JSON Schemas of what commands print with ``--format json``."""
+"""The JSON Schemas of the output of commands with ``--format json``."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _OF_REGISTRIES: Final = {
     "migrate-storage": "MigrateStorage",
     "journal verify": "JournalVerification",
 }
-"""The commands for who runs a registry, and the type in :mod:`digestry.cli.registry_documents`."""
+"""The commands for a registry's operator, and the type in :mod:`digestry.cli.registry_documents`."""
 NAMES: Final = (*LISTINGS, *_ELSEWHERE, *_DOCUMENTS, *_LISTS, *_OF_REGISTRIES, "audit")
 """Every command that has a schema."""
 

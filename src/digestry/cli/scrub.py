@@ -145,7 +145,7 @@ def _run(
     from digestry.registry.observability.audit_events import DamageEvents, operator
     from digestry.registry.observability.audit_log import AuditLog, recorded_path
 
-    # What a server would log is in the table at the end.
+    # The lines that a server would log are in the table at the end.
     scrubbing.log.addHandler(logging.NullHandler())
     stop = threading.Event()
     audit = AuditLog(recorded_path(scratch), scratch)
@@ -190,7 +190,7 @@ def _stopping(stop: threading.Event) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _watching() -> Iterator[Callable[[Pass], None]]:
-    """Yield what shows the progress: a bar on a terminal, nothing elsewhere."""
+    """Yield the display of the progress: a bar on a terminal, nothing elsewhere."""
     if sys.stderr is None or not sys.stderr.isatty():
         yield lambda _: None
         return

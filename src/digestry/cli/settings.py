@@ -50,7 +50,7 @@ class Settings:
     programs: tuple[str, ...] = _PROGRAMS
     """Whose configuration files are read: docker's, containers'."""
     blocks: Blocks | None = None
-    """What the settings file says of registries; None if that is nothing."""
+    """The settings file's blocks of registries; None without any."""
     aliases: bool = True
     """Whether names without a registry may be the aliases of containers' files."""
     tell: Callable[[str], None] = field(default=lambda _: None, compare=False)
@@ -65,7 +65,7 @@ class Settings:
         )
 
     def reference(self, text: str) -> Reference:
-        """Return the image name that ``text`` is, and tell of an alias that it has in containers' files.
+        """Parse ``text``, and return the image name; report an alias from containers' files.
 
         Raises :class:`InvalidReference`, and :class:`InvalidConfiguration` for such a file.
         """
@@ -118,7 +118,8 @@ def _expanded(path: str) -> Path:
 
 
 def read_document(config_file: Path) -> dict[str, Any]:
-    """Return what the settings file says, with known settings only. Raises :class:`InvalidConfiguration`."""
+    """Return the content of the settings file, with known settings only. Raises
+    :class:`InvalidConfiguration`."""
     from digestry.client.configuration.toml_file import parse_toml, read_text
 
     text = read_text(config_file)
@@ -144,7 +145,7 @@ def read_values(config_file: Path) -> dict[str, str]:
 
 
 def read_blocks(config_file: Path, document: dict[str, Any]) -> Blocks | None:
-    """Return what a settings file says of registries; None without a block.
+    """Return a settings file's blocks of registries; None without a block.
 
     Raises :class:`InvalidConfiguration`.
     """
@@ -207,7 +208,7 @@ def load() -> Settings:
         docker_config=_expanded(docker),
         programs=programs,
         blocks=read_blocks(config_file, document),
-        # Who says which registry such names mean has said what they mean.
+        # The setting `registry` decides what such names mean.
         aliases="containers" in programs and "registry" not in values,
         tell=tell,
     )
@@ -244,7 +245,7 @@ def change(key: str, value: object, registry: str | None = None) -> None:
     make_directory(config_file.parent)
     with locked(config_file.with_name(".config.lock")):
         read_blocks(config_file, read_document(config_file))  # a file that cannot be used is not overwritten
-        # The file that a symbolic link leads to is the one to change; its mode and line ends stay.
+        # The target of a symbolic link is the file to change; its mode and line ends stay.
         target, text, mode = config_file.resolve(), "", 0o644
         with storage_errors("read", target), contextlib.suppress(FileNotFoundError):
             text = target.read_bytes().decode()

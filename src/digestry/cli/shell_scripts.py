@@ -49,17 +49,17 @@ complete -o nosort -F %(complete_func)s %(prog_name)s
 
 
 class LineComplete(BashComplete):
-    """Completion for bash that looks at the line, and not at what bash takes for words."""
+    """Completion for bash that reads the line, and not bash's own words."""
 
     name: ClassVar[str] = "bash"
     source_template: ClassVar[str] = _BASH
 
     @staticmethod
     def _check_version() -> None:
-        """Accept any bash: the script says what it needs by failing."""
+        """Accept any bash: the script fails if it needs a newer one."""
 
     def get_completion_args(self) -> tuple[list[str], str]:
-        """Return the words before the one that is completed, and what there is of that one."""
+        """Return the words before the one that is completed, and the beginning of that one."""
         line = os.environ.get("COMP_LINE", "")
         words = split_arg_string(line)[1:]
         if not words or line[-1:].isspace():

@@ -1,4 +1,4 @@
-"""Names without a registry, and what containers' files say of them."""
+"""Names without a registry, and their aliases in containers' files."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _OFFICIAL: Final = "library/"
 
 
 def follow_alias(reference: Reference, files: ConfigurationFiles, tell: Callable[[str], None]) -> Reference:
-    """Return what an alias says of a name that somebody wrote without a registry; else ``reference``.
+    """Return the target of an alias for a name without a registry; else ``reference``.
 
-    ``reference`` is what docker reads. ``tell`` hears of an alias that leads elsewhere, and of registries
+    ``reference`` is docker's reading. ``tell`` is called for an alias with another target, and for registries
     that podman would search. Raises :class:`~digestry.errors.InvalidConfiguration`.
     """
     from digestry.client.configuration.short_names import find_alias

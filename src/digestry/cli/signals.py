@@ -27,9 +27,9 @@ _PROMPT: Final = 1.0
 class Interrupts:
     """A handler of SIGINT that stays until the process ends. For the main thread.
 
-    A SIGINT raises KeyboardInterrupt, as it does without this. What swallowed it is asked again at
-    :meth:`check` and :meth:`sleep`; and a process that has not ended some seconds after it, ends then,
-    with the exit code of an interrupted one.
+    A SIGINT raises KeyboardInterrupt, as it does without this. If code swallowed it, it is raised again at
+    :meth:`check` and :meth:`sleep`; and a process that has not ended some seconds after it is ended with the
+    exit code of an interrupted one.
     """
 
     def __init__(self, grace: float = _GRACE) -> None:
@@ -88,10 +88,9 @@ def stopping(stop: Callable[[], None]) -> Iterator[None]:
 def end_promptly() -> None:
     """Make SIGINT end the process within a second, also while threads wait for registries.
 
-    It ends with the exit code of an interrupted one. Does nothing where somebody else handles SIGINT.
+    It ends with the exit code of an interrupted one. Does nothing if SIGINT has another handler.
 
-
-    What is lost with the process is swept from the local store later, as after a kill.
+    Its incomplete files are swept from the local store later, as after a kill.
     """
     if (
         threading.current_thread() is threading.main_thread()

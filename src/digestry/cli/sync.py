@@ -1,4 +1,4 @@
-"""``digestry sync``: copy what a file declares, once or again and again."""
+"""``digestry sync``: copy the images that a file declares, once or repeatedly."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def _limited(longest: float) -> Callable[[_Command], _Command]:
 
 timeout_option = _limited(QUESTIONS)
 """Adds ``--timeout``, ``--time-limit`` and ``--verbose`` to a command; :func:`timeout` and :func:`time_limit`
-are what was said."""
+are their values."""
 transfer_timeout_option = _limited(TRANSFERS)
 """The same for a command that moves images."""
 

@@ -139,7 +139,7 @@ def rotate_key(registry: RegistryConfig, retire: bool) -> None:
 
     _robots(registry).close()
     backend = registry.backend()
-    check_user(backend)  # who could not read the key could not sign
+    check_user(backend)  # a process that cannot read the key cannot sign
     key = KeyRing(backend.coordination.keys).rotate(retire=retire)
     note_command(registry.scratch, "digestry token rotate-key", "rotate-key", key=key, retired=retire or None)
     say(key)
@@ -154,7 +154,7 @@ def _audit(registry: RegistryConfig, action: str, name: str, **what: str) -> Non
 
 
 def _robots(registry: RegistryConfig) -> RobotTokens:
-    """Return the tokens of a registry's root, brought up to date. Raises :class:`NotFound`."""
+    """Return the tokens of a registry's root, after migrating its catalog. Raises :class:`NotFound`."""
     from digestry.coordination.protocol import Job
     from digestry.errors import Conflict, NotFound
     from digestry.registry.root import check_catalog, check_content, check_root

@@ -21,7 +21,7 @@ _SHOWN: Final = 50
 
 
 class _Problem(msgspec.Struct, frozen=True):
-    """What is wrong with one part of the image."""
+    """An error of one part of the image."""
 
     digest: str
     part: str
@@ -29,7 +29,7 @@ class _Problem(msgspec.Struct, frozen=True):
 
 
 class _NotChecked(msgspec.Struct, frozen=True):
-    """What was not read, and why."""
+    """A part that was not read, with the reason."""
 
     digest: str
     reason: str

@@ -18,7 +18,7 @@ def keep(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 
 
 def verbose_option(command: _Command) -> _Command:
-    """Add ``--verbose`` to a command; :func:`request_printer` is what it means."""
+    """Add ``--verbose`` to a command; :func:`request_printer` evaluates it."""
     return click.option(
         "--verbose",
         "-v",
@@ -30,7 +30,7 @@ def verbose_option(command: _Command) -> _Command:
 
 
 def request_printer() -> Callable[[str], None] | None:
-    """Return what prints a line for each request, or None if the caller did not ask for it."""
+    """Return a function that prints a line for each request, or None without the option."""
     context = click.get_current_context(silent=True)
     if context is None or not context.meta.get(_KEY):
         return None

@@ -30,7 +30,7 @@ _WITHHELD: Final = frozenset({401, 403})
 
 
 def _via(row: Row, whole: bool) -> str:
-    """Return what the tag itself pointed to, if that is not the digest."""
+    """Return the digest that the tag itself pointed to, if it is another one."""
     via, digest = row["via"], row["digest"]
     return "-" if via == digest else LISTING.by_key()["via"].text(via, whole=whole)
 
@@ -93,7 +93,7 @@ def whose(*, reference: str, registry: str | None, view: View) -> None:
     from digestry.model.digest_prefix import DigestPrefix
 
     settings = load()
-    # What can be read as a digest is one, and not a repository "sha256" with a tag of 64 digits.
+    # A text that can be a digest is one, and not a repository "sha256" with a tag of 64 digits.
     begins_so = reference.startswith(("sha256:", "sha512:"))
     prefix = DigestPrefix.parse(reference) if begins_so else DigestPrefix.read(reference)
     if prefix is not None:
@@ -179,7 +179,7 @@ def _where_seen(session: Session, host: str, digest: Digest, names: Iterable[str
             if isinstance(error, Refused) and error.status in _WITHHELD:
                 withheld.append(name)
                 continue
-            # The tags were told, and are the answer.
+            # The tags were printed, and are the answer.
             note(printable(f"digestry: where {digest} was seen is not known: {error.message}"))
             break
         if seen is None:
