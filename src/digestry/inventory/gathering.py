@@ -25,10 +25,9 @@ SOURCE_TIMEOUT: Final = 300.0
 
 @dataclass(frozen=True, slots=True)
 class TimeLimitedSource:
-    """A source, how long it may take in all (seconds), and what the report calls it.
+    """A source, with its time limit in seconds, and its name in the report.
 
-    ``label`` stands for the source's own name, ``host`` for the host of its containers, each if it
-    is not empty.
+    ``label`` replaces the source's own name, ``host`` the host of its containers, each if it is not empty.
     """
 
     source: Source
@@ -53,7 +52,7 @@ class TimeLimitedSource:
 
 
 def keep(sources: Iterable[Source]) -> None:
-    """Tell those of ``sources`` that can use it that they will be asked again and again."""
+    """Make those of ``sources`` that can keep data between rounds do so."""
     for source in sources:
         inner = source.source if isinstance(source, TimeLimitedSource) else source
         if isinstance(inner, RepeatableSource):
@@ -62,7 +61,7 @@ def keep(sources: Iterable[Source]) -> None:
 
 @dataclass(slots=True)
 class Gathered:
-    """What the sources said, in their order."""
+    """The observations of the sources, in their order."""
 
     containers: list[ContainerObservation] = field(default_factory=list)
     problems: list[Unseen] = field(default_factory=list)
@@ -70,10 +69,10 @@ class Gathered:
 
 
 def gather(sources: Sequence[Source], *, timeout: float = SOURCE_TIMEOUT) -> Gathered:
-    """Ask every source, all at once, and return what they said.
+    """Ask all sources, in parallel, and return their observations.
 
-    One that does not finish within its own timeout, or ``timeout`` seconds, is a problem; what it
-    said until then counts. So is one that raises an error of digestry's.
+    One that does not finish within its own timeout, or ``timeout`` seconds, is a problem; its observations
+    until then count. So is one that raises an error of digestry's.
     """
     askings = [
         _Asking(source, source.timeout if isinstance(source, TimeLimitedSource) else timeout)
@@ -94,7 +93,7 @@ def gather(sources: Sequence[Source], *, timeout: float = SOURCE_TIMEOUT) -> Gat
 
 
 class _Asking:
-    """One source being asked, in a thread of its own: a daemon, which cannot keep the program."""
+    """One source being asked, in a daemon thread, which does not keep the program alive."""
 
     def __init__(self, source: Source, timeout: float) -> None:
         self._source = source
@@ -112,12 +111,12 @@ class _Asking:
         seen = self._seen
         try:
             for item in self._source.observe():
-                seen.append(item)  # one by one: what came before it hung must be there
+                seen.append(item)  # one by one: the observations from before a hang must be there
         except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
             self._error = error
 
     def finish(self) -> list[Observation]:
-        """Return what was seen, once the source has ended or its time is over."""
+        """Return the observations, once the source has ended or its time is over."""
         self._thread.join(max(0.0, self._deadline - time.monotonic()))
         name = self._source.name
         if self._thread.is_alive():

@@ -21,14 +21,13 @@ _BEGINNING: Final = re.compile(r"[0-9a-f]{12,63}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One digest that a source gave for a container, before any registry confirmed it.
+    """One digest that a source reported for a container, before any registry confirmed it.
 
-    ``repository`` is the one that the digest was said to be of, or None where none was said.
-    ``obtained`` is True if the runtime wrote the digest down when it pulled or pushed; it is False
-    if the runtime may have put name and digest together itself, so that the pair need never have
-    been in any registry. ``rewritten`` is True if it may be the digest of a manifest that the runtime's
-    store wrote itself, of an image that it loaded or took over from another store: that no registry has
-    it then says nothing of the code.
+    ``repository`` is the one that the source names with the digest, or None. ``obtained`` is True if the
+    runtime recorded the digest when it pulled or pushed; it is False if the runtime may have put name and
+    digest together itself, so that the pair need never have been in any registry. ``rewritten`` is True if it
+    may be the digest of a manifest that the runtime's store wrote itself, of an image that it loaded or took
+    over from another store: that no registry has it does not matter then.
     """
 
     digest: Digest
@@ -79,13 +78,12 @@ class ImageFacts:
     """The image's name as it was typed; None if the container was started by image ID."""
     claims: tuple[Claim, ...] = ()
     image_id: Digest | None = None
-    """What the runtime calls the image ID: a config's digest, or, in containerd's store, an index's or
-    a manifest's."""
+    """The runtime's image ID: a config's digest, or, in containerd's store, an index's or a manifest's."""
     platform_manifest: Digest | None = None
     """The manifest that runs, where the runtime says so."""
     platform: Platform | None = None
     platform_assumed: bool = False
-    """True if ``platform`` is what the engine shows of the image, and not known to be that of its machine:
+    """True if ``platform`` is from the engine's record of the image, and may differ from that of its machine:
     of an image for several platforms, another one may run."""
     registry_named: bool = True
     """False if the name has no registry in it and nothing shows that the image came from one."""
@@ -148,19 +146,19 @@ class Source(Protocol):
     def observe(self) -> Iterator[Observation]:
         """Yield every container, each as exactly one observation, and what could not be seen.
 
-        Raises nothing of :class:`~digestry.errors.DigestryError`: failures are problems.
+        Raises no :class:`~digestry.errors.DigestryError`: failures are problems.
         """
         ...
 
 
 @runtime_checkable
 class RepeatableSource(Protocol):
-    """A source that does better if it knows that it will be asked again and again."""
+    """A source that can keep data between repeated observations."""
 
     def keep(self) -> None:
-        """Keep data from one call of :meth:`Source.observe` to the next, so that less must be asked.
+        """Keep data from one call of :meth:`Source.observe` to the next, so that fewer requests are needed.
 
-        The observations are as fresh as without it.
+        The observations are as current as without it.
         """
         ...
 

@@ -69,12 +69,12 @@ def nothing_found() -> Unseen:
 def engines_here(
     *, include_stopped: bool = False, timeout: float = TIMEOUT
 ) -> tuple[list[Source], list[Unseen]]:
-    """Return the engines to ask if none is named on the command line, and problems for those that cannot be.
+    """Return the engines to ask if none is named on the command line, and problems for unusable ones.
 
     An engine that the environment names (``DOCKER_HOST``, ``DOCKER_CONTEXT``, docker's current context,
     ``CONTAINER_HOST``, ``CONTAINER_CONNECTION``, ``CONTAINERD_ADDRESS``, crictl's configuration), or whose
-    socket or program is there, is to be asked, and its silence is a problem: what it runs is not known.
-    To root, those that users run for themselves are engines of this machine, too.
+    socket or program is there, is asked, and its failure is a problem: its containers are not known. For
+    root, the engines of other users are engines of this machine, too.
     """
     found: list[Source] = []
     silent: list[Unseen] = []
@@ -101,10 +101,10 @@ def engines_here(
 
 
 def _runtimes(*, beside_docker: bool) -> list[str]:
-    """Return the runtimes that are named or here, each once, as ``--source`` takes them.
+    """Return the configured and the running runtimes, each once, as ``--source`` takes them.
 
-    With ``beside_docker``, they come without docker's own containers, and without a containerd that
-    nobody named and that is closed to this user: it belongs to docker.
+    With ``beside_docker``, they come without docker's own containers, and without a containerd that is not
+    configured and is closed to this user: it belongs to docker.
     """
     named = dict.fromkeys(runtime.source for runtime in named_runtimes())
     addresses = {_socket(text) for text in named}
@@ -153,7 +153,7 @@ def _podman(name: str, where: str, include_stopped: bool, timeout: float) -> Sou
     address = where or _podman_address(timeout)
     if address is None and shutil.which("podman"):
         return PodmanSource(name, PodmanProgram(), include_stopped=include_stopped)
-    # With neither, the first place is asked all the same: its refusal is what is reported.
+    # With neither, the first address is tried anyway: its error is reported.
     engine = Engine(podman_endpoint(address or f"unix://{podman_sockets()[0]}"), timeout=timeout)
     compatible = DockerSource(name, engine, include_stopped=include_stopped, made_up=True)
     return PodmanSource(name, PodmanAPI(engine), include_stopped=include_stopped, fallback=compatible)

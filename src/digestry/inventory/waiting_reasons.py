@@ -1,7 +1,7 @@
-"""The reasons why a pod's container waits, and what to do about each.
+"""The reasons why a pod's container waits, and the advice for each.
 
-The kubelet gives a reason of its own (``ErrImagePull``) and the container runtime's words, in which
-the registry's are. Those words are nobody's standard: what they do not tell is not guessed.
+The kubelet gives a reason of its own (``ErrImagePull``) and the container runtime's words, which contain the
+registry's. There is no standard for them: causes that they do not state are not guessed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Waiting: TypeAlias = Literal[
     "configuration",
     "other",
 ]
-"""What a container waits for, or why it waits in vain."""
+"""The reason why a container waits."""
 
 _QUOTED: Final = re.compile(r"\"[^\"]*\"|'[^']*'")
 _PULLS: Final = frozenset({"ErrImagePull", "ImagePullBackOff"})
@@ -50,7 +50,7 @@ _REASONS: Final[Mapping[str, Waiting]] = MappingProxyType(
     }
 )
 # The first that is found decides. "pull access denied … repository does not exist or may require
-# authorization" is docker.io's answer to both, and only who logs in can tell: that is access.
+# authorization" is docker.io's answer to both, and only a login shows which: that is access.
 _WORDS: Final[Mapping[Waiting, str]] = MappingProxyType(
     {
         "limit": r"toomanyrequests|too many requests|rate limit|\b429\b",
@@ -85,12 +85,12 @@ ADVICE: Final[Mapping[Waiting, str]] = MappingProxyType(
         "other": "it does not run: the pod's events say why",
     }
 )
-"""What to do, for a person."""
+"""The advice, for a person."""
 PRESENT: Final = (
     "its image could not be pulled, and its registry has it: look at its pod's credentials"
     " (imagePullSecrets) and its node's way to the registry"
 )
-"""The same where nobody says why, and the image is known to be there."""
+"""The reason without an explanation, for an image that is known to exist."""
 
 
 def waits_for(reason: str, message: str) -> Waiting:

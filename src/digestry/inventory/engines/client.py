@@ -1,7 +1,7 @@
 """An HTTP client for a container engine's API.
 
-An engine is not trusted: an answer has a size limit, a time limit for all of it, and a shape that
-is checked by whoever reads it. Nothing is ever sent but GET.
+An engine is not trusted: an answer has a size limit, a time limit for all of it, and a structure that its
+reader checks. Only GET requests are sent.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ def _end(connection: http.client.HTTPConnection) -> None:
 
 
 class _Stale(Exception):
-    """A connection that was kept is of no use any more."""
+    """A kept connection was closed meanwhile."""
 
 
 def _cut(link: socket.socket, expired: threading.Event) -> None:

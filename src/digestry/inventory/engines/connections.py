@@ -1,7 +1,7 @@
 """Connections to an engine: over a unix socket, TCP with or without TLS, or a program over SSH.
 
-Over SSH, ``docker system dial-stdio`` is run on the other machine, as docker's own client does: it
-relays what is written to it to the engine. SSH asks nobody anything: keys or an agent must do.
+Over SSH, ``docker system dial-stdio`` is run on the other machine, as docker's own client does: it relays
+what is written to it to the engine. SSH must not prompt: it needs a key or an agent.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class SSHConnection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         ours, theirs = socket.socketpair()
-        # Not a pipe, which nobody would read while the answer is awaited.
+        # Not a pipe, which would not be read while the answer is awaited.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by end()
         try:
             self._process = subprocess.Popen(
@@ -124,7 +124,7 @@ class SSHConnection(http.client.HTTPConnection):
         process, self._process = self._process, None
         if process is not None:
             try:
-                process.wait(_LAST_WORDS / 5)  # it ends when what it reads from has ended
+                process.wait(_LAST_WORDS / 5)  # it ends when its input has ended
             except subprocess.TimeoutExpired:
                 process.terminate()
                 try:

@@ -28,7 +28,7 @@ _AT_REST: Final = frozenset({1, 3})  # created, stopped
 @dataclass(frozen=True, slots=True)
 class Container:
     """A container's record. Times are in nanoseconds since 1970; ``spec`` is the runtime spec's JSON;
-    ``extensions`` are what clients keep beside it, by name."""
+    ``extensions`` are the data of clients beside it, by name."""
 
     id: str
     labels: Mapping[str, str]
@@ -42,8 +42,8 @@ class Container:
 
 @dataclass(frozen=True, slots=True)
 class NamedImage:
-    """What an image's name means now. ``updated`` is when it was last given that meaning, in
-    nanoseconds since 1970, though it may have had the same before."""
+    """The present target of an image's name. ``updated`` is when it was last set, in nanoseconds since 1970,
+    perhaps to the same target as before."""
 
     name: str
     media_type: str
@@ -53,8 +53,8 @@ class NamedImage:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What is known of a blob: its size in bytes, since when it is here (nanoseconds since 1970),
-    and its labels."""
+    """The properties of a stored blob: its size in bytes, when it was stored (nanoseconds since 1970), and
+    its labels."""
 
     digest: str
     size: int
@@ -63,7 +63,7 @@ class Stored:
 
 
 class Containerd:
-    """One containerd. Every method raises what :meth:`Channel.unary` raises."""
+    """One containerd. Every method raises as :meth:`Channel.unary` does."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -119,7 +119,7 @@ class Containerd:
         return {image.name: image for image in found}
 
     def parent(self, namespace: str, snapshotter: str, key: str) -> str:
-        """Return the name of the snapshot that the snapshot ``key`` stands on; "" if there is none."""
+        """Return the name of the parent of the snapshot ``key``; "" if there is none."""
         method = f"{_SERVICES}.snapshots.v1.Snapshots/Stat"
         answer = self._channel.unary(method, string(1, snapshotter) + string(2, key), _of(namespace))
         return Message(answer).message(1).text(2)

@@ -54,8 +54,8 @@ class TLS:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """An engine's address. ``identity`` is the private key for ``ssh://``, if one is named;
-    ``program`` is what serves the engine's API there."""
+    """An engine's address. ``identity`` is the private key for ``ssh://``, if one is named; ``program`` is
+    the program that serves the engine's API there."""
 
     url: str
     tls: TLS | None = None
@@ -204,7 +204,7 @@ def _of_context(name: str, environment: Mapping[str, str]) -> Endpoint:
         ) from error
     if not isinstance(host, str):
         raise InvalidConfiguration(f"docker's context {shown(name)} has no address: {path}")
-    # What the environment says of TLS is not for contexts.
+    # The TLS variables of the environment do not apply to contexts.
     found = Endpoint.parse(host, {})
     tls = contexts / "tls" / directory / "docker"
     if found.address.scheme in {"tcp", "https"} and (tls.is_dir() or skips):
@@ -234,7 +234,7 @@ def docker_is_here(environment: Mapping[str, str] = os.environ) -> str | None:
 
 
 def _is_there(path: Path) -> bool:
-    """Return whether there is something at ``path``, or whoever asks may not see whether there is."""
+    """Return whether ``path`` exists, or this user may not see whether it does."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):

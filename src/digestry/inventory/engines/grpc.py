@@ -155,7 +155,7 @@ class _Link:
         """Send the pending bytes, and return the events that are received then."""
         self._wait_until(deadline)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            # What it said before it hung up tells more: that it speaks another protocol, say.
+            # Its last bytes before it closed the connection may show more: for example another protocol.
             self.socket.sendall(self.http.data_to_send())
         self._wait_until(deadline)
         received = self.socket.recv(_CHUNK)
@@ -166,8 +166,8 @@ class _Link:
             if len(self._first) < _FRAME_HEADER:
                 return []
             received = self._first
-            # A server begins with its settings (RFC 9113, section 3.4); the library would wait for
-            # the end of what another protocol's first bytes announce as a frame.
+            # A server begins with its settings (RFC 9113, section 3.4); the library would wait for the end of
+            # the frame that another protocol's first bytes announce.
             if received[3] != _SETTINGS or received[0]:
                 raise h2.exceptions.ProtocolError(f"it begins with {received[:_FRAME_HEADER]!r}")
         return self.http.receive_data(received)
@@ -243,7 +243,7 @@ class _Answer:
         del self._buffer[:position]
 
     def check(self) -> None:
-        """Raise the error that the status stands for, or an error if there is no status."""
+        """Raise the error of the status, or an error if there is no status."""
         if self._status == _OK:
             if self._buffer:
                 raise ProtocolViolation(f"{self._where}: the answer ends in the middle of a message")

@@ -1,7 +1,7 @@
 """Protocol buffers' wire format, as far as the runtimes' APIs need it.
 
-A message is read field by field, by number; what nobody asks for is passed over. Wire types are
-those of protobuf's encoding: varints, eight and four fixed bytes, and counted bytes.
+A message is read field by field, by number; unknown fields are skipped. Wire types are those of protobuf's
+encoding: varints, eight and four fixed bytes, and counted bytes.
 """
 
 from __future__ import annotations

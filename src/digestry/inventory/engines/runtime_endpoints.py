@@ -1,7 +1,7 @@
 """The sockets of containerd and CRI runtimes: configured, and usual ones.
 
-``CONTAINERD_ADDRESS`` is what ``ctr`` and ``nerdctl`` read; ``CONTAINER_RUNTIME_ENDPOINT``, the file that
-``CRI_CONFIG_FILE`` names, and ``/etc/crictl.yaml`` are what ``crictl`` reads.
+``ctr`` and ``nerdctl`` read ``CONTAINERD_ADDRESS``; ``CONTAINER_RUNTIME_ENDPOINT``, the file that
+``CRI_CONFIG_FILE`` names, and ``/etc/crictl.yaml`` are read by ``crictl``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LARGEST_FILE: Final = 1 << 20
 
 
 class NamedRuntime(NamedTuple):
-    """A runtime that was named: ``source`` as ``--source`` takes it, and ``by`` what."""
+    """A configured runtime: ``source`` as ``--source`` takes it, and ``by``, the setting that names it."""
 
     source: str
     by: str

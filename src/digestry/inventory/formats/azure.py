@@ -194,7 +194,7 @@ def _revision_state(properties: JsonObject) -> tuple[State, tuple[str, ...]]:
 
 
 class AzureReplica(ObjectFormat):
-    """A replica: it says that containers run, and not of which image."""
+    """A replica: it shows that containers run, but not their images."""
 
     title: ClassVar[str] = "`az containerapp replica list`"
     usable: ClassVar[str] = "revisions: what `az containerapp revision list` prints"

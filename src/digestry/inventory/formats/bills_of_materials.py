@@ -26,7 +26,7 @@ _DEEPEST: Final = 16
 
 
 class _Found(msgspec.Struct):
-    """One image of a list, in whatever words the list has for it."""
+    """One image of a list, as the list describes it."""
 
     identity: str
     name: str
@@ -45,7 +45,7 @@ def _row(found: _Found, reading: Reading, place: SourceLocation, what: str) -> R
         if url.digest is not None:
             repository = url.reference.repository_only() if url.registry_named else None
             claims.append(Claim(url.digest, "unknown", repository, what, "inventory", obtained=True))
-    # What was hashed is not said: a manifest, a config, or an archive that is nowhere.
+    # It is not known what was hashed: a manifest, a config, or an archive that is in no registry.
     claims += [
         Claim(digest, "unknown", None, f"a hash in {what}", "inventory", obtained=False)
         for digest in found.hashes
@@ -97,7 +97,7 @@ def _hashes(pairs: Iterable[tuple[str, str]]) -> tuple[Digest, ...]:
 
 
 class _List:
-    """What the three kinds of lists have in common."""
+    """The base of the three kinds of lists."""
 
     def __init__(self, reading: Reading) -> None:
         self._reading = reading

@@ -1,7 +1,7 @@
 """Cloud Run and Knative Serving: running revisions, and the templates of services and jobs.
 
-A revision's ``status.imageDigest`` is what its tag was when it was deployed: that runs, wherever the
-tag points now. Seen in gcloud's JSON and YAML, and in ``kubectl get revisions -o json`` of Knative.
+A revision's ``status.imageDigest`` is the digest of its tag when it was deployed: that runs, even if the tag
+has moved since. Seen in gcloud's JSON and YAML, and in ``kubectl get revisions -o json`` of Knative.
 """
 
 from __future__ import annotations

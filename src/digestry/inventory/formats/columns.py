@@ -14,7 +14,7 @@ _Column: TypeAlias = Literal[
 ]
 
 _CALLED: Final[dict[_Column, str]] = {
-    # What a column is, and what it is called, the most telling name first.
+    # The columns, each with its usual names, the clearest first.
     "host": "host hostname node nodename server machine",
     "namespace": "namespace project stack",
     "pod": "pod podname",
@@ -33,11 +33,11 @@ WHO: Final[tuple[_Column, ...]] = ("host", "namespace", "name", "id")
 """The columns that say which container it is, and not which image it has."""
 
 IDENTIFYING: Final[dict[str, Role]] = {"digest": "digest", "image_id": "image-id"}
-"""What the documented keys for an identity hold."""
+"""The kinds of identities under the documented keys."""
 
 
 class Values(NamedTuple):
-    """One container of an inventory; "" is what is not known. ``identities`` are keys and values."""
+    """One container of an inventory; "" is an unknown value. ``identities`` are keys and values."""
 
     host: str
     namespace: str
@@ -51,7 +51,7 @@ class Values(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Which cells of a row are what: ``columns`` by their positions, ``identities`` besides.
+    """The meaning of a row's cells: ``columns`` by their positions, ``identities`` besides.
 
     ``read`` are the headings that are read, ``suspect`` those that could hold an identity and are not.
     """

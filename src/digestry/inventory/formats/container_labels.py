@@ -17,7 +17,7 @@ _SANDBOX: Final = "sandbox"
 
 
 class ContainerLabels(msgspec.Struct, frozen=True):
-    """Those labels of a container that name a project, a pod or a namespace; "" for what is not there."""
+    """Those labels of a container that name a project, a pod or a namespace; "" for a missing one."""
 
     compose_project: str = msgspec.field(default="", name=COMPOSE_PROJECT)
     pod: str = msgspec.field(default="", name="io.kubernetes.pod.name")
@@ -47,6 +47,6 @@ NO_LABELS: Final = ContainerLabels()
 
 
 def read_labels(labels: Mapping[str, object]) -> ContainerLabels:
-    """Return what ``labels``, all labels of a container, say of where it belongs."""
+    """Return the project, pod and namespace in ``labels``, all labels of a container."""
     texts = {name: as_text(value) for name, value in labels.items()}
     return msgspec.convert(texts, ContainerLabels)

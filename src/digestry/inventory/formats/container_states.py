@@ -6,7 +6,7 @@ import re
 from typing import Final, Literal, TypeAlias
 
 State: TypeAlias = Literal["runs", "waits", "ended", ""]
-"""``waits`` is what has not been started yet; ``""`` is a word that is not known."""
+"""``waits`` is a container that has not been started yet; ``""`` is an unknown word."""
 
 _WORD: Final = re.compile(r"[a-z]+")
 _WORDS: Final[dict[State, str]] = {

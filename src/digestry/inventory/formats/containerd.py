@@ -1,7 +1,7 @@
 """containerd's own records: ``ctr container info``, ``nerdctl inspect --mode=native``.
 
-containerd keeps the name of a container's image, which can move, and no digest. What Kubernetes
-started has the CRI's own record beside it, which holds the digest of the image's config.
+containerd keeps the name of a container's image, which can move, and no digest. A container of Kubernetes has
+the CRI's own record beside it, with the digest of the image's config.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class RecordMetadata(msgspec.Struct):
 
 
 class _Record(msgspec.Struct):
-    """What the CRI plugin notes of a container, in an extension of it."""
+    """The CRI plugin's record of a container, in an extension of it."""
 
     metadata: RecordMetadata | None = msgspec.field(default=None, name="Metadata")
 

@@ -120,7 +120,7 @@ class CriInspect(EntryFormat[_Inspected]):
         if not status.id:
             raise InvalidConfiguration("a status without an id belongs to no container")
         spec, config = status.image or ImageSpec(), config_image(info.config)
-        # What the runtime was given: an ID, from kubelets.
+        # The image as it was given to the runtime: an ID, from kubelets.
         typed = config.typed or spec.typed or config.image
         image = cri_image(
             self._reading,
@@ -156,7 +156,7 @@ class CriInspect(EntryFormat[_Inspected]):
 
 
 def _runtime(info: _Info, notes: _Annotations) -> str:
-    """Return which runtime made a container, by what it added; "" if it added nothing."""
+    """Return the runtime that made a container, by its own fields; "" if there are none."""
     if notes.containerd_kind or notes.containerd_image or info.snapshotter:
         return CONTAINERD
     return CRI_O if notes.crio_kind or notes.crio_image else ""

@@ -18,7 +18,7 @@ _SANDBOX_READY: Final = "SANDBOX_READY"
 
 
 class Metadata(msgspec.Struct):
-    """What the kubelet calls a container, or the pod of a sandbox."""
+    """The kubelet's name of a container, or of the pod of a sandbox."""
 
     name: str = ""
     namespace: str = ""
@@ -88,7 +88,7 @@ class ContainerConfig(msgspec.Struct):
 
 
 class ContainerInfo(msgspec.Struct):
-    """What containerd adds to a container's status."""
+    """containerd's additions to a container's status."""
 
     config: ContainerConfig | None = None
 

@@ -28,7 +28,7 @@ _IN_IMAGES: Final = "repoDigests"
 
 @dataclass(frozen=True, slots=True)
 class CriImage:
-    """An image of a CRI runtime, and what is to be said about it."""
+    """An image of a CRI runtime, with the remarks about it."""
 
     facts: ImageFacts
     remarks: tuple[str, ...]

@@ -21,8 +21,8 @@ _SEPARATORS: Final = ",\t;|"
 def read_csv(source: Input, first: str, inventory: Inventory, reading: Reading) -> Iterator[Item]:
     """Yield the containers of an inventory whose line of headings is ``first``, read one line at a time.
 
-    Cells are separated by commas, tabs, semicolons or bars. Raises ``UnicodeDecodeError``, of the line
-    that is ``source.number``, and what reading raises.
+    Cells are separated by commas, tabs, semicolons or bars. Raises ``UnicodeDecodeError``, of the line that
+    is ``source.number``, and the errors of reading.
     """
     line = source.number
     separator = max(_SEPARATORS, key=first.count)
@@ -66,7 +66,7 @@ class _Table:
         self._images: dict[tuple[str, ...], RowImage | DeferredImage] = {}
 
     def rows(self, source: Input, separator: str) -> Iterator[Item]:
-        """Yield the containers of the lines that are left in ``source``, and what cannot be read."""
+        """Yield the containers of the remaining lines in ``source``, and the problems."""
         begun = source.number
         lines = csv.reader(_decoded(source), strict=True, delimiter=separator)
         while True:
@@ -74,7 +74,7 @@ class _Table:
             try:
                 cells = next(lines, None)
             except csv.Error as error:
-                # What follows a broken quote cannot be told apart from what is inside it.
+                # The text after a broken quote cannot be distinguished from the text inside it.
                 yield self._reading.problem_on(line, f"not CSV: {error}; nothing from here on was read")
                 return
             if cells is None:

@@ -20,7 +20,9 @@ _WAITS: Final = "it has not been started yet"
 
 
 class ObjectFormat(EntryFormat[JsonObject]):
-    """An entry is a JSON object of any depth, of which the format reads what it knows."""
+    """The base of formats whose entries are JSON objects of any depth; each reads the fields that it
+    knows.
+    """
 
     entry: ClassVar[object] = JsonObject
 
@@ -33,7 +35,7 @@ class ObjectFormat(EntryFormat[JsonObject]):
 
 
 def remarks_on(state: State, reason: str) -> tuple[str, ...]:
-    """Return the remark on a container's state; ``said`` is the word for it in the file."""
+    """Return the remark on a container's state; ``reason`` is the word for it in the file."""
     if state == "ended":
         return (f"it ended ({reason}), and does not run",)
     if state == "waits":
@@ -53,11 +55,11 @@ def declared_image(
     platform: Platform | None = None,
     unknown: str = NO_DIGEST,
 ) -> DeferredImage:
-    """Return the image of a container that was started from ``typed``, of which ``said`` tells more.
+    """Return the image of a container that was started from ``typed``, with ``digests`` from other fields.
 
-    ``said`` are pairs of a field's name and its text, in which a digest of the image is, whatever
-    its form; the most believable first. ``template`` is what does not run and may be started.
-    ``unknown`` is said where nothing names a digest.
+    ``digests`` are pairs of a field's name and a text with a digest of the image in any form; the most
+    believable first. ``template`` means that it does not run and may be started. ``unknown`` is the remark if
+    no field has a digest.
     """
 
     def make() -> RowImage:
@@ -69,7 +71,7 @@ def declared_image(
         for field, text in digests if state != "waits" else ():
             bare = digest_of(text)
             if bare is not None and "digest" in field.lower():
-                # A digest of the repository that the name has; which kind it is is not said.
+                # A digest of the repository in the name; its kind is not known.
                 claims.append(Claim(bare, "unknown", own, field, "inventory", obtained=True))
             elif text:
                 read = read_image_id(text, runtime="", own=own, field=field)

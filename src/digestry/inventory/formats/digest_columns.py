@@ -8,8 +8,8 @@ from functools import lru_cache
 from typing import Final, Literal, TypeAlias
 
 Role: TypeAlias = Literal["digest", "image-id", "unread", ""]
-"""What a key holds: a digest, what a runtime calls the image's ID, or what may be either and is not
-read. ``""`` is a key that holds none."""
+"""The value of a key: a digest, a runtime's image ID, or one that may be either and is not read. ``""`` is a
+key without an identity."""
 
 _NOT_ALPHANUMERIC: Final = re.compile(r"[^a-z0-9]+")
 _WHOSE: Final = (
@@ -57,8 +57,8 @@ def holds_digest(key: str, text: str) -> bool:
 def unread(value: object, path: str = "", depth: int = 0) -> Iterator[str]:
     """Yield the paths in ``value`` that may name the image of a container.
 
-    ``value`` is decoded JSON of which nothing is read. Each path is that of a key whose name says so
-    and that is not empty, or of a text with a digest in it.
+    ``value`` is decoded JSON that no format reads. Each path is that of a non-empty key with such a name, or
+    of a text with a digest in it.
     """
     if depth > _DEEPEST:
         return

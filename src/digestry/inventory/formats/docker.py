@@ -120,7 +120,7 @@ def engine_image(
 
 
 def named_only(reading: Reading, typed: str, *remarks: str) -> DeferredImage:
-    """Return the image of a container of which only the image's name is known."""
+    """Return the image of a container by the image's name alone."""
 
     def make() -> RowImage:
         notes = list(remarks)

@@ -65,7 +65,7 @@ class EcsTask(ObjectFormat):
         if not host and as_text(task.get("launchType")) == "FARGATE":
             host = "fargate"
         for container in containers:
-            # A task that stopped has no container that runs, whatever was heard of it last.
+            # A stopped task has no running container, whatever state it last reported.
             of_task, _ = state_and_remarks(status)
             word = status if of_task == "ended" else as_text(container.get("lastStatus")) or status
             state, remarks = state_and_remarks(word)

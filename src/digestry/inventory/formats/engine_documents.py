@@ -48,7 +48,7 @@ class InspectedContainer(msgspec.Struct, rename="pascal"):
     config: ContainerSettings | None = None
     state: ContainerState | None = None
     driver: str | None = None
-    """What keeps the container's layers, in docker."""
+    """The storage driver of the container's layers, in docker."""
     image_manifest_descriptor: Descriptor | None = None
     """The manifest that runs, in docker's API since 1.48 with containerd's store."""
     image_name: str | None = None
@@ -118,9 +118,9 @@ class ImageRecord:
     digest: str = ""
     platform: Platform | None = None
     target: Descriptor | None = None
-    """What the image's name stands for, if the image is in containerd's store."""
+    """The target of the image's name, if the image is in containerd's store."""
     driver: str = ""
-    """What keeps the image's layers, in docker."""
+    """The storage driver of the image's layers, in docker."""
 
     def joined(self, other: ImageRecord) -> ImageRecord:
         """Return both as one, where a file lists an image once for each of its names."""
@@ -135,7 +135,7 @@ class ImageRecord:
 
 
 NO_IMAGE = ImageRecord()
-"""What is known of an image that an engine does not show."""
+"""The record of an image that an engine does not show."""
 
 
 # -- an engine's answers ------------------------------------------------------------------------
@@ -188,5 +188,5 @@ def _descriptor(value: object) -> Descriptor | None:
 
 
 def _any_text(value: object) -> str:
-    """Return ``value`` as text whatever it is, so that a remark can show what is no digest."""
+    """Return ``value`` of any type as text, so that a remark can show a value that is no digest."""
     return as_text(value) if value is None or isinstance(value, str) else str(value)

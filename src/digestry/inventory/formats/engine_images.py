@@ -1,15 +1,15 @@
 """The image of a container, as the engines of docker and podman show it.
 
-What an engine says about digests, and how far to believe it, differs between its two image stores:
+The digests that an engine reports, and how far to believe them, differ between its two image stores:
 
 - the classic store writes ``RepoDigests`` down at pull and push; ``Id`` is the config's digest;
 - containerd's store makes ``RepoDigests`` up from the names that it has now, so that a local build
   has one; ``Id`` is the digest of an index or a manifest.
 
 An image with a ``Descriptor``, or a container with an ``ImageManifestDescriptor`` (API 1.48), is in
-containerd's store, and so is one whose ``Id`` is one of its ``RepoDigests``. Older engines with that
-store show nothing of the kind for an image whose tag has moved. So an ID has no kind here, unless the
-engine tells it: a registry's graph gives it one.
+containerd's store, and so is one whose ``Id`` is one of its ``RepoDigests``. Older engines with that store
+show nothing of the kind for an image whose tag has moved. So an ID has no kind here, unless the engine states
+it: a registry's graph gives it one.
 
 Podman pairs every name of an image with every digest that it had, so that many ``RepoDigests``
 never were in any registry, and an image that lost its name has none at all. Its containers'
@@ -41,8 +41,8 @@ INFRASTRUCTURE: Final = "this is its pod's own pause container"
 _CLASSIC_STORES: Final = frozenset(
     {"aufs", "devicemapper", "fuse-overlayfs", "overlay", "overlay2", "vfs", "windowsfilter"}
 )
-"""What keeps the layers where an image's ID is its config's digest for sure: containerd's store has other
-names, and some (btrfs, zfs) are of both."""
+"""The storage drivers with which an image's ID is its config's digest for sure: containerd's store has other
+drivers, and some (btrfs, zfs) are in both."""
 _IMAGE_ID: Final = re.compile(r"(?:sha256:)?([0-9a-f]{4,64})", re.ASCII)
 _LOCAL_HOST: Final = "localhost"
 
@@ -59,11 +59,11 @@ def shown_image(
     made_up: bool = False,
     platform_assumed: bool = False,
 ) -> ImageFacts:
-    """Return what an engine shows of the image that a container runs.
+    """Return the image that a container runs, as an engine shows it.
 
     ``typed`` is the name that it was started by, ``manifest`` the digest of the manifest that runs,
-    ``driver`` what keeps its layers, each "" if the engine does not show it. ``made_up`` is True for an
-    engine that pairs names and digests itself. What is odd is added to ``remarks``.
+    ``driver`` the storage driver of its layers, each "" if the engine does not show it. ``made_up`` is True
+    for an engine that pairs names and digests itself. Oddities are added to ``remarks``.
     """
     reference = _typed_reference(typed, image_id, image.repo_tags, remarks)
     named = reference_of(reference)
@@ -105,7 +105,7 @@ def _is_in_containerd(image_id: Digest | None, image: ImageRecord, manifest: str
 
 
 def with_podman_digest(image: ImageFacts, text: str, remarks: list[str]) -> ImageFacts:
-    """Return ``image`` with what podman's ``ImageDigest`` of its container adds to it, and takes away."""
+    """Return ``image`` with the claims that podman's ``ImageDigest`` of its container adds and removes."""
     digest = digest_of(text)
     claims = list(image.claims)
     if digest is not None:
@@ -117,7 +117,7 @@ def with_podman_digest(image: ImageFacts, text: str, remarks: list[str]) -> Imag
         remarks.append(f"podman gives an image digest that is not valid: {shown(text)}")
     local = (image.reference or "").startswith(f"{_LOCAL_HOST}/")
     if local:
-        # Podman's way to name what no registry has: "localhost" without a port.
+        # Podman's name for images that no registry has: "localhost" without a port.
         remarks.append("podman's name localhost/… means built or loaded locally, in no registry")
         claims = [
             claim for claim in claims if claim.repository is None or claim.repository.host != _LOCAL_HOST
@@ -126,9 +126,9 @@ def with_podman_digest(image: ImageFacts, text: str, remarks: list[str]) -> Imag
 
 
 def own_detail(identity: str, detail: InspectedContainer | None, remarks: list[str]) -> InspectedContainer:
-    """Return ``detail``, what an engine shows of the container ``identity``.
+    """Return ``detail``, an engine's document of the container ``identity``.
 
-    If it is of another container, nothing is shown, and a remark says so.
+    If it is of another container, return nothing of it, and add a remark.
     """
     if detail is not None and detail.id in {"", identity}:
         return detail
@@ -167,7 +167,7 @@ def _typed_reference(
 
 
 def _kind(image: ImageRecord, digest: Digest) -> DigestKind:
-    """Return what ``digest`` is the digest of, as far as the image's own descriptor tells."""
+    """Return the kind of ``digest``, by the image's own descriptor."""
     if image.target is None or image.target.digest != str(digest):
         return "unknown"
     return kind_of_media_type(image.target.media_type)

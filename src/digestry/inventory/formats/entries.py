@@ -52,7 +52,7 @@ class EntryReader:
         self._suspect: tuple[str, ...] = ()
 
     def read(self, entries: Iterable[Entry | Fault]) -> Iterator[Item]:
-        """Yield the containers of all ``entries``, what cannot be read, and a note of the formats."""
+        """Yield the containers of all ``entries``, the problems, and a note of the formats."""
         for item in self._all(entries):
             self._problems += isinstance(item, Unseen)
             yield item
@@ -108,7 +108,7 @@ class EntryReader:
             return self._opened(place, index, fields, lists, depth=depth)
         if kind is None:
             if begins_with(fields.get(_PREDICATE), "{") and depth < _DEEPEST:
-                # An attestation: what it states is inside.
+                # An attestation: its statement is inside.
                 return self._entry(place, index, fields[_PREDICATE], depth=depth + 1)
             return (self._unknown(place, index, fields),)
         reader = self._formats.get(kind)

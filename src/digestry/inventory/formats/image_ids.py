@@ -28,7 +28,7 @@ _IMPORTED: Final = re.compile(r"import-\d{4}-\d{2}-\d{2}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class ImageID:
-    """What was read: ``claims``, the bare ID if it was one, and what is to be said about it."""
+    """The parsed ``imageID``: ``claims``, the bare ID if it was one, and remarks about it."""
 
     claims: tuple[Claim, ...] = ()
     image_id: Digest | None = None
@@ -38,8 +38,8 @@ class ImageID:
 def read_image_id(text: str, *, runtime: str, own: Reference | None, field: str = "imageID") -> ImageID:
     """Read ``text``, the ``imageID`` of a container of ``runtime`` (``containerd``, ``cri-o`` …).
 
-    ``own`` is the repository that the container was started from, if it is known. Never raises: what
-    cannot be read is a remark.
+    ``own`` is the repository that the container was started from, if it is known. Never raises: an unreadable
+    text is a remark.
     """
     if not text:
         return ImageID(remarks=(f"the kubelet gives no {field} for it",))
@@ -80,6 +80,6 @@ def _pair(text: str, whole: str, runtime: str, own: Reference | None, field: str
     obtained = runtime in {"containerd", "docker"}
     claims = [Claim(digest, "unknown", pair[0], field, "repo-digest", obtained)]
     if own is not None and own != pair[0]:
-        # The digest may be of the container's own repository all the same.
+        # The digest may still be of the container's own repository.
         claims.append(Claim(digest, "unknown", own, field, "repo-digest", obtained=False))
     return ImageID(tuple(claims))

@@ -1,8 +1,8 @@
 """An inventory file: one object, or one line of CSV, for each container.
 
-The keys and headings are ``host namespace name id reference digest image_id platform``, with
-``image`` for ``reference`` too, ``state``, and what :mod:`~.columns` takes for one of these. Whatever
-else may hold an image's identity is said not to be read.
+The keys and headings are ``host namespace name id reference digest image_id platform``, with ``image`` for
+``reference`` too, ``state``, and the other names in :mod:`~.columns`. Other keys that may hold an image's
+identity are reported as not read.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Inventory:
         try:
             yield from self.row(values, place.host)
         except DigestryError as error:
-            # Not raised: what is not read of it was said just now.
+            # Not raised: the unread keys were reported just now.
             found = f" in {', '.join(map(shown, entry))}" if error.message == _NOTHING else ""
             where = f"{self._reading.where}, {place.where(index)}"
             yield Unseen(self._reading.source, f"{where}: {error.message}{found}", error.hint)
@@ -141,7 +141,7 @@ class Inventory:
         *,
         waits: bool = False,
     ) -> RowImage:
-        """Return the image of a container; "" stands for a value that is not known.
+        """Return the image of a container; "" is an unknown value.
 
         ``identities`` are the names of keys and their values. Raises :class:`DigestryError`.
         """
@@ -179,7 +179,7 @@ class Inventory:
                 remarks.append(error.message)
         for key, text in identities:
             found.add(key, text)
-        # What was written down of the container before what its name demands.
+        # The recorded digests of the container come before the one in its name.
         claims = () if waits else tuple(dict.fromkeys((*found.digests, *pinned, *found.image_ids)))
         facts = ImageFacts(
             reference=reference or None,
@@ -203,7 +203,7 @@ _ID: Final = re.compile(r"(?:sha256:)?[0-9a-f]{64}", re.ASCII)
 
 
 class _Found:
-    """What the identities of one entry come to. ``own`` is the repository of its image's name."""
+    """The claims from the identities of one entry. ``own`` is the repository of its image's name."""
 
     def __init__(self, where: str, own: Reference | None) -> None:
         self._where = where

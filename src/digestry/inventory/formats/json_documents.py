@@ -1,7 +1,7 @@
 """JSON files: one document, several in a row, or one a line.
 
-Documents of one line each are read one line at a time; anything else is read whole. What is in
-a document that cannot be read is a fault with its position, and the rest is read all the same.
+Documents of one line each are read one line at a time; anything else is read whole. An unreadable document is
+a fault with its position, and the rest is still read.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Input:
 
 
 def read_documents(source: Input, first: bytes) -> Iterator[Entry | Fault]:
-    """Yield every document of ``source``, of which ``first``, a line that is not blank, was read.
+    """Yield every document of ``source``, after its first non-blank line, ``first``, was read.
 
     Raises ``OSError``, and :class:`TooLarge`.
     """
@@ -121,7 +121,7 @@ def _lines(source: Input, line: bytes) -> Iterator[Entry | Fault]:
             if not isinstance(raw, Exception):
                 yield place, source.number, raw
             elif stripped.endswith(_OPEN):
-                # A document of many lines: these, and whatever follows, are read whole.
+                # A document of many lines: these, and all that follow, are read whole.
                 yield from _whole(Text(source.rest(line), source.number))
                 return
             elif _are_several(stripped):

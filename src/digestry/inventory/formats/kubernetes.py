@@ -1,5 +1,5 @@
-"""What ``kubectl get pods -A -o json`` prints: a list of pods, or one; with the nodes, if they are
-in the same file, whose platforms tell which child of an index runs.
+"""The output of ``kubectl get pods -A -o json``: a list of pods, or one pod. Nodes in the same file give the
+platforms, which decide which child of an index runs.
 """
 
 from __future__ import annotations

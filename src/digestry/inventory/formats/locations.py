@@ -24,7 +24,7 @@ class Text:
         self._line = first
 
     def line(self, offset: int) -> int:
-        """Return the line on which the byte at ``offset`` is, counted from the last one asked for."""
+        """Return the line of the byte at ``offset``, counting from the last requested one."""
         if offset < self._counted:
             self._counted, self._line = 0, self.first
         self._line += self.content.count(b"\n", self._counted, offset)
@@ -45,10 +45,10 @@ class SourceLocation:
         self.host = host
         """The host that the file names for all of them; "" if it names none."""
         self.kind = kind
-        """What the list says that its entries are, for those that do not say it themselves."""
+        """The kind of the entries according to the list, for those that do not state it."""
 
     def line(self, index: int) -> int | None:
-        """Return the line on which the entry ``index`` begins, or None if it cannot be told."""
+        """Return the line on which the entry ``index`` begins, or None if it is not known."""
         raise NotImplementedError
 
     def where(self, index: int) -> str:

@@ -1,8 +1,8 @@
 """Prometheus metrics of containers: kube-state-metrics and cAdvisor.
 
-``kube_pod_container_info`` has each container's image and ``image_id``, those of finished pods too;
-whether it runs is in ``kube_pod_container_status_running`` and its like. Both the text that an
-exporter prints and what Prometheus answers to an instant query are read.
+``kube_pod_container_info`` has each container's image and ``image_id``, those of finished pods too; whether
+it runs is in ``kube_pod_container_status_running`` and its like. Both the text of an exporter and Prometheus'
+answer to an instant query are read.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ _NEEDED: Final = "kube_pod_container_info, or cAdvisor's container_last_seen, ha
 
 
 def is_exposition(first: str) -> bool:
-    """Return whether ``first`` is the first line of what an exporter prints."""
+    """Return whether ``first`` is the first line of an exporter's text."""
     match = _SAMPLE.fullmatch(first.strip())
     return _COMMENT.match(first) is not None or (match is not None and _is_number(match[3]) and "{" in first)
 
 
 def read_exposition(source: Input, line: str, reading: Reading) -> Iterator[Item]:
-    """Yield the containers of the metrics in ``source``, of which ``line`` was read.
+    """Yield the containers of the metrics in ``source``, after ``line`` was read.
 
     Raises ``UnicodeDecodeError``, of the line that is ``source.number``.
     """
@@ -76,7 +76,7 @@ def _labels(text: str) -> dict[str, str] | None:
 
 
 class PrometheusAnswer(ObjectFormat):
-    """What Prometheus' HTTP API answers to an instant query, or its list of results alone."""
+    """The answer of Prometheus' HTTP API to an instant query, or its list of results alone."""
 
     title: ClassVar[str] = "Prometheus' answer to a query"
     usable: ClassVar[str] = "results of the metric kube_pod_container_info"
@@ -126,7 +126,7 @@ class PrometheusAnswer(ObjectFormat):
 
 
 class _Metrics:
-    """Samples, until all were read: what one says of a container others complete."""
+    """Samples, collected until all were read: several describe one container."""
 
     def __init__(self, reading: Reading) -> None:
         self._reading = reading

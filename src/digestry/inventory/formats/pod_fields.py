@@ -110,7 +110,7 @@ class _Parts(TypedDict, total=False):
 
 
 class _Pod(_Parts):
-    """What :mod:`~digestry.inventory.formats.pods` looks at: a field that it comes to need belongs here."""
+    """The fields that :mod:`~digestry.inventory.formats.pods` reads: every further one must be added here."""
 
     metadata: _Metadata
 

@@ -24,13 +24,13 @@ _K = TypeVar("_K")
 _V = TypeVar("_V")
 
 _Key: TypeAlias = tuple[str | None, str | None, str, Platform | None, bool]
-"""An image's name, what the kubelet says of it, the runtime, the node's platform; True for a volume."""
+"""An image's name, its ID by the kubelet, the runtime, the node's platform; True for a volume."""
 
 
 @dataclass(frozen=True, slots=True)
 class PodImage:
-    """An image that pods run, as they tell of it. ``local`` is its registry, if that is one on the
-    pod's own node; ``remarks`` are of its ID."""
+    """An image that pods run, as they describe it. ``local`` is its registry, if that is one on the pod's own
+    node; ``remarks`` are of its ID."""
 
     facts: ImageFacts
     remarks: tuple[str, ...]
@@ -38,7 +38,7 @@ class PodImage:
 
 
 class PodImages:
-    """The images of many pods, and what else these repeat."""
+    """The images of many pods, and other values that these repeat."""
 
     def __init__(self) -> None:
         self._images: dict[_Key, PodImage] = {}
@@ -49,13 +49,13 @@ class PodImages:
     def container(
         self, reference: str | None, image_id: str | None, runtime: str, platform: Platform | None
     ) -> PodImage:
-        """Return a container's image. ``said`` is its ``imageID``; None if that tells nothing of it now."""
+        """Return a container's image. ``image_id`` is its ``imageID``; None if that is not about it now."""
         return self._image(reference, image_id, runtime, platform, False)
 
     def volume(
         self, reference: str | None, image_id: str, runtime: str, platform: Platform | None
     ) -> PodImage:
-        """Return the image of a volume. ``said`` is its ``imageRef``, if there is one."""
+        """Return the image of a volume. ``image_id`` is its ``imageRef``, if there is one."""
         return self._image(reference, image_id, runtime, platform, True)
 
     def platform(self, architecture: str, system: str) -> Platform | None:

@@ -1,10 +1,10 @@
 """The output of ``kubectl get pods -A -o json``, read incrementally.
 
-That list is the one document that is often too long to be held: a pod in it takes 10 kB. kubectl
-indents it always the same way, so that its entries are found without reading it whole. Where one
-was said to end is a guess until it has been decoded, and with it the next one: pieces that are
-objects, with commas between them, can be read in no other way. Whatever is not exactly such a list
-of pods and nodes is not read here; nothing of it is used, and it is read anew as any other file.
+That list is the one document that is often too long for memory: a pod in it takes 10 kB. kubectl indents it
+always the same way, so that its entries are found without reading it whole. The end of an entry is a guess
+until it has been decoded, and with it the next one: pieces that are objects, with commas between them, have
+only one reading. A file that is not exactly such a list of pods and nodes is not read here: nothing of it is
+used, and it is read anew as any other file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from digestry.model.platform import Platform
 _PIECE: Final = 1 << 22
 """Bytes that are read at once."""
 _LONGEST: Final = 1 << 25
-"""Bytes of one entry; and of what follows the last one."""
+"""The most bytes of one entry, and of the text after the last one."""
 _KEY: Final = re.compile(rb' +"apiVersion": "v1",\n')
 _ITEMS: Final = re.compile(rb'( +)"items": \[\n')
 _FIRST: Final = re.compile(rb"( +)\{\n")
@@ -38,14 +38,14 @@ class _Unfit(Exception):
 
 
 class _Metadata(msgspec.Struct, frozen=True):
-    """``continue`` leads to the next page of a list that is not all of it."""
+    """``continue`` marks an incomplete list, with further pages."""
 
     following: str | None = msgspec.field(default=None, name="continue")
     remaining: int | None = msgspec.field(default=None, name="remainingItemCount")
 
 
 class _Tail(msgspec.Struct, forbid_unknown_fields=True):
-    """What follows the entries: no further ``items``, of which the last would count."""
+    """The text after the entries: without further ``items``, since the last would count."""
 
     kind: Literal["List"]
     metadata: _Metadata = _Metadata()
@@ -64,10 +64,10 @@ _entry: Final = msgspec.json.Decoder(_Entry)
 
 
 def read_pod_list(source: Input, first: bytes, reading: Reading) -> list[Observation] | None:
-    """Return the containers of the pods in ``source``, of which the line ``first`` was read.
+    """Return the containers of the pods in ``source``, after its line ``first`` was read.
 
-    None, with ``source`` where it was, if it has anything else in it, or if nothing came of it.
-    Raises ``OSError``, and :class:`~digestry.errors.TooLarge`.
+    None, with ``source`` at its old position, if it has other content, or no containers. Raises ``OSError``,
+    and :class:`~digestry.errors.TooLarge`.
     """
     if first != b"{\n":
         return None

@@ -19,7 +19,7 @@ _REPORTED: Final = ("containerStatuses", "initContainerStatuses", "ephemeralCont
 
 class _Statuses(ObjectFormat):
     def of_status(self, status: JsonObject, place: SourceLocation, *, alone: bool = False) -> Iterator[Item]:
-        """Yield the containers of a pod of which only its ``status`` is known."""
+        """Yield the containers of a pod from its ``status`` alone."""
         pod = {"metadata": {"name": _NAMELESS}, "spec": {}, "status": status}
         ended = 0
 

@@ -25,14 +25,14 @@ from digestry.model.json_values import JsonObject, as_list, as_object, as_text
 from digestry.model.platform import Platform
 
 PodRemark: TypeAlias = Callable[[JsonObject, str, str], str]
-"""What else is known of a pod's container: called with pod, container's name and its image as
-typed; empty if there is nothing to say."""
+"""A source of remarks about a pod's container: called with pod, container's name and its image as typed;
+returns "" for none."""
 
 LeftOut: TypeAlias = Callable[[int], None]
 """Called with the number of containers that ended and have no row."""
 
 ENDED: Final = frozenset({"Succeeded", "Failed"})
-"""The phases of a pod in which nothing of it runs any more, nor will."""
+"""The phases of a pod in which nothing of it runs or will run."""
 
 _NO_NODES: Final[Mapping[str, Platform]] = MappingProxyType({})
 _STATUSES: Final = (
@@ -59,10 +59,10 @@ def observe_pods(
 ) -> Iterator[Observation]:
     """Yield each container of ``pods``, decoded objects of any quality, as one observation.
 
-    A container that waits has a row that says so; one that ended has one if ``include_stopped``. An
-    image volume is a row of its own. ``nodes`` are the platforms of nodes, by name;
-    ``nodes_unknown`` is why there are none. ``left_out`` is told of those without a row. Raises
-    nothing: an entry that is not a pod is a problem.
+    A container that waits has a row with that state; one that ended has one if ``include_stopped``. An image
+    volume is a row of its own. ``nodes`` are the platforms of nodes, by name; ``nodes_unknown`` is why there
+    are none. ``left_out`` is called for those without a row. Raises nothing: an entry that is not a pod is a
+    problem.
     """
     options = _Options(source, nodes, nodes_unknown, include_stopped, remark, left_out)
     seen_at = now()
@@ -107,7 +107,7 @@ def _windows_build(node: JsonObject) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class _Options:
-    """What :func:`observe_pods` was given, besides the pods."""
+    """The options of :func:`observe_pods`."""
 
     source: str
     nodes: Mapping[str, Platform]
@@ -120,8 +120,8 @@ class _Options:
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """Whether a container runs, and if not, why: ``why`` is for a person, ``waiting`` what is to be
-    done about it."""
+    """Whether a container runs, and if not, why: ``why`` is for a person, ``waiting`` is the kind of its
+    reason to wait."""
 
     runs: bool
     ended: bool
@@ -133,7 +133,7 @@ _RUNS: Final = _State(runs=True, ended=False)
 
 
 class _Pod:
-    """One pod, and what is common to its containers."""
+    """One pod, with the fields that its containers share."""
 
     def __init__(self, pod: JsonObject, options: _Options, seen_at: datetime.datetime) -> None:
         self._pod = pod
@@ -254,7 +254,7 @@ class _Pod:
         phase = as_text(self._status.get("phase")) or "of no known phase"
         reason = as_text(self._status.get("reason"))
         if not reason:
-            # Conditions say what it waits for: PodScheduled=False with reason Unschedulable.
+            # Conditions have the reason for the wait: PodScheduled=False with reason Unschedulable.
             unmet = (
                 as_text(condition.get("reason"))
                 for condition in map(as_object, as_list(self._status.get("conditions")))

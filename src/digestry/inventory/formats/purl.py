@@ -55,7 +55,7 @@ def read_purl(purl: str) -> PurlImage:
         named,
         digest,
         Platform.parse(f"{system}/{architecture}") if architecture else None,
-        # `pkg:oci` has no registry unless it is said; `pkg:docker` is of Docker's own.
+        # `pkg:oci` has no default registry; that of `pkg:docker` is Docker's own.
         registry_named=bool(where) or kind.lower() == "docker",
     )
 

@@ -49,7 +49,7 @@ class DeferredImage:
             image = self._make()
             where = repository_of(image.facts.reference)
             remarks = image.remarks
-            # Without a port, "localhost/" is podman's way to name what is in no registry.
+            # Without a port, "localhost/" is podman's name for images in no registry.
             if where is not None and is_loopback(where.host) and where.host != "localhost":
                 remarks = (*remarks, f"{where.host} {_LOOPBACK}")
             self._image = replace(image, remarks=tuple(dict.fromkeys(remarks)))
@@ -79,7 +79,7 @@ class Reading:
     stopped: int = 0
     """Containers that were left out because they do not run."""
     answered: bool = False
-    """Whether something in it says in so many words that there is nothing to be listed."""
+    """Whether it states explicitly that there is nothing to list."""
     images: dict[Digest, ImageRecord] = field(default_factory=dict)
     _said: set[Hashable] = field(default_factory=set)
     _shared: dict[Hashable, DeferredImage] = field(default_factory=dict)

@@ -55,7 +55,7 @@ class EntryFormat(Generic[T]):
 
 
 class ImageListFormat(EntryFormat[T]):
-    """A list of images: what it says of them is for the containers elsewhere in the file."""
+    """The base of formats of images, whose records complete the containers elsewhere in the file."""
 
     usable: ClassVar[str] = "containers: images alone do not say what runs"
 

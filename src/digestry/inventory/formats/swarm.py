@@ -1,8 +1,8 @@
 """Docker's swarm mode: running tasks, and services.
 
-``docker stack ps``, ``docker service ps`` and ``docker node ps`` list tasks, those too that were shut
-down or rejected. ``docker service ls`` and ``docker stack services`` list services, of which none
-says which image its tasks run at this moment: that may be an earlier one.
+``docker stack ps``, ``docker service ps`` and ``docker node ps`` list tasks, including those that were shut
+down or rejected. ``docker service ls`` and ``docker stack services`` list services, which do not show the
+image that their tasks run at this moment: that may be an earlier one.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class _Services(ObjectFormat):
         typed: str,
         running: int | None,
     ) -> Iterator[Item]:
-        """Yield the template of a service, of which ``running`` tasks run, None if that is not said."""
+        """Yield the template of a service with ``running`` tasks, None if that is not known."""
         if running == 0:
             remark = "a service that is scaled to zero: nothing of it runs"
         else:

@@ -1,8 +1,8 @@
 """Kubernetes workloads that start pods: deployments, stateful sets, daemon sets, jobs, cron jobs.
 
-What runs is in the pods alone. But a cron job between two runs, or a deployment that was scaled to
-zero, has no pod, and will start whatever its template names; and a template may name another image
-by now than the pods that were made from it.
+Only pods show what runs. But a cron job between two runs, or a deployment that was scaled to zero, has no
+pod, and will start the image in its template; and a template may name another image by now than the pods that
+were made from it.
 """
 
 from __future__ import annotations
@@ -129,10 +129,9 @@ class Workloads:
         return ""
 
     def idle(self, *, whole: bool) -> Iterator[ContainerObservation]:
-        """Yield the containers of every workload that no pod belongs to: templates, which do not run.
+        """Yield the containers of every workload without a pod: templates, which do not run.
 
-        ``whole`` tells whether every pod was seen that there is; if not, the workload's own status
-        decides.
+        ``whole`` is whether all pods were seen; if not, the workload's own status decides.
         """
         for workload in self._known.values():
             if workload.over or workload.key in self._seen or self._has_owner(workload):

@@ -12,7 +12,7 @@ from digestry.inventory.formats.json_documents import Entry, Fault, Input
 from digestry.inventory.formats.locations import Lines
 
 LARGEST: Final = 1 << 26
-"""Bytes of YAML that are read: it takes many times as long as JSON."""
+"""The most bytes of YAML that are read: it takes many times as long as JSON."""
 _BEGINS: Final = re.compile(r"---|%YAML|#|(- +)?[A-Za-z_][\w.-]*:( |\s*$)")
 
 
@@ -22,7 +22,7 @@ def is_yaml(first: str) -> bool:
 
 
 def read_yaml(source: Input, first: bytes) -> Iterator[Entry | Fault]:
-    """Yield every document of ``source``, of which the line ``first`` was read.
+    """Yield every document of ``source``, after its line ``first`` was read.
 
     Raises ``OSError``, and :class:`~digestry.errors.TooLarge`.
     """
@@ -34,10 +34,10 @@ def read_yaml(source: Input, first: bytes) -> Iterator[Entry | Fault]:
         yield Fault(f"line {begins}", f"YAML of more than {LARGEST} bytes: write it as JSON")
         return
     if b"&" in content and _ANCHOR.search(content):
-        # A few lines of aliases can stand for more than any memory holds.
+        # A few lines of aliases can expand to more than any memory holds.
         yield Fault(f"line {begins}", "YAML with anchors is not read: write it as JSON")
         return
-    # Any: which loader there is, only the installed library tells.
+    # Any: the available loader depends on the installed library.
     base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
     class Loader(base):  # type: ignore[misc]

@@ -40,7 +40,7 @@ from digestry.model.json_values import as_list, as_object, as_text
 from digestry.version import __version__
 
 PAGE: Final = 500
-"""Objects that are asked for at a time."""
+"""Objects that are requested at a time."""
 MOST_PAGES: Final = 1000
 """Pages of one list: half a million objects."""
 LARGEST_PAGE: Final = 64 << 20
@@ -50,7 +50,7 @@ DEADLINE: Final = 270.0
 
 OK: Final = 200
 GONE: Final = 410
-"""The status of what the server has forgotten: a list's next page, or a version to watch from."""
+"""The status for expired data: a list's next page, or a version to watch from."""
 
 _LONGEST_MESSAGE: Final = 400
 _BUSY: Final = frozenset({429, 503})
@@ -124,26 +124,26 @@ class KubeAPI:
             self._manager.clear()
 
     def prepare(self) -> None:
-        """Get the credentials and the certificates before the first question; the deadline begins after that.
+        """Get the credentials and the certificates before the first request; the deadline begins after that.
 
-        Raises what the credentials raise, and :class:`InvalidConfiguration`.
+        Raises the errors of the credentials, and :class:`InvalidConfiguration`.
         """
         self._managed()
         self._end = time.monotonic() + self._deadline
 
     def get(self, path: str, what: str, **query: str) -> object:
-        """Return the decoded JSON at ``path``; ``what`` names the question in the words of RBAC.
+        """Return the decoded JSON at ``path``; ``what`` names the request in the words of RBAC.
 
         Raises :class:`Unreachable`, :class:`Refused` and its kinds, :class:`TooLarge`,
-        :class:`ProtocolViolation`, and what the credentials raise.
+        :class:`ProtocolViolation`, and the errors of the credentials.
         """
         address = path + (f"?{urlencode(query)}" if query else "")
         return self._decode(path, what, self._patiently(lambda: self._ask(address)))
 
     def pages(self, path: str, what: str, **query: str) -> Iterator[list[object]]:
-        """Yield the objects of the list at ``path``, a page at a time. Raises what :meth:`get` raises.
+        """Yield the objects of the list at ``path``, a page at a time. Raises as :meth:`get` does.
 
-        A list that expired while it was read (410) is begun again, once: then objects come twice.
+        A list that expired while it was read (410) is begun again, once: then objects are yielded twice.
         """
         for attempt in (1, 2):
             try:
@@ -158,7 +158,7 @@ class KubeAPI:
     def whole(self, path: str, what: str, **query: str) -> tuple[list[object], str]:
         """Return all objects of the list at ``path`` at one moment, and the version of that moment.
 
-        The version is empty if the server gave none. Raises what :meth:`get` raises.
+        The version is empty if the server gave none. Raises as :meth:`get` does.
         """
         for attempt in (1, 2):
             try:
@@ -172,7 +172,7 @@ class KubeAPI:
         return [item for page in pages for item in page.objects], versions.pop() if len(versions) == 1 else ""
 
     def page(self, path: str, what: str, query: dict[str, str], *, limit: int | None = None) -> Page:
-        """Return one page of the list at ``path``. Raises what :meth:`get` raises."""
+        """Return one page of the list at ``path``. Raises as :meth:`get` does."""
         document = self.get(path, what, limit=str(limit or PAGE), **query)
         if not isinstance(document, dict) or not isinstance(document.get("items", 0), list | None):
             raise ProtocolViolation(
@@ -195,9 +195,8 @@ class KubeAPI:
     ) -> Iterator[Change]:
         """Yield the changes since ``version`` in the list at ``path``, of objects of ``kind``.
 
-        The server ends the watch after some ``seconds``. Raises what :meth:`get` raises:
-        :class:`Refused` with 410 if the server has forgotten that version, and :class:`Unreachable` if
-        the watch broke off or fell silent.
+        The server ends the watch after some ``seconds``. Raises as :meth:`get` does: :class:`Refused` with
+        410 if that version has expired, and :class:`Unreachable` if the watch broke off or fell silent.
         """
         query |= {"watch": "1", "allowWatchBookmarks": "true", "resourceVersion": version}
         address = f"{path}?{urlencode({**query, 'timeoutSeconds': str(seconds)})}"
@@ -255,7 +254,7 @@ class KubeAPI:
         return answer
 
     def _ask(self, address: str) -> _Answer:
-        """Return the whole answer at ``address``, within the time limit whatever the server does."""
+        """Return the whole answer at ``address``, always within the time limit."""
         stream = self._open(address, self._timeout)
         try:
             return _Answer(stream.status, stream.retry_after, stream.body())
@@ -313,7 +312,7 @@ class KubeAPI:
                 self._shown = credential
             return self._manager, credential
 
-    # -- what went wrong ----------------------------------------------------------------------
+    # -- errors ----------------------------------------------------------------------
 
     def _failure(self, error: BaseException) -> DigestryError:
         cause = root_cause(error)

@@ -1,8 +1,7 @@
 """The configuration of a cluster's client: kubeconfig files, or a pod's service account.
 
-The rules are those of kubectl: ``KUBECONFIG`` is a list of files, of which the first that sets a
-name or the current context wins; paths in a file are relative to it. No message of this module
-quotes a secret.
+The rules are those of kubectl: ``KUBECONFIG`` is a list of files, and the first one that sets a name or the
+current context wins; paths in a file are relative to it. No message of this module quotes a secret.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class Cluster:
     server_name: str = ""
     proxy: str = ""
     extension: object = None
-    """What the kubeconfig has for credential plugins about this cluster."""
+    """The kubeconfig's data about this cluster for credential plugins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,7 @@ class Plugin:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Who to be. ``certificate`` and ``key`` are PEM; ``impersonation`` are request headers."""
+    """The user of requests. ``certificate`` and ``key`` are PEM; ``impersonation`` are request headers."""
 
     token: str = field(default="", repr=False)
     token_file: Path | None = None
@@ -255,7 +254,7 @@ class Kubeconfig:
 
 
 def _document(path: Path) -> JsonObject:
-    import yaml  # noqa: PLC0415 - only who asks a cluster needs it
+    import yaml  # noqa: PLC0415 - only requests to a cluster need it
 
     content = _content(path)
     # Both are safe loaders; the one on libyaml is some ten times faster, where it was built.

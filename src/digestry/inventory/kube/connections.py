@@ -37,7 +37,7 @@ class _UncheckedPool(urllib3.HTTPSConnectionPool):
 
 
 def manager_for(access: Access, credential: Credential) -> urllib3.PoolManager:
-    """Return the connections to the server of ``access``, for who has ``credential``.
+    """Return the connections to the server of ``access``, with ``credential``.
 
     Raises :class:`InvalidConfiguration` for a certificate, a key or a proxy that cannot be used.
     """

@@ -26,7 +26,7 @@ from digestry.model.digest import shown
 from digestry.model.json_values import JsonObject, as_object, as_text
 
 PLUGIN_TIMEOUT: Final = 60.0
-"""Seconds for a plugin that talks to nobody."""
+"""Seconds for a plugin that does not prompt."""
 PATIENCE: Final = 240.0
 """Seconds for a plugin that may ask a person to log in."""
 
@@ -46,7 +46,7 @@ class Credential:
 
 
 class Credentials:
-    """The credentials of one user for one cluster, asked for once and kept until they expire."""
+    """The credentials of one user for one cluster, fetched once and kept until they expire."""
 
     def __init__(
         self,
@@ -172,7 +172,7 @@ def _run(
             command,
             stdin=None if interactive else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            # Who logs in must see what the plugin says; else its words are kept for the message.
+            # A user who logs in must see the plugin's messages; else they are kept for the error.
             stderr=None if interactive else subprocess.PIPE,
             env=environment,
             start_new_session=not interactive,
@@ -216,7 +216,7 @@ def _end(process: subprocess.Popen[bytes], *, group: bool) -> None:
 
 
 def _credential(output: bytes, plugin: Plugin, name: str) -> Credential:
-    # What it prints is a secret: no message quotes any of it.
+    # Its output is a secret: no message quotes any of it.
     failed = f"the credential plugin {shown(name)} did not print "
     try:
         document = as_object(json.loads(output))

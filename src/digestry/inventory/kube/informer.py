@@ -1,8 +1,8 @@
 """A Kubernetes collection over many rounds: listed once, then updated by watches.
 
-A round never shows what the round before knew. Each one asks the server for the present version of the
-list, and then for all changes since the last round, by a short watch that ends with a bookmark of that
-version, or when its time is over. Whatever goes wrong with that, the collection is listed anew.
+A round never shows outdated objects of the round before. Each one asks the server for the present version of
+the list, and then for all changes since the last round, by a short watch that ends with a bookmark of that
+version, or when its time is over. After any failure of that, the collection is listed anew.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from digestry.inventory.kube.watch import Change
 from digestry.model.json_values import JsonObject, as_object, as_text
 
 SECONDS: Final = 3
-"""How long a watch is asked for. Servers send a bookmark two seconds before the end, or with the end."""
+"""How long a watch is requested. Servers send a bookmark two seconds before the end, or with the end."""
 
 _TRIES: Final = 3
 _FIRST_PAUSE: Final = 0.2
@@ -40,8 +40,8 @@ _Key: TypeAlias = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Refreshed:
-    """The objects as they are now. ``notes`` tell why they were listed anew where they should have been
-    watched, and ``problems`` what the watch said that nobody understands."""
+    """The objects as they are now. ``notes`` say why they were listed anew where they should have been
+    watched, and ``problems`` which events of the watch could not be understood."""
 
     objects: list[object]
     notes: tuple[str, ...] = ()
@@ -68,8 +68,7 @@ class Informer:
     def refresh(self, api: KubeAPI) -> Refreshed:
         """Return the objects as they are now.
 
-        Raises what :meth:`KubeAPI.get` raises if they cannot be had; the next round then lists them
-        anew.
+        Raises as :meth:`KubeAPI.get` does; the next round then lists them anew.
         """
         notes: list[str] = []
         problems: list[str] = []
@@ -90,7 +89,7 @@ class Informer:
         if not self._watchable or not version:
             return objects
         kept = {key: _slim(as_object(value)) for value in objects if (key := _key(value)) is not None}
-        # What has no name could not be told apart from what a watch says: it is listed each time.
+        # An object without a name cannot be matched with the events of a watch: it is listed each time.
         if len(kept) == len(objects):
             self._objects, self._version = kept, version
         return objects
@@ -100,7 +99,7 @@ class Informer:
         why."""
         present = api.page(self._path, f"list {self._resource}", self._query, limit=1)
         if _reaches(self._version, present.version) and self._version != present.version:
-            return False  # another life of that server: what it counts began anew
+            return False  # the server was recreated: its versions began anew
         try:
             # Of one version nothing can have changed; but whether it may watch is known only when it did.
             quiet = self._watched and self._version == present.version
@@ -192,8 +191,8 @@ class Informer:
 
 
 def _reaches(version: str, other: str) -> bool:
-    """Return whether ``version`` is ``other`` or later. Versions are numbers, and can be compared; of what
-    is none, it is not known."""
+    """Return whether ``version`` is ``other`` or later. Versions are numbers, and can be compared; False if
+    one of them is none."""
     return bool(_NUMBER.fullmatch(version) and _NUMBER.fullmatch(other) and int(version) >= int(other))
 
 

@@ -35,8 +35,8 @@ _KINDS: Final[dict[str, ChangeKind]] = {
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One event. ``object`` is how it is now, or was when it went; a ``mark`` (BOOKMARK) tells only that all
-    until ``version`` was said."""
+    """One event. ``object`` is its present state, or its last one before its deletion; a ``mark`` (BOOKMARK)
+    only means that all events until ``version`` were sent."""
 
     kind: ChangeKind
     object: JsonObject
@@ -98,10 +98,10 @@ def _change(change: ChangeKind, value: object, where: str, kind: str) -> Change:
 
 
 class Stream:
-    """An answer that comes line by line, read by a thread of its own: what drips must not hold anybody.
+    """An answer that is received line by line, in a thread of its own, so that a slow one blocks no caller.
 
-    ``begin`` asks ``where``; ``seconds`` are for all of it, and ``limit`` is in bytes. Its errors are those
-    of :mod:`urllib3`, and TimeoutError.
+    ``begin`` sends the request to ``where``; ``seconds`` are for all of it, and ``limit`` is in bytes. Its
+    errors are those of :mod:`urllib3`, and TimeoutError.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class Stream:
         return self._retry_after
 
     def close(self) -> None:
-        """Stop reading; whatever still comes is dropped."""
+        """Stop reading; the rest of the answer is dropped."""
         self._over.set()
 
     def body(self) -> bytes:

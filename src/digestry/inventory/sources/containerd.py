@@ -1,10 +1,9 @@
 """The source ``containerd``: containers on its socket, of ``ctr``, ``nerdctl`` and the kubelet.
 
-containerd keeps the *name* of a container's image, which can move, and no digest. What runs is the
-container's snapshot, and what that stands on: the layers, by their chain ID. So the digest that a
-name has now is believed only if the name has had it since before the container was made, or is
-pinned to it, and its layers are those that run. Of what the kubelet started, the CRI's own record
-holds the digest of the config.
+containerd keeps the *name* of a container's image, which can move, and no digest. The container runs its
+snapshot, on top of the image's layers, which have a chain ID. So the digest that a name has now is believed
+only if the name has had it since before the container was made, or is pinned to it, and its layers are those
+that run. For containers of the kubelet, the CRI's own record has the digest of the config.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ from digestry.model.text import number_of
 DOCKERS: Final = "moby"
 """The namespace that docker's engine keeps for itself."""
 KUBERNETES: Final = "k8s.io"
-"""The namespace of what a kubelet has started, which the CRI shows as well."""
+"""The namespace of a kubelet's containers, which the CRI shows as well."""
 
 _NAMESPACE: Final = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*", re.ASCII)
 _UNKNOWN_STATE: Final = "containerd does not know whether it runs"
@@ -49,7 +48,7 @@ _NO_DIGEST: Final = "containerd keeps no digest with a container, only the image
 
 @dataclass(slots=True)
 class _Found:
-    """What was found out of the image that a container runs."""
+    """The facts about the image that a container runs."""
 
     claims: list[Claim] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
@@ -183,7 +182,7 @@ class ContainerdSource(EngineSource):
         )
 
 
-# -- what runs ----------------------------------------------------------------------------------
+# -- the image that runs ----------------------------------------------------------------------------------
 
 
 def _of_docker(count: int) -> str:
@@ -241,7 +240,9 @@ def _has(store: NamespaceStore, config: Digest, chain: str) -> bool:
 def _by_target(
     image: NamedImage, configs: set[Digest], manifests: set[Digest], store: NamespaceStore
 ) -> _Found:
-    """Return what a name means, and has meant since before the container was made."""
+    """Return the image by the target of its name, which has not changed since before the container
+    was made.
+    """
     found = _Found()
     found.claims += _claims_of(image, store)
     if len(configs) == 1:
@@ -276,7 +277,7 @@ def _by_config(config: Digest, read_from: str, reference: str | None, store: Nam
 
 
 def _by_layers(container: Container, chain: str, reference: str | None, store: NamespaceStore) -> _Found:
-    """Return what the layers that run say, where the name says nothing any more."""
+    """Return the image by its running layers, where its name is no longer conclusive."""
     if not chain:
         return _Found(remarks=["the snapshot that it runs stands on no image's layers", _NO_DIGEST])
     here = store.with_layers(container.snapshotter, chain)
@@ -297,7 +298,7 @@ def _by_layers(container: Container, chain: str, reference: str | None, store: N
 def _nameless(
     container: Container, chain: str, pinned: Digest | None, reference: str | None, store: NamespaceStore
 ) -> _Found:
-    """Return what runs, where containerd no longer has an image of the container's name."""
+    """Return the image that runs, where containerd no longer has an image of the container's name."""
     found = _by_layers(container, chain, reference, store)
     if container.image:
         found.remarks.insert(0, f"containerd no longer has an image {container.image}")
@@ -334,7 +335,7 @@ def _claims_of(image: NamedImage, store: NamespaceStore) -> list[Claim]:
         if (reference := reference_of(name)) and has_registry(name)
     }
     for where in sorted(pulled - {_portless(repository) for repository in repositories}):
-        # The note has no port: another name that is known here may tell it.
+        # The label has no port: another name that is known here may have it.
         repository = known.get(where) or reference_of(where)
         if repository is not None and (where in known or not is_loopback(repository.host)):
             repositories.setdefault(repository.repository_only(), True)

@@ -22,7 +22,7 @@ from digestry.model.platform import Platform
 
 _MOST_ENTRIES: Final = 1000
 _DEEPEST: Final = 4
-# What containers have of their clients, and not of their image.
+# Settings of containers from their clients, not from their image.
 _CLIENTS_LABELS: Final = ("nerdctl/", "io.containerd.", "containerd.io/", "io.cri-containerd.")
 _CLIENTS_VARIABLES: Final = ("TERM=", "HOSTNAME=", "HOME=")
 _USUAL_PATH: Final = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -75,7 +75,7 @@ class _Image:
 
 
 class Runtime:
-    """A CRI runtime. Every method raises what :meth:`Channel.unary` raises."""
+    """A CRI runtime. Every method raises as :meth:`Channel.unary` does."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -138,7 +138,7 @@ def _container(message: Message, numbers: _Numbers) -> CriContainer:
 
 
 def _typed(info: str) -> str:
-    """Return the name that a container was started by, from what containerd adds; "" if it is not there."""
+    """Return the name that a container was started by, from containerd's additions; "" if it is missing."""
     try:
         read = msgspec.json.decode(info, type=ContainerInfo)
     except (ValueError, RecursionError):
@@ -230,7 +230,7 @@ class CriSource(EngineSource):
 
 
 def _completed(status: CriContainer, listed: CriContainer) -> CriContainer:
-    """Return the status of a container, with what only the list says of it."""
+    """Return the status of a container, completed by fields that only the list has."""
     own, other = status.image or ImageSpec(), listed.image or ImageSpec()
     has_name = status.metadata is not None and bool(status.metadata.name)
     return CriContainer(
@@ -257,5 +257,5 @@ def _typed_name(container: CriContainer, listed: CriContainer, kind: str, image_
         return container.image.typed
     given = listed.image.image if listed.image else ""
     is_id = image_id.removeprefix("sha256:").startswith(given.removeprefix("sha256:"))
-    # containerd's list has what was given, its status a name that it chose.
+    # containerd's list has the given name, its status a name that it chose.
     return given if kind == CONTAINERD and not is_id else ""

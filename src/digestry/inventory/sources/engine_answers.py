@@ -26,10 +26,10 @@ def observe_listed(
     *,
     run: Callable[[Callable[[E], Observation | None], Sequence[E]], Iterator[Observation | None]] = map,
 ) -> Iterator[Observation]:
-    """Yield what ``observe`` returns for each container that an engine has listed.
+    """Yield the results of ``observe`` for each container that an engine has listed.
 
-    ``observe`` returns None for one that the engine does not show: it has ended since, or so it seems.
-    Those that the engine still lists when it is asked again are observed once more, with True.
+    ``observe`` returns None for one that the engine does not show: it has probably ended since. Those that
+    the engine still lists in a second request are observed once more, with True.
     """
     gone = []
     for entry, seen in zip(listed, run(lambda listing: observe(listing, False), listed), strict=True):
@@ -50,7 +50,7 @@ def observe_listed(
 
 
 def show_container(ask: Callable[[], T], who: str, remarks: list[str], *, still_listed: bool) -> T | None:
-    """Return what ``ask`` returns, or None and a remark that ``who`` does not show the container.
+    """Return the result of ``ask``, or None and a remark that ``who`` does not show the container.
 
     Raises :class:`RemoteNotFound` if there is no such container and it is not ``still_listed``.
     """
@@ -66,7 +66,7 @@ def show_container(ask: Callable[[], T], who: str, remarks: list[str], *, still_
 
 
 def show_image(ask: Callable[[], T], who: str, remarks: list[str]) -> T | None:
-    """Return what ``ask`` returns, or None and a remark that ``who`` does not show the image."""
+    """Return the result of ``ask``, or None and a remark that ``who`` does not show the image."""
     try:
         return ask()
     except RemoteNotFound:
@@ -77,14 +77,14 @@ def show_image(ask: Callable[[], T], who: str, remarks: list[str]) -> T | None:
 
 
 class CachedAnswers(Generic[T]):
-    """Answers about images by their IDs, each asked for once; an error is an answer too."""
+    """Answers about images by their IDs, each requested once; an error is an answer too."""
 
     def __init__(self, ask: Callable[[str], T]) -> None:
         self._ask = ask
         self._answers: dict[str, T | DigestryError] = {}
 
     def get(self, identity: str) -> T:
-        """Return the answer about ``identity``. Raises what asking raised."""
+        """Return the answer about ``identity``. Raises the error of the request."""
         if identity not in self._answers:
             try:
                 self._answers[identity] = self._ask(identity)

@@ -1,8 +1,8 @@
 """The source ``file``: an inventory, or saved output of a container engine's client.
 
-What is in it is recognised entry by entry, so that one file may have several kinds of things, such
-as ``docker inspect`` of containers and then of their images. Formats are in ``formats``. A
-container that cannot be read is a problem that names its line; the others are still reported.
+Its content is recognised entry by entry, so that one file may have several kinds of entries, such as ``docker
+inspect`` of containers and then of their images. Formats are in ``formats``. A container that cannot be read
+is a problem that names its line; the others are still reported.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ MOST_PROBLEMS: Final = 1000
 _SIZE: Final = re.compile(r"([0-9]{1,15})(KiB|MiB|GiB)?", re.ASCII)
 _UNITS: Final = {"": 0, "KiB": 10, "MiB": 20, "GiB": 30}
 _OTHERS: Final = (
-    # What the first line looks like, what that is, and what would be read.
+    # A pattern of the first line, the kind of such a file, and the file to use instead.
     (re.compile(r"[A-Z][A-Z0-9/_ ()-]*? {2,}[A-Z]"), "a table for people", "print it as JSON"),
     (re.compile(r"SPDXVersion:"), "an SPDX document in tag-value form", "write it as JSON"),
     (re.compile(r"<"), "XML or HTML", "write it as JSON"),
@@ -56,7 +56,7 @@ _OTHERS: Final = (
 class FileSource:
     """The containers in the file ``where``; ``-`` is standard input.
 
-    ``host`` is the host of those of which the file names none. ``largest`` is in bytes.
+    ``host`` is the host of containers for which the file names none. ``largest`` is in bytes.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class FileSource:
         reading = Reading(self._name, self._where, self._include_stopped)
         rows: list[Row] = []
         problems = 0
-        # Rows wait for the end: a later entry may tell more of their images.
+        # Rows wait for the end: a later entry may complete their images.
         for item in self._read(reading):
             if isinstance(item, Row):
                 rows.append(item)

@@ -43,7 +43,7 @@ _GRANT: Final = "grant it with deploy/kubernetes/base/rbac.yaml (docs/kubernetes
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """Which part of which cluster. No ``namespaces`` are all of them."""
+    """A cluster, or a part of it. No ``namespaces`` are all of them."""
 
     context: str = ""
     namespaces: tuple[str, ...] = ()
@@ -102,7 +102,7 @@ class KubernetesSource:
         return self._name
 
     def keep(self) -> None:
-        """Keep the pods from one observation to the next, which asks only for what changed since."""
+        """Keep the pods from one observation to the next, which requests only the changes."""
         if self._kept is None:
             self._kept = {}
 
@@ -269,7 +269,7 @@ class _Reading:
                     "check the name for a typo",
                 )
             except DigestryError:
-                continue  # it may be there and empty: who may not see namespaces cannot tell
+                continue  # it may exist and be empty: without the right to see namespaces that is not known
 
     # -- asking -------------------------------------------------------------------------------
 

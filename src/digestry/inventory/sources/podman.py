@@ -143,7 +143,7 @@ class PodmanProgram:
 class PodmanSource(EngineSource):
     """The containers of one podman: those that run, or, with ``include_stopped``, all.
 
-    ``fallback`` is asked if this podman knows no API of its own (a docker-compatible proxy, say).
+    ``fallback`` is asked if this podman has no API of its own (such as a docker-compatible proxy).
     """
 
     def __init__(
