@@ -29,8 +29,8 @@ _POOL_SECONDS: Final = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """A registry's stores, and what its processes agree by. It holds nothing open: each process opens the
-    catalog from it.
+    """A registry's stores, and the coordination of its processes. It holds nothing open: each process opens
+    the catalog from it.
 
     ``location`` is where a person finds the registry, for messages. ``disk`` is a directory on the file
     system that the registry fills, or None if neither its catalog nor its content is in files.
@@ -53,7 +53,7 @@ class Backend:
         return self.catalog_store.open_reads()
 
     def open_robot_tokens(self) -> RobotTokens:
-        """Open the robot tokens, for who runs the registry."""
+        """Open the robot tokens, for the registry's operator."""
         return RobotTokens(self.catalog_store.open(), now=self.now)
 
     def open_robot_reads(self) -> RobotReads:
@@ -61,7 +61,7 @@ class Backend:
         return self.catalog_store.open_robot_reads(self.now)
 
     def open_changes(self) -> CatalogChanges:
-        """Open what tells whether the catalog was written to. Raises :class:`StorageError`."""
+        """Open the listener for changes of the catalog. Raises :class:`StorageError`."""
         return self.catalog_store.open_changes()
 
     @contextlib.contextmanager
@@ -176,7 +176,9 @@ def _s3_blobs(
 
 
 def host_coordination(directory: Path) -> Coordination:
-    """Return what the processes of this host that use ``directory`` agree by. Nothing is touched."""
+    """Return the coordination of the processes of this host that use ``directory``. It creates no
+    files yet.
+    """
     return FileCoordination(directory)
 
 

@@ -1,4 +1,4 @@
-"""Looks names of hosts up within a time: the system's resolver has no deadline, and cannot be interrupted."""
+"""Look-ups of host names with a time limit: the system's resolver has none, and cannot be interrupted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ AddressInfo = tuple[socket.AddressFamily, socket.SocketKind, int, str, SocketAdd
 
 
 class _LookUp:
-    """One question to the system's resolver, in a thread of its own: who waits for it may give up."""
+    """One query to the system's resolver, in a thread of its own, so that its callers may give up."""
 
     def __init__(self, host: str, port: int) -> None:
         self._question = host, port
@@ -42,11 +42,11 @@ _owners: Final[Counter[str]] = Counter()
 
 
 def look_up(host: str, port: int, *, seconds: float, owner: str) -> Sequence[AddressInfo]:
-    """Return what ``getaddrinfo`` says of ``host`` for a stream, after ``seconds`` at most.
+    """Return the result of ``getaddrinfo`` for ``host`` and a stream, after ``seconds`` at most.
 
     A second call for the same name waits for the same answer. A resolver that never answers holds a thread
     for each name, up to :data:`MOST_OF_AN_OWNER` of ``owner``. Raises :class:`socket.gaierror`,
-    :class:`UnicodeError`, and :class:`TimeoutError` where it is too late or too many are under way.
+    :class:`UnicodeError`, and :class:`TimeoutError` on a timeout, or if too many are under way.
     """
     if _is_address(host):
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -89,7 +89,7 @@ def _joined(host: str, port: int, owner: str) -> _LookUp:
                 if not _owners[owner]:
                     del _owners[owner]
 
-    # Nobody waits for it when the process ends.
+    # The process does not wait for it at its end.
     try:
         threading.Thread(target=run, name=f"look-up {host}", daemon=True).start()
     except RuntimeError as error:  # no more threads

@@ -20,7 +20,7 @@ SPEC_CODES: Final = frozenset(
         "UNSUPPORTED",
     }
 )
-"""Error codes of the distribution-spec that a registry answers reads with: who sends them is one."""
+"""Error codes of the distribution-spec for reads: a server that sends one is a registry."""
 
 
 class DigestryError(Exception):
@@ -35,7 +35,7 @@ class DigestryError(Exception):
         self.hint = hint
 
 
-# -- the caller is to blame: what was asked for cannot be --------------------------------------
+# -- the caller is to blame: the request cannot be carried out --------------------------------------
 
 
 class CallerError(DigestryError):
@@ -67,19 +67,19 @@ class TooLarge(CallerError):
 
 
 class NotFound(CallerError):
-    """The thing that was named is not there."""
+    """The named object does not exist."""
 
 
 class Ambiguous(CallerError):
-    """The name that was given stands for several things; the message lists them."""
+    """The given name matches several objects; the message lists them."""
 
 
 class Conflict(CallerError):
-    """The thing changed, or is held, so that the request cannot be carried out as it stands."""
+    """The object was changed, or is locked, so that the request cannot be carried out now."""
 
 
 class Forbidden(CallerError):
-    """The caller may not do what it asks for."""
+    """The caller has no right to the requested action."""
 
 
 class TooMany(CallerError):
@@ -90,7 +90,7 @@ class TooMany(CallerError):
 
 
 class RemoteError(DigestryError):
-    """A registry, an engine or a helper did not do what was asked of it."""
+    """A registry, an engine or a helper did not carry out a request."""
 
 
 class Unreachable(RemoteError):
@@ -99,7 +99,7 @@ class Unreachable(RemoteError):
 
 class Refused(RemoteError):
     """The remote answered with a refusal. ``status`` is its HTTP status, ``code`` its error code,
-    ``retry_after`` after how many seconds it may be asked again, if it said so."""
+    ``retry_after`` the seconds after which it allows another request, if it states them."""
 
     def __init__(
         self,
@@ -141,8 +141,8 @@ class AnswerTooLong(ProtocolViolation):
 
 
 class RedirectRefused(ProtocolViolation):
-    """The remote sends on to another host, which refuses or must not be asked: that says nothing of what the
-    remote itself has. ``status`` is what the other host answers; None if it was not asked."""
+    """The remote redirects to another host, which refuses or must not be contacted: that says nothing about
+    the remote's own content. ``status`` is the other host's answer; None if it was not contacted."""
 
     def __init__(
         self, message: str, *, status: int | None = None, hint: str = "", retry_after: float | None = None
@@ -152,11 +152,11 @@ class RedirectRefused(ProtocolViolation):
         self.retry_after = retry_after
 
 
-# -- the content is to blame: bytes that are not what they claim to be -------------------------
+# -- the content is to blame: bytes that do not match their description -------------------------
 
 
 class ContentError(DigestryError):
-    """Bytes that do not match what was promised about them. They are never used."""
+    """Bytes that do not match their digest, size or format. They are never used."""
 
 
 class DigestMismatch(ContentError):
@@ -171,11 +171,11 @@ class SizeMismatch(ContentError):
 
 
 class StorageError(DigestryError):
-    """The disk or the database failed, or holds what it should not."""
+    """The disk or the database failed, or has invalid content."""
 
 
 class StorageFull(StorageError):
-    """There is no room for more; what was stored before is whole, and can be read."""
+    """There is no room for more; stored content is whole, and can be read."""
 
 
 class StorageBusy(StorageError):

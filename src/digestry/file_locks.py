@@ -1,6 +1,6 @@
 """Advisory locks on files, which exclude other processes of the host and end with the process.
 
-Everything here blocks, and raises what :mod:`digestry.fsio` does.
+Everything here blocks, and raises as :mod:`digestry.fsio` does.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Lock:
     def check(self) -> None:
         """Raise :class:`Conflict` if the lock's file was replaced or removed: others are then not excluded.
 
-        Who opens it by its name then is not kept out.
+        A process that opens it by its name then is not excluded.
         """
         if not _has_name(self._descriptor, self._path):
             raise Conflict(
@@ -62,9 +62,9 @@ def locked(
 ) -> Iterator[Lock]:
     """Hold an advisory lock (flock) on ``path``, created if necessary, inside the block.
 
-    With ``wait=False`` a lock that somebody else holds raises :class:`Conflict`, worded ``held``. The
-    directory ``beside`` is locked as well, where the file system can: a lock file that is removed while it
-    is held keeps nobody out. The lock ends with the process, so that a killed one leaves nothing behind.
+    With ``wait=False`` a lock that is held elsewhere raises :class:`Conflict` with the message ``held``. The
+    directory ``beside`` is locked as well, where the file system can: a lock file that is removed while it is
+    held excludes no other. The lock ends with the process, so that a killed one leaves nothing behind.
     """
     operation = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
     held = held or f"{path} is in use by another process"
@@ -97,7 +97,7 @@ def _open_lock(path: Path, mode: int) -> int:
         except FileExistsError:
             pass
         else:
-            if os.geteuid() == 0:  # whoever the directory belongs to must be able to lock it, too
+            if os.geteuid() == 0:  # the owner of the directory must be able to lock it, too
                 owner = path.parent.stat()
                 os.fchown(descriptor, owner.st_uid, owner.st_gid)
             return descriptor

@@ -79,7 +79,7 @@ def sync_directory(path: Path) -> None:
 
 
 def publish(temporary: Path, destination: Path, *, descriptor: int | None = None) -> None:
-    """Move a finished file to its final name, durably, replacing what has that name.
+    """Move a finished file to its final name, durably, replacing an existing file.
 
     ``descriptor``, if the caller still has the file open, saves opening it again.
     Both paths must be on one file system. When this returns, the file's bytes and its name are on
@@ -161,13 +161,13 @@ os.register_at_fork(after_in_child=_sync_threads.cache_clear)  # the parent has 
 
 
 class NotRegular(OSError):
-    """What has the name is not a regular file, such as a pipe or a directory."""
+    """The name is that of something other than a regular file, such as a pipe or a directory."""
 
 
 def open_regular(path: Path | str, flags: int = os.O_RDONLY, mode: int = 0o600) -> int:
     """Open ``path``, which must be a regular file, or a link to one, and return its descriptor.
 
-    Whatever else has its name, such as a pipe, is not waited for. Raises :class:`NotRegular` for that, and
+    It does not wait for anything else of that name, such as a pipe, but raises :class:`NotRegular`; and
     OSError.
     """
     descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, mode)
@@ -199,7 +199,7 @@ def write_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
                 file.write(content)
         publish(temporary, path)
     except BaseException:
-        with contextlib.suppress(OSError):  # what failed before is what the caller must hear of
+        with contextlib.suppress(OSError):  # the caller must get the earlier error
             temporary.unlink()
         raise
 
@@ -220,7 +220,7 @@ def replacing(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
                 yield file
         publish(temporary, path)
     except BaseException:
-        with contextlib.suppress(OSError):  # what failed before is what the caller must hear of
+        with contextlib.suppress(OSError):  # the caller must get the earlier error
             temporary.unlink()
         raise
 
@@ -239,13 +239,13 @@ def sweep_temporaries(directory: Path, *, older_than: float = 60.0) -> None:
 def lacks_room(directory: Path) -> bool:
     """Return whether a file there could not grow now, because the file system or a quota is full.
 
-    For who was told of a failure without its cause. Where it cannot be tried, False.
+    For callers that got a failure without its cause. False if it cannot be tried.
     """
     try:
         descriptor = os.open(directory, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)
         try:
             os.write(descriptor, _PROBE)
-            os.fsync(descriptor)  # some file systems tell only now
+            os.fsync(descriptor)  # some file systems report an error only now
         finally:
             os.close(descriptor)
     except OSError as error:
@@ -269,7 +269,7 @@ def remove_file(path: Path, *, durable: bool = True) -> bool:
 
 
 def move(path: Path, destination: Path) -> None:
-    """Rename ``path``, whatever it is, on the same file system, durably."""
+    """Rename ``path``, a file of any kind, on the same file system, durably."""
     with storage_errors("move", path):
         path.rename(destination)
     # Should power fail between the two, it has either name or both, and never none.
