@@ -102,6 +102,16 @@ def test_what_trivy_reports_is_imported(
     assert scanned(trivy, image, "--vex", "oci", "--show-suppressed") == ([], suppressed)
 
 
+def test_trivy_reads_an_export(trivy: Engine, tool: Engine, image: str, tmp_path: Path) -> None:
+    looked = ("--status", "not_affected", "--justification", "vulnerable_code_not_present")
+    tool("advisory", "add", image, "--id", VULNERABILITY, *looked)
+    tool("advisory", "export", image, "--output", tmp_path / "vex.json")
+    tool("advisory", "remove", image, "--id", VULNERABILITY, "--yes")
+    assert scanned(trivy, image, "--vex", "oci") == ([VULNERABILITY], [])
+    options = ("--vex", str(tmp_path / "vex.json"), "--show-suppressed")
+    assert scanned(trivy, image, *options) == ([], [(VULNERABILITY, "not_affected")])
+
+
 def test_trivy_scans_by_digest(
     trivy: Engine, tool: Engine, image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,8 +10,9 @@ from urllib.parse import quote
 
 import msgspec
 
+from digestry.advisories.advisory import Advisory
 from digestry.advisories.openvex import PREDICATE_TYPE, TOOLING
-from digestry.advisories.statements import Status
+from digestry.advisories.statements import LONG_AGO, Status
 from digestry.model.digest import Digest
 from digestry.model.json_values import JsonObject
 from digestry.model.reference import DOCKER_HUB, Reference
@@ -101,6 +102,57 @@ def make_attestation(
     version: int,
 ) -> bytes:
     """Return an in-toto statement about ``digest`` with an OpenVEX document of ``statements``, as JSON."""
+    document = _document(statements, author=author, timestamp=timestamp, version=version)
+    return msgspec.json.encode(
+        {
+            "_type": STATEMENT_TYPE,
+            "subject": [{"name": image.name, "digest": {digest.algorithm: digest.encoded}}],
+            "predicateType": PREDICATE_TYPE,
+            "predicate": document,
+        }
+    )
+
+
+def make_document(
+    image: Reference,
+    digest: Digest,
+    advisories: Iterable[Advisory],
+    *,
+    author: str,
+    timestamp: datetime.datetime,
+) -> JsonObject:
+    """Return one OpenVEX document that states about ``digest`` what ``advisories`` of any form state.
+
+    The notes say who stated it. What has no time gets ``timestamp``.
+    """
+    statements = []
+    for advisory in advisories:
+        said = advisory.statement
+        notes = said.impact if said.status == "not_affected" and said.impact else said.notes
+        by = f"Stated by {advisory.author or 'an author who is not named'}."
+        # A statement about a package names it as the product.
+        component = advisory.component or (advisory.product if not advisory.sure else "")
+        statements.append(
+            make_statement(
+                image,
+                digest,
+                vulnerability=said.vulnerability,
+                status=said.status,
+                timestamp=timestamp if said.timestamp == LONG_AGO else said.timestamp,
+                fixed_by=said.fixed_by,
+                justification=said.justification if said.justification in JUSTIFICATIONS else "",
+                note=f"{notes.rstrip('.')}. {by}" if notes else by,
+                action=said.action,
+                aliases=said.aliases,
+                components=(component,) if component else (),
+            )
+        )
+    return _document(statements, author=author, timestamp=timestamp, version=1)
+
+
+def _document(
+    statements: list[JsonObject], *, author: str, timestamp: datetime.datetime, version: int
+) -> JsonObject:
     document: JsonObject = {
         "@context": PREDICATE_TYPE,
         "author": author,
@@ -109,14 +161,7 @@ def make_attestation(
         "tooling": f"{TOOLING} {__version__}",
         "statements": statements,
     }
-    return msgspec.json.encode(
-        {
-            "_type": STATEMENT_TYPE,
-            "subject": [{"name": image.name, "digest": {digest.algorithm: digest.encoded}}],
-            "predicateType": PREDICATE_TYPE,
-            "predicate": {"@context": PREDICATE_TYPE, "@id": _identity(document), **document},
-        }
-    )
+    return {"@context": PREDICATE_TYPE, "@id": _identity(document), **document}
 
 
 def _identity(content: JsonObject) -> str:

@@ -7,19 +7,21 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from digestry.cli.advised_image import finish, read_target, show_resolved, somebody
+from digestry.cli.advisory_export import export
 from digestry.cli.advisory_import import import_
+from digestry.cli.advisory_remove import remove
 from digestry.cli.command_group import Group
 from digestry.cli.digest_completion import complete_digest, complete_reference
 from digestry.cli.image_names import IMAGE
 from digestry.cli.listing import Column, Listing, View, listing_options
-from digestry.cli.output import complain, json_document, note, printable, say
+from digestry.cli.output import json_document, printable, say
 from digestry.cli.row_template import Row
 from digestry.cli.timeout_options import timeout_option
 from digestry.model.digest_prefix import DigestPrefix
 
 if TYPE_CHECKING:
-    from digestry.advisories.advisory import Advisory, AdvisoryReading
-    from digestry.advisories.publish import TargetImage
+    from digestry.advisories.advisory import Advisory
     from digestry.advisories.statements import Status
     from digestry.cli.settings import Settings
     from digestry.client.session import Session
@@ -88,7 +90,8 @@ def advisory() -> None:
     """
 
 
-advisory.add_command(import_)
+for _command in (import_, export, remove):
+    advisory.add_command(_command)
 
 
 @advisory.command("add")
@@ -136,26 +139,27 @@ def add(
     """
     from digestry.advisories import publish
     from digestry.audit.registry_queries import RegistryQueries
+    from digestry.cli.sessions import open_session
     from digestry.cli.settings import load
 
     settings = load()
     statement = publish.NewStatement(
         vulnerability=vulnerability,
         status=status,
-        author=author or _somebody(),
+        author=author or somebody(),
         timestamp=_time(timestamp),
         justification=justification,
         note=remark,
     )
     statement.check(fixes=bool(fixes))
-    with _session(settings) as session:
+    with open_session(settings) as session:
         named = complete_reference(settings, session, reference)
         fixed = [_fixed_image(settings, session, named, text) for text in fixes]
         subject = publish.find_image(session, named)
         # All are looked up before anything is written.
         targets = [publish.find_image(session, name) for name in fixed]
         for target in (subject, *targets):
-            _tell_resolved(target)
+            show_resolved(target)
         attached = publish.attach_statement(
             session, subject, statement, targets, new_queries=lambda: RegistryQueries(session)
         )
@@ -180,10 +184,10 @@ def list_(*, reference: str, view: View) -> None:
     JSON: a list of objects with vulnerability, status, component, fixed_by, author, stated_at, advisory,
     repository, digest, aliases, justification, note, action_statement, signature.
     """
-    target, reading = _read(reference)
-    _tell_resolved(target)
+    target, reading = read_target(reference)
+    show_resolved(target)
     view.show(map(_row, reading.current()))
-    _finish(reading)
+    finish(reading)
 
 
 def _row(advised: Advisory) -> Row:
@@ -215,7 +219,7 @@ def show(reference: str) -> None:
     """Print the documents that are attached to an image, as JSON: OpenVEX, CycloneDX and CSAF."""
     from digestry.cli.documents import AttachedAdvisory
 
-    target, reading = _read(reference)
+    target, reading = read_target(reference)
     json_document(
         [
             AttachedAdvisory(
@@ -230,50 +234,7 @@ def show(reference: str) -> None:
             )
         ]
     )
-    _finish(reading)
-
-
-def _read(reference: str) -> tuple[TargetImage, AdvisoryReading]:
-    from digestry.advisories import publish
-    from digestry.advisories.attachments import read_advisories
-    from digestry.audit.registry_queries import RegistryQueries
-    from digestry.cli.settings import load
-    from digestry.model import media_types
-
-    settings = load()
-    with _session(settings) as session:
-        target = publish.find_image(
-            session, complete_reference(settings, session, reference), hint="check the name and the tag"
-        )
-        is_index = target.descriptor.media_type in media_types.INDEXES
-        reading = read_advisories(
-            RegistryQueries(session, timeout=60),
-            target.image.repository_only(),
-            [target.digest],
-            indexes=frozenset({target.digest} if is_index else ()),
-        )
-        return target, reading
-
-
-def _finish(reading: AdvisoryReading) -> None:
-    from digestry.cli import exit_codes
-
-    for reason in reading.reasons:
-        note(printable(f"digestry: {reason}"))
-    if not reading.complete:
-        complain("not every advisory could be read")
-        raise click.exceptions.Exit(exit_codes.REMOTE)
-
-
-def _session(settings: Settings) -> Session:
-    from digestry.cli.sessions import open_session
-
-    return open_session(settings)
-
-
-def _tell_resolved(target: TargetImage) -> None:
-    if target.tag is not None:
-        note(printable(f"digestry: {target.image.name}:{target.tag} is {target.digest}"))
+    finish(reading)
 
 
 def _fixed_image(settings: Settings, session: Session, named: Reference, text: str) -> Reference:
@@ -295,14 +256,3 @@ def _time(text: str) -> datetime.datetime:
         raise click.BadParameter(
             "it is not a time such as 2026-11-21T10:02:00Z", param_hint="--timestamp"
         ) from error
-
-
-def _somebody() -> str:
-    import getpass
-    import socket
-
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = "unknown"
-    return f"{user}@{socket.gethostname()}"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from digestry.cli.advised_image import find_target
 from digestry.cli.image_names import IMAGE
 from digestry.cli.output import json_document, json_option, note, printable, say, table
 from digestry.cli.timeout_options import timeout_option
@@ -124,17 +125,6 @@ def _named_content(path: Path) -> tuple[bytes, str]:
     if len(content) > LARGEST_FILE:
         raise TooLarge(f"{name} is larger than {LARGEST_FILE} bytes", limit=LARGEST_FILE)
     return content, name
-
-
-def find_target(settings: Settings, session: Session, image: str) -> TargetImage:
-    """Return the image that a name means in its registry, and print the digest of a tag."""
-    from digestry.advisories import publish
-    from digestry.cli.digest_completion import complete_reference
-
-    target = publish.find_image(session, complete_reference(settings, session, image))
-    if target.tag is not None:
-        note(printable(f"digestry: {target.image.name}:{target.tag} is {target.digest}"))
-    return target
 
 
 def carry_out(

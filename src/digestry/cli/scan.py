@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from digestry.cli.advised_image import find_target
 from digestry.cli.advisory_import import (
     SEVERITIES,
     ImportOutcome,
     carry_out,
-    find_target,
     read_documents,
 )
 from digestry.cli.image_location import local_option

@@ -1,0 +1,77 @@
+"""The image that an advisory is about: found in its registry, with what is stated about it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from digestry.cli.digest_completion import complete_reference
+from digestry.cli.output import complain, note, printable
+
+if TYPE_CHECKING:
+    from digestry.advisories.advisory import AdvisoryReading
+    from digestry.advisories.publish import TargetImage
+    from digestry.cli.settings import Settings
+    from digestry.client.session import Session
+
+
+def find_target(settings: Settings, session: Session, image: str) -> TargetImage:
+    """Return the image that a name means in its registry, and print the digest of a tag."""
+    from digestry.advisories import publish
+
+    target = publish.find_image(
+        session, complete_reference(settings, session, image), hint="check the name and the tag"
+    )
+    show_resolved(target)
+    return target
+
+
+def show_resolved(target: TargetImage) -> None:
+    """Print which digest a tag points to."""
+    if target.tag is not None:
+        note(printable(f"digestry: {target.image.name}:{target.tag} is {target.digest}"))
+
+
+def read_target(reference: str) -> tuple[TargetImage, AdvisoryReading]:
+    """Return the image that a name means in its registry, and what is attached to it."""
+    from digestry.advisories.attachments import read_advisories
+    from digestry.audit.registry_queries import RegistryQueries
+    from digestry.cli.sessions import open_session
+    from digestry.cli.settings import load
+    from digestry.model import media_types
+
+    settings = load()
+    with open_session(settings) as session:
+        target = find_target(settings, session, reference)
+        is_index = target.descriptor.media_type in media_types.INDEXES
+        reading = read_advisories(
+            RegistryQueries(session, timeout=60),
+            target.image.repository_only(),
+            [target.digest],
+            indexes=frozenset({target.digest} if is_index else ()),
+        )
+        return target, reading
+
+
+def finish(reading: AdvisoryReading) -> None:
+    """Print the reasons of a reading, and end with 3 if not every advisory could be read."""
+    from digestry.cli import exit_codes
+
+    for reason in reading.reasons:
+        note(printable(f"digestry: {reason}"))
+    if not reading.complete:
+        complain("not every advisory could be read")
+        raise click.exceptions.Exit(exit_codes.REMOTE)
+
+
+def somebody() -> str:
+    """Return the user and the host, as the author of statements."""
+    import getpass
+    import socket
+
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}"
