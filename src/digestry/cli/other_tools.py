@@ -83,7 +83,6 @@ _COMMANDS: Final = {
     "repo ls": "ls",
     "repo tags": "tags",
     "resolve": "digest",
-    "scan": "audit",
     "search": "ls",
     "server": "serve",
     "system df": "images",
