@@ -7,7 +7,7 @@ ENGINE ?=
 # Test processes: twice as many as cores, since many tests wait.
 WORKERS ?= 4
 
-.PHONY: demo test test-all reality check bench docs dist lock format clean setup
+.PHONY: demo test test-all reality check bench docs dist pex lock format clean setup
 
 setup: $(VENV)/.ready
 
@@ -53,6 +53,13 @@ $(VENV)/.docs-ready: $(VENV)/.ready requirements/docs.txt
 # The sdist and the wheel, in dist/: the same bytes from the same source.
 dist: setup
 	@$(BIN)/python -m hatchling build -t sdist -t wheel
+
+# The program and all that it needs, in one file for this platform's Pythons of this version: dist/digestry.pex.
+pex: dist
+	@mkdir -p build
+	@for wheel in dist/digestry-*.whl; do \
+		echo "$$PWD/$$wheel --hash=sha256:$$(sha256sum "$$wheel" | cut -c1-64)"; done | cat requirements/run.txt - >build/pex.txt
+	@$(BIN)/uv tool run --quiet pex==2.105.2 -r build/pex.txt -c digestry --venv --sh-boot -o dist/digestry.pex
 
 format: setup
 	@$(BIN)/ruff check --fix src tests bench tools
