@@ -92,12 +92,17 @@ def test_a_command_that_asks_a_registry_loads_what_it_asks_for(command: str, tmp
     assert loaded.isdisjoint(_FRAMEWORKS | _SLOW)
     for part in (
         "auth",
+        "configuration.policy",
+        "configuration.registries_conf",
+        "configuration.rules",
         "credentials",
         "journal",
+        "mirrored_repository",
         "prefix_search",
         "refusal_hints",
         "referrers",
         "tag_history",
+        "trust",
     ):
         assert f"digestry.client.{part}" not in loaded
 

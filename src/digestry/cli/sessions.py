@@ -43,18 +43,23 @@ def client_options(settings: Settings) -> ClientOptions:
     )
 
 
-def registry_rules(settings: Settings, files: ConfigurationFiles) -> RegistryRules:
+def registry_rules(settings: Settings, files: ConfigurationFiles) -> RegistryRules | None:
     """Return what the settings say of registries, and then what ``files`` of other programs say.
 
-    Raises :class:`InvalidConfiguration`.
+    None if they say nothing. Raises :class:`InvalidConfiguration`.
     """
+    from digestry.client.configuration.files import says_something
+
+    others = any(map(says_something, files.registries))
+    blocks, insecure = settings.blocks, settings.insecure_registries
+    if blocks is None and not insecure and not others:
+        return None
     from digestry.client.configuration.registries_conf import read_registries
     from digestry.client.configuration.rules import RegistryRules, insecure_hosts
 
-    blocks = settings.blocks
-    listed = insecure_hosts(settings.insecure_registries, str(settings.config_file))
+    listed = insecure_hosts(insecure, str(settings.config_file))
     hosts, names = [((*blocks.hosts, *listed) if blocks else listed)], [blocks.names if blocks else ()]
-    if files.registries:
+    if others:
         found = read_registries(files.registries)
         hosts.append(found.host_rules())
         names.append(tuple(found.names.values()))

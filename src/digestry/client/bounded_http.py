@@ -18,12 +18,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from digestry.client.http_connection import HttpConnection, Proxy
-from digestry.client.trust import Trust
 from digestry.client.wait_budget import WaitBudget
 from digestry.errors import ProtocolViolation
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
+
+    from digestry.client.trust import Trust
 
 LARGEST_HEAD: Final = 256 << 10
 """Bytes of an answer's head, with the interim answers before it."""
@@ -217,7 +218,7 @@ class BoundedConnection(HttpConnection):
         scheme: str,
         host: str,
         port: int,
-        trust: Trust,
+        trust: Trust | None,
         proxy: Proxy | None,
         *,
         timeouts: ResponseTimeouts,

@@ -75,7 +75,7 @@ class Connection:
         Raises :class:`Unreachable`, :class:`ProtocolViolation`, :class:`Unauthorized` if a token server
         refuses, and :class:`~digestry.errors.Forbidden` for a registry that a configuration file blocks.
         """
-        if self.options.registries.names:
+        if self.options.registries is not None:
             self.options.registries.check_host(host)
         call = dataclasses.replace(call, registry=host)
         first = self.transport.send_first(host, call)

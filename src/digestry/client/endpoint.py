@@ -39,7 +39,7 @@ class RepositoryEndpoint:
         self.connection = connection
         self.repository = repository.repository_only()
         name = repository.repository
-        self._is_allowed = not connection.options.registries.names
+        self._rules = connection.options.registries
         self._pull = (f"repository:{name}:pull",)
         self._push = (f"repository:{name}:pull,push",)
         self._delete = (f"repository:{name}:delete",)
@@ -80,9 +80,9 @@ class RepositoryEndpoint:
         repository's own; the rest is as in :class:`Call`. Raises as :meth:`Connection.send` does, and
         :class:`~digestry.errors.Forbidden` for a repository that a configuration file blocks.
         """
-        if not self._is_allowed:
-            self.connection.options.registries.check(self.name)
-            self._is_allowed = True
+        if self._rules is not None:
+            self._rules.check(self.name)
+            self._rules = None
         url = path if "://" in path else self.url(path)
         own = self._delete if method == "DELETE" else self._push if push else self._pull
         call = Call(method, url, headers or {}, body, repeatable, committed=committed)

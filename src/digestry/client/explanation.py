@@ -7,7 +7,14 @@ from dataclasses import dataclass
 
 from digestry.client.configuration.certificates import HostCertificates, host_certificates
 from digestry.client.configuration.policy import Policy
-from digestry.client.configuration.rules import HostRule, Mirror, NameRule, first, without_port
+from digestry.client.configuration.rules import (
+    HostRule,
+    Mirror,
+    NameRule,
+    RegistryRules,
+    first,
+    without_port,
+)
 from digestry.client.options import ClientOptions, is_loopback
 from digestry.model.reference import Reference
 
@@ -29,7 +36,8 @@ def explain(options: ClientOptions, host: str, image: Reference | None) -> list[
     Raises :class:`~digestry.errors.InvalidConfiguration`.
     """
     name = host if image is None else str(image)
-    found = [*_of_name(options.registries.for_name(name)), *_of_host(options, host)]
+    rules = options.registries or RegistryRules()
+    found = [*_of_name(rules.for_name(name)), *_of_host(options, rules, host)]
     if image is not None and options.policy is not None:
         policy = Policy.read(options.policy)
         if policy is not None:
@@ -55,12 +63,12 @@ def _of_name(rules: Sequence[NameRule]) -> Iterator[Statement]:
             break
 
 
-def _of_host(options: ClientOptions, host: str) -> Iterator[Statement]:
-    rules = options.registries.for_host(host)
+def _of_host(options: ClientOptions, said: RegistryRules, host: str) -> Iterator[Statement]:
+    rules = said.for_host(host)
     ours = is_loopback(host)
     plain = first(rule for rule in rules if rule.plain_http is not None)
     yield _truth_of("plain-http", plain, plain.plain_http if plain else None, here=ours)
-    verification = options.registries.verification(host)
+    verification = said.verification(host)
     skip = verification.skip_verify if verification else None
     yield _truth_of("skip-verify", verification, skip, here=ours)
     files = host_certificates(options.certificate_directories, host)

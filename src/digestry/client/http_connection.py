@@ -6,11 +6,13 @@ import http.client
 import socket
 import ssl
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from digestry.client.options import is_inside
 from digestry.client.transport_errors import ConnectFailed, LeadsInside, ProxyFailed
-from digestry.client.trust import Trust
+
+if TYPE_CHECKING:
+    from digestry.client.trust import Trust
 
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
@@ -28,6 +30,8 @@ class Proxy:
 class HttpConnection(http.client.HTTPConnection):
     """A connection to ``host`` and ``port``. ``proxy`` is on the way there; None for none.
 
+    ``trust`` is None where nothing is encrypted.
+
     ``committed`` is how many bytes the other side may look through before its next response. Connecting
     raises :class:`ConnectFailed`, :class:`ProxyFailed`, and what :mod:`ssl` raises.
     """
@@ -38,7 +42,9 @@ class HttpConnection(http.client.HTTPConnection):
     peer: str = ""
     """The IP address that it leads to; empty through a proxy, and before it is open."""
 
-    def __init__(self, scheme: str, host: str, port: int, trust: Trust, proxy: Proxy | None = None) -> None:
+    def __init__(
+        self, scheme: str, host: str, port: int, trust: Trust | None, proxy: Proxy | None = None
+    ) -> None:
         # A dot at the end is for the look-up of the name alone: no certificate has it.
         super().__init__(host.rstrip("."), port)
         self.scheme = scheme
@@ -46,6 +52,12 @@ class HttpConnection(http.client.HTTPConnection):
         self.proxy = proxy
         self.address = (host, port) if proxy is None else (proxy.host, proxy.port)
         self._trust = trust
+
+    @property
+    def trust(self) -> Trust:
+        """Return the certificates that are trusted, of a connection that is encrypted on its way."""
+        assert self._trust is not None  # noqa: S101 - whoever made it knew its scheme
+        return self._trust
 
     @property
     def forwards(self) -> bool:
@@ -73,8 +85,8 @@ class HttpConnection(http.client.HTTPConnection):
             if self.proxy is not None:
                 self._pass_proxy(self.proxy)
             if self.scheme == "https":
-                self.sock = self._encrypted(self.sock, self.host, self._trust)
-                self._trust.check(self.sock)
+                self.sock = self._encrypted(self.sock, self.host, self.trust)
+                self.trust.check(self.sock)
         except BaseException:
             self.close()
             raise
@@ -94,7 +106,7 @@ class HttpConnection(http.client.HTTPConnection):
     def _pass_proxy(self, proxy: Proxy) -> None:
         try:
             if proxy.scheme == "https":
-                self.sock = self._encrypted(self.sock, proxy.host, self._trust.without_clients())
+                self.sock = self._encrypted(self.sock, proxy.host, self.trust.without_clients())
             if self.scheme == "https":
                 self._open_tunnel(proxy)
         except ssl.SSLError:

@@ -10,18 +10,20 @@ import ssl
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlsplit
 
 from digestry.client.headers import Headers
 from digestry.client.http_connection import DEFAULT_PORTS, HttpConnection, Proxy
-from digestry.client.trust import Trust
+
+if TYPE_CHECKING:
+    from digestry.client.trust import Trust
 
 _UNUSUAL: Final = re.compile(r"[^\x21-\x7e]")
 _PRINTABLE: Final = "".join(map(chr, range(0x21, 0x7F)))
 
 Origin = tuple[str, str, int]
-ConnectionClass = Callable[[str, str, int, Trust, Proxy | None], HttpConnection]
+ConnectionClass = Callable[[str, str, int, "Trust | None", Proxy | None], HttpConnection]
 
 
 class InvalidAddress(ValueError):
@@ -31,10 +33,11 @@ class InvalidAddress(ValueError):
 class HttpPool:
     """Connections by origin, all with the same trust and proxy. Thread-safe.
 
-    ``make`` makes a connection; ``most`` is how many idle ones of an origin are kept.
+    ``make`` makes a connection; ``trust`` is None where nothing is encrypted; ``most`` is how many idle ones
+    of an origin are kept.
     """
 
-    def __init__(self, make: ConnectionClass, trust: Trust, proxy: Proxy | None, most: int) -> None:
+    def __init__(self, make: ConnectionClass, trust: Trust | None, proxy: Proxy | None, most: int) -> None:
         self._make = make
         self._trust = trust
         self._proxy = proxy

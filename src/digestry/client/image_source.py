@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from digestry.client.configuration.files import demands_something
 from digestry.client.connection import Connection
 from digestry.client.repository import Repository
 from digestry.errors import InvalidConfiguration, InvalidReference
@@ -22,14 +23,14 @@ def image_source(connection: Connection, reference: Reference) -> Repository:
     it, and :class:`~digestry.errors.InvalidConfiguration`.
     """
     options = connection.options
-    if options.policy is not None:
-        from digestry.client.configuration.policy import Policy  # noqa: PLC0415 - few have one
+    if options.policy is not None and demands_something(options.policy):
+        from digestry.client.configuration.policy import Policy  # noqa: PLC0415 - most demand nothing
 
         policy = connection.cache.policy or Policy.read(options.policy)
         connection.cache.policy = policy
         if policy is not None:
             policy.check(_canonical(reference), connection.tell_once)
-    if not options.registries.names:
+    if options.registries is None:
         return Repository(connection, reference.repository_only())
     options.registries.check(str(reference))
     return _by_rules(connection, reference, options.registries.for_name(str(reference)))

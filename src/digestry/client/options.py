@@ -6,10 +6,11 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from digestry.client.configuration.rules import RegistryRules
+if TYPE_CHECKING:
+    from digestry.client.configuration.rules import RegistryRules
 
 _METADATA: Final = frozenset({"fd00:ec2::254", "fd20:ce::254", "100.100.100.200", "192.0.0.192"})
 """Where clouds tell a machine its credentials, beside the link-local addresses."""
@@ -57,8 +58,9 @@ class ClientOptions:
     """The directory of records of uploads that were begun, which later sessions continue; None for none."""
     token_servers: frozenset[str] = frozenset()
     """Hosts that may be sent passwords for registries elsewhere."""
-    registries: RegistryRules = field(default_factory=RegistryRules)
-    """What configuration files say of registries: how they are connected to, mirrors, what is blocked."""
+    registries: RegistryRules | None = None
+    """What configuration files say of registries: how they are connected to, mirrors, what is blocked. None
+    if they say nothing."""
     certificate_directories: tuple[Path, ...] = ()
     """Directories like docker's ``certs.d``, with certificates in a folder for each ``host[:port]``."""
     policy: Path | None = None
@@ -85,13 +87,13 @@ class ClientOptions:
 
     def is_insecure(self, host: str) -> bool:
         """Return whether the user allows ``host[:port]`` to be asked without TLS."""
-        return self._is_listed(host) or self.registries.may_be_plain(host)
+        return self._is_listed(host) or (self.registries is not None and self.registries.may_be_plain(host))
 
     def unverified_because(self, host: str) -> str | None:
         """Return why any certificate of ``host[:port]`` is accepted; None if it is verified."""
         if self._is_listed(host):
             return "the host is in insecure_hosts"
-        rule = self.registries.verification(host)
+        rule = self.registries.verification(host) if self.registries is not None else None
         if rule is not None:
             return f"{rule.origin} allows that" if rule.skip_verify else None
         return "it is this machine" if is_loopback(host) else None

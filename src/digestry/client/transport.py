@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urljoin, urlsplit
 
 from digestry.client.bounded_http import BoundedConnection, ResponseTimeouts
@@ -28,11 +28,13 @@ from digestry.client.transport_errors import (
     is_not_tls,
     unreachable,
 )
-from digestry.client.trust import HostTrusts, Trust
 from digestry.client.wait_budget import WaitBudget
 from digestry.errors import ProtocolViolation, Unreachable
 from digestry.model.digest import shown
 from digestry.version import __version__
+
+if TYPE_CHECKING:
+    from digestry.client.trust import HostTrusts, Trust
 
 _MOST_REDIRECTS: Final = 5
 _PROBING: Final = frozenset({"GET", "HEAD"})
@@ -78,8 +80,8 @@ class Transport:
         self._lock = threading.Lock()
         self._probing: dict[str, threading.Lock] = {}
         self._bases: dict[str, str] = {}
-        self._pools: dict[tuple[Trust, str], HttpPool] = {}
-        self._trusts = HostTrusts(options)
+        self._pools: dict[tuple[Trust | None, str], HttpPool] = {}
+        self._trusts: HostTrusts | None = None
         self._peers: dict[str, str] = {}
         self.waiting = WaitBudget(
             options.waiting, options.longest_pause, longest_command=options.longest_command
@@ -272,7 +274,7 @@ class Transport:
                 if tried >= min(1, attempts) or call.guessed:
                     raise
             except ssl.SSLCertVerificationError as error:
-                if not self._trusts.accept_any(self._configured_host(call), call.registry, error):
+                if not self._host_trusts().accept_any(self._configured_host(call), call.registry, error):
                     raise
                 continue
             except (LeadsInside, ProxyFailed, ssl.SSLError):
@@ -340,9 +342,11 @@ class Transport:
     def _pool(self, call: Call) -> HttpPool:
         parts = urlsplit(call.url)
         proxy = proxy_for(parts.scheme, parts.netloc)
-        trust = self._trusts.usual
+        trust = None
         if parts.scheme == "https":
-            trust = self._trusts.of(self._configured_host(call), call.registry)
+            trust = self._host_trusts().of(self._configured_host(call), call.registry)
+        elif proxy is not None:
+            trust = self._host_trusts().usual
         with self._lock:
             pool = self._pools.get((trust, proxy or ""))
             if pool is None:
@@ -353,6 +357,15 @@ class Transport:
                     max(4, self.options.parallel * 2),
                 )
             return pool
+
+    def _host_trusts(self) -> HostTrusts:
+        """Return the trust in each host, made when TLS is first spoken."""
+        from digestry.client.trust import HostTrusts  # noqa: PLC0415 - plain HTTP needs none
+
+        with self._lock:
+            if self._trusts is None:
+                self._trusts = HostTrusts(self.options)
+            return self._trusts
 
     @staticmethod
     def _configured_host(call: Call) -> str:

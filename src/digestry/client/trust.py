@@ -7,7 +7,6 @@ import os
 import ssl
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -113,12 +112,8 @@ def _reason(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-@dataclass(frozen=True, slots=True)
-class _Configured:
-    """What is configured for one host."""
-
-    authorities: tuple[Path, ...]
-    clients: tuple[ClientCertificate, ...]
+_Configured = tuple[tuple[Path, ...], tuple[ClientCertificate, ...]]
+"""The authorities and the client certificates for one host."""
 
 
 class HostTrusts:
@@ -147,15 +142,15 @@ class HostTrusts:
         found = self._configured(host)
         if found is None and registry not in {"", host}:
             beside = self._configured(registry)
-            found = None if beside is None else _Configured(beside.authorities, ())
-        if found is None or found == _Configured((), ()):
+            found = None if beside is None else (beside[0], ())
+        if found is None or not any(found):
             return self.usual
-        usual = _files(self._options.authorities)
-        return Trust((*usual, *found.authorities), clients=found.clients)
+        authorities, clients = found
+        return Trust((*_files(self._options.authorities), *authorities), clients=clients)
 
     def _configured(self, host: str) -> _Configured | None:
         options = self._options
-        rules = options.registries.for_host(host)
+        rules = options.registries.for_host(host) if options.registries is not None else []
         names = [host, host.removesuffix(":443")]
         files = next(
             (
@@ -169,10 +164,9 @@ class HostTrusts:
             return None
         client = first(rule.client for rule in rules)
         authorities = tuple(path for rule in rules for path in rule.authorities)
-        return _Configured(
-            authorities + (files.authorities if files else ()),
-            (client,) if client is not None else files.clients if files else (),
-        )
+        if client is not None:
+            return authorities + (files.authorities if files else ()), (client,)
+        return (authorities + files.authorities, files.clients) if files else (authorities, ())
 
     def accept_any(self, host: str, registry: str, error: ssl.SSLCertVerificationError) -> bool:
         """Accept any certificate of ``host[:port]`` from now on, and say why; return whether that is allowed.
@@ -186,7 +180,7 @@ class HostTrusts:
             if host in self._unverified:
                 return False
             found = self._configured(host)
-            self._unverified[host] = Trust(clients=found.clients if found else (), verify=False)
+            self._unverified[host] = Trust(clients=found[1] if found else (), verify=False)
         if self._options.tell is not None:
             self._options.tell(
                 f"the certificate of {host} is NOT verified ({error.verify_message}), because {because}"

@@ -14,12 +14,13 @@ from digestry import dns
 from digestry.client.bounded_http import FRAMING, FRAMING_AT_LEAST, LARGEST_HEAD, MOST_INTERIM, SWITCHING
 from digestry.client.http_connection import HttpConnection, Proxy
 from digestry.client.transport_errors import ConnectFailed
-from digestry.client.trust import Trust
 from digestry.upstream.deadline import LARGE, Deadline, current
 from digestry.upstream.ssrf_guard import SSRFGuard
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
+
+    from digestry.client.trust import Trust
 
 _PATIENCE: Final = 30.0
 _RATE: Final = 1 << 10
@@ -115,7 +116,7 @@ class UpstreamConnection(HttpConnection):
     response_class = _Response
 
     def __init__(
-        self, scheme: str, host: str, port: int, trust: Trust, proxy: Proxy | None, *, guard: SSRFGuard
+        self, scheme: str, host: str, port: int, trust: Trust | None, proxy: Proxy | None, *, guard: SSRFGuard
     ) -> None:
         super().__init__(scheme, host, port, trust, proxy)
         self._guard = guard

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from digestry.errors import InvalidConfiguration
 
@@ -14,8 +13,7 @@ _ROOT: Final = Path("/")
 NAMED_REGISTRIES: Final = "CONTAINERS_REGISTRIES_CONF"
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigurationFiles:
+class ConfigurationFiles(NamedTuple):
     """The files of other programs that are read. Those that are not there are among them, or not."""
 
     registries: tuple[Path, ...] = ()
@@ -50,6 +48,36 @@ def configuration_files(
         certificates=certificates,
         policy=next((path for path in policies if path.exists()), None),
     )
+
+
+def demands_something(policy: Path) -> bool:
+    """Return whether a ``policy.json`` may do more than accept anything, as nearly all do.
+
+    It is read for that alone, in no time.
+    """
+    try:
+        text = policy.read_bytes()
+    except OSError:
+        return True  # whoever reads it says why it cannot be read
+    return any(sign in text for sign in (b"reject", b"igned", b"\\"))
+
+
+def says_something(registries: Path) -> bool:
+    """Return whether a ``registries.conf`` has more than comments and aliases, as few have.
+
+    It is read for that alone, in no time.
+    """
+    try:
+        lines = registries.read_bytes().splitlines()
+    except OSError:
+        return True
+    tables = False
+    for line in map(bytes.strip, lines):
+        if line == b"[aliases]":
+            tables = True
+        elif line and line[:1] != b"#" and not (tables and line[:1] == b'"'):
+            return True
+    return False
 
 
 def _registries(named: str | None, bases: list[Path]) -> tuple[Path, ...]:

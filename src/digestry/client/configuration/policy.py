@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from digestry.client.configuration.rules import without_port
 from digestry.client.configuration.toml_file import read_text
 from digestry.errors import Forbidden, InvalidConfiguration
@@ -37,14 +39,12 @@ class Policy:
 
         Raises :class:`InvalidConfiguration`.
         """
-        import json  # noqa: PLC0415 - few machines have a policy
-
         text = read_text(path)
         if text is None:
             return None
         try:
-            document = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            document = msgspec.json.decode(text)
+        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
             raise InvalidConfiguration(f"{path} is not valid JSON: {error}") from error
         if not isinstance(document, dict):
             raise InvalidConfiguration(f"{path} must be an object")
