@@ -96,3 +96,22 @@ def test_nothing_was_to_be_written_by_a_look(
     assert done.returncode == 4
     assert "is not in its registry" in done.stderr
     assert "nothing was written" not in done.stderr
+
+
+def test_several_vulnerabilities_of_a_component_in_one_document(
+    environment: dict[str, str], registry: RegistryServer, name: str
+) -> None:
+    registry.push_image(name, "1", name.encode())
+    good = registry.push_image(name, "2", b"good")
+    where = f"{registry.host}/{name}"
+    curl = "pkg:deb/debian/curl@7.88.1"
+    done = run(
+        environment, "advisory", "add", f"{where}:1", "--status", "affected", "--id", "CVE-1",
+        "--id", "CVE-2", "--component", curl, "--fixed-by", str(good),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(run(environment, "advisory", "list", f"{where}:1", "--format", "json").stdout)
+    assert [(row["vulnerability"], row["component"]) for row in rows] == [("CVE-1", curl), ("CVE-2", curl)]
+    assert len({row["advisory"] for row in rows}) == 1
+    rows = json.loads(run(environment, "advisory", "list", f"{where}:2", "--format", "json").stdout)
+    assert [(row["vulnerability"], row["status"]) for row in rows] == [("CVE-1", "fixed"), ("CVE-2", "fixed")]

@@ -138,17 +138,33 @@ def attach_statement(
     document only. Raises :class:`InvalidConfiguration`, :class:`Refused` and its family; what had
     been attached by then stays, and doing it again completes it.
     """
-    statement.check(fixes=bool(fixed_by))
+    return attach_with_fixes(registries, subject, [statement], fixed_by, new_queries=new_queries)
+
+
+def attach_with_fixes(
+    registries: PublishingRegistries,
+    subject: TargetImage,
+    statements: Sequence[NewStatement],
+    fixed_by: Sequence[TargetImage] = (),
+    *,
+    new_queries: Callable[[], AttachmentQueries],
+) -> list[PublishedAdvisory]:
+    """Do as :func:`attach_statement` does, for several statements of one author in one document."""
+    for statement in statements:
+        statement.check(fixes=bool(fixed_by))
     if any(target.digest == subject.digest for target in fixed_by):
         raise InvalidConfiguration(f"{subject.image} cannot be what fixes itself")
     written = []
     # The fixed image first: whoever reads "affected" finds its fix stated already.
     for target in fixed_by:
-        good = replace(
-            statement, status="fixed", note=f"Fixed here; {subject.image} is affected.", justification=""
-        )
-        written += attach_statements(registries, target, [good], new_queries=new_queries)
-    written += attach_statements(registries, subject, [statement], fixed_by, new_queries=new_queries)
+        note = f"Fixed here; {subject.image} is affected."
+        # The package that was affected is not there in that version.
+        good = [
+            replace(statement, status="fixed", note=note, justification="", components=())
+            for statement in statements
+        ]
+        written += attach_statements(registries, target, good, new_queries=new_queries)
+    written += attach_statements(registries, subject, statements, fixed_by, new_queries=new_queries)
     return written
 
 

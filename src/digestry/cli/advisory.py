@@ -103,7 +103,22 @@ for _command in (import_, export, remove):
     metavar="STATUS",
     help=f"The status to state: {', '.join(_STATUSES)}.",
 )
-@click.option("--id", "vulnerability", required=True, metavar="CVE-…", help="The vulnerability's identifier.")
+@click.option(
+    "--id",
+    "vulnerabilities",
+    required=True,
+    multiple=True,
+    metavar="CVE-…",
+    help="The vulnerability's identifier; repeatable.",
+)
+@click.option(
+    "--component",
+    "components",
+    multiple=True,
+    metavar="PURL",
+    help="The part of the image that it is about, such as pkg:deb/debian/curl@7.88.1; repeatable.  "
+    "[default: all of it]",
+)
 @click.option(
     "--fixed-by",
     "fixes",
@@ -126,7 +141,8 @@ def add(
     *,
     reference: str,
     status: Status,
-    vulnerability: str,
+    vulnerabilities: tuple[str, ...],
+    components: tuple[str, ...],
     fixes: tuple[str, ...],
     remark: str,
     justification: str,
@@ -135,7 +151,8 @@ def add(
 ) -> None:
     """Publish a statement about an image; the latest statement on a vulnerability is in force.
 
-    A tag is resolved first; the statement is about the digest that it points to now.
+    A tag is resolved first; the statement is about the digest that it points to now. Several --id are stated
+    alike, in one document.
     """
     from digestry.advisories import publish
     from digestry.audit.registry_queries import RegistryQueries
@@ -143,15 +160,21 @@ def add(
     from digestry.cli.settings import load
 
     settings = load()
-    statement = publish.NewStatement(
-        vulnerability=vulnerability,
-        status=status,
-        author=author or somebody(),
-        timestamp=_time(timestamp),
-        justification=justification,
-        note=remark,
-    )
-    statement.check(fixes=bool(fixes))
+    at = _time(timestamp)
+    statements = [
+        publish.NewStatement(
+            vulnerability=vulnerability,
+            status=status,
+            author=author or somebody(),
+            timestamp=at,
+            justification=justification,
+            note=remark,
+            components=components,
+        )
+        for vulnerability in dict.fromkeys(vulnerabilities)
+    ]
+    for statement in statements:
+        statement.check(fixes=bool(fixes))
     with open_session(settings) as session:
         named = complete_reference(settings, session, reference)
         fixed = [_fixed_image(settings, session, named, text) for text in fixes]
@@ -160,15 +183,12 @@ def add(
         targets = [publish.find_image(session, name) for name in fixed]
         for target in (subject, *targets):
             show_resolved(target)
-        attached = publish.attach_statement(
-            session, subject, statement, targets, new_queries=lambda: RegistryQueries(session)
+        attached = publish.attach_with_fixes(
+            session, subject, statements, targets, new_queries=lambda: RegistryQueries(session)
         )
+        names = ", ".join(statement.vulnerability for statement in statements)
         for written in attached:
-            say(
-                printable(
-                    f"{vulnerability}: {written.status}: {written.subject} (advisory {written.referrer})"
-                )
-            )
+            say(printable(f"{names}: {written.status}: {written.subject} (advisory {written.referrer})"))
 
 
 @advisory.command("list")
