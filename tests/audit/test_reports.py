@@ -333,3 +333,23 @@ def test_a_template_is_no_container_that_runs() -> None:
     assert any("(does not run)" in row for row in rows(report))
     document: Any = reports.as_values(report)
     assert [one["runs"] for one in document["containers"] if one["name"] == waiting.name] == [False]
+
+
+def test_of_thousands_of_statements_the_worst_are_shown() -> None:
+    registries = FakeRegistries()
+    image = registries.at(APP).image("one", "1")
+    publish.attach_statements(
+        registries,
+        publish.find_image(registries, Reference.parse(f"{APP}:1")),
+        [publish.NewStatement(f"CVE-{number:04}", "affected", "me", START) for number in range(2000)],
+        new_queries=lambda: RegistryQueries(registries),
+    )
+    seen = sighted(f"{APP}:1", claim(image.manifest, APP), image_id(image.config), name="web")
+    report = audit([Listed(seen)], RegistryQueries(registries))
+    text = lines(report)
+    assert sum("affected" in line for line in text) == 10
+    assert "  and 1990 statements more; --no-trunc shows all" in text
+    named = "CVE-0000, CVE-0001, CVE-0002, CVE-0003, CVE-0004 and 1995 more"
+    advice = " ".join(" ".join(text).split())
+    assert f"-> stop it or shield it: no fixed image is named for {named}" in advice
+    assert sum("CVE-1999" in line for line in lines(report, whole=True)) == 1

@@ -136,5 +136,5 @@ def _rank(severity: str) -> int:
 def _name(package: str) -> str:
     """Return what people call a package: the name in its package URL, or what is there instead."""
     if not package.startswith("pkg:"):
-        return package
+        return package.rpartition("@")[0] or package
     return package.partition("?")[0].rpartition("/")[2].partition("@")[0] or package

@@ -6,6 +6,7 @@ from digestry.audit.assessment import Assessment
 from digestry.audit.facts import FixedImage, ImageUse, RegistryFacts
 from digestry.audit.tag_verdict import UNTAGGED_HERE, TagVerdict
 from digestry.inventory.waiting_reasons import ADVICE, PRESENT
+from digestry.model.text import few
 
 
 def advise(container: ImageUse, facts: RegistryFacts, tag: TagVerdict, verdict: Assessment) -> str:
@@ -15,7 +16,7 @@ def advise(container: ImageUse, facts: RegistryFacts, tag: TagVerdict, verdict: 
     """
     if verdict.state == "affected":
         bad = [advisory for advisory in verdict.advisories if advisory.statement.status == "affected"]
-        names = ", ".join(dict.fromkeys(advisory.statement.vulnerability for advisory in bad))
+        names = few(advisory.statement.vulnerability for advisory in bad)
         return _replace(facts.fix, names, runs=container.runs)
     if verdict.state == "unknown":
         return _find_out(container, facts, tag)

@@ -15,6 +15,7 @@ from digestry.audit.registry_queries import RegistryQueries
 from digestry.errors import DigestryError
 from digestry.model.digest import Digest
 from digestry.model.reference import Reference
+from digestry.model.text import few
 
 _LONGEST_CHAIN: Final = 8
 _MOST_CANDIDATES: Final = 16
@@ -83,7 +84,7 @@ def _rejection(reading: AdvisoryReading) -> tuple[str, Iterable[Reference]]:
     current = reading.current()
     bad = [advisory for advisory in current if advisory.statement.status == "affected"]
     if bad:
-        names = ", ".join(dict.fromkeys(advisory.statement.vulnerability for advisory in bad))
+        names = few(advisory.statement.vulnerability for advisory in bad)
         return f"is itself affected by {names}", [
             fix for advisory in bad for fix in advisory.statement.fixed_by
         ]

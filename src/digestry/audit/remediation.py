@@ -19,7 +19,7 @@ from digestry.audit.tag_verdict import UNTAGGED_HERE
 from digestry.errors import InvalidReference
 from digestry.inventory.observation import ContainerObservation
 from digestry.model.reference import Reference
-from digestry.model.text import printable
+from digestry.model.text import few, printable
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*", re.ASCII)
 """The names that docker and podman accept for containers, and kubernetes for any object."""
@@ -76,12 +76,12 @@ def lines(finding: ContainerFinding, origins: Origins = NO_ORIGINS) -> list[str]
 
 
 def _without_fix(finding: ContainerFinding) -> str:
-    bad = dict.fromkeys(
+    bad = few(
         advisory.statement.vulnerability
         for advisory in finding.assessment.advisories
         if advisory.statement.status == "affected"
     )
-    return f"no fixed image is known for {', '.join(bad)}: stop it or shield it, until an advisory names one"
+    return f"no fixed image is known for {bad}: stop it or shield it, until an advisory names one"
 
 
 def _replaced(

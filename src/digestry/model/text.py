@@ -82,3 +82,10 @@ def length_of_time(seconds: float) -> str:
 def number_of(count: int, noun: str, plural: str = "") -> str:
     """Return ``1 field`` or ``3 fields``; ``plural`` is for a noun that does not only take an s."""
     return f"{count} {noun if count == 1 else plural or noun + 's'}"
+
+
+def few(names: Iterable[str], *, most: int = 5) -> str:
+    """Return the first ``most`` different names in one line, and how many more there are."""
+    every = list(dict.fromkeys(names))
+    more = f" and {len(every) - most} more" if len(every) > most else ""
+    return ", ".join(every[:most]) + more

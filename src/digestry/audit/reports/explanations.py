@@ -19,10 +19,12 @@ from digestry.audit.reports.words import (
     tag_words,
     worst_first,
 )
-from digestry.model.text import printable
+from digestry.model.text import number_of, printable
 
 _DIGITS: Final = 12
 _MOST_NAMES: Final = 5
+_MOST_STATEMENTS: Final = 10
+_MOST_REASONS: Final = 20
 
 
 def explanations(report: AuditReport, options: TableOptions) -> list[Text]:
@@ -34,15 +36,23 @@ def explanations(report: AuditReport, options: TableOptions) -> list[Text]:
         word = state_word(example)
         heading = _together(members, options)
         lines.append(((word, STYLES.get(word, "")), (printable(f": {heading}"), "")))
-        for advisory in example.assessment.advisories:
-            lines += wrapped(statement_words(advisory), options)
+        statements = [statement_words(advisory) for advisory in example.assessment.advisories]
+        shown = len(statements) if options.whole else _MOST_STATEMENTS
+        for statement in statements[:shown]:
+            lines += wrapped(statement, options)
+        if len(statements) > shown:
+            lines += wrapped(f"and {len(statements) - shown} statements more; --no-trunc shows all", options)
         moves = dict.fromkeys(
             f"- {named(finding, options)} {tag_words(finding, whole=options.whole, digits=_DIGITS)}"
             for finding in members
             if finding.tag.state == "moved"
         )
-        for reason in (*list(moves)[:_MOST_NAMES], *(f"- {reason}" for reason in example.reasons)):
+        reasons = example.reasons if options.whole else example.reasons[:_MOST_REASONS]
+        for reason in (*list(moves)[:_MOST_NAMES], *(f"- {reason}" for reason in reasons)):
             lines += wrapped(reason, options)
+        if len(example.reasons) > len(reasons):
+            left = len(example.reasons) - len(reasons)
+            lines += wrapped(f"- and {number_of(left, 'reason')} more; --no-trunc shows all", options)
         action = f"-> {example.action}"
         # With an image it is not shortened, so that it can be copied.
         lines += wrapped(action, options) if example.fixed_image is None else [uncoloured(f"  {action}")]
