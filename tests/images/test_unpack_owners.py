@@ -166,6 +166,18 @@ def test_without_owners_what_is_special_is_skipped_and_said(store: ImageStore, t
     assert os.listxattr(tmp_path / "out/bin/su") == []
 
 
+def test_a_link_to_what_took_the_place_of_a_device(store: ImageStore, tmp_path: Path) -> None:
+    made = unpacked(
+        store,
+        tmp_path / "out",
+        layer(entry("log", kind=tarfile.FIFOTYPE)),
+        layer(entry("log", b"text"), entry("same", kind=tarfile.LNKTYPE, link="log")),
+        same_owner=False,
+    )
+    assert list(skipped(made)) == [b"log"]
+    assert (tmp_path / "out/same").read_text() == "text"
+
+
 def test_very_many_that_are_skipped_are_counted(store: ImageStore, tmp_path: Path) -> None:
     many: Sequence[tuple[tarfile.TarInfo, bytes]] = [
         entry(f"dev/{number}", kind=tarfile.FIFOTYPE) for number in range(1_200)

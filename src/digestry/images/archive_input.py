@@ -12,7 +12,6 @@ from digestry.images.layer_stream import decompressed
 from digestry.images.limits import Budget, Limits
 from digestry.images.merged_tree import MergedTree
 from digestry.images.tar_reader import BLOCK, TarReader
-from digestry.model.text import printable
 
 _CHUNK: Final = 1 << 20
 _BEGINNING: Final = 8
@@ -30,24 +29,18 @@ def write_archive(
     """
     limits = limits or Limits()
     source = _Source(_plain(file, name), write, 2 * limits.size)
+    budget = Budget(limits)
+    tree = MergedTree()
     try:
-        count = _check(source, limits)
+        for entry in TarReader(source.read):
+            budget.take(entry)
+            tree.add(entry, (0, budget.entries))
         source.end()
     except TooLarge as error:
         raise TooLarge(f"{name}: {error.message}", limit=error.limit) from error
     except ContentError as error:
         raise ContentError(f"{name} cannot be a layer: {error.message}", hint=error.hint) from error
-    return count
-
-
-def _check(source: _Source, limits: Limits) -> int:
-    budget = Budget(limits)
-    tree = MergedTree()
-    count = 0
-    for count, entry in enumerate(TarReader(source.read), 1):
-        budget.take(entry)
-        tree.add(entry, (0, count))
-    return count
+    return budget.entries
 
 
 class _Source:
@@ -96,7 +89,7 @@ def _plain(file: BinaryIO, name: str) -> Iterator[bytes]:
         while len(beginning) < _BEGINNING and (part := file.read(_BEGINNING - len(beginning))):
             beginning += part
     chunks = _chunks(beginning, file, name)
-    return decompressed(chunks, beginning, printable(name)) or chunks
+    return decompressed(chunks, beginning, "it") or chunks
 
 
 def _chunks(beginning: bytes, file: BinaryIO, name: str) -> Iterator[bytes]:

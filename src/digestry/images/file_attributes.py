@@ -30,26 +30,28 @@ class SkippedEntry:
 
 
 class SkippedEntries:
-    """The entries that were skipped: the first ones by name, the others by number."""
+    """The entries and attributes that were skipped: the first ones by name, the others by number."""
 
     def __init__(self) -> None:
         self.named: list[SkippedEntry] = []
         self.count = 0
-        self._names: set[bytes] = set()
+        self._missing: set[bytes] = set()
 
     def add(self, name: bytes, reason: str) -> None:
-        """Note one."""
+        """Note something of the file ``name``."""
         self.count += 1
         if len(self.named) < _NAMED:
             self.named.append(SkippedEntry(name, reason))
 
-    def lacks(self, name: bytes) -> None:
-        """Note that nothing has this name, which a hard link may ask for."""
-        if len(self._names) < _NAMED:
-            self._names.add(_plain(name))
+    def add_file(self, name: bytes, reason: str) -> None:
+        """Note the file ``name``, which is not there."""
+        self.add(name, reason)
+        if len(self._missing) < _NAMED:
+            self._missing.add(_plain(name))
 
-    def __contains__(self, name: bytes) -> bool:
-        return _plain(name) in self._names
+    def is_missing(self, name: bytes) -> bool:
+        """Return whether the file ``name``, which a hard link may ask for, was skipped."""
+        return _plain(name) in self._missing
 
 
 def _plain(name: bytes) -> bytes:

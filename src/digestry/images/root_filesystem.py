@@ -181,15 +181,10 @@ class RootFilesystem:
                 return
             except (PermissionError, OverflowError, ValueError) as error:
                 reason = f"{what}, which cannot be made here: {getattr(error, 'strerror', None) or error}"
-        self._skipped.add(entry.name, reason)
-        self._skipped.lacks(entry.name)
+                remove(parent, name)
+        self._skipped.add_file(entry.name, reason)
 
     def _hard_link(self, parent: int, name: bytes, entry: TarEntry) -> None:
-        if entry.link in self._skipped:
-            remove(parent, name)
-            self._skipped.add(entry.name, f"a link to {shown(entry.link)}, which was skipped")
-            self._skipped.lacks(entry.name)
-            return
         target = _parts(entry.link)
         if not target:
             raise ContentError(f"the archive has {shown(entry.name)}, a hard link to nothing")
@@ -203,6 +198,10 @@ class RootFilesystem:
                 remove(parent, name)
                 os.link(target[-1], name, src_dir_fd=directory, dst_dir_fd=parent, follow_symlinks=False)
         except FileNotFoundError as error:
+            if self._skipped.is_missing(entry.link):
+                remove(parent, name)
+                self._skipped.add_file(entry.name, f"a link to {shown(entry.link)}, which was skipped")
+                return
             raise ContentError(
                 f"the archive has {shown(entry.name)}, a hard link to {shown(entry.link)}, which is not there"
             ) from error
