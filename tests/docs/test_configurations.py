@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from digestry.cli.registry_blocks import read_blocks
 from digestry.registry.config import load
 from tests.docs.pages import HOUSE, Block, blocks
 
@@ -32,6 +34,14 @@ def test_a_configuration_is_accepted(block: Block, tmp_path: Path) -> None:
     file.write_text(text)
     config = load(file, {"root": tmp_path / "root"})
     assert config.root == tmp_path / "root"
+
+
+def test_the_blocks_of_registries_are_accepted() -> None:
+    page = HOUSE / "docs" / "configuration.md"
+    (block,) = [block for block in blocks(page) if block.language == "toml"]
+    read = read_blocks(tomllib.loads(block.text)["registries"], Path("/home/ada/config.toml"))
+    assert [rule.pattern for rule in read.hosts] == ["registry.example.com"]
+    assert [rule.prefix for rule in read.names] == ["docker.io", "*.untrusted.example"]
 
 
 def test_every_page_has_one() -> None:
