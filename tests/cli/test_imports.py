@@ -29,6 +29,7 @@ _FRAMEWORKS = {
 }
 _NETWORK = {"email.parser", "http.client", "socket", "ssl"}
 _SLOW = {"concurrent.futures", "ctypes", "logging", "multiprocessing", "subprocess", "tempfile", "traceback"}
+_OF_INDEXES = {"digestry.images.platform_selection"}
 
 _LAYER = b"a layer"
 _CONFIG = b'{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}'
@@ -76,20 +77,34 @@ def test_help_loads_the_command_alone(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("images",), ("version",), ("config", "get", "registry")], ids=" ".join
+    "arguments",
+    [("images",), ("version",), ("config", "get", "registry"), ("help", "pull"), ("schema", "images")],
+    ids=" ".join,
 )
 def test_a_command_that_asks_nobody_loads_no_network(arguments: tuple[str, ...], tmp_path: Path) -> None:
     loaded = loaded_by(tmp_path, *arguments)
     assert loaded.isdisjoint(_FRAMEWORKS | _NETWORK | _SLOW)
 
 
-@pytest.mark.parametrize("command", ["pull", "digest", "inspect"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "pull IMAGE",
+        "digest IMAGE",
+        "inspect IMAGE",
+        "history IMAGE",
+        "manifest get IMAGE",
+        "copy IMAGE oci:DIRECTORY/layout:1",
+        "copy IMAGE local:team/other:1",
+    ],
+)
 def test_a_command_that_asks_a_registry_loads_what_it_asks_for(command: str, tmp_path: Path) -> None:
     with lying() as server:
         server.answer = registry
-        loaded = loaded_by(tmp_path, command, f"{server.host}/team/app:1")
+        words = command.replace("IMAGE", f"{server.host}/team/app:1").replace("DIRECTORY", str(tmp_path))
+        loaded = loaded_by(tmp_path / "home", *words.split())
     assert "http.client" in loaded
-    assert loaded.isdisjoint(_FRAMEWORKS | _SLOW)
+    assert loaded.isdisjoint(_FRAMEWORKS | _SLOW | _OF_INDEXES)
     for part in (
         "auth",
         "configuration.policy",
@@ -105,6 +120,27 @@ def test_a_command_that_asks_a_registry_loads_what_it_asks_for(command: str, tmp
         "trust",
     ):
         assert f"digestry.client.{part}" not in loaded
+    assert "digestry.blobs.protocols" not in loaded  # for type checkers alone
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["images", "tag IMAGE localhost:5000/b:1", "rmi IMAGE", "save IMAGE -o DIRECTORY/a.tar", "inspect IMAGE"],
+)
+def test_a_command_about_an_image_that_is_here_loads_no_network(command: str, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with lying() as server:
+        server.answer = registry
+        loaded_by(home, "pull", f"{server.host}/team/app:1")
+    words = command.replace("IMAGE", f"{server.host}/team/app:1").replace("DIRECTORY", str(tmp_path))
+    assert loaded_by(home, *words.split()).isdisjoint(_FRAMEWORKS | _NETWORK | _SLOW | _OF_INDEXES)
+
+
+def test_a_pull_with_a_tag_loads_nothing_for_digests_and_odd_manifests(tmp_path: Path) -> None:
+    with lying() as server:
+        server.answer = registry
+        loaded = loaded_by(tmp_path, "pull", f"{server.host}/team/app:1")
+    assert loaded.isdisjoint({"digestry.model.digest_prefix", "digestry.images.layer_stream", "json"})
 
 
 def test_the_program_ends_with_the_commands_code(tmp_path: Path) -> None:

@@ -6,15 +6,17 @@ import fcntl
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from digestry.blobs.ended_by_block import EndedByBlock
-from digestry.blobs.protocols import Chunk
 from digestry.blobs.running_hash import IngestHash
 from digestry.blobs.verify import too_long, too_short, wrong_hash
 from digestry.errors import Conflict, NotFound, SizeMismatch, StorageError
 from digestry.fsio import Writeback, make_directory, open_regular, publish, storage_error, storage_errors
 from digestry.model.digest import Digest, new_hasher
+
+if TYPE_CHECKING:
+    from digestry.blobs.protocols import Chunk
 
 _MOST_PARTS: Final = 1024  # IOV_MAX on Linux and macOS
 _REREAD: Final = 1 << 20

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
-from digestry.blobs.protocols import Chunk
 from digestry.errors import DigestMismatch, SizeMismatch
 from digestry.model.digest import Digest
+
+if TYPE_CHECKING:
+    from digestry.blobs.protocols import Chunk
 
 
 def too_long(digest: Digest, size: int) -> SizeMismatch:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from digestry.cli.output import note
-from digestry.model.digest_prefix import DigestPrefix
 from digestry.model.reference import Reference
 
 if TYPE_CHECKING:
     from digestry.cli.settings import Settings
     from digestry.client.session import Session
     from digestry.model.digest import Digest
+    from digestry.model.digest_prefix import DigestPrefix
 
 
 def complete_reference(settings: Settings, session: Session, text: str) -> Reference:
@@ -20,9 +20,12 @@ def complete_reference(settings: Settings, session: Session, text: str) -> Refer
     No request is sent unless the digest is short. Raises :class:`InvalidReference`, :class:`NotFound`,
     :class:`Ambiguous`, and as :class:`Repository` does.
     """
-    prefix = DigestPrefix.of_name(text)
-    if prefix is None:
+    if "@" not in text:
         return settings.reference(text)
+    from digestry.model.digest_prefix import DigestPrefix
+
+    prefix = DigestPrefix.of_name(text)
+    assert prefix is not None  # noqa: S101 - it has an "@"
     named = settings.reference(text.partition("@")[0])
     return Reference(named.host, named.repository, named.tag, complete_digest(session, named, prefix))
 

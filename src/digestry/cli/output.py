@@ -142,8 +142,8 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     cells = [[printable(cell) for cell in row] for row in rows]
     # There is no sys.stdout if the caller closed it.
     room = _terminal_columns() if sys.stdout is not None and sys.stdout.isatty() else sys.maxsize
-    for line in lines_of(headings, cells, room):
-        say(line)
+    # Thousands of lines are written together: each write is a call of the system.
+    write_pieces((f"{line}\n" for line in lines_of(headings, cells, room)), None)
 
 
 def _terminal_columns() -> int:

@@ -6,14 +6,16 @@ import functools
 import re
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from digestry.blobs.protocols import Ingest
 from digestry.blobs.verify import too_long, too_short
 from digestry.client.endpoint import RepositoryEndpoint
 from digestry.client.responses import Response
 from digestry.errors import ProtocolViolation, Unreachable
 from digestry.model.descriptor import Descriptor
+
+if TYPE_CHECKING:
+    from digestry.blobs.protocols import Ingest
 
 _CHUNK: Final = 512 << 10
 _BUFFERS: Final = 4

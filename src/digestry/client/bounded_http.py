@@ -14,8 +14,9 @@ import re
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
 
 from digestry.client.http_connection import HttpConnection, Proxy
 from digestry.client.wait_budget import WaitBudget
@@ -44,8 +45,7 @@ SWITCHING: Final = 101
 _CHUNK_SIZE: Final = re.compile(rb"[0-9A-Fa-f]{1,16}", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseTimeouts:
+class ResponseTimeouts(msgspec.Struct, frozen=True):
     """How long responses may take. ``head`` is the seconds for a head; with None only ``timeout`` bounds it,
     the seconds without a byte. ``waiting`` is the budget that the time counts against.
     """

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import msgspec
+
 from digestry.client.options import ClientOptions
 from digestry.client.responses import Response
 from digestry.client.session_cache import SessionCache
@@ -77,7 +79,7 @@ class Connection:
         """
         if self.options.registries is not None:
             self.options.registries.check_host(host)
-        call = dataclasses.replace(call, registry=host)
+        call = msgspec.structs.replace(call, registry=host)
         first = self.transport.send_first(host, call)
         base = self.transport.base(host)
         call = self.transport.corrected(host, call)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import http.client
 import socket
 import ssl
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
 
 from digestry.client.options import is_inside
 from digestry.client.transport_errors import ConnectFailed, LeadsInside, ProxyFailed
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
-@dataclass(frozen=True, slots=True)
-class Proxy:
+class Proxy(msgspec.Struct, frozen=True):
     """A proxy: its address, and the ``Proxy-Authorization`` that it gets."""
 
     scheme: str

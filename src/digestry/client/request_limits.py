@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from digestry.client.wait_budget import WaitBudget, retry_after, seconds
 from digestry.errors import Refused
@@ -18,8 +19,7 @@ _STATED_IN: Final = ("RateLimit", "RateLimit-Remaining", "X-RateLimit-Remaining"
 _WORTH_SAYING: Final = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Hold:
+class _Hold(msgspec.Struct, frozen=True):
     """No request is sent to a registry before ``until`` (of the monotonic clock), because it answered
     ``status``."""
 

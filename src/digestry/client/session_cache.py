@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from digestry.model.digest import Digest
 
@@ -15,23 +16,22 @@ Name = tuple[str, str]
 """A repository (``host/name``) and a tag or digest of it."""
 
 
-@dataclass(slots=True)
-class SessionCache:
+class SessionCache(msgspec.Struct):
     """The cache that the requests of one session share. Its entries are only ever set whole."""
 
-    extension_endpoints: dict[str, frozenset[str] | None] = field(default_factory=dict)
+    extension_endpoints: dict[str, frozenset[str] | None] = msgspec.field(default_factory=dict)
     """The endpoints of the extensions of each registry; None if its answer was no list."""
-    bulk_refused: set[str] = field(default_factory=set)
+    bulk_refused: set[str] = msgspec.field(default_factory=set)
     """The registries that did not answer a bulk query."""
-    upstream_status: MutableMapping[Name, str] = field(default_factory=dict)
+    upstream_status: MutableMapping[Name, str] = msgspec.field(default_factory=dict)
     """The statements of pull-through registries about their upstreams (``Digestry-Upstream``)."""
-    head_digests: MutableMapping[Name, Digest] = field(default_factory=dict)
+    head_digests: MutableMapping[Name, Digest] = msgspec.field(default_factory=dict)
     """The digests of tags that are known from HEAD alone, of registries that count no pulls."""
-    mounts_refused: set[tuple[str, str]] = field(default_factory=set)
+    mounts_refused: set[tuple[str, str]] = msgspec.field(default_factory=set)
     """Pairs of repositories (``host/name``): the first does not mount blobs from the second."""
-    mirrors_left_out: set[str] = field(default_factory=set)
+    mirrors_left_out: set[str] = msgspec.field(default_factory=set)
     """The repositories on mirrors (``host/name``) that failed, and are not used again."""
     policy: Policy | None = None
     """The policy for images, once it was read."""
-    told: set[str] = field(default_factory=set)
+    told: set[str] = msgspec.field(default_factory=set)
     """The sentences that were printed already."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urljoin, urlsplit
+
+import msgspec
 
 from digestry.client.bounded_http import BoundedConnection, ResponseTimeouts
 from digestry.client.http_connection import DEFAULT_PORTS
@@ -51,8 +51,7 @@ Body = bytes | Callable[[], Iterable[bytes]]
 """A body that can be sent again: bytes, or something that makes the chunks anew."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """One request. ``repeatable`` requests are sent again after a transient failure; the body of a
     ``secret`` one goes to its own origin only. A ``guessed`` one is sent to where there may be no HTTP: a
     connection that fails tells that, and is not tried again. ``committed`` is how many bytes were sent
@@ -62,7 +61,7 @@ class Call:
 
     method: str
     url: str
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     body: Body | None = None
     repeatable: bool = True
     secret: bool = False
@@ -145,7 +144,7 @@ class Transport:
             if host in self._bases:
                 return None
             try:
-                response = self.send(dataclasses.replace(call, guessed=True))
+                response = self.send(msgspec.structs.replace(call, guessed=True))
             except Unreachable as error:
                 if error.__cause__ is not None and is_not_http(error.__cause__):
                     return None
@@ -162,7 +161,7 @@ class Transport:
         likely, base = f"http://{host}", self.base(host)
         if base == likely or not call.url.startswith(f"{likely}/"):
             return call
-        return dataclasses.replace(call, url=base + call.url.removeprefix(likely))
+        return msgspec.structs.replace(call, url=base + call.url.removeprefix(likely))
 
     def place(self, host: str, base: str) -> None:
         """Set the address of the registry ``host``, ``scheme://host[:port]``, so that it is not probed."""
@@ -202,7 +201,7 @@ class Transport:
         url = call.url
         for _ in range(_MOST_REDIRECTS + 1):
             headers = {"Authorization": authorization} if authorization and origin_of(url) == origin else {}
-            step = dataclasses.replace(call, url=url)
+            step = msgspec.structs.replace(call, url=url)
             try:
                 response = self._open(step, headers)
             except LeadsInside as error:

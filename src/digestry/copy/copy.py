@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
@@ -189,6 +188,8 @@ class _Copy:
     def _each(self, work: Callable[[T], R], things: Sequence[T]) -> list[R]:
         if len(things) == 1:
             return [work(things[0])]
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - for several alone
+
         with ThreadPoolExecutor(max(1, self.options.parallel), "digestry-copy") as pool:
             return list(pool.map(work, things))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import posixpath
-import tempfile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, BinaryIO, Final, Protocol
 
@@ -118,6 +117,8 @@ class ArchiveTree:
         if chunks is None:
             return
         limit = max(_LEAST_LIMIT, stored * _RATIO)
+        import tempfile  # noqa: PLC0415 - for compressed archives alone
+
         inflated = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115 - it stays open
         try:
             count = 0

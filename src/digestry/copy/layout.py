@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 import msgspec
 
 from digestry.blobs.disk import open_layout
-from digestry.blobs.protocols import Ingest
 from digestry.blobs.read_limit import SMALL
 from digestry.blobs.verify import Verifier
 from digestry.copy.file_tree import FileTree, read
@@ -30,6 +29,9 @@ from digestry.model import media_types
 from digestry.model.descriptor import Descriptor, decode_hook
 from digestry.model.digest import Digest
 from digestry.model.manifest import Image, Index, Manifest, parse_manifest
+
+if TYPE_CHECKING:
+    from digestry.blobs.protocols import Ingest
 
 CONTAINERD_NAME: Final = "io.containerd.image.name"
 """Annotation with an image's full name, as containerd and docker write it."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
-from digestry.blobs.protocols import Ingest
 from digestry.copy.layout import copy_into
 from digestry.copy.protocols import BlobContent, Outcome, Progress, cosign_names, digest_of_name
 from digestry.errors import NotFound
@@ -17,6 +16,9 @@ from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.manifest import Image, Index, Manifest
 from digestry.model.reference import Reference
+
+if TYPE_CHECKING:
+    from digestry.blobs.protocols import Ingest
 
 
 class LocalSource:

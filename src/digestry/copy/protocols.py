@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import BinaryIO, Final, Literal, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Final, Literal, Protocol
 
-from digestry.blobs.protocols import Ingest
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.manifest import Image, Index, Manifest
+
+if TYPE_CHECKING:
+    from digestry.blobs.protocols import Ingest
 
 Progress = Callable[[int], None]
 """Called with the number of bytes that moved since the last call. Its errors end the transfer."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Iterable
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
-from digestry.blobs.protocols import Ingest
 from digestry.client.repository import Repository
 from digestry.copy.protocols import BlobContent, Outcome, Progress, RepositoryLocation, cosign_names
 from digestry.copy.spool import Spool
@@ -15,6 +14,9 @@ from digestry.errors import NotFound, RemoteNotFound
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.manifest import Image, Index, Manifest
+
+if TYPE_CHECKING:
+    from digestry.blobs.protocols import Ingest
 
 _IN_MEMORY: Final = 1 << 20
 """Bytes of a blob that is not worth a file."""

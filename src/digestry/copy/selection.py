@@ -10,13 +10,12 @@ import msgspec
 
 from digestry.copy.protocols import ImageSource, ImageTarget
 from digestry.errors import ContentError, InvalidManifest, NotFound, RemoteNotFound, SizeMismatch, TooLarge
-from digestry.images.platform_selection import DEEPEST, select_image
 from digestry.images.transfer import Skipped
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.image_config import ImageConfig
-from digestry.model.manifest import Image, Index, Manifest, encode, parse_manifest
+from digestry.model.manifest import DEEPEST, Image, Index, Manifest, encode, parse_manifest
 from digestry.model.platform import Platform, by_preference
 
 _MOST_MANIFESTS: Final = 10_000
@@ -84,6 +83,8 @@ def _of_index(
         walk = _Walk(content, target, top)
         walk.into(top, 0)
         return Selection(descriptor, top, tuple(walk.found.values()), tuple(walk.skipped))
+    from digestry.images.platform_selection import select_image  # noqa: PLC0415 - for an index alone
+
     chosen: dict[Digest, Image | Index] = {}
     for platform in wanted:
         selected = select_image(top, platform, content)

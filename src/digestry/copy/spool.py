@@ -15,7 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, Self, cast
 
-from digestry.blobs.protocols import Chunk, Ingest
 from digestry.copy.protocols import Progress
 from digestry.errors import SizeMismatch
 from digestry.fsio import PRIVATE, make_directory, open_regular, storage_errors
@@ -25,12 +24,14 @@ from digestry.model.digest import Digest, new_hasher
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
+    from digestry.blobs.protocols import Chunk, Ingest
+
 _MAX_AGE: Final = 7 * 24 * 3600.0
 """Seconds after which bytes that nobody came back for are removed."""
 _WORTH_WAKING: Final = 256 << 10
 _CHUNK: Final = 1 << 20
 
-Fetch = Callable[[Ingest, Progress], None]
+Fetch = Callable[["Ingest", Progress], None]
 """Writes into the ingest what it lacks, and commits it."""
 
 

@@ -47,6 +47,7 @@ class Layout:
         self._items: list[dict[str, Any]] = document["manifests"]
         self.changed = False
         """Whether a name or an entry was changed since it was read."""
+        self._read: list[LayoutEntry] | None = None  # until something is changed
 
     @classmethod
     def read(cls, root: Path) -> Layout:
@@ -63,7 +64,7 @@ class Layout:
         try:
             document = msgspec.json.decode(content, type=dict[str, Any])
             layout = cls(path, document)
-            layout.entries()
+            layout._read = layout.entries()
         except (
             msgspec.DecodeError,
             UnicodeDecodeError,
@@ -80,6 +81,8 @@ class Layout:
 
     def entries(self) -> list[LayoutEntry]:
         """Return its entries, in its order."""
+        if self._read is not None:
+            return list(self._read)
         return [
             LayoutEntry(
                 (item.get("annotations") or {}).get(NAME),
@@ -90,6 +93,7 @@ class Layout:
 
     def set_name(self, name: str, descriptor: Descriptor) -> Digest | None:
         """Point ``name`` to ``descriptor``, and return its previous digest."""
+        self._read = None
         before: Digest | None = None
         new: dict[str, object] = {
             "mediaType": descriptor.media_type,
@@ -110,6 +114,7 @@ class Layout:
 
     def add_unnamed(self, descriptor: Descriptor) -> None:
         """List ``descriptor``, without a name, unless its digest is listed already."""
+        self._read = None
         digest = str(descriptor.digest)
         if all(item["digest"] != digest for item in self._items):
             self._items.append(
@@ -118,6 +123,7 @@ class Layout:
 
     def remove_name(self, name: str) -> bool:
         """Remove ``name``, and return whether it was there."""
+        self._read = None
         kept = [item for item in self._items if (item.get("annotations") or {}).get(NAME) != name]
         dropped = len(kept) != len(self._items)
         self._items[:] = kept
@@ -126,6 +132,7 @@ class Layout:
 
     def remove_entry(self, entry: LayoutEntry) -> bool:
         """Remove the entries of ``entry``'s digest under its name; return whether there were any."""
+        self._read = None
         digest = str(entry.descriptor.digest)
         kept = [
             item

@@ -5,12 +5,12 @@ from __future__ import annotations
 import msgspec
 
 from digestry.errors import ContentError, NotFound
-from digestry.images.layout import LayoutEntry
 from digestry.images.store import ImageStore
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.image_config import ImageConfig
 from digestry.model.platform import Platform, by_preference
+from digestry.model.reference import Reference
 
 NO_NAME = "<none>"
 
@@ -61,17 +61,18 @@ def list_images(store: ImageStore) -> list[StoredImage | DamagedImage]:
         found = described.get(digest)
         if found is None:
             found = described[digest] = _describe(store, entry.descriptor)
-        rows.append(_under_name(found, entry))
+        rows.append(_under_name(found, entry.name or NO_NAME, known))
     return rows
 
 
-def _under_name(image: StoredImage | DamagedImage, entry: LayoutEntry) -> StoredImage | DamagedImage:
-    """Return the row of ``image`` for one of its names."""
-    known = entry.reference
+def _under_name(
+    image: StoredImage | DamagedImage, name: str, known: Reference | None
+) -> StoredImage | DamagedImage:
+    """Return the row of ``image`` for one of its names, which ``known`` is if it is an image's."""
     if isinstance(image, DamagedImage):
-        return DamagedImage(entry.name or NO_NAME, image.digest, image.reason)
+        return DamagedImage(name, image.digest, image.reason)
     if known is None:
-        return msgspec.structs.replace(image, name=entry.name or NO_NAME, tag=None)
+        return msgspec.structs.replace(image, name=name, tag=None)
     return msgspec.structs.replace(image, name=known.name, tag=known.tag)
 
 
@@ -95,7 +96,8 @@ def _describe(store: ImageStore, descriptor: Descriptor) -> StoredImage | Damage
         )
     except (ContentError, NotFound) as error:
         return DamagedImage("", descriptor.digest, error.message)
-    best = by_preference([config.platform for config in configs], Platform.of_host())
+    several = len(configs) > 1
+    best = by_preference([config.platform for config in configs], Platform.of_host()) if several else []
     shown = configs[best[0]] if best else next(iter(configs), None)
     return StoredImage(
         name="",

@@ -9,11 +9,9 @@ from digestry.errors import NotFound
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
-from digestry.model.manifest import Image, Index, Manifest
+from digestry.model.manifest import DEEPEST, Image, Index, Manifest
 from digestry.model.platform import Platform, by_preference
 
-DEEPEST: Final = 8
-"""How many indexes may be inside of each other."""
 _MOST_UNSTATED: Final = 64
 """Entries that do not say for which platform they are that are looked into, of one index."""
 _MOST_LOOKED_INTO: Final = 256

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Final, Protocol
+
+import msgspec
 
 from digestry.client.repository import Repository
 from digestry.client.session import Session
 from digestry.errors import ContentError, InvalidManifest, NotFound, RemoteNotFound, SizeMismatch, TooLarge
 from digestry.images.blob_fetch import fetch_blob
-from digestry.images.platform_selection import DEEPEST, select_image
 from digestry.images.store import LARGEST_MANIFEST, ImageStore
 from digestry.images.transfer import (
     SilentObserver,
@@ -27,15 +27,14 @@ from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.image_config import ImageConfig
-from digestry.model.manifest import Image, Index, Manifest, parse_manifest
+from digestry.model.manifest import DEEPEST, Image, Index, Manifest, parse_manifest
 from digestry.model.platform import Platform, by_preference
 from digestry.model.reference import Reference
 
 _MOST_MANIFESTS: Final = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class PullResult:
+class PullResult(msgspec.Struct, frozen=True):
     """The result of a pull. ``descriptor`` is that of the name: an index, or an image.
 
     ``images`` are the images that were pulled; ``fetched`` and ``present`` are their blobs, which were
@@ -191,6 +190,8 @@ def manifests_for_platform(remote: Source, top: Image | Index, platform: Platfor
     """
     if isinstance(top, Image):
         return [top]
+    from digestry.images.platform_selection import select_image  # noqa: PLC0415 - for an index alone
+
     content = _RemoteContent(remote, top)
     selection = select_image(top, platform, content)
     image = content.pull(selection.entry)

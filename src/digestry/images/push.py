@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from digestry.client.repository import Repository
 from digestry.client.session import Session
 from digestry.errors import ContentError, NotFound, RemoteNotFound
-from digestry.images.platform_selection import DEEPEST
 from digestry.images.store import ImageStore
 from digestry.images.transfer import (
     SilentObserver,
@@ -21,7 +20,7 @@ from digestry.images.transfer import (
 )
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
-from digestry.model.manifest import Image, Index, Manifest
+from digestry.model.manifest import DEEPEST, Image, Index, Manifest
 from digestry.model.reference import Reference
 
 

@@ -12,7 +12,6 @@ from digestry.errors import ContentError, InvalidManifest, NotFound
 from digestry.file_locks import locked
 from digestry.fsio import PRIVATE, make_directory
 from digestry.images.layout import Layout, LayoutEntry
-from digestry.images.platform_selection import select_image
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import ALGORITHMS, Digest
@@ -182,6 +181,8 @@ class ImageStore:
         manifest = self.manifest(descriptor)
         if isinstance(manifest, Image):
             return manifest
+        from digestry.images.platform_selection import select_image  # noqa: PLC0415 - for an index alone
+
         wanted = platform or Platform.of_host()
         child = select_image(manifest, wanted, _StoredContent(self)).entry
         if self.blobs.stat(child.digest) is None:

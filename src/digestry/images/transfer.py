@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
+
+import msgspec
 
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
@@ -42,21 +43,20 @@ class SilentObserver:
         pass
 
 
-@dataclass(frozen=True, slots=True)
-class Skipped:
+class Skipped(msgspec.Struct, frozen=True):
     """Content that was not transferred, and the reason."""
 
     descriptor: Descriptor
     reason: str
 
 
-@dataclass(slots=True)
 class TransferTally:
     """The blobs of a transfer by the stage that each ended in. Thread-safe."""
 
-    skipped: list[Skipped] = field(default_factory=list)
-    _stages: dict[Stage, list[Descriptor]] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    def __init__(self) -> None:
+        self.skipped: list[Skipped] = []
+        self._stages: dict[Stage, list[Descriptor]] = {}
+        self._lock = threading.Lock()
 
     def add(self, descriptor: Descriptor, stage: Stage) -> None:
         """Count a blob."""

@@ -20,13 +20,12 @@ from digestry.errors import (
 )
 from digestry.images.chunk_file import ChunkFile
 from digestry.images.layer_stream import LayerStream
-from digestry.images.platform_selection import DEEPEST
 from digestry.images.store import ImageStore
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.image_config import ImageConfig
-from digestry.model.manifest import Image, Index
+from digestry.model.manifest import DEEPEST, Image, Index
 
 _CHUNK: Final = 1 << 20
 _MOST_MANIFESTS: Final = 10_000

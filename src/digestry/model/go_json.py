@@ -7,7 +7,6 @@ stay: a wrong type is wrong for Go, too.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from typing import Final
@@ -56,6 +55,8 @@ def plain(raw: bytes) -> bytes:
 
     Raises :class:`ValueError` for invalid JSON, and :class:`RecursionError`.
     """
+    import json  # noqa: PLC0415 - few manifests are odd
+
     document = json.loads(raw.decode("utf-8", "replace"), parse_constant=_no_constant)
     return json.dumps(_object(document, _TOP, _MANIFEST)).encode()
 

@@ -16,6 +16,9 @@ from digestry.model.digest import Digest, shown
 from digestry.model.document import decode_document
 from digestry.model.platform import Platform
 
+DEEPEST: Final = 8
+"""How many indexes may be inside of each other."""
+
 _SchemaVersion = Annotated[int, msgspec.Meta(ge=2, le=2)]
 
 

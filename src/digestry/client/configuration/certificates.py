@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from digestry.client.configuration.rules import ClientCertificate
 from digestry.errors import InvalidConfiguration
 
 
-@dataclass(frozen=True, slots=True)
-class HostCertificates:
+class HostCertificates(msgspec.Struct, frozen=True):
     """The files in the folder of one host; ``directory`` is that folder, None if there is none."""
 
     directory: Path | None = None

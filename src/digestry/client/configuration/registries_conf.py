@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NoReturn
+
+import msgspec
 
 from digestry.client.configuration.rules import (
     HostRule,
@@ -28,23 +29,21 @@ _PULLS: Final = {"all": (True, True), "digest-only": (False, True), "tag-only": 
 """Whether a mirror is asked by tag, and by digest."""
 
 
-@dataclass(frozen=True, slots=True)
-class Alias:
+class Alias(msgspec.Struct, frozen=True):
     """The name that a short name stands for, and the file that says it."""
 
     name: str
     origin: Path
 
 
-@dataclass(slots=True)
-class RegistriesConf:
+class RegistriesConf(msgspec.Struct):
     """What one file says, or several together: a later one replaces what an earlier one says of the same."""
 
-    names: dict[str, NameRule] = field(default_factory=dict)
+    names: dict[str, NameRule] = msgspec.field(default_factory=dict)
     """By prefix."""
-    hosts: dict[str, tuple[HostRule, ...]] = field(default_factory=dict)
+    hosts: dict[str, tuple[HostRule, ...]] = msgspec.field(default_factory=dict)
     """The insecure hosts of each prefix."""
-    aliases: dict[str, Alias] = field(default_factory=dict)
+    aliases: dict[str, Alias] = msgspec.field(default_factory=dict)
     search: tuple[str, ...] = ()
     """The registries that podman searches for a short name without an alias."""
     search_origin: Path | None = None

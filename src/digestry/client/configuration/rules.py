@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
+
+import msgspec
 
 from digestry.errors import Forbidden, InvalidReference
 from digestry.model.digest import shown
@@ -15,16 +16,14 @@ _WILDCARD: Final = "*."
 _Value = TypeVar("_Value")
 
 
-@dataclass(frozen=True, slots=True)
-class ClientCertificate:
+class ClientCertificate(msgspec.Struct, frozen=True):
     """A file with a certificate (PEM), and one with its key."""
 
     certificate: Path
     key: Path
 
 
-@dataclass(frozen=True, slots=True)
-class HostRule:
+class HostRule(msgspec.Struct, frozen=True):
     """How the hosts of ``pattern`` are connected to: ``host``, ``host:port`` or ``*.domain``.
 
     A field that is None says nothing. ``origin`` is the file that says it.
@@ -47,8 +46,7 @@ class HostRule:
         return self.pattern in {host, without_port(host)}
 
 
-@dataclass(frozen=True, slots=True)
-class Mirror:
+class Mirror(msgspec.Struct, frozen=True):
     """Another place of the same images: ``host[:port][/path]`` in place of a rule's prefix.
 
     ``by_tag`` and ``by_digest`` say for which names it is asked.
@@ -59,8 +57,7 @@ class Mirror:
     by_digest: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class NameRule:
+class NameRule(msgspec.Struct, frozen=True):
     """What holds for the images whose names begin with ``prefix``.
 
     A prefix is ``host[:port]``, a longer part of a name, or ``*.domain`` (containers-registries.conf(5)). A
@@ -88,8 +85,7 @@ class NameRule:
         return location + name[len(self.matched(name) or "") :]
 
 
-@dataclass(frozen=True, slots=True)
-class RegistryRules:
+class RegistryRules(msgspec.Struct, frozen=True):
     """All rules, from several files. Of each kind there are levels: an earlier level goes before a later one.
 
     Within a level the longest prefix of a name counts alone, and the longest pattern of a host first.
