@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from digestry.cli.table_layout import lines_of
 from digestry.errors import StorageError
 from digestry.model.text import printable, printable_json
 
@@ -139,6 +138,8 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     In a terminal, what does not fit beside the rest on a line goes on the next one, indented. Elsewhere a row
     is a line.
     """
+    from digestry.cli.table_layout import lines_of  # few commands print tables
+
     cells = [[printable(cell) for cell in row] for row in rows]
     # There is no sys.stdout if the caller closed it.
     room = _terminal_columns() if sys.stdout is not None and sys.stdout.isatty() else sys.maxsize
