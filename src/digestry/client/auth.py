@@ -10,7 +10,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -198,7 +198,7 @@ class Authenticator:
         began = self._clock()
         call, authorization = _token_call(realm, service, wanted, credential, offline=self._offline)
         registry = urlsplit(self._transport.base(host)).netloc
-        call = replace(call, registry=host, named_by=registry)
+        call = msgspec.structs.replace(call, registry=host, named_by=registry)
         response = self._transport.send(call, authorization=authorization)
         if call.method == "POST" and response.status in _NO_POST:
             # A token server without OAuth: it takes what else there is, or nobody's name.
@@ -207,7 +207,7 @@ class Authenticator:
             if plain is not None:
                 plain = Credential(plain.username, plain.password)
             call, authorization = _token_call(realm, service, wanted, plain)
-            call = replace(call, registry=host, named_by=registry)
+            call = msgspec.structs.replace(call, registry=host, named_by=registry)
             response = self._transport.send(call, authorization=authorization)
         with response:
             response.remark = self.problem(host)

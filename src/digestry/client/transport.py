@@ -217,7 +217,7 @@ class Transport:
             if response.status == _TO_SEE and call.method not in {"GET", "HEAD"}:
                 return response
             response.close()
-            call = dataclasses.replace(call, named_by=urlsplit(url).netloc)
+            call = msgspec.structs.replace(call, named_by=urlsplit(url).netloc)
             url = self.follow(url, location)
             if call.secret and origin_of(url) != origin:
                 raise ProtocolViolation(
