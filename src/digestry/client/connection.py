@@ -86,7 +86,7 @@ class Connection:
         # An upload may be sent to another host, which has no right to these credentials.
         ours = origin_of(call.url) == origin_of(base)
         if not ours:
-            call = dataclasses.replace(call, named_by=urlsplit(base).netloc)
+            call = msgspec.structs.replace(call, named_by=urlsplit(base).netloc)
         known = self._authenticator
         header = known.header(host, scopes) if ours and known is not None else None
         response = (
