@@ -136,11 +136,11 @@ def test_a_command_about_an_image_that_is_here_loads_no_network(command: str, tm
     assert loaded_by(home, *words.split()).isdisjoint(_FRAMEWORKS | _NETWORK | _SLOW | _OF_INDEXES)
 
 
-def test_a_pull_with_a_tag_loads_nothing_for_digests_and_odd_manifests(tmp_path: Path) -> None:
+def test_a_pull_with_a_tag_loads_nothing_for_digests_and_layers(tmp_path: Path) -> None:
     with lying() as server:
         server.answer = registry
         loaded = loaded_by(tmp_path, "pull", f"{server.host}/team/app:1")
-    assert loaded.isdisjoint({"digestry.model.digest_prefix", "digestry.images.layer_stream", "json"})
+    assert loaded.isdisjoint({"digestry.model.digest_prefix", "digestry.images.layer_stream"})
 
 
 def test_the_program_ends_with_the_commands_code(tmp_path: Path) -> None:

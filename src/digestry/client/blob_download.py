@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 import threading
+import time
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final
 
 from digestry.blobs.verify import too_long, too_short
+from digestry.client import ranged_download
 from digestry.client.endpoint import RepositoryEndpoint
 from digestry.client.responses import Response
-from digestry.errors import ProtocolViolation, Unreachable
+from digestry.errors import Unreachable
 from digestry.model.descriptor import Descriptor
 
 if TYPE_CHECKING:
@@ -26,8 +27,11 @@ _MOST_BREAKS: Final = 32
 _WORTH_A_BREAK: Final = 1 << 20
 """Bytes that allow one more broken connection, so that a registry that sends one byte each time cannot go on
 for ever."""
+_WATCHED: Final = 1.0
+"""Seconds after which it shows how fast a connection is."""
+_FAST: Final = 32 << 20
+"""Bytes a second from which one connection is enough."""
 _CORES: Final = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-_CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/(?:[0-9]{1,19}|\*)", re.ASCII)
 
 
 class _UnderWay:
@@ -41,6 +45,10 @@ class _UnderWay:
         """Return whether each can have a second core, to hash on. Without, handing bytes over costs more."""
         return 2 * self._count <= _CORES
 
+    def connections(self) -> int:
+        """Return how many connections each may have."""
+        return ranged_download.MOST_CONNECTIONS // max(1, self._count)
+
     def __enter__(self) -> None:
         with self._lock:
             self._count += 1
@@ -51,6 +59,26 @@ class _UnderWay:
 
 
 _under_way: Final = _UnderWay()
+
+
+class _Way:
+    """How one blob comes. ``slow_rate`` is the bytes a second of one connection, if several may be faster."""
+
+    def __init__(self) -> None:
+        self.is_encoded = False
+        """Whether it came encoded: then no range can be asked for."""
+        self.is_single = False
+        """Whether several connections were no faster, or could not be had."""
+        self.slow_rate: float | None = None
+
+    def is_slow(self, count: int, began: float) -> bool:
+        """Return whether ``count`` bytes since ``began`` are so few that ranges are worth trying."""
+        took = time.monotonic() - began
+        if self.is_encoded or self.is_single or took < _WATCHED or count > took * _FAST:
+            return False
+        if _under_way.connections() > 1:
+            self.slow_rate = count / took
+        return self.slow_rate is not None
 
 
 def pull_blob(
@@ -67,12 +95,20 @@ def fill(
     """Stream the missing bytes of a blob into ``sink``. Raises as :meth:`Repository.pull_blob` does."""
     attempts = endpoint.connection.options.retries
     breaks = _MOST_BREAKS + descriptor.size // _WORTH_A_BREAK
-    encoded = [False]
+    way = _Way()
     while True:
         before = sink.offset
         try:
-            _attempt(endpoint, descriptor, sink, progress, encoded)
-            return
+            if way.slow_rate is not None:
+                with _under_way:
+                    most = _under_way.connections()
+                    ranged_download.fill(
+                        endpoint, descriptor, sink, progress, most, better_than=way.slow_rate
+                    )
+                way.slow_rate, way.is_single = None, True
+            _attempt(endpoint, descriptor, sink, progress, way)
+            if way.slow_rate is None:
+                return
         except Unreachable:
             breaks -= 1
             if breaks < 0:
@@ -89,16 +125,13 @@ def _attempt(
     descriptor: Descriptor,
     sink: Ingest,
     progress: Callable[[int], None] | None,
-    encoded: list[bool],
+    way: _Way,
 ) -> None:
-    """Make one request for the bytes that ``sink`` lacks.
-
-    ``encoded`` is whether the blob was sent encoded before: then no range can be requested.
-    """
+    """Make one request for the bytes that ``sink`` lacks, and leave it where ranges may be faster."""
     start = sink.offset
     if start == descriptor.size and start:
         return
-    headers = {"Range": f"bytes={start}-"} if start and not encoded[0] else {}
+    headers = {"Range": f"bytes={start}-"} if start and not way.is_encoded else {}
     with endpoint.request("GET", f"blobs/{descriptor.digest}", headers=headers) as response:
         skip = _begin(response, descriptor, start)
         if skip is None:
@@ -106,17 +139,17 @@ def _attempt(
         left = descriptor.size - start
         if response.encoding and response.length != left + skip:
             if response.status == 206:
-                encoded[0] = True
+                way.is_encoded = True
                 raise Unreachable(f"{response.host} sends a part of {descriptor.digest} encoded")
             # A layer that is called encoded because it is a gzip has its own size: it is as it should be.
             response.decode(of_gzip=descriptor.media_type.endswith("gzip"))
-            encoded[0] = True
+            way.is_encoded = True
         elif response.length is not None and response.length != left + skip:
             if response.length > left + skip:
                 raise too_long(descriptor.digest, descriptor.size)
             raise too_short(descriptor.digest, descriptor.size, start + response.length - skip)
         with _under_way:
-            _pump(response, descriptor, start, skip=skip, sink=sink, progress=progress)
+            _pump(response, descriptor, start, way, skip=skip, sink=sink, progress=progress)
 
 
 def _begin(response: Response, descriptor: Descriptor, start: int) -> int | None:
@@ -124,11 +157,7 @@ def _begin(response: Response, descriptor: Descriptor, start: int) -> int | None
     if response.status == 200:
         return start  # Range is a wish: a registry may send everything again (RFC 9110, 14.2)
     if response.status == 206 and start:
-        match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-        if match is None or int(match[1]) != start:
-            raise ProtocolViolation(
-                f"{response.host} was asked for {descriptor.digest} from byte {start}, and sends another part"
-            )
+        ranged_download.check_start(response, descriptor, start)
         return 0
     return None
 
@@ -137,13 +166,18 @@ def _pump(
     response: Response,
     descriptor: Descriptor,
     start: int,
+    way: _Way,
     *,
     skip: int,
     sink: Ingest,
     progress: Callable[[int], None] | None,
 ) -> None:
-    """Write the received bytes into ``sink``, whose hash may run behind: some buffers are used in turns."""
+    """Write the received bytes into ``sink``, whose hash may run behind: some buffers are used in turns.
+
+    Ends early where ``way`` says that it is slow.
+    """
     left = descriptor.size - start
+    began = time.monotonic()
     free: SimpleQueue[memoryview] = SimpleQueue()
     size = min(_CHUNK, left + 1)
     for _ in range(min(_BUFFERS, -(-left // size)) or 1):
@@ -171,5 +205,7 @@ def _pump(
         left -= count
         if progress is not None:
             progress(count)
+        if left >= ranged_download.WORTH and way.is_slow(descriptor.size - start - left, began):
+            return
     if left:
         raise too_short(descriptor.digest, descriptor.size, descriptor.size - left)

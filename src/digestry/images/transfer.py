@@ -15,6 +15,8 @@ from digestry.model.manifest import Manifest
 
 _WORTH_THREADS: Final = 64 << 10
 """Bytes of all blobs together from which threads are worth their start."""
+_FEW: Final = 2
+"""Small blobs that are asked for one after the other: another connection would take as long to open."""
 
 Stage = Literal["waiting", "present", "done", "mounted", "sent", "skipped"]
 """How far a blob is: its transfer has not begun; it was there already; it was pulled; it was mounted from
@@ -106,7 +108,8 @@ def transfer_each(
     for descriptor in descriptors:
         observer.stage(descriptor, "waiting")
     crew = _Crew(descriptors, work, observer)
-    if len(descriptors) == 1 or sum(descriptor.size for descriptor in descriptors) <= _WORTH_THREADS:
+    few = len(descriptors) <= _FEW and sum(descriptor.size for descriptor in descriptors) <= _WORTH_THREADS
+    if few or len(descriptors) == 1:
         crew.run()  # threads would cost more than they save
     else:
         threads = [
