@@ -95,7 +95,7 @@ def test_a_command_that_asks_nobody_loads_no_network(arguments: tuple[str, ...],
         "history IMAGE",
         "manifest get IMAGE",
         "copy IMAGE oci:DIRECTORY/layout:1",
-        "copy IMAGE local:team/other:1",
+        "copy IMAGE local:localhost:5000/other:1",
     ],
 )
 def test_a_command_that_asks_a_registry_loads_what_it_asks_for(command: str, tmp_path: Path) -> None:
