@@ -112,9 +112,9 @@ class BlobLinks(Uploads):
 
     def _link(self, connection: Connection, repository: str, digest: str, size: int, now: int) -> None:
         row = repository_rows.lock_or_make(connection, repository, now)
-        new = link_rows.add(connection, row, digest, size, now)
+        added = link_rows.add(connection, row, digest, size, now)
         lease_rows.extend(connection, digest, now + self._lease)
-        if new:
+        if self._quotas and added.rowcount:
             quotas.check_bytes(connection, self._quotas, repository)
 
     def bytes_left(self, repository: str) -> int | None:

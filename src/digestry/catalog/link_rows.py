@@ -5,16 +5,21 @@ Functions on a transaction. A digest is text here, as it is in the tables.
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, delete, select
+from typing import Any
+
+from sqlalchemy import Connection, CursorResult, delete, select
 
 from digestry.catalog import damage, dialect, manifest_rows
 from digestry.catalog.schema import links, repositories
 
 
-def add(connection: Connection, repository: int, digest: str, size: int, now: int) -> bool:
-    """Give the repository the right to serve a blob; return False if it had it."""
+def add(connection: Connection, repository: int, digest: str, size: int, now: int) -> CursorResult[Any]:
+    """Give the repository the right to serve a blob; return a result whose ``rowcount`` is 0 if it had it.
+
+    To ask for that may cost a round trip.
+    """
     values = {"repository_id": repository, "digest": digest, "size": size, "linked_at": now}
-    return connection.execute(dialect.of(connection).upserts.link, values).rowcount > 0
+    return connection.execute(dialect.of(connection).upserts.link, values)
 
 
 def remove(connection: Connection, repository: int, digest: str) -> bool:

@@ -24,6 +24,7 @@ from digestry.blobs.s3.documents import UploadedPart
 from digestry.blobs.s3.rows import Fragment, IngestState, QuarantinedObject, Removal, StoredObject
 from digestry.catalog import clock, dialect, lease_rows
 from digestry.catalog.database import Database
+from digestry.catalog.frequent import frequent
 from digestry.catalog.schema import (
     blob_ingest_fragments,
     blob_ingest_parts,
@@ -73,17 +74,16 @@ class StoredObjects:
     def store(self, stored: StoredObject, *, linger: float) -> None:
         """Note which object has some content, in place of the one before."""
         with self._database.write() as connection:
-            self._store(connection, stored, linger)
+            added = connection.execute(
+                dialect.of(connection).upserts.blob_object, _object_row(stored, self._now())
+            )
+        if not added.rowcount:  # asked after the COMMIT, which the statement was sent with
+            with self._database.write() as connection:
+                self._store(connection, stored, linger)
 
     def _store(self, connection: Connection, stored: StoredObject, linger: float) -> None:
         now = self._now()
-        values = {
-            "digest": str(stored.digest),
-            "key": stored.key,
-            "size": stored.size,
-            "etag": stored.etag,
-            "stored_at": stored.stored_at or now,
-        }
+        values = _object_row(stored, now)
         while connection.execute(dialect.of(connection).upserts.blob_object, values).rowcount == 0:
             before = connection.execute(_FIND_LOCKED, {"digest": values["digest"]}).first()
             if before is None:
@@ -268,7 +268,7 @@ class StoredObjects:
             return set(connection.execute(union_all(*queries)).scalars())
 
 
-_FIND: Final = select(blob_objects).where(blob_objects.c.digest == bindparam("digest"))
+_FIND: Final = frequent(select(blob_objects).where(blob_objects.c.digest == bindparam("digest")))
 _FIND_LOCKED: Final = _FIND.with_for_update()
 _INGEST_LOCKED: Final = select(blob_ingests).where(blob_ingests.c.name == bindparam("name")).with_for_update()
 _WITH_KEYS: Final = (
@@ -278,6 +278,16 @@ _WITH_KEYS: Final = (
     quarantined_objects,
     object_removals,
 )
+
+
+def _object_row(stored: StoredObject, now: int) -> dict[str, object]:
+    return {
+        "digest": str(stored.digest),
+        "key": stored.key,
+        "size": stored.size,
+        "etag": stored.etag,
+        "stored_at": stored.stored_at or now,
+    }
 
 
 def _keys_of(table: Table, keys: Collection[str]) -> Select[Any]:

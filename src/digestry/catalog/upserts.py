@@ -75,7 +75,7 @@ class Upserts:
         )
         self.damage = dialect.insert_or_ignore(damaged)
         self.ingest = dialect.insert_or_ignore(blob_ingests)
-        self.blob_object = dialect.insert_or_ignore(blob_objects)
+        self.blob_object = frequent(dialect.insert_or_ignore(blob_objects))
         self.object_removal = dialect.insert_or_update(object_removals, ["key"], _all("upload_id", "due_at"))
         self.manifest = frequent(dialect.insert_or_update(manifests, ["repository_id", "digest"], _manifest))
         self.lease = frequent(dialect.insert_or_update(leases, ["digest"], _lease))

@@ -88,8 +88,9 @@ class _Changed:
 
     @property
     def rowcount(self) -> int:
-        """Return how many rows were changed."""
-        self._connection.send_waiting()
+        """Return how many rows were changed. May be asked after the transaction too."""
+        if not all(answer.tag for answer in self._answers):
+            self._connection.send_waiting()
         return sum(answer.changed for answer in self._answers)
 
 
