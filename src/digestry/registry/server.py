@@ -23,7 +23,7 @@ from digestry.backend import Backend, host_coordination
 from digestry.catalog import clock
 from digestry.coordination.protocol import Coordination, Job
 from digestry.errors import Conflict, StorageError, StorageFull
-from digestry.registry import config_files, retention_config, store_identity, tls
+from digestry.registry import allocator, config_files, retention_config, store_identity, tls
 from digestry.registry.access.keys import KeyRing
 from digestry.registry.app import create_app
 from digestry.registry.config import RegistryConfig
@@ -283,6 +283,8 @@ def _load(
 ) -> ASGIApp:
     """Make the application; called in each worker process."""
     threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
+    if announcements.served.storage.stores.blobs is not None:
+        allocator.limit_arenas()  # content is in memory on its way there
     mounts = None if make_mounts is None else make_mounts()
     config, follow = announcements.served, announcements.follow
     return create_app(

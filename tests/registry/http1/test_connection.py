@@ -355,3 +355,37 @@ def test_a_reader_of_a_file_that_leaves(tmp_path: Path) -> None:
             await server.stop(patience=PATIENCE)  # returns once nothing is sent any more
 
     run(work)
+
+
+def test_of_many_who_send_before_they_are_read_less_is_kept_each() -> None:
+    async def work() -> None:
+        may_end = asyncio.Event()
+
+        async def late(_scope: Scope, _receive: Receive, send: Send) -> None:
+            await may_end.wait()
+            await respond(send, 413)
+
+        async with serving(late) as (server, address):
+            waiting = server._waiting
+            writers = []
+            for number in range(12):
+                _, writer = await asyncio.open_connection(*address)
+                writer.write(b"PUT / HTTP/1.1\r\nContent-Length: 8000000\r\n\r\n" + bytes(4_000_000))
+                writers.append(writer)
+                await until(lambda number=number: waiting.number == number + 1)
+            assert waiting.kept < 200 << 10
+            may_end.set()
+            await until(lambda: waiting.number == 0)
+            assert waiting.kept == 512 << 10
+            for writer in writers:
+                writer.transport.abort()
+
+    run(work)
+
+
+async def until(happened: Callable[[], bool]) -> None:
+    """Wait until ``happened`` returns True."""
+    while True:
+        await asyncio.sleep(0.01)
+        if happened():
+            return

@@ -12,6 +12,8 @@ from digestry.registry.http1.head import LONGEST, HeadParser, MalformedRequest, 
 
 _KEPT: Final = 512 << 10
 """Bytes of a body, or of requests that come before their turn, from which on the client has to wait."""
+_KEPT_TOGETHER: Final = 2 << 20
+_KEPT_LEAST: Final = 64 << 10
 _LINGER_SECONDS: Final = 2.0
 _LINGER_BYTES: Final = 8 << 20
 """For so many seconds, and bytes, the client's data is drained, so that it sees the answer and not a broken
@@ -21,12 +23,31 @@ Begin = Callable[["HttpConnection", Cycle], None]
 """Has a request answered, and calls :meth:`HttpConnection.ended` after that."""
 
 
-class HttpConnection(asyncio.Protocol):
-    """The protocol of one connection. ``begin`` is called for each request, ``closed`` at the end."""
+class WaitingClients:
+    """The number of connections that are not read from: what came of each is kept. The more there are, the
+    less is kept for each."""
 
-    def __init__(self, begin: Begin, closed: Callable[[HttpConnection], None]) -> None:
+    __slots__ = ("number",)
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    @property
+    def kept(self) -> int:
+        """Return the bytes from which on another client has to wait."""
+        return max(_KEPT_LEAST, min(_KEPT, _KEPT_TOGETHER // (self.number + 1)))
+
+
+class HttpConnection(asyncio.Protocol):
+    """The protocol of one connection. ``begin`` is called for each request, ``closed`` at the end;
+    ``waiting`` is shared by the connections of one server."""
+
+    def __init__(
+        self, begin: Begin, closed: Callable[[HttpConnection], None], waiting: WaitingClients | None = None
+    ) -> None:
         self._begin = begin
         self._closed = closed
+        self._waiting = waiting or WaitingClients()
         self._parser = HeadParser()
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)
         self._cycle: Cycle | None = None
@@ -76,7 +97,7 @@ class HttpConnection(asyncio.Protocol):
             self._ahead += data
             if cycle is None and not self._held:
                 self._next()
-            elif len(self._ahead) > _KEPT:
+            elif len(self._ahead) > self._waiting.kept:
                 self._pause()
             return
         end = data.find(b"\r\n\r\n")
@@ -93,6 +114,9 @@ class HttpConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.descriptor = -1
+        if not self._reading:
+            self._reading = True
+            self._waiting.number -= 1
         self._resume_writing()
         if self._lingering is not None:
             self._lingering.cancel()
@@ -157,7 +181,7 @@ class HttpConnection(asyncio.Protocol):
             cycle.broken = True
             cycle.lose()
             return b""
-        if cycle.kept > _KEPT:
+        if cycle.kept > self._waiting.kept:
             self._pause()
         return rest
 
@@ -225,11 +249,13 @@ class HttpConnection(asyncio.Protocol):
         """Go on reading."""
         if not self._reading:
             self._reading = True
+            self._waiting.number -= 1
             self._transport.resume_reading()
 
     def _pause(self) -> None:
         if self._reading:
             self._reading = False
+            self._waiting.number += 1
             self._transport.pause_reading()
 
     def abort(self) -> None:

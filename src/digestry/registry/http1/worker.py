@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 
 from starlette.types import ASGIApp, Message
 
-from digestry.registry.http1.connection import HttpConnection
+from digestry.registry.http1.connection import HttpConnection, WaitingClients
 from digestry.registry.http1.cycle import Cycle
 
 Drain: TypeAlias = Callable[[], Coroutine[None, None, None]]
@@ -41,6 +41,7 @@ class Server:
         self._adopting: set[asyncio.Task[None]] = set()
         self._empty: asyncio.Event | None = None
         self._draining = False
+        self._waiting = WaitingClients()
 
     def listen(self, listening: socket.socket) -> None:
         """Accept connections from now on."""
@@ -74,7 +75,7 @@ class Server:
             self._pause_accepting()
             self._loop.call_later(_ACCEPT_SECONDS, self._accept_again)
             return
-        connection = HttpConnection(self._begin, self._closed)
+        connection = HttpConnection(self._begin, self._closed, self._waiting)
         connection.announces_end = self._draining
         self._open.add(connection)
         if len(self._open) >= self._most:

@@ -22,7 +22,7 @@ from digestry.registry.service import Service
 
 _BATCH: Final = 1 << 20
 """So many bytes are collected before a thread hashes and writes them: fewer hand-overs."""
-_WAITING_BATCH: Final = 256 << 10
+_WAITING_BATCH: Final = 128 << 10
 """The same for a store that has to be waited for: each upload holds a batch while it waits for memory."""
 _ROOM_SECONDS: Final = 0.01
 """Seconds between an upload's attempts to get memory: no thread waits meanwhile."""
