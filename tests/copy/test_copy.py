@@ -6,6 +6,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from digestry.model.digest import Digest
 from digestry.model.platform import Platform
 from digestry.model.reference import Reference
 from tests.images.making import HOST, OTHER
-from tests.support import RegistryServer, descriptor
+from tests.support import RegistryServer, descriptor, run_digestry
 
 BIG = b"x" * 3_000_000
 """A layer that is worth a file while it is on its way."""
@@ -383,3 +384,19 @@ def test_an_artifact_is_not_for_an_engine(
     with pytest.raises(InvalidManifest, match="is an artifact"):
         copy(around, f"{registry.host}/{repository}:1", f"docker-archive:{tmp_path}/a.tar")
     assert not list(tmp_path.glob("*.tar"))
+
+
+def test_a_file_with_more_names_than_anybody_gives(tmp_path: Path) -> None:
+    config = json.dumps({"rootfs": {"type": "layers", "diff_ids": []}}).encode()
+    listed = [{"Config": "c.json", "RepoTags": [f"app:{n}" for n in range(10_001)], "Layers": []}]
+    path = tmp_path / "saved.tar"
+    with tarfile.open(path, "w") as archive:
+        for name, content in (("manifest.json", json.dumps(listed).encode()), ("c.json", config)):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    environment = dict(os.environ, DIGESTRY_HOME=str(tmp_path / "home"))
+    done = run_digestry("load", "-i", path, env=environment)
+    assert done.returncode == 2
+    assert "more than 10000 names of images" in done.stderr
+    assert not list((tmp_path / "home").rglob("blobs/*/*"))

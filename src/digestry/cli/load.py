@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -11,6 +11,8 @@ from digestry.cli.output import note, printable, say
 if TYPE_CHECKING:
     from contextlib import ExitStack
     from pathlib import Path
+
+_MOST_NAMES: Final = 10_000
 
 
 @click.command()
@@ -38,7 +40,7 @@ def load(*, file: str | None, name: str | None, quiet: bool) -> None:
     from digestry.copy.docker_archive import DockerArchiveSource, open_docker_archive
     from digestry.copy.file_tree import ArchiveTree
     from digestry.copy.local import LocalTarget
-    from digestry.errors import InvalidReference
+    from digestry.errors import InvalidReference, TooLarge
     from digestry.fsio import PRIVATE, make_directory
     from digestry.model.reference import Reference
 
@@ -57,16 +59,22 @@ def load(*, file: str | None, name: str | None, quiet: bool) -> None:
             names = [(None, str(settings.reference(name).or_latest()))]
         else:
             for known in source.names():
+                if len(names) >= _MOST_NAMES:
+                    raise TooLarge(
+                        f"{source.description} has more than {_MOST_NAMES} names of images",
+                        limit=_MOST_NAMES,
+                        hint="give its image one: --tag NAME",
+                    )
                 try:
                     names.append((known, str(Reference.parse(known).or_latest())))
                 except InvalidReference as error:
                     raise InvalidReference(
                         f"{known} of {source.description} is not the name of an image",
-                        hint="give it one: --name NAME",
+                        hint="give it one: --tag NAME",
                     ) from error
         if not names:
             raise InvalidReference(
-                f"the image of {source.description} has no name", hint="give it one: --name NAME"
+                f"the image of {source.description} has no name", hint="give it one: --tag NAME"
             )
         target = LocalTarget(open_store(settings))
         opened.callback(target.close)

@@ -22,7 +22,7 @@ _LARGEST_PAGE: Final = 16 << 20
 class _Catalog(msgspec.Struct):
     """The body of ``GET /v2/_catalog``; its entries need not be text."""
 
-    repositories: Annotated[list[object], msgspec.Meta(max_length=1_000_000)] | None = None
+    repositories: Annotated[list[object], msgspec.Meta(max_length=1_000_000)] | None
 
 
 def list_repositories(

@@ -21,7 +21,7 @@ _LARGEST_PAGE: Final = 16 << 20
 class _TagList(msgspec.Struct):
     """The body of ``GET /v2/<name>/tags/list``; its entries need not be text."""
 
-    tags: Annotated[list[object], msgspec.Meta(max_length=1_000_000)] | None = None
+    tags: Annotated[list[object], msgspec.Meta(max_length=1_000_000)] | None
 
 
 def list_tags(endpoint: RepositoryEndpoint, on_invalid: Callable[[str], None] | None = None) -> Iterator[str]:

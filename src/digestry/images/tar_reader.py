@@ -181,8 +181,9 @@ class TarReader:
 def _parse(block: bytes) -> TarEntry:
     # The checksum is of the header with spaces in its own place, and has been counted both ways.
     rest = block[:148] + b" " * 8 + block[156:]
-    signed = sum(byte - 256 if byte > 127 else byte for byte in rest)
-    if _number(block[148:156]) not in {sum(rest), signed}:
+    unsigned = sum(rest)
+    said = _number(block[148:156])
+    if said != unsigned and said != unsigned - 256 * sum(byte > 127 for byte in rest):
         raise ContentError("the archive has a damaged header (wrong checksum)")
     name = block[:100].split(b"\0", 1)[0]
     kind = block[156:157]
@@ -220,7 +221,7 @@ def _number(field_: bytes) -> int:
     text = field_.strip(b" \0")
     if not text:
         return 0
-    if any(byte not in b"01234567" for byte in text):
+    if text.translate(None, b"01234567"):
         raise ContentError("the archive has a header with something that is no number")
     return int(text, 8)
 

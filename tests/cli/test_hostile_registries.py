@@ -1,0 +1,106 @@
+"""What a user sees of registries that lie, in every command: an error in plain words, and nothing kept."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import os
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from digestry.model import media_types
+from digestry.model.digest import Digest
+from tests.client.liar import Reply, Request, lying
+from tests.support import run_digestry
+
+EVIL = "\x1b[31mE\x1b]0;t\x07\x9b31m\u202e\u2066\r\nnew\x08\x7f\x85"
+SECRET = "s3cret-passw0rd"
+DIGEST = str(Digest.of(b"nothing"))
+CONFIG = {"mediaType": media_types.OCI_CONFIG, "digest": DIGEST, "size": 7}
+IMAGE = {"schemaVersion": 2, "mediaType": media_types.OCI_MANIFEST, "config": CONFIG, "layers": []}
+ITSELF = {
+    "schemaVersion": 2,
+    "mediaType": media_types.OCI_INDEX,
+    "manifests": [{"mediaType": media_types.OCI_INDEX, "digest": DIGEST, "size": 7}],
+}
+BOMB = gzip.compress(bytes(100 << 20), 9)
+
+Answering = Callable[[Request], Reply]
+
+
+def said(document: object, media_type: str = media_types.OCI_MANIFEST, **headers: str) -> Reply:
+    raw = document if isinstance(document, bytes) else json.dumps(document).encode()
+    return Reply(200, raw, {"Content-Type": media_type, **headers})
+
+
+LIES: dict[str, Answering] = {
+    "other bytes": lambda _: said(
+        {**IMAGE, "annotations": {EVIL: EVIL}}, **{"Docker-Content-Digest": DIGEST}
+    ),
+    "an error with escapes": lambda _: Reply(
+        403, json.dumps({"errors": [{"code": EVIL, "message": EVIL}]}).encode()
+    ),
+    "a bomb": lambda _: Reply(200, BOMB, {"Content-Encoding": "gzip"}),
+    "an error that is a bomb": lambda _: Reply(500, BOMB, {"Content-Encoding": "gzip"}),
+    "an index of itself": lambda _: said(ITSELF, media_types.OCI_INDEX),
+    "a page": lambda _: Reply(200, f"<html>{EVIL}".encode(), {"Content-Type": "text/html"}),
+    "text": lambda _: Reply(418, EVIL.encode()),
+    "brackets": lambda _: said(b'{"schemaVersion":2,"a":' + b"[" * 200_000),
+    "a circle": lambda request: Reply(307, headers={"Location": request.target}),
+    "a cloud": lambda _: Reply(307, headers={"Location": "http://169.254.169.254/latest/meta-data"}),
+    "another login": lambda _: Reply(401, headers={"WWW-Authenticate": 'Bearer realm="http://x\x9b31m/"'}),
+    "a length": lambda _: Reply(200, b"{}", {"Content-Type": media_types.OCI_MANIFEST}, length=1 << 40),
+    "no end": lambda _: Reply(200, headers={"Content-Type": media_types.OCI_INDEX}, endless=True),
+    "the same page": lambda request: Reply(
+        200, b'{"tags":["a"],"repositories":["a"]}', {"Link": f"<{request.target}>; rel=next"}
+    ),
+}
+COMMANDS: dict[str, list[str]] = {
+    "pull": ["pull", "{host}/app:1"],
+    "pull all": ["pull", "--all-platforms", "{host}/app@" + DIGEST],
+    "copy": ["copy", "--all-tags", "--referrers", "{host}/app", "oci-archive:{path}/x.tar"],
+    "copy one": ["copy", "{host}/app@" + DIGEST, "oci:{path}/layout"],
+    "tags": ["tags", "{host}/app"],
+    "ls": ["ls", "{host}"],
+    "referrers": ["referrers", "{host}/app@" + DIGEST],
+    "inspect": ["inspect", "{host}/app@" + DIGEST],
+    "history": ["history", "{host}/app:1"],
+    "export": ["export", "{host}/app:1", "-o", "{path}/x.tar"],
+    "manifest get": ["manifest", "get", "{host}/app@" + DIGEST],
+    "blob get": ["blob", "get", "{host}/app@" + DIGEST, "-o", "{path}/x"],
+    "log": ["log", "{host}/app:1"],
+    "whose": ["whose", "{host}/app@" + DIGEST],
+    "rm": ["rm", "--yes", "{host}/app:1"],
+}
+SHORT = [("other bytes", "pull all"), ("an error with escapes", "copy"), ("a bomb", "copy one"),
+         ("an index of itself", "inspect"), ("the same page", "tags"), ("text", "log"), ("a page", "ls"),
+         ("another login", "referrers"), ("a cloud", "blob get")]  # fmt: skip
+ALL = [(lie, command) for lie in LIES for command in COMMANDS]
+
+
+@pytest.mark.parametrize(
+    ("lie", "command"),
+    [*SHORT, *(pytest.param(*one, marks=pytest.mark.long) for one in ALL if one not in SHORT)],
+)
+def test_a_lie_is_an_error_and_nothing_is_kept(lie: str, command: str, tmp_path: Path) -> None:
+    with lying(LIES[lie]) as liar:
+        (tmp_path / "docker").mkdir()
+        login = base64.b64encode(f"ann:{SECRET}".encode()).decode()
+        config = json.dumps({"auths": {liar.host: {"auth": login}}})
+        (tmp_path / "docker/config.json").write_text(config)
+        words = [word.format(host=liar.host, path=tmp_path) for word in COMMANDS[command]]
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("DIGESTRY_")}
+        environment |= {"DIGESTRY_HOME": str(tmp_path / "home"), "DOCKER_CONFIG": str(tmp_path / "docker")}
+        done = run_digestry(*words, env=environment)
+    assert done.returncode in {2, 3, 4, 5}, done.stdout + done.stderr
+    output = done.stdout + done.stderr
+    assert SECRET not in output
+    assert login not in output
+    assert [one for one in output if one != "\n" and unicodedata.category(one) in {"Cc", "Cf"}] == []
+    assert "digestry: " in done.stderr or done.stderr.startswith(f"{liar.host}: ")
+    kept = [path for path in tmp_path.rglob("*") if path.is_file() and "docker" not in path.parts]
+    assert [path for path in kept if "blobs" in path.parts or path.name.startswith("x")] == []
