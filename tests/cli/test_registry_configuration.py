@@ -14,6 +14,7 @@ from tests.certificates import Certificates
 from tests.cli.conftest import Run
 from tests.cli.test_imports import registry as content
 from tests.client.liar import Liar, lying
+from tests.support import free_port
 
 
 @pytest.fixture
@@ -167,6 +168,20 @@ def test_a_pull_says_that_it_came_from_a_mirror(run: Run, server: Liar) -> None:
     )
     assert done.stdout.endswith("far.example/team/app:1\n")
     assert server.paths()[0] == "GET /v2/cache/team/app/manifests/1"
+
+
+def test_what_is_used_comes_from_a_mirror_of_a_registry_that_is_away(
+    run: Run, server: Liar, tmp_path: Path
+) -> None:
+    away = f"127.0.0.1:{free_port()}"
+    run("config", "set", "--registry", away, "mirrors", f"{server.host}/cache")
+    run("copy", f"{away}/team/app:1", f"oci:{tmp_path / 'layout'}")
+    file = tmp_path / "sync.toml"
+    file.write_text(f'[[copy]]\nsource = "{away}/team/app:1"\ntarget = "oci:{tmp_path / "synced"}:1"\n')
+    run("sync", file)
+    run("digest", f"{away}/team/app:1", status=exit_codes.REMOTE)
+    done = run("export", f"{away}/team/app:1", "--output", tmp_path / "root.tar", status=exit_codes.CONTENT)
+    assert "layer" in done.stderr  # it is no archive; that is found out when all of it has come
 
 
 def test_certificates_come_from_dockers_directory(run: Run, user: Path, pki: Certificates) -> None:

@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 
 import digestry
-from digestry.errors import InvalidReference, RemoteNotFound, Unauthorized
+from digestry.errors import (
+    Forbidden,
+    InvalidConfiguration,
+    InvalidReference,
+    RemoteNotFound,
+    Unauthorized,
+)
 from digestry.model.digest_prefix import DigestPrefix
 from tests.registry.access.support import PASSWORDS, guarded, of
 from tests.support import RegistryServer
@@ -82,3 +88,16 @@ def test_credentials_are_given_or_come_from_the_environment(tmp_path: Path) -> N
 )
 def test_where_logins_are_kept(environment: dict[str, str], docker: Path | None) -> None:
     assert digestry.ClientOptions.from_environment(environment).docker_config == docker
+
+
+def test_the_environment_says_what_is_configured_for_registries(tmp_path: Path) -> None:
+    directory = tmp_path / ".config/containers"
+    directory.mkdir(parents=True)
+    (directory / "registries.conf").write_text('[[registry]]\nlocation = "a.example"\nblocked = true\n')
+    options = digestry.ClientOptions.from_environment({"HOME": str(tmp_path)})
+    with digestry.Registry("a.example", options=options) as registry, pytest.raises(Forbidden):
+        registry.repository("app").resolve("1")
+    assert directory / "certs.d" in options.certificate_directories
+    (directory / "registries.conf").write_text("[[registry]]\n")
+    with pytest.raises(InvalidConfiguration, match=r"registries\.conf"):
+        digestry.ClientOptions.from_environment({"HOME": str(tmp_path)})

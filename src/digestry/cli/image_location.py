@@ -76,7 +76,7 @@ def stored_image(
     place = Platform.parse(platform) if platform else Platform.of_host()
     with contextlib.ExitStack() as opened:
         session = opened.enter_context(open_session(settings))
-        found = locate_anywhere(settings, session, reference, remote=remote)
+        found = locate_anywhere(settings, session, reference, remote=remote, content=True)
         image = found.manifest if isinstance(found.manifest, Image) else found.child(place)
         store = found.source
         if not isinstance(store, ImageStore):
@@ -101,10 +101,13 @@ def platform_option(function: Callable[..., object]) -> Callable[..., object]:
     )
 
 
-def locate(settings: Settings, session: Session, text: str, *, local: bool) -> LocatedImage:
+def locate(
+    settings: Settings, session: Session, text: str, *, local: bool, content: bool = False
+) -> LocatedImage:
     """Return the manifest of a name, in its registry or in the local store.
 
-    Raises :class:`InvalidReference`, :class:`NotFound`, and as a registry's repository does.
+    ``content`` is for an image that is used: it may come from a mirror, and a policy may reject it. Raises
+    :class:`InvalidReference`, :class:`NotFound`, and as a registry's repository does.
     """
     from digestry.cli.digest_completion import complete_reference
     from digestry.cli.sessions import open_store
@@ -116,14 +119,17 @@ def locate(settings: Settings, session: Session, text: str, *, local: bool) -> L
         name = str(found.reference or text)
         return LocatedImage(name, found.reference, store.manifest(found.descriptor), store)
     reference = complete_reference(settings, session, text).or_latest()
-    repository = session.repository(reference)
+    repository = session.image_source(reference) if content else session.repository(reference)
     return LocatedImage(str(reference), reference, repository.pull_manifest(reference.target), repository)
 
 
-def locate_anywhere(settings: Settings, session: Session, text: str, *, remote: bool) -> LocatedImage:
+def locate_anywhere(
+    settings: Settings, session: Session, text: str, *, remote: bool, content: bool = False
+) -> LocatedImage:
     """Return the manifest of a name: from the local store, else from its registry.
 
-    With ``remote`` the registry alone is asked. Raises as :func:`locate` does.
+    With ``remote`` the registry alone is asked. ``content`` is as in :func:`locate`, which says what is
+    raised.
     """
     from digestry.errors import InvalidReference, NotFound, RemoteNotFound
     from digestry.model.digest_prefix import DigestPrefix
@@ -135,7 +141,7 @@ def locate_anywhere(settings: Settings, session: Session, text: str, *, remote: 
         except NotFound as error:
             missing = error
     try:
-        return locate(settings, session, text, local=False)
+        return locate(settings, session, text, local=False, content=content)
     except (InvalidReference, RemoteNotFound) as error:
         # A digest alone names no repository: that the local store does not have it is the answer.
         if missing is not None and DigestPrefix.read(text) is not None:

@@ -58,12 +58,8 @@ def registry_rules(settings: Settings, files: ConfigurationFiles) -> RegistryRul
     from digestry.client.configuration.rules import RegistryRules, insecure_hosts
 
     listed = insecure_hosts(insecure, str(settings.config_file))
-    hosts, names = [((*blocks.hosts, *listed) if blocks else listed)], [blocks.names if blocks else ()]
-    if others:
-        found = read_registries(files.registries)
-        hosts.append(found.host_rules())
-        names.append(tuple(found.names.values()))
-    return RegistryRules(tuple(filter(None, hosts)), tuple(filter(None, names)))
+    ours = RegistryRules(((*blocks.hosts, *listed) if blocks else listed,), (blocks.names if blocks else (),))
+    return read_registries(files.registries).rules(ours) if others else ours
 
 
 def open_session(settings: Settings) -> Session:

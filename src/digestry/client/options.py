@@ -71,14 +71,27 @@ class ClientOptions:
         """Return options that log in with what ``docker login`` and ``podman login`` have kept.
 
         They name docker's ``config.json`` in ``DOCKER_CONFIG`` or ``~/.docker``, podman's ``auth.json``, and
-        the document in ``DOCKER_AUTH_CONFIG``.
+        the document in ``DOCKER_AUTH_CONFIG``; and they obey docker's and containers' ``certs.d``, and
+        containers' ``registries.conf`` and ``policy.json``. Raises
+        :class:`~digestry.errors.InvalidConfiguration` for such a file that is wrong.
         """
+        from digestry.client.configuration.files import configuration_files, says_something  # noqa: PLC0415
+
+        files = configuration_files(environment)
+        rules = None
+        if any(map(says_something, files.registries)):
+            from digestry.client.configuration.registries_conf import read_registries  # noqa: PLC0415
+
+            rules = read_registries(files.registries).rules()
         home = environment.get("HOME")
         docker = environment.get("DOCKER_CONFIG") or (f"{home}/.docker" if home else "")
         return cls(
             docker_config=Path(docker) if docker else None,
             auth_files=podman_files(environment),
             auth_config=environment.get("DOCKER_AUTH_CONFIG", ""),
+            registries=rules,
+            certificate_directories=files.certificates,
+            policy=files.policy,
         )
 
     def may_be_plain(self, host: str) -> bool:

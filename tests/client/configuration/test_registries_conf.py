@@ -10,7 +10,7 @@ import pytest
 
 from digestry.client.configuration.files import configuration_files, demands_something, says_something
 from digestry.client.configuration.registries_conf import RegistriesConf, read_registries
-from digestry.client.configuration.rules import Mirror, RegistryRules
+from digestry.client.configuration.rules import Mirror
 from digestry.client.configuration.short_names import find_alias
 from digestry.client.options import ClientOptions
 from digestry.client.session import Session
@@ -30,10 +30,6 @@ def read(directory: Path, *texts: str) -> RegistriesConf:
     return read_registries(files)
 
 
-def rules(conf: RegistriesConf) -> RegistryRules:
-    return RegistryRules((conf.host_rules(),), (tuple(conf.names.values()),))
-
-
 def test_a_registry_with_mirrors(tmp_path: Path) -> None:
     conf = read(
         tmp_path,
@@ -50,14 +46,14 @@ def test_a_registry_with_mirrors(tmp_path: Path) -> None:
         insecure = true
         """,
     )
-    (rule,) = rules(conf).for_name("docker.io/library/alpine:3")
+    (rule,) = conf.rules().for_name("docker.io/library/alpine:3")
     assert rule.mirrors == (Mirror("one.example/hub"), Mirror("two.example", by_tag=False))
     assert rule.moved("docker.io/library/alpine", "one.example/hub") == "one.example/hub/alpine"
     assert rule.location == "hub.example:5000/library"
     assert rule.origin == str(tmp_path / "0.conf")
-    assert rules(conf).for_name("docker.io/libraryx/alpine") == []
+    assert conf.rules().for_name("docker.io/libraryx/alpine") == []
     found = {
-        host: rules(conf).may_be_plain(host) for host in ("hub.example:5000", "two.example", "one.example")
+        host: conf.rules().may_be_plain(host) for host in ("hub.example:5000", "two.example", "one.example")
     }
     assert found == {"hub.example:5000": True, "two.example": True, "one.example": False}
 
@@ -85,7 +81,7 @@ def test_the_longest_prefix_counts(tmp_path: Path) -> None:
         blocked = true
         """,
     )
-    found = rules(conf)
+    found = conf.rules()
     for name in ("a.example.com/x", "b.a.example.com:5000/x", "bad.example/team", "bad.example/team/x:1"):
         with pytest.raises(Forbidden, match="blocks"):
             found.check(name)
@@ -262,7 +258,7 @@ def test_skopeo_asks_the_same_place(tmp_path: Path, file: str, image: str) -> No
         )
         theirs = next(one.path for one in server.seen if "/manifests/" in one.path)
         name = Reference.parse(image)
-        options = ClientOptions(registries=rules(read_registries([path])))
+        options = ClientOptions(registries=read_registries([path]).rules())
         server.seen.clear()
         with Session(options) as session, pytest.raises((RemoteNotFound, Unreachable)):
             session.image_source(name).resolve(name.target)

@@ -16,6 +16,7 @@ from digestry.client.configuration.rules import (
     HostRule,
     Mirror,
     NameRule,
+    RegistryRules,
     check_location,
     check_prefix,
     host_of,
@@ -56,9 +57,14 @@ class RegistriesConf(msgspec.Struct):
         if later.search_origin is not None:
             self.search, self.search_origin = later.search, later.search_origin
 
-    def host_rules(self) -> tuple[HostRule, ...]:
-        """Return the rules of all insecure hosts."""
-        return tuple(rule for rules in self.hosts.values() for rule in rules)
+    def rules(self, *before: RegistryRules) -> RegistryRules:
+        """Return what the files say of registries, after what ``before`` says."""
+        hosts = tuple(rule for rules in self.hosts.values() for rule in rules)
+        names = tuple(self.names.values())
+        return RegistryRules(
+            (*(level for rules in before for level in rules.hosts), hosts),
+            (*(level for rules in before for level in rules.names), names),
+        )
 
 
 def read_registries(files: Sequence[Path]) -> RegistriesConf:
