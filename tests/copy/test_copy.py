@@ -297,6 +297,22 @@ def test_a_file_of_an_old_docker(
         copy(around, f"docker-archive:{file}:app:3", "local:app:3")
 
 
+def test_what_is_made_anew_is_said_before_anything_moves(around: Surroundings, tmp_path: Path) -> None:
+    _old_archive(tmp_path / "old.tar", layers=[b"one" * 1000], tags=None)
+    said: list[str] = []
+    request = CopyRequest(
+        parse_location(f"docker-archive:{tmp_path}/old.tar", around.read),
+        parse_location("local:old:1", around.read),
+    )
+    planned = run_copy(request, around, CopyOptions(dry_run=True), tell=said.append)
+    assert [text.partition(": ")[2].startswith("it has no manifest: one is made") for text in said] == [True]
+    assert not around.store.entries()
+    made = run_copy(request, around, CopyOptions())
+    assert made.images[0].digest == planned.images[0].digest
+    assert {blob.digest for blob in made.sent} == {blob.digest for blob in planned.sent}
+    assert list(around.scratch.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("files", "error", "says"),
     [
