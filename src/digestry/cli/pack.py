@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 
 from digestry.cli.annotation_options import annotation_option, annotations_of
+from digestry.cli.image_names import IMAGE
 from digestry.cli.output import human_size, note, say
 from digestry.cli.timeout_options import transfer_timeout_option
 
@@ -26,30 +27,47 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("source", metavar="[DIRECTORY|TAR|-]", required=False)
+@click.argument(
+    "source", metavar="[DIRECTORY|TAR|-]", required=False, type=click.Path(allow_dash=True, path_type=str)
+)
 @click.option("--tag", "-t", "name", required=True, metavar="NAME[:TAG]", help="The image's name.")
 @click.option("--push", "push_", is_flag=True, help="Push it when it is made.")
-@click.option("--base", metavar="REF", help="An image to build upon, of the local store, else pulled.")
+@click.option(
+    "--base", metavar="REF", type=IMAGE, help="An image to build upon, of the local store, else pulled."
+)
 @click.option(
     "--platform",
     "platforms",
     multiple=True,
     metavar="OS/ARCH[=SOURCE]",
-    help="What it runs on.  [default: the base's, or this machine's] With a directory or archive for each "
-    "of several platforms, make an index of their images.",
+    help="What it runs on: the base's platform or this machine's, unless given. As OS/ARCH=SOURCE, once for "
+    "each of several platforms, it makes an index of their images.",
 )
 @click.option(
     "--index", "into_index", is_flag=True, help="Add it to the index that NAME is, or make NAME an index."
 )
 @click.option("--entrypoint", metavar="WORDS", help='The program: words as in a shell, or ["JSON", "list"].')
 @click.option("--cmd", "command", metavar="WORDS", help="Its arguments, written as the entrypoint is.")
-@click.option("--env", "-e", "environment", multiple=True, metavar="NAME=VALUE", help="Repeatable.")
-@click.option("--label", "-l", "labels", multiple=True, metavar="NAME=VALUE", help="Repeatable.")
+@click.option(
+    "--env",
+    "-e",
+    "environment",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A variable that it starts with. Repeatable.",
+)
+@click.option("--label", "-l", "labels", multiple=True, metavar="NAME=VALUE", help="A label. Repeatable.")
 @annotation_option
 @click.option("--workdir", "-w", default="", metavar="PATH", help="The directory it starts in.")
 @click.option("--user", "-u", default="", metavar="USER[:GROUP]", help="Who it runs as.")
 @click.option(
-    "--expose", "--port", "-p", "ports", multiple=True, metavar="PORT[/PROTOCOL]", help="Repeatable."
+    "--expose",
+    "--port",
+    "-p",
+    "ports",
+    multiple=True,
+    metavar="PORT[/PROTOCOL]",
+    help="A port that it listens on. Repeatable.",
 )
 @click.option("--health-cmd", metavar="WORDS", help="A program of it that fails while it is not healthy.")
 @click.option(
