@@ -207,6 +207,15 @@ def test_tls_goes_through_a_tunnel(secure: Liar, pki: Certificates, encrypted: b
     assert "Proxy-Authorization" not in secure.seen[0].headers
 
 
+@pytest.mark.peer("openssl")
+def test_a_proxy_is_verified_whatever_the_host_may_show(secure: Liar, pki: Certificates) -> None:
+    host, _, port = secure.host.partition(":")
+    way = Proxy("https", host, int(port))
+    with pytest.raises(ProxyFailed, match="the certificate of the proxy"):
+        get(pool(Trust(verify=False), way), "https://registry.example/v2/a")
+    get(pool(Trust([pki.authority], verify=False), way), "http://registry.example/v2/a").close()
+
+
 def test_a_proxy_gets_the_whole_address_of_a_plain_request(liar: Liar) -> None:
     host, _, port = liar.host.partition(":")
     proxy = Proxy("http", host, int(port), "Basic c2VjcmV0")

@@ -109,6 +109,10 @@ class HttpConnection(http.client.HTTPConnection):
                 self.sock = self._encrypted(self.sock, proxy.host, self.trust.without_clients())
             if self.scheme == "https":
                 self._open_tunnel(proxy)
+        except ssl.SSLCertVerificationError as error:
+            raise ProxyFailed(
+                f"the certificate of the proxy {proxy.host} cannot be trusted ({error.verify_message})"
+            ) from error
         except ssl.SSLError:
             raise
         except (OSError, http.client.HTTPException) as error:

@@ -273,7 +273,7 @@ class Transport:
                 if tried >= min(1, attempts) or call.guessed:
                     raise
             except ssl.SSLCertVerificationError as error:
-                if not self._host_trusts().accept_any(self._configured_host(call), call.registry, error):
+                if not self._host_trusts().accept_any(self._configured_host(call), error):
                     raise
                 continue
             except (LeadsInside, ProxyFailed, ssl.SSLError):

@@ -168,19 +168,20 @@ class HostTrusts:
             return authorities + (files.authorities if files else ()), (client,)
         return (authorities + files.authorities, files.clients) if files else (authorities, ())
 
-    def accept_any(self, host: str, registry: str, error: ssl.SSLCertVerificationError) -> bool:
+    def accept_any(self, host: str, error: ssl.SSLCertVerificationError) -> bool:
         """Accept any certificate of ``host[:port]`` from now on, and say why; return whether that is allowed.
 
-        ``error`` is why the certificate is not trusted. False too if any is accepted already.
+        ``error`` is why the certificate is not trusted.
         """
         because = self._options.unverified_because(host)
         if because is None:
             return False
         with self._lock:
             if host in self._unverified:
-                return False
-            found = self._configured(host)
-            self._unverified[host] = Trust(clients=found[1] if found else (), verify=False)
+                return True  # by another thread, a moment ago
+            authorities, clients = self._configured(host) or ((), ())
+            files = (*_files(self._options.authorities), *authorities)  # for a proxy on the way
+            self._unverified[host] = Trust(files, clients=clients, verify=False)
         if self._options.tell is not None:
             self._options.tell(
                 f"the certificate of {host} is NOT verified ({error.verify_message}), because {because}"
