@@ -51,7 +51,7 @@ _EXACT: Final = frozenset({"cosign.sigstore.dev/attestation/sign/v1"})
 _SPDX: Final = "https://spdx.dev/Document"
 """Of any version: SPDX 2 states nothing of vulnerabilities, and SPDX 3 may."""
 _SPDX_TYPE: Final = "application/spdx"
-_SPEAKS: Final = re.compile(
+_MENTIONS: Final = re.compile(
     rb"vuln|\bcve-\d|\bghsa-|openvex|\bvex\b|vexstatus|csaf|affected\b|exploitable", re.IGNORECASE
 )
 
@@ -95,4 +95,4 @@ def may_mention_vulnerabilities(content: bytes) -> bool:
         content.decode()
     except UnicodeDecodeError:
         return True
-    return b"\0" in content or _SPEAKS.search(content) is not None
+    return b"\0" in content or _MENTIONS.search(content) is not None
