@@ -162,7 +162,7 @@ def _with_history(
     wrong = contradicted(facts, history)
     if wrong and history and history[0].to_digest in facts.closure:
         return TagVerdict("unknown", facts.target, reasons=(wrong,))
-    gone = _gone(reference, history) if facts.target is None else ()
+    gone = _deletions(reference, history) if facts.target is None else ()
     left = left_at(history, facts.closure)
     if left is not None:
         pointed = {event.to_digest for event in history}
@@ -178,7 +178,7 @@ def _with_history(
     return TagVerdict(UNTAGGED_HERE, facts.target, reasons=(why, *gone))
 
 
-def _gone(reference: Reference, history: tuple[TagEvent, ...]) -> tuple[str, ...]:
+def _deletions(reference: Reference, history: tuple[TagEvent, ...]) -> tuple[str, ...]:
     """Return since when there is no such tag."""
     if history and history[0].event == "deleted":
         return (f"the tag {reference.tag!r} was deleted at {rfc3339(history[0].at)}",)

@@ -47,7 +47,7 @@ def write(report: AuditReport) -> Iterator[str]:
                 row.tag_digest or "",
                 row.moved_at or "",
                 row.advisory_state.replace("_", " "),
-                "; ".join(_said(advisory) for advisory in row.advisories),
+                "; ".join(_advisory_text(advisory) for advisory in row.advisories),
                 row.action,
                 "; ".join(row.reasons),
                 row.source,
@@ -62,7 +62,7 @@ def write(report: AuditReport) -> Iterator[str]:
         yield _line([values.get(heading, "") for heading in HEADINGS])
 
 
-def _said(advisory: AdvisoryRow) -> str:
+def _advisory_text(advisory: AdvisoryRow) -> str:
     by = f" by {advisory.author}" if advisory.author else ""
     return f"{advisory.id} {STATUS_WORDS[advisory.status]}{by}"
 

@@ -170,11 +170,11 @@ def _header(report: AuditReport) -> Iterator[str]:
 
 
 def _problems(report: AuditReport) -> Iterator[str]:
-    yield from _said("What could not be seen", "card unknown", report.problems)
-    yield from _said("Notes", "card", report.notes)
+    yield from _section("What could not be seen", "card unknown", report.problems)
+    yield from _section("Notes", "card", report.notes)
 
 
-def _said(title: str, style: str, lines: Sequence[Unseen | Note]) -> Iterator[str]:
+def _section(title: str, style: str, lines: Sequence[Unseen | Note]) -> Iterator[str]:
     if not lines:
         return
     yield f'<section>\n<h2>{title}</h2>\n<div class="{style}"><ul>\n'
