@@ -331,7 +331,7 @@ class Garbage:
         """
         if not self._proven:
             self._database.check(
-                liveness.ASKED, pause=self._throttle.pause if self._throttle else lambda: None
+                liveness.TABLES, pause=self._throttle.pause if self._throttle else lambda: None
             )
             self._proven = True
 

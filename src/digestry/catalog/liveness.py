@@ -24,7 +24,7 @@ from digestry.catalog.schema import (
 from digestry.catalog.schema import tags as tag_rows
 from digestry.catalog.tag_moves import RepositoryKey
 
-ASKED: Final = tuple(
+TABLES: Final = tuple(
     table.name
     for table in (tag_rows, manifests, manifest_references, links, leases, journal, sightings, upstream_tags)
 )

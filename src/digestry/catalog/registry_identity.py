@@ -36,7 +36,7 @@ class RegistryIdentities:
     def get(self) -> RegistryIdentity:
         """Return the catalog's identity. Raises :class:`StorageError`."""
         with self._database.read() as connection:
-            return self._one(connection.execute(select(identity)).all())
+            return self._identity_of(connection.execute(select(identity)).all())
 
     @retried
     def bind(self) -> None:
@@ -49,9 +49,9 @@ class RegistryIdentities:
         """Make the catalog newer than each copy of it that there is."""
         with self._database.write() as connection:
             statement = update(identity).values(generation=identity.c.generation + 1)
-            return self._one(connection.execute(statement.returning(identity)).all())
+            return self._identity_of(connection.execute(statement.returning(identity)).all())
 
-    def _one(self, rows: Any) -> RegistryIdentity:
+    def _identity_of(self, rows: Any) -> RegistryIdentity:
         if len(rows) != 1:
             raise StorageError(
                 f"the catalog {self._database.describe()} does not say which registry it is of",

@@ -13,7 +13,7 @@ _OLD: Final = _SHOWN.format(row="old")
 _SIGHTING: Final = (
     "200 + 2 * length(CAST({row}.place || {row}.repository || {row}.digest || {row}.actor AS BLOB))"
 )
-_TOLD: Final = _SIGHTING.format(row="new")
+_NEW_SIGHTING: Final = _SIGHTING.format(row="new")
 _FORGOTTEN: Final = _SIGHTING.format(row="old")
 
 
@@ -65,7 +65,7 @@ TRIGGERS: Final = frozenset(
         ),
         (
             "CREATE TRIGGER sighting_added AFTER INSERT ON sightings"  # noqa: S608 - all of it is written here
-            f" BEGIN INSERT INTO sighting_usage (actor, bytes) VALUES (new.actor, {_TOLD})"
+            f" BEGIN INSERT INTO sighting_usage (actor, bytes) VALUES (new.actor, {_NEW_SIGHTING})"
             " ON CONFLICT (actor) DO UPDATE SET bytes = bytes + excluded.bytes; END"
         ),
         (

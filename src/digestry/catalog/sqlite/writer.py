@@ -81,14 +81,14 @@ class Writer:
         """
         if len(jobs) > 1:
             try:
-                return self._in_one(jobs, durable=durable)
+                return self._together(jobs, durable=durable)
             except StorageError as error:  # it could not begin
                 return [Outcome(error=error)] * len(jobs)
             except _Undone:
                 pass
         return [attempt(job) for job in jobs]
 
-    def _in_one(self, jobs: Sequence[Job], *, durable: bool) -> list[Outcome]:
+    def _together(self, jobs: Sequence[Job], *, durable: bool) -> list[Outcome]:
         with self._turn:
             try:
                 with self._begun(durable=durable) as connection:
