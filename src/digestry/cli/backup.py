@@ -208,7 +208,7 @@ def _tell(taken: TakenBackup, tell: Callable[[str], None]) -> None:
 
 def _complain(taken: TakenBackup) -> None:
     description = taken.description
-    tell_missing(description.missing)
+    note_missing(description.missing)
     if description.missing:
         note(f"{len(description.missing)} blobs are not in the backup; the rest of it is complete")
     if description.journal.broken:
@@ -218,7 +218,7 @@ def _complain(taken: TakenBackup) -> None:
         )
 
 
-def tell_missing(missing: list[Missing]) -> None:
+def note_missing(missing: list[Missing]) -> None:
     """Print the missing content, with the reasons and its holders."""
     for content in missing:
         holders = ", ".join(content.held_by[:_HOLDERS])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from digestry.cli import exit_codes
-from digestry.cli.backup import rate_option, tell_missing
+from digestry.cli.backup import note_missing, rate_option
 from digestry.cli.output import complain, human_size, json_document, json_option, note, say
 from digestry.model.text import number_of
 
@@ -88,14 +88,14 @@ def migrate_storage(
     try:
         result = _migrate(old, new, rate, copy_only=copy_only, verify=verify, skip_damaged=skip_damaged)
     except migrating.ContentMissing as error:
-        tell_missing(error.missing)
+        note_missing(error.missing)
         raise
     _note(old, new, result)
     if as_json:
         json_document(_document(result))
     else:
         _tell(result, new_file)
-    tell_missing(result.missing)
+    note_missing(result.missing)
     broken = None if result.journal is None else result.journal.broken
     if broken is not None:
         complain(f"the journal's chain is broken, as it was before: entry {broken.sequence}: {broken.reason}")

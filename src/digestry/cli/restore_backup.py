@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from digestry.cli import exit_codes
-from digestry.cli.backup import rate_option, tell_missing
+from digestry.cli.backup import note_missing, rate_option
 from digestry.cli.file_modes import keep_private
 from digestry.cli.journal import hashes
 from digestry.cli.output import complain, human_size, json_document, json_option, note, say
@@ -106,7 +106,7 @@ def restore_backup(
         json_document(_document(restored, root))
     else:
         _tell(restored, root)
-    tell_missing(restored.missing)
+    note_missing(restored.missing)
     if restored.missing:
         note(f"{len(restored.missing)} blobs are not there; pushing an image that holds one puts it back")
     if broken := restored.description.journal.broken:

@@ -191,11 +191,11 @@ def load() -> Settings:
     document = read_document(config_file)
     values = {key: check_value(key, value) for key, value in document.items() if key != _REGISTRIES}
     programs = _programs(values.get("read-files-of", ",".join(_PROGRAMS)))
-    told: set[str] = set()
+    reported: set[str] = set()
 
     def tell(text: str) -> None:
-        if text not in told:
-            told.add(text)
+        if text not in reported:
+            reported.add(text)
             note(printable(f"digestry: {text}"))
 
     docker = values.get("docker-config") or os.environ.get("DOCKER_CONFIG") or "~/.docker"

@@ -34,21 +34,21 @@ class Interrupts:
 
     def __init__(self, grace: float = _GRACE) -> None:
         self._grace = grace
-        self._came = False
+        self._was_interrupted = False
         signal.signal(signal.SIGALRM, _end)
         signal.signal(signal.SIGINT, self._interrupt)
         atexit.register(_take_alarm_back)
 
     def _interrupt(self, _: int, __: FrameType | None) -> NoReturn:
         # No lock here, nor anything that takes one: the thread that is interrupted may hold it.
-        if not self._came:
-            self._came = True
+        if not self._was_interrupted:
+            self._was_interrupted = True
             signal.setitimer(signal.ITIMER_REAL, self._grace)
         raise KeyboardInterrupt
 
     def check(self) -> None:
         """Raise KeyboardInterrupt if it was raised before."""
-        if self._came:
+        if self._was_interrupted:
             raise KeyboardInterrupt
 
     def sleep(self, seconds: float) -> None:

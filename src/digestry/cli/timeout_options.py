@@ -90,15 +90,15 @@ transfer_timeout_option = _limited(TRANSFERS)
 
 def timeout() -> float:
     """Return the seconds that the command may wait."""
-    return _said(_KEY, DEFAULT)
+    return _option_value(_KEY, DEFAULT)
 
 
 def time_limit() -> float:
     """Return the seconds that the command may take."""
-    return _said(_LIMIT, TRANSFERS)
+    return _option_value(_LIMIT, TRANSFERS)
 
 
-def _said(key: str, default: float) -> float:
+def _option_value(key: str, default: float) -> float:
     context = click.get_current_context(silent=True)
     value = default if context is None else context.meta.get(key, default)
     return float(value)
