@@ -143,8 +143,8 @@ class Connection:
 
     def tell_once(self, text: str) -> None:
         """Tell a sentence to the person whom the options name, unless this session has told it before."""
-        if self.options.tell is not None and text not in self.cache.told:
-            self.cache.told.add(text)
+        if self.options.tell is not None and text not in self.cache.notices:
+            self.cache.notices.add(text)
             self.options.tell(text)
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ from digestry.client.configuration.rules import (
 from digestry.client.options import ClientOptions, is_loopback
 from digestry.model.reference import Reference
 
-_NOBODY = "default"
+_DEFAULT = "default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def _of_name(rules: Sequence[NameRule]) -> Iterator[Statement]:
             yield Statement("blocked", _truth(rule.blocked), _origin(rule))
             break
     else:
-        yield Statement("blocked", "false", _NOBODY)
+        yield Statement("blocked", "false", _DEFAULT)
     for rule in rules:
         if rule.mirrors is not None:
             yield Statement("mirrors", ", ".join(map(_mirror, rule.mirrors)) or "none", _origin(rule))
@@ -92,7 +92,7 @@ def _client(rules: Sequence[HostRule], files: HostCertificates) -> Iterator[Stat
 def _truth_of(key: str, rule: HostRule | None, value: bool | None, *, here: bool) -> Statement:
     if rule is not None and value is not None and not (key == "plain-http" and here and not value):
         return Statement(key, _truth(value), rule.origin)
-    return Statement(key, _truth(here), "this machine" if here else _NOBODY)
+    return Statement(key, _truth(here), "this machine" if here else _DEFAULT)
 
 
 def _truth(value: bool) -> str:

@@ -15,7 +15,7 @@ from digestry.client.transport import Call
 _LARGEST: Final = 1 << 20
 UNSUPPORTED: Final = frozenset({404, 405, 501})
 """Statuses of a registry that does not have an extension's endpoint."""
-_UNTOLD: Final = frozenset({401, 429})
+_UNDECIDED: Final = frozenset({401, 429})
 """Statuses that do not show whether there are extensions: the same request may be allowed later."""
 
 
@@ -39,7 +39,7 @@ def offers(connection: Connection, host: str, endpoint: str) -> bool:
             if response.status == 200:
                 found: frozenset[str] | None = _listed(response.read(_LARGEST))
             else:
-                found = None if response.status in _UNTOLD or response.status >= 500 else frozenset()
+                found = None if response.status in _UNDECIDED or response.status >= 500 else frozenset()
         connection.cache.extension_endpoints[host] = found
     return endpoint in (connection.cache.extension_endpoints[host] or ())
 

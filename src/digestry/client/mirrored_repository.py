@@ -62,7 +62,7 @@ class MirroredRepository(Repository):
         self._mirrors = mirrors
         self._last = registry or Repository(connection, reference)
         self._left_out: set[str] = connection.cache.mirrors_left_out
-        self._said: set[str] = set()
+        self._reported: set[str] = set()
 
     def resolve(self, target: str, *, limit: int = LARGEST_MANIFEST) -> Descriptor:
         """Return the descriptor of a tag or digest from a mirror or the registry."""
@@ -106,7 +106,7 @@ class MirroredRepository(Repository):
             except RemoteError as error:
                 self._failed(mirror, error)
             else:
-                self._tell_once(mirror)
+                self._report_once(mirror)
                 sink.commit(descriptor.digest, descriptor.size)
                 return
         self._last.pull_blob(descriptor, sink, progress)
@@ -127,7 +127,7 @@ class MirroredRepository(Repository):
             except (RemoteError, ContentError) as error:
                 self._failed(mirror, error)
             else:
-                self._tell_once(mirror)
+                self._report_once(mirror)
                 return answer
         return ask(self._last)
 
@@ -141,10 +141,10 @@ class MirroredRepository(Repository):
             self._left_out.add(name)
             self._tell(f"the mirror {name} is left out: {error.message}")
 
-    def _tell_once(self, mirror: Repository) -> None:
+    def _report_once(self, mirror: Repository) -> None:
         name = mirror.reference.name
-        if name not in self._said:
-            self._said.add(name)
+        if name not in self._reported:
+            self._reported.add(name)
             self._tell(f"{self.reference} is read from the mirror {name}")
 
     def _tell(self, text: str) -> None:

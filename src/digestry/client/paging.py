@@ -17,7 +17,7 @@ from digestry.model.digest import shown
 _LINK: Final = re.compile(r'<([^>]*)>\s*((?:;\s*[a-zA-Z*]+\s*=\s*(?:"[^"]*"|[^\s";,]+)\s*)*)')
 _NEXT: Final = re.compile(r';\s*rel\s*=\s*(?:"(?:[^"]*\s)?next(?:\s[^"]*)?"|next\b)', re.IGNORECASE)
 _TARGET: Final = re.compile(r"<[^<>]*>")
-_NEXT_SAID: Final = re.compile(r"\bnext\b", re.IGNORECASE)
+_NEXT_WORD: Final = re.compile(r"\bnext\b", re.IGNORECASE)
 _LONGEST_LINK: Final = 8192
 MOST_PAGES: Final = 10_000
 MOST_ENTRIES: Final = 1_000_000
@@ -38,7 +38,7 @@ def next_link(header: str | None) -> str | None:
     for target, parameters in _LINK.findall(text[:_LONGEST_LINK]):
         if _NEXT.search(parameters):
             return str(target)
-    if len(text) > _LONGEST_LINK or _NEXT_SAID.search(_TARGET.sub("", text)):
+    if len(text) > _LONGEST_LINK or _NEXT_WORD.search(_TARGET.sub("", text)):
         raise ProtocolViolation(f"the Link to the next page cannot be read: {shown(text)}")
     return None
 

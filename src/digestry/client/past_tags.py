@@ -30,7 +30,7 @@ def tag_at(endpoint: RepositoryEndpoint, tag: str, at: datetime.datetime) -> Tag
             return found.span
         if response.status not in UNSUPPORTED:
             response.fail(f"ask what {endpoint.display_name(tag)} was at {rfc3339(at)}")
-        _fail_if_known(response, f"find {endpoint.display_name(tag)} at {rfc3339(at)}")
+        _raise_unless_unsupported(response, f"find {endpoint.display_name(tag)} at {rfc3339(at)}")
     events = tag_history(endpoint, tag)
     if events is None:
         return None
@@ -80,11 +80,11 @@ def restore(endpoint: RepositoryEndpoint, tag: str, wanted: Digest | datetime.da
         action = f"restore {endpoint.display_name(tag)}"
         if response.status not in UNSUPPORTED:
             response.fail(action)
-        _fail_if_known(response, action)
+        _raise_unless_unsupported(response, action)
     return None
 
 
-def _fail_if_known(response: Response, action: str) -> None:
+def _raise_unless_unsupported(response: Response, action: str) -> None:
     """Raise if a 404 is about the tag; one about the path comes from a registry without that endpoint."""
     try:
         response.fail(action)

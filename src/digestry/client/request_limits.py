@@ -39,7 +39,7 @@ class RequestLimits:
         self._tell = tell or (lambda _: None)
         self._lock = threading.Lock()
         self._holds: dict[str, _Hold] = {}
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
 
     def note(self, host: str, status: int, headers: Mapping[str, str]) -> float | None:
         """Record the limits in a response of ``host``; return for how many seconds it asks to wait.
@@ -67,7 +67,7 @@ class RequestLimits:
             if limit.reset and not self._waiting.too_long(limit.reset):
                 self._hold(host, limit.reset, _TOO_MANY, limit.used_up())
             else:
-                self._tell_once(host, f"{host} says that {limit.used_up()}")
+                self._report_once(host, f"{host} says that {limit.used_up()}")
         return None
 
     def _hold(self, host: str, pause: float, status: int, why: str) -> None:
@@ -81,11 +81,11 @@ class RequestLimits:
             said = f"says that {why}" if why else f"asks to wait {seconds(pause)} (Retry-After)"
             self._tell(f"{host} {said}: waiting")
 
-    def _tell_once(self, host: str, sentence: str) -> None:
+    def _report_once(self, host: str, sentence: str) -> None:
         with self._lock:
-            if host in self._told:
+            if host in self._reported:
                 return
-            self._told.add(host)
+            self._reported.add(host)
         self._tell(sentence)
 
     def wait(self, host: str) -> None:

@@ -33,5 +33,5 @@ class SessionCache(msgspec.Struct):
     """The repositories on mirrors (``host/name``) that failed, and are not used again."""
     policy: Policy | None = None
     """The policy for images, once it was read."""
-    told: set[str] = msgspec.field(default_factory=set)
+    notices: set[str] = msgspec.field(default_factory=set)
     """The sentences that were printed already."""

@@ -268,7 +268,7 @@ class Transport:
             fails = True
             try:
                 tell = self.options.tell_request
-                response = (self._exchange if tell is None else self._told)(call, authorization)
+                response = (self._exchange if tell is None else self._report_exchange)(call, authorization)
             except ConnectFailed:
                 if tried >= min(1, attempts) or call.guessed:
                     raise
@@ -294,7 +294,7 @@ class Transport:
                 tried += 1
                 self.waiting.pause(host, _BACKOFF * 2 ** (tried - 1) if tried > 1 else 0.0)
 
-    def _told(self, call: Call, authorization: Mapping[str, str]) -> Response:
+    def _report_exchange(self, call: Call, authorization: Mapping[str, str]) -> Response:
         """Make one request, and tell the caller of it. Raises as :meth:`_exchange` does."""
         from digestry.client.request_line import request_line  # noqa: PLC0415 - few calls tell it
 
@@ -325,14 +325,14 @@ class Transport:
                 connect_timeout=min(options.connect_timeout, longest),
                 timeout=longest,
                 committed=call.committed,
-                outside=bool(call.named_by) and self._is_led_outside(call.named_by, host),
+                outside=bool(call.named_by) and self._redirects_outside(call.named_by, host),
             )
         except InvalidAddress as error:
             raise Unreachable(f"{shown(call.url)} is not a web address") from error
         self._peers[host] = response.peer
         return Response(response, call.method, call.url, patience=options.patience)
 
-    def _is_led_outside(self, named_by: str, host: str) -> bool:
+    def _redirects_outside(self, named_by: str, host: str) -> bool:
         """Return whether ``host`` must not be this machine or on its link, as ``named_by`` is not either."""
         if host == named_by or self.options.is_insecure(host):
             return False
