@@ -68,14 +68,14 @@ def check_request(request: CopyRequest) -> None:
     for pattern in request.tags:
         check_pattern(pattern)
     for place, what in ((request.source, "source"), (request.target, "target")):
-        if request.is_many and _names_one(place):
+        if request.is_many and _is_single(place):
             raise InvalidConfiguration(
                 f"--all-tags and --tags choose the tags: the {what} {place} names one",
                 hint="leave the tag out",
             )
 
 
-def _names_one(place: Location) -> bool:
+def _is_single(place: Location) -> bool:
     if place.transport in {"docker", "oci", "oci-archive"}:
         return place.name is not None
     return place.transport == "local" and "@" in (place.name or "")

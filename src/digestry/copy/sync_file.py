@@ -55,7 +55,7 @@ def read_sync_file(path: Path, read: Callable[[str], Reference]) -> list[tuple[C
     try:
         file = msgspec.convert(document, SyncFile)
     except msgspec.ValidationError as error:
-        raise InvalidConfiguration(f"{path}: {error}{_meant(document)}", hint=_KEYS) from error
+        raise InvalidConfiguration(f"{path}: {error}{_suggestion(document)}", hint=_KEYS) from error
     return [_checked(path, number, entry, read) for number, entry in enumerate(file.copy, 1)]
 
 
@@ -91,7 +91,7 @@ def _document(path: Path) -> object:
         raise InvalidConfiguration(f"{path} is not valid YAML: {error}") from error
 
 
-def _meant(document: object) -> str:
+def _suggestion(document: object) -> str:
     """Return the known key that is most like an unknown one."""
     entries = document.get("copy") if isinstance(document, dict) else None
     for entry in entries if isinstance(entries, list) else ():
