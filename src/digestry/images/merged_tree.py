@@ -93,7 +93,7 @@ class MergedTree:
             hidden = name.removeprefix(_WHITEOUT)
             if hidden in {b"", b".", b".."}:
                 raise ContentError(f"the archive has a whiteout of {shown(hidden)}")
-            self._hide_one(parent, hidden, layer)
+            self._hide_entry(parent, hidden, layer)
         else:
             self._place(parent, name, entry, position)
 
@@ -198,7 +198,7 @@ class MergedTree:
                 elif child.children is not None:
                     waiting.append(child)
 
-    def _hide_one(self, parent: _Node, name: bytes, layer: int) -> None:
+    def _hide_entry(self, parent: _Node, name: bytes, layer: int) -> None:
         """Remove the entry of lower layers under a name."""
         assert parent.children is not None  # noqa: S101 - it is a directory
         child = parent.children.get(name)
