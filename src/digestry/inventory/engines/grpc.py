@@ -205,7 +205,7 @@ class _Answer:
         self._total = 0
         self._buffer = bytearray()
         self._status: str | None = None
-        self._said = ""
+        self._message = ""
         self.complete = False
 
     def head(self, headers: dict[str, str]) -> None:
@@ -218,7 +218,7 @@ class _Answer:
                 )
         if "grpc-status" in headers:
             self._status = headers["grpc-status"]
-            self._said = unquote(headers.get("grpc-message", ""))
+            self._message = unquote(headers.get("grpc-message", ""))
 
     def add(self, data: bytes) -> None:
         self._total += len(data)
@@ -253,7 +253,9 @@ class _Answer:
         raise self._refusal(self._status)
 
     def _refusal(self, code: str) -> DigestryError:
-        message = f"{self._where}: {shown(self._said[:_LONGEST_MESSAGE]) if self._said else f'code {code}'}"
+        message = (
+            f"{self._where}: {shown(self._message[:_LONGEST_MESSAGE]) if self._message else f'code {code}'}"
+        )
         if code == _NOT_FOUND:
             return RemoteNotFound(message, status=404)
         if code in _FORBIDDEN:

@@ -12,12 +12,12 @@ Role: TypeAlias = Literal["digest", "image-id", "unread", ""]
 key without an identity."""
 
 _NOT_ALPHANUMERIC: Final = re.compile(r"[^a-z0-9]+")
-_WHOSE: Final = (
+_OWNER: Final = (
     r"(?:the|my|container|containers|running|current|actual|image|img|manifest|repo|repository|registry|index|list|"
     r"resolved|pulled|docker|oci|live|deployed|started|status|runtime|kube|kubelet|cri|k8s|local|is|of)*"
 )
-_DIGEST: Final = re.compile(rf"{_WHOSE}(?:digest|sha256|sha|checksum)s?(?:sha256)?")
-_IMAGE_ID: Final = re.compile(rf"{_WHOSE}(?:image|img)(?:id|ids|ref|refs|identifier|hash|uid)|configdigest")
+_DIGEST: Final = re.compile(rf"{_OWNER}(?:digest|sha256|sha|checksum)s?(?:sha256)?")
+_IMAGE_ID: Final = re.compile(rf"{_OWNER}(?:image|img)(?:id|ids|ref|refs|identifier|hash|uid)|configdigest")
 _SUSPECT: Final = re.compile(r"digest|sha256|sha$|imageid|imageref|imagehash|imgid|imageuid")
 _SOURCE: Final = re.compile(r"git|commit|vcs|source|revision")
 """Of the source code, and not of an image."""

@@ -18,7 +18,9 @@ from digestry.model.reference import DOCKER_HUB
 
 _MOST: Final = 1 << 16
 """The most of each kind that are remembered: a list in which nothing repeats must not be kept twice."""
-_UNTOLD: Final = ImageID(remarks=("the kubelet does not say which image is mounted (newer kubelets do)",))
+_UNKNOWN_MOUNT: Final = ImageID(
+    remarks=("the kubelet does not say which image is mounted (newer kubelets do)",)
+)
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -99,7 +101,11 @@ def _read(
     if image_id is None:
         image, pinned = ImageID(), None
     elif volume:
-        image = read_image_id(image_id, runtime=runtime, own=own, field="imageRef") if image_id else _UNTOLD
+        image = (
+            read_image_id(image_id, runtime=runtime, own=own, field="imageRef")
+            if image_id
+            else _UNKNOWN_MOUNT
+        )
         pinned = pinned_claim(named, "the volume's image name")
     else:
         image = read_image_id(image_id, runtime=runtime, own=own)

@@ -81,7 +81,7 @@ class Reading:
     answered: bool = False
     """Whether it states explicitly that there is nothing to list."""
     images: dict[Digest, ImageRecord] = field(default_factory=dict)
-    _said: set[Hashable] = field(default_factory=set)
+    _reported: set[Hashable] = field(default_factory=set)
     _shared: dict[Hashable, DeferredImage] = field(default_factory=dict)
     _texts: dict[str, str] = field(default_factory=dict)
 
@@ -120,9 +120,9 @@ class Reading:
 
     def first(self, *what: Hashable) -> bool:
         """Return whether ``what`` was not reported of this file before."""
-        if what in self._said:
+        if what in self._reported:
             return False
-        self._said.add(what)
+        self._reported.add(what)
         return True
 
 

@@ -207,7 +207,7 @@ class KubeAPI:
                 self._decode(path, what, _Answer(stream.status, stream.retry_after, stream.body()))
             for change in changes(stream.lines(), self.server + path, kind):
                 if isinstance(change, Failure):
-                    raise self._refusal(path, what, change.status, change.said)
+                    raise self._refusal(path, what, change.status, change.message)
                 yield change
         except Ended as error:
             raise Unreachable(f"{self.server}{path}: the watch broke off") from error

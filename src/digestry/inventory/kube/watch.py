@@ -48,7 +48,7 @@ class Failure:
     """An event of the type ERROR: the Status that the server would have answered with."""
 
     status: int
-    said: str
+    message: str
 
 
 class Ended(Exception):
