@@ -20,7 +20,7 @@ from digestry.registry.config import RegistryConfig
 from digestry.registry.cors import parse_origin
 from digestry.registry.error_responses import ErrorResponse
 from digestry.registry.exchange import READS, Exchange
-from digestry.registry.hosts import Host, is_one_of, parse_host
+from digestry.registry.hosts import Host, is_named_in, parse_host
 
 _NOTED: Final = frozenset((b"host", b"origin", b"sec-fetch-site"))
 _BROWSER: Final = b"accept-language"
@@ -216,7 +216,7 @@ class Admission:
         return "[cors] in registry.toml says which pages may do what"
 
     def _is_known(self, host: Host) -> bool:
-        return host.is_local or is_one_of(host, self._names)
+        return host.is_local or is_named_in(host, self._names)
 
     def _is_visit(self, exchange: Exchange) -> bool:
         """Return whether somebody follows a link to this registry, so that no script sees the answer."""

@@ -175,7 +175,9 @@ class Run:
         if self._dry is not None:
             began = self._dry
             yield from (
-                [self._gone(digest)] for digest in sorted(dead) if not self._is_newer_than_copy(digest, began)
+                [self._removed_blob(digest)]
+                for digest in sorted(dead)
+                if not self._is_newer_than_copy(digest, began)
             )
             return
         together = sorted(dead, key=self._coordination.guard_group)
@@ -189,7 +191,7 @@ class Run:
                         pushed_since = self._garbage.held(some)
                         for digest in some:
                             if digest not in pushed_since:
-                                removed.append(self._gone(digest))  # noqa: PERF401 - one may fail
+                                removed.append(self._removed_blob(digest))  # noqa: PERF401 - one may fail
                 except Conflict:
                     why = "it, or what shares its guard, is being pushed"
                     removed = [Stayed("blob", "", str(digest), why) for digest in some]
@@ -202,7 +204,7 @@ class Run:
         parts = (batch[start : start + _ASKED] for start in range(0, len(batch), _ASKED))
         return {digest for part in parts for digest in self._garbage.held(part)}
 
-    def _gone(self, digest: Digest) -> Removed | Stayed:
+    def _removed_blob(self, digest: Digest) -> Removed | Stayed:
         size = self.blobs.stat(digest)
         if self._dry is None and not self.blobs.delete(digest, durable=False) and size is not None:
             return Stayed("blob", "", str(digest), "it was stored just now")

@@ -82,7 +82,7 @@ def names(value: object, where: Where) -> tuple[str, ...]:
     return tuple(found)
 
 
-def is_one_of(host: Host, names: Iterable[str]) -> bool:
+def is_named_in(host: Host, names: Iterable[str]) -> bool:
     """Return whether the host matches a name; ``*.example.com`` matches every name below it."""
     name = host.name.removesuffix(".")
     return any(

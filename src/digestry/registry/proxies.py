@@ -338,7 +338,7 @@ def _pairs(text: str) -> dict[str, str]:
     return found
 
 
-def says_https(headers: RawHeaders) -> bool:
+def claims_https(headers: RawHeaders) -> bool:
     """Return whether a proxy, trusted or not, states that the request came over TLS.
 
     Use it only where a wrong answer is harmless: a password goes to ``https`` of the same host, or nowhere.

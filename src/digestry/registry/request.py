@@ -53,7 +53,7 @@ class IncomingRequest(Request):
         self.read_whole = False
         """Whether the body was read to its end."""
         self._waited = 0.0
-        self._came = 0
+        self._received = 0
 
     @property
     def origin(self) -> Origin:
@@ -179,12 +179,12 @@ class IncomingRequest(Request):
                 connection.waiting = False
 
     def _check_rate(self, came: int, patience: float) -> None:
-        self._came += came
+        self._received += came
         if self._waited < patience:
             return
-        if self._came < self.limits.least_rate * patience:
-            raise self._too_slow(f"only {self._came} bytes came in {self._waited:.0f} s")
-        self._waited, self._came = 0.0, 0
+        if self._received < self.limits.least_rate * patience:
+            raise self._too_slow(f"only {self._received} bytes came in {self._waited:.0f} s")
+        self._waited, self._received = 0.0, 0
 
     def _too_slow(self, message: str) -> ClientSilent:
         self.read_whole = True  # up to the longest wait that is useful

@@ -11,7 +11,7 @@ from digestry.registry import toml
 from digestry.registry.access import issuers as outside
 from digestry.registry.access import rules
 from digestry.registry.access.issuers import Issuer
-from digestry.registry.access.rules import EVERYTHING, KNOWN_ONLY, Rule
+from digestry.registry.access.rules import EVERYTHING, USERS_ONLY, Rule
 from digestry.registry.toml import Key, Where
 
 KEYS: Final = (
@@ -58,4 +58,4 @@ def parse(document: Mapping[str, object], where: Where) -> AccessConfig:
     names = [issuer.issuer for issuer in issuers]
     if len(set(names)) < len(names) or values["service"] in names:
         raise where.wrong("each [[oidc]] needs an issuer of its own")
-    return AccessConfig(enabled=True, rules=written or (KNOWN_ONLY,), issuers=issuers, **values)
+    return AccessConfig(enabled=True, rules=written or (USERS_ONLY,), issuers=issuers, **values)

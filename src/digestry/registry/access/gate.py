@@ -33,7 +33,7 @@ from digestry.registry.access.rules import Rules
 from digestry.registry.access.tokens import Purpose, Tokens, VerifiedToken
 from digestry.registry.access.untrusted_tokens import InvalidToken
 from digestry.registry.error_responses import ErrorResponse
-from digestry.registry.proxies import says_https
+from digestry.registry.proxies import claims_https
 
 log: Final = logging.getLogger("digestry.registry")
 
@@ -73,7 +73,7 @@ class Gate:
         self._passwords = None if config.htpasswd is None else Passwords(config.htpasswd, failures)
         self._issuers = {issuer.issuer: IssuerVerifier(issuer) for issuer in config.issuers}
         self._robots = robots
-        self._nobody = Principal(ANONYMOUS, self.rules) if config.enabled else EVERYBODY
+        self._anonymous = Principal(ANONYMOUS, self.rules) if config.enabled else EVERYBODY
         self._principals: OrderedDict[bytes, Principal] = OrderedDict()
         self._changes = 0  # of the users and keys
         self._reading = asyncio.Lock()
@@ -133,8 +133,8 @@ class Gate:
 
     def cached_principal(self, header: str | None) -> Principal | None:
         """Return the principal of an ``Authorization`` header that was seen before; None for a new one."""
-        if header is None or self._nobody is EVERYBODY:
-            return self._nobody
+        if header is None or self._anonymous is EVERYBODY:
+            return self._anonymous
         principal = self._principals.get(self._key(header))
         return principal if principal is not None and principal.ends > time.time() else None
 
@@ -308,7 +308,7 @@ class Gate:
     def require_login(self, request: AccessRequest) -> None:
         """Check access to ``/v2/``, where clients find out how to log in. Raises :class:`ErrorResponse`
         401."""
-        if request.principal is self._nobody and self._nobody is not EVERYBODY:
+        if request.principal is self._anonymous and self._anonymous is not EVERYBODY:
             raise self.unauthorized(request, "log in to use this registry")
 
     def require_name(self, request: AccessRequest, text: str) -> None:
@@ -353,7 +353,7 @@ class Gate:
             raise ErrorResponse(400, "UNSUPPORTED", "the request has no host that the answer could refer to")
         scheme = request.scope["scheme"]
         forwarded = request.forwarding.scheme is not None
-        if scheme == "http" and not forwarded and says_https(request.scope["headers"]):
+        if scheme == "http" and not forwarded and claims_https(request.scope["headers"]):
             # The header is not verified. At worst, the client is sent to a closed port of that host.
             scheme = "https"
         return f"{scheme}://{request.host}/token"

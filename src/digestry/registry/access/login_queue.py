@@ -112,7 +112,7 @@ class LoginQueue:
 
     def __init__(self, failures: LoginFailures | None = None) -> None:
         self._failures = failures
-        self._untold: dict[str, int] = {}
+        self._unshared: dict[str, int] = {}
         self._suspects: Mapping[str, int] = {}
         self._lanes = tuple(_Lane() for _ in _LANES)
         self._size = 0
@@ -133,8 +133,8 @@ class LoginQueue:
         failures = self._failures
         if failures is None:
             return
-        untold, self._untold = self._untold, {}
-        counts = {source: strikes for source, strikes in untold.items() if strikes}
+        unshared, self._unshared = self._unshared, {}
+        counts = {source: strikes for source, strikes in unshared.items() if strikes}
         self._suspects = await asyncio.to_thread(_exchange, failures, counts)
 
     async def verify(self, name: str, address: str, work: Callable[[], bool]) -> bool:
@@ -173,8 +173,8 @@ class LoginQueue:
         before = self._struck(source)
         self._strikes[source] = max(0, before + by), time.monotonic() + _SUSPECT_SECONDS
         self._strikes.move_to_end(source)
-        if self._failures is not None and len(self._untold) < _REMEMBERED:
-            self._untold[source] = self._untold.get(source, 0) + by
+        if self._failures is not None and len(self._unshared) < _REMEMBERED:
+            self._unshared[source] = self._unshared.get(source, 0) + by
         while len(self._strikes) > _REMEMBERED:
             self._strikes.popitem(last=False)
         if before <= _STRIKES < before + by:

@@ -31,7 +31,7 @@ FETCH_SECONDS: Final = 5.0
 _RETRY_SECONDS: Final = 30.0
 _LONGEST_LIFE: Final = 24 * 3600
 _MOST_TRIED: Final = 16
-_MOST_SAID: Final = 10
+_MOST_LOGGED: Final = 10
 
 
 class Untrusted(Exception):
@@ -48,7 +48,7 @@ class IssuerVerifier:
         self._read_at = self._tried_at = float("-inf")
         self._reading: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="issuer")
-        self._said: tuple[str, ...] = ()
+        self._left_out: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Read the keys now, if they are in a file. Raises :class:`InvalidConfiguration`."""
@@ -141,16 +141,16 @@ class IssuerVerifier:
             self._reading = None
 
     def _take(self, keys: KeySet) -> None:
-        if keys.left_out != self._said:
-            for reason in keys.left_out[:_MOST_SAID]:
+        if keys.left_out != self._left_out:
+            for reason in keys.left_out[:_MOST_LOGGED]:
                 log.warning("of the keys of %s, %s: it is left out", self.issuer.issuer, reason)
-            if len(keys.left_out) > _MOST_SAID:
+            if len(keys.left_out) > _MOST_LOGGED:
                 log.warning(
                     "of the keys of %s, %d more are left out",
                     self.issuer.issuer,
-                    len(keys.left_out) - _MOST_SAID,
+                    len(keys.left_out) - _MOST_LOGGED,
                 )
-        self._keys, self._said = keys, keys.left_out
+        self._keys, self._left_out = keys, keys.left_out
         self._read_at = time.monotonic()
 
 

@@ -156,7 +156,7 @@ class Passwords:
         if task is None:
             task = asyncio.get_running_loop().create_task(self._verify(name, password, key, address))
             self._pending[key] = task
-            task.add_done_callback(_heard)
+            task.add_done_callback(_retrieve_error)
         # A client that leaves does not cancel a result that others wait for.
         return await asyncio.shield(task)
 
@@ -176,7 +176,7 @@ class Passwords:
         return right
 
 
-def _heard(task: asyncio.Task[bool]) -> None:
+def _retrieve_error(task: asyncio.Task[bool]) -> None:
     """Retrieve a task's error, so that asyncio does not report it after the last waiter has left."""
     if not task.cancelled():
         task.exception()

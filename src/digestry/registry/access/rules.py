@@ -75,7 +75,7 @@ def matches_name(pattern: str, name: str) -> bool:
 EVERYTHING: Final = Rule((ANONYMOUS_NAME,), ("**",), ALL)
 """The rules of a registry without any access configuration."""
 
-KNOWN_ONLY: Final = Rule(("authenticated",), ("**",), ALL)
+USERS_ONLY: Final = Rule(("authenticated",), ("**",), ALL)
 """The rules of a registry that has users, but no rules in its configuration."""
 
 

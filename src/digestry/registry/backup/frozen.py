@@ -28,7 +28,7 @@ from digestry.registry.backup.description import Description, JournalEnd, Missin
 from digestry.registry.observability.audit_log import PLACE_FILE
 from digestry.version import __version__
 
-_GOES_WITHOUT_SAYING: Final = frozenset(
+_NOT_LISTED: Final = frozenset(
     {LAYOUT_FILE, "blobs", key_files.DIRECTORY}
     | {
         "absent",
@@ -123,7 +123,7 @@ class FrozenRegistry:
         with fsio.storage_errors("list", self.root):
             for path in sorted(self.root.iterdir()):
                 name = path.name
-                if name in _GOES_WITHOUT_SAYING | ours or name.endswith(".lock") or name.startswith("."):
+                if name in _NOT_LISTED | ours or name.endswith(".lock") or name.startswith("."):
                     continue
                 if name not in _WHY_NOT or not path.is_dir() or any(path.iterdir()):
                     found.append((name, _WHY_NOT.get(_ROTATED.sub("", name), _NOT_OURS)))

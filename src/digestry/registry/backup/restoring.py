@@ -264,7 +264,7 @@ class _Unpacking:
     backend: Backend
     found: _Blobs
     keys: list[Part] = field(default_factory=list)
-    told: Description | None = None
+    described: Description | None = None
 
     def run(self, entries: Iterator[ArchiveEntry]) -> Description:
         """Unpack all entries, and return the archive's description of itself."""
@@ -273,9 +273,9 @@ class _Unpacking:
         with contextlib.closing(copying.in_threads(self._put, small, self.found.flow)) as outcomes:
             for (held, _), outcome in outcomes:
                 self._note(held, outcome)
-        if self.told is None:
+        if self.described is None:
             raise ContentError(f"the archive ends without {description.FILE}: the backup was not finished")
-        return self.told
+        return self.described
 
     def _small_blobs(self, entries: Iterator[ArchiveEntry]) -> Iterator[tuple[Held, bytes]]:
         """Yield the small blobs, and unpack all other entries meanwhile."""
@@ -298,7 +298,7 @@ class _Unpacking:
                     self._note(held, self._stream(held))
             elif entry.name == description.FILE:
                 content = self.reader.whole(entry, description.LARGEST)
-                self.told = description.decode(content, f"the archive's {description.FILE}")
+                self.described = description.decode(content, f"the archive's {description.FILE}")
             elif entry.name == LAYOUT_FILE:
                 self.reader.whole(entry, 1 << 10)
             else:

@@ -48,7 +48,7 @@ _CROWDED_SECONDS: Final = 2.0
 _FULL_SECONDS: Final = 1.0
 _FAULT_SECONDS: Final = 1.0
 """So long an answer that says why may take to the client."""
-_SAID_SECONDS: Final = 10.0
+_LOG_SECONDS: Final = 10.0
 _SPARE: Final = 512
 """Descriptors that are not for clients: files, the catalog, other registries."""
 _WAITING: Final = 2048
@@ -106,8 +106,8 @@ class ConnectionGuard:
         self._sockets: dict[int, _Socket] = {}
         self._round = 0
         self._sample = _SAMPLE_SECONDS
-        self._said = 0.0
-        self._unsaid: Counter[str] = Counter()
+        self._logged_at = 0.0
+        self._unlogged: Counter[str] = Counter()
         self._stop = threading.Event()
         self._suspects = False
         self.total = most_connections(limits)
@@ -151,7 +151,7 @@ class ConnectionGuard:
         left = [(number, socket) for number, socket in clients if not self._ends(number, socket, now)]
         self._thin(self._thin_addresses(left), now)
         self._table.drop_passing(now - _PASSING_SECONDS)
-        self._say(now)
+        self._log(now)
 
     # -- which there are -----------------------------------------------------------------------
 
@@ -285,18 +285,18 @@ class ConnectionGuard:
     def _cut(self, number: int, socket: _Socket, reason: str) -> bool:
         if kernel.cut(number, socket.inode):
             self.ended[reason] += 1
-            self._unsaid[reason] += 1
+            self._unlogged[reason] += 1
         return True
 
-    def _say(self, now: float) -> None:
-        if not self._unsaid or now - self._said < _SAID_SECONDS:
+    def _log(self, now: float) -> None:
+        if not self._unlogged or now - self._logged_at < _LOG_SECONDS:
             return
         # Idle ones are usual.
         counts = ", ".join(
-            f"{count} {reason}" for reason, count in sorted(self._unsaid.items()) if reason != IDLE
+            f"{count} {reason}" for reason, count in sorted(self._unlogged.items()) if reason != IDLE
         )
-        self._said = now
-        self._unsaid.clear()
+        self._logged_at = now
+        self._unlogged.clear()
         if counts:
             log.warning("connections were ended: %s", counts)
 

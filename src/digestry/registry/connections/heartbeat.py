@@ -61,7 +61,7 @@ class Heartbeat:
 
     def tick(self, workers: Iterable[int], kill: Callable[[int], None]) -> None:
         """Count half a second without a report."""
-        for process in self._heard():
+        for process in self._reporting():
             self._silent[process] = 0.0
         there = set(workers)
         for process, silent in list(self._silent.items()):
@@ -74,12 +74,12 @@ class Heartbeat:
             else:
                 self._silent[process] = silent + _BEAT_SECONDS
 
-    def _heard(self) -> set[int]:
-        heard: set[int] = set()
+    def _reporting(self) -> set[int]:
+        reporting: set[int] = set()
         with contextlib.suppress(BlockingIOError):
             while content := os.read(self._read, _READ):  # each message came whole: pipe(7), PIPE_BUF
-                heard.update(process for (process,) in _MESSAGE.iter_unpack(content))
-        return heard
+                reporting.update(process for (process,) in _MESSAGE.iter_unpack(content))
+        return reporting
 
 
 def _kill(process: int) -> None:

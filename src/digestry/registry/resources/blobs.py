@@ -160,7 +160,7 @@ async def _send_ranges(
             await exchange.start_response(selection.status, headers, selection.length)
             answered = service.observer.answered
             if selection.length > AMONG_OTHERS:
-                watch = asyncio.create_task(until_gone(exchange))
+                watch = asyncio.create_task(until_client_leaves(exchange))
             await ranges.send(exchange, selection, read, file_with=file_with, stopped=stopped)
     finally:
         content.close()
@@ -168,7 +168,7 @@ async def _send_ranges(
             watch.cancel()
 
 
-async def until_gone(exchange: Exchange) -> None:
+async def until_client_leaves(exchange: Exchange) -> None:
     """Return when the client leaves."""
     # To a client that left, the server would let every byte be sent: into nothing.
     with contextlib.suppress(ClientGone):

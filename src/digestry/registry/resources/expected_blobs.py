@@ -18,7 +18,7 @@ from digestry.registry.service import Service
 _MOST: Final = 256
 
 
-async def bring(service: Service, exchange: Exchange, name: str, digests: Sequence[str]) -> bool:
+async def link_expected(service: Service, exchange: Exchange, name: str, digests: Sequence[str]) -> bool:
     """Link the blobs ``digests`` that the default mirror's repository of that name has into repository
     ``name``; whether it has all of them now. The client must be allowed to pull them there."""
     repository = None if service.mirrors is None else service.mirrors.default_repository(name)
@@ -30,7 +30,7 @@ async def bring(service: Service, exchange: Exchange, name: str, digests: Sequen
         return False
     try:
         for digest in map(Digest.parse, digests):
-            await upstream_blobs.bring(service, repository, digest)
+            await upstream_blobs.fetch(service, repository, digest)
             size = await service.executors.write(
                 service.stores.catalog.mount_blob, name, digest, source=repository.local_name
             )

@@ -49,7 +49,7 @@ def _grown_from(
             before = Manifest.parse(service.stores.read(digest, size), media_type, algorithm=digest.algorithm)
         except (ContentDamaged, ContentError, InvalidManifest):
             continue  # its content is not known
-        if _collects(before) and _says_all(before, manifest) and _entries(before) < has:
+        if _collects(before) and _keeps_metadata(before, manifest) and _entries(before) < has:
             result.add((digest, size, media_type))
     return result
 
@@ -63,7 +63,7 @@ def _collects(manifest: Manifest) -> bool:
     )
 
 
-def _says_all(before: Manifest, manifest: Manifest) -> bool:
+def _keeps_metadata(before: Manifest, manifest: Manifest) -> bool:
     return (
         before.is_index == manifest.is_index
         and before.artifact_type == manifest.artifact_type

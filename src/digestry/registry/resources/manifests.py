@@ -177,7 +177,7 @@ async def put_manifest(service: Service, exchange: Exchange, name: str, target: 
     try:
         events = await service.small_pushes.push(raw, manifest.digest, put, check=check)
     except MissingContent as error:
-        if not await expected_blobs.bring(service, exchange, name, error.digests):
+        if not await expected_blobs.link_expected(service, exchange, name, error.digests):
             raise
         events = await service.small_pushes.push(raw, manifest.digest, put, check=check)
     exchange.record_audit_event(events=events)

@@ -84,7 +84,7 @@ def _answer(
     ]
     found = service.stores.catalog.resolve(queries, contents=request.contents)
     resolutions = tuple(
-        _as_asked(
+        _with_requested_name(
             answer if answer.repository in audited else _withheld(answer),
             query.repository,
             mirrored=answer.repository in mirrored,
@@ -102,7 +102,7 @@ def _withheld(answer: Resolution) -> Resolution:
     return structs.replace(answer, tags=tags)
 
 
-def _as_asked(answer: Resolution, name: str, *, mirrored: bool) -> Resolution:
+def _with_requested_name(answer: Resolution, name: str, *, mirrored: bool) -> Resolution:
     """Return an answer with the repository's name as in the query.
 
     The tags and referrers of a mirrored repository need a request to upstream: clients get them by the single

@@ -40,7 +40,7 @@ async def get(service: Service, exchange: Exchange, repository: UpstreamReposito
     mirror.count("misses")
     if exchange.scope["method"] == "HEAD" and await _head(service, exchange, repository, digest):
         return
-    watch = asyncio.create_task(blobs.until_gone(exchange))
+    watch = asyncio.create_task(blobs.until_client_leaves(exchange))
     try:
         while not await _download(service, exchange, repository, digest, watch):
             pass
@@ -194,7 +194,7 @@ def _problem(repository: UpstreamRepository, digest: Digest, error: DigestryErro
     return upstream_errors.error_response(repository.mirror.config, error)
 
 
-async def bring(service: Service, repository: UpstreamRepository, digest: Digest) -> None:
+async def fetch(service: Service, repository: UpstreamRepository, digest: Digest) -> None:
     """Fetch a blob, unless it is in the store. Raises the errors of requests to an upstream."""
     while await service.stores.read_cache.blob(repository.local_name, str(digest)) is None:
         async with _joined(service, repository, digest) as download:

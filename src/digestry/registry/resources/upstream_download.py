@@ -56,8 +56,8 @@ _NO_SUCH_RANGE: Final = 416
 _POLL: Final = 0.03
 _SLOWER: Final = 1.3
 _LONGEST_POLL: Final = 0.5
-_TELL_BYTES: Final = 256 << 10
-_TELL_SECONDS: Final = 0.02
+_PROGRESS_BYTES: Final = 256 << 10
+_PROGRESS_SECONDS: Final = 0.02
 
 
 def check_room(service: Service, name: str, digest: Digest, size: int) -> None:
@@ -99,7 +99,7 @@ class Download:
         self._name = f"mirror-{key}"
         self._note = service.config.scratch / DIRECTORY / f"{key}.size"
         self._fresh_note = self._note.with_suffix(".new")
-        self._told = (0, 0.0)
+        self._reported = (0, 0.0)
         self._seen = 0
 
     @property
@@ -249,10 +249,10 @@ class Download:
         self._on_loop(lambda: setattr(self, "size", size))
 
     def _tell(self, arrived: int) -> None:
-        before, at = self._told
+        before, at = self._reported
         now = time.monotonic()
-        if arrived - before >= _TELL_BYTES or (arrived > before and now - at >= _TELL_SECONDS):
-            self._told = arrived, now
+        if arrived - before >= _PROGRESS_BYTES or (arrived > before and now - at >= _PROGRESS_SECONDS):
+            self._reported = arrived, now
             self._on_loop(lambda: setattr(self, "arrived", arrived))
 
     def _own(self, ingest: ResumableIngest) -> None:

@@ -86,7 +86,7 @@ async def referring(
         try:
             known = await mirror.single_flight_list(
                 (repository.local_name, str(digest), "referrers"),
-                _bring_referrers,
+                _fetch_referrers,
                 service,
                 repository,
                 digest,
@@ -103,7 +103,7 @@ async def referring(
     await referrers.list_referrers(service, exchange, repository.local_name, str(digest))
 
 
-def _bring_referrers(service: Service, repository: UpstreamRepository, digest: Digest) -> tuple[str, ...]:
+def _fetch_referrers(service: Service, repository: UpstreamRepository, digest: Digest) -> tuple[str, ...]:
     """Fetch the referrers that the upstream lists, and return which were left out. Blocks."""
     mirror = repository.mirror
     mirror.count("misses")
@@ -116,7 +116,7 @@ def _bring_referrers(service: Service, repository: UpstreamRepository, digest: D
     left_out = ["…"] if len(listed) > _MOST_REFERRERS else []
     for entry in listed[:_MOST_REFERRERS]:
         try:
-            upstream_manifests.bring(service, repository, entry.digest)
+            upstream_manifests.fetch(service, repository, entry.digest)
         except (RemoteNotFound, ProtocolViolation, ContentError, TooLarge) as error:
             left_out.append(str(entry.digest))
             log.warning(

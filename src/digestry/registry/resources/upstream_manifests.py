@@ -43,7 +43,7 @@ async def _by_digest(
         mirror.count("misses")
         try:
             await mirror.single_flight(
-                (repository.local_name, str(digest)), bring, service, repository, digest
+                (repository.local_name, str(digest)), fetch, service, repository, digest
             )
         except TROUBLE as error:
             if not isinstance(error, RemoteNotFound):  # that is answered as by any repository
@@ -58,7 +58,7 @@ async def _by_tag(service: Service, exchange: Exchange, repository: UpstreamRepo
     seen, here = await service.stores.read_cache.mirrored_tag(repository.local_name, tag)
     if seen is not None and here is not None and mirror.is_fresh(seen.checked_at, service.now()):
         mirror.count("hits")
-        word = _said_before(repository, tag)
+        word = _reported_staleness(repository, tag)
     else:
         try:
             check_tag(tag)
@@ -70,7 +70,7 @@ async def _by_tag(service: Service, exchange: Exchange, repository: UpstreamRepo
         try:
             await mirror.single_flight((repository.local_name, tag), refresh, service, repository, tag)
             mirror.count("misses")
-            word = _said_before(repository, tag)
+            word = _reported_staleness(repository, tag)
         except (*TROUBLE, StorageFull) as error:
             word = upstream_errors.word(error)
             await _check_may_be_served(service, repository, tag, error)
@@ -80,7 +80,7 @@ async def _by_tag(service: Service, exchange: Exchange, repository: UpstreamRepo
         if word == upstream_errors.CURRENT and seen is not None and seen.digest != here.digest:
             word = upstream_errors.HELD
         exchange.extra_headers = [
-            (HEADER, _said(repository, word, None if seen is None else seen.checked_at))
+            (HEADER, _upstream_header(repository, word, None if seen is None else seen.checked_at))
         ]
     await manifests.get_manifest(service, exchange, repository.local_name, tag)
 
@@ -97,12 +97,12 @@ async def _check_may_be_served(
         raise upstream_errors.error_response(config, error) from error
 
 
-def _said(repository: UpstreamRepository, word: str, checked_at: int | None) -> bytes:
+def _upstream_header(repository: UpstreamRepository, word: str, checked_at: int | None) -> bytes:
     checked = "" if checked_at is None else f"; checked={clock.to_rfc3339(checked_at)}"
     return f"{word}; registry={repository.mirror.config.host}{checked}".encode()
 
 
-def _said_before(repository: UpstreamRepository, tag: str) -> str:
+def _reported_staleness(repository: UpstreamRepository, tag: str) -> str:
     """Return the staleness that upstream, itself a mirror, reported for the tag."""
     reason = repository.mirror.stale_reasons.get((repository.local_name, tag), "")
     return reason if reason in upstream_errors.STALE else upstream_errors.CURRENT
@@ -161,7 +161,7 @@ def _asked(service: Service, repository: UpstreamRepository, tag: str, *, sure: 
         return mirror.upstream.manifest(repository.upstream_name, tag, limit).descriptor()
 
 
-def bring(service: Service, repository: UpstreamRepository, digest: Digest) -> None:
+def fetch(service: Service, repository: UpstreamRepository, digest: Digest) -> None:
     """Fetch a manifest by its digest, unless it is in the store. Blocks. Raises :class:`RemoteNotFound`."""
     with repository.mirror.turn(repository.local_name, str(digest)):
         if _known(service, repository, digest) is None:
