@@ -161,7 +161,7 @@ class ClientUpstream:
         total = self._patience * (LISTS if lists else 1)
         with limited(self._patience, total, self._least_rate, self._turn), self._readable():
             try:
-                return self._led(question)
+                return self._send(question)
             except Unreachable as error:
                 # The other connections of that age may have been closed as well.
                 self._connection.transport.drop_idle()
@@ -170,19 +170,19 @@ class ClientUpstream:
             except RedirectRefused as error:
                 if error.status is None or error.status in _ASK_LATER or error.status >= _SERVER_ERROR:
                     raise
-            return self._led(question)
+            return self._send(question)
 
-    def _led(self, question: Callable[[], T]) -> T:
+    def _send(self, question: Callable[[], T]) -> T:
         """Send a request once. Raises :class:`RedirectRefused` if another host, such as a storage, refuses:
         that does not show whether the registry has the content."""
         try:
             return question()
         except Refused as error:
-            led_to = self._connection.transport.led_to
-            if led_to is None or error.code in SPEC_CODES or error.status in _FINAL:
+            answering_host = self._connection.transport.answering_host
+            if answering_host is None or error.code in SPEC_CODES or error.status in _FINAL:
                 raise
             raise RedirectRefused(
-                f"{self._host} redirects to {led_to} for it: {error.message}",
+                f"{self._host} redirects to {answering_host} for it: {error.message}",
                 status=error.status,
                 retry_after=error.retry_after,
             ) from error

@@ -148,12 +148,12 @@ class SSRFGuard:
                 if addresses.kind(address) != addresses.PUBLIC and not self._is_configured(
                     host, port, address
                 ):
-                    raise _leads_inside(self._names[1], host, address)
+                    raise _internal_refusal(self._names[1], host, address)
 
     def _allowed(self, host: str, port: int, found: Sequence[Address]) -> frozenset[Address]:
         """Return the allowed addresses of ``host``. Raises :class:`RedirectRefused` if there are none."""
         with self._lock:
-            may = self._may_be_own if host == self._host else self._may_be_led_to
+            may = self._may_be_own if host == self._host else self._may_be_target
             allowed = frozenset(
                 address for address in found if may(address) or self._is_configured(host, port, address)
             )
@@ -162,10 +162,10 @@ class SSRFGuard:
             if host == self._host and len(self._own) < _MOST_OWN:
                 self._own.update(allowed)
         if not allowed:
-            raise _leads_inside(self._names[1], host, found[0])
+            raise _internal_refusal(self._names[1], host, found[0])
         return allowed
 
-    def _may_be_led_to(self, address: Address) -> bool:
+    def _may_be_target(self, address: Address) -> bool:
         kind = addresses.kind(address)
         is_beside = kind == addresses.PRIVATE and addresses.PRIVATE in self._own_kinds
         return kind == addresses.PUBLIC or is_beside or (address in self._own and kind != addresses.METADATA)
@@ -265,7 +265,7 @@ def _in_time(host: str) -> Iterator[None]:
         raise Unreachable(f"cannot reach {shown(host)}: its address is not known in time") from error
 
 
-def _leads_inside(name: str, host: str, address: Address) -> RedirectRefused:
+def _internal_refusal(name: str, host: str, address: Address) -> RedirectRefused:
     what = f"{shown(host)} ({address})" if host != str(address) else host
     return RedirectRefused(
         f"{name} refers to {what}, a {addresses.kind(address)} address; it was not contacted",

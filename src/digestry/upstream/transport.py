@@ -29,8 +29,8 @@ from digestry.upstream.wire import UpstreamConnection
 _OF_A_REGISTRY: Final = re.compile(r"/(?:blobs|manifests|referrers)/[^/]+\Z")
 """Paths of a form that only a registry's content has, on any host."""
 _REFUSALS: Final = frozenset({400, 401, 403})
-_MOST_SAID: Final = 1000
-_Said = TypeVar("_Said")
+_MOST_REMEMBERED: Final = 1000
+_Value = TypeVar("_Value")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -38,7 +38,7 @@ class _Asking(threading.local):
     token: bool = False
     origin: tuple[str, str | None, int | None] | None = None
     is_content: bool = False
-    led_to: str | None = None
+    answering_host: str | None = None
 
 
 class GuardedTransport(Transport):
@@ -59,18 +59,18 @@ class GuardedTransport(Transport):
             self._asking.token = False
 
     @property
-    def led_to(self) -> str | None:
+    def answering_host(self) -> str | None:
         """The host of this thread's last answer; None if it is the registry itself."""
-        return self._asking.led_to
+        return self._asking.answering_host
 
     def send(self, call: Call, *, authorization: str | None = None) -> Response:
-        self._asking.led_to = None
+        self._asking.answering_host = None
         self._asking.origin = origin_of(call.url)
         self._asking.is_content = _OF_A_REGISTRY.search(urlsplit(call.url).path) is not None
         response = super().send(call, authorization=authorization)
         if not _is_beside(call.url, response.url):
             return response
-        self._asking.led_to = response.host
+        self._asking.answering_host = response.host
         if authorization and response.status in _REFUSALS and origin_of(response.url) == origin_of(call.url):
             # A storage at the registry's own address: its signed addresses may take no other authentication.
             response.close()
@@ -108,7 +108,7 @@ class GuardedTransport(Transport):
             self.guard.check_redirect(parts)
         return super()._exchange(call, authorization)
 
-    def _is_led_outside(self, named_by: str, host: str) -> bool:
+    def _redirects_outside(self, named_by: str, host: str) -> bool:
         """Return False: the guard decides where it is led."""
         return False
 
@@ -137,12 +137,12 @@ def _is_beside(requested: str, answered: str) -> bool:
     return origin_of(requested) != origin_of(answered) or not urlsplit(answered).path.startswith(root + api)
 
 
-class _Latest(dict[tuple[str, str], _Said]):
+class _Latest(dict[tuple[str, str], _Value]):
     """The digests that HEAD stated for the latest names, bounded."""
 
-    def __setitem__(self, key: tuple[str, str], value: _Said) -> None:
+    def __setitem__(self, key: tuple[str, str], value: _Value) -> None:
         self.pop(key, None)
-        while len(self) >= _MOST_SAID:
+        while len(self) >= _MOST_REMEMBERED:
             with contextlib.suppress(StopIteration, KeyError, RuntimeError):  # another thread was faster
                 del self[next(iter(self))]
         super().__setitem__(key, value)
