@@ -41,6 +41,7 @@ check: setup
 bench: setup
 	@$(BIN)/python -m bench $(ARGS)
 	@$(BIN)/python -m bench.access
+	@$(BIN)/python -m bench.client
 
 # The documentation as a site, in build/docs. A warning fails it.
 docs: $(VENV)/.docs-ready

@@ -1,13 +1,17 @@
-"""The client beside crane and skopeo: pulls from one registry, in turns, on this machine.
+"""The client beside crane and skopeo: pulls, copies and pushes with one registry, in turns, on this machine.
 
-``python -m bench.client [--rounds N] [--registry PROGRAM] [--crane PROGRAM] [--skopeo PROGRAM] [IMAGE …]``.
-Images are ``small`` (2 KB), ``large`` (one layer of 200 MB), ``many`` (20 layers of 20 MB), and ``again``:
-``small`` once more, with nothing new.
+``python -m bench.client [--rounds N] [--registry PROGRAM] [--crane PROGRAM] [--skopeo PROGRAM] [--far]
+[WHAT …]``. ``WHAT`` is ``pull`` (into digestry's local store; into an OCI layout with the others), ``copy``
+(into an OCI layout), ``push`` (from an OCI layout), and images: ``small`` (2 KB), ``large`` (one layer of
+200 MB), ``many`` (20 layers of 20 MB), and ``again``: a pull of ``small`` once more, with nothing new.
+``--far`` puts a line of 50 ms with 1 MB/s a connection before the registry, and measures ``small``, ``far``
+(one layer of 40 MB) and ``eight`` (eight of 5 MB).
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import io
 import json
@@ -23,6 +27,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.client.far_line import far_line
 from tests.support import RegistryServer, descriptor
 
 from bench import servers
@@ -32,8 +37,17 @@ from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.reference import Reference
 
-_SIZES = {"small": [500], "large": [200 << 20], "many": [20 << 20] * 20}
-_IMAGES = (*_SIZES, "again")
+_SIZES = {
+    "small": [500],
+    "large": [200 << 20],
+    "many": [20 << 20] * 20,
+    "far": [40 << 20],
+    "eight": [5 << 20] * 8,
+}
+_NEAR = ("small", "large", "many", "again")
+_FAR = ("small", "far", "eight")
+_ACTIONS = ("pull", "copy", "push")
+_DELAY, _RATE = 0.025, 1e6  # of the line
 
 
 @dataclass(frozen=True)
@@ -51,37 +65,104 @@ def main() -> None:
     parser.add_argument("--registry", default=servers.PEER, help="distribution's program, of any version")
     parser.add_argument("--crane", default=shutil.which("crane"))
     parser.add_argument("--skopeo", default=shutil.which("skopeo"))
-    parser.add_argument("images", nargs="*", default=_IMAGES, metavar="IMAGE")
+    parser.add_argument("--far", action="store_true")
+    parser.add_argument("what", nargs="*", metavar="WHAT")
     options = parser.parse_args()
+    images = [name for name in _FAR if options.far] or list(_NEAR)
+    images = [name for name in images if name in options.what or not set(options.what) - set(_ACTIONS)]
+    actions = [name for name in _ACTIONS if name in options.what or not set(options.what) & set(_ACTIONS)]
+    for name in ("crane", "skopeo"):
+        if getattr(options, name) is None:
+            print(f"{name} is not on this machine", flush=True)
     with (
         tempfile.TemporaryDirectory(prefix="bench-client-") as scratch,
         servers.peer(Path(scratch, "r"), program=options.registry) as server,
+        contextlib.ExitStack() as opened,
     ):
-        for image in options.images:
+        host = server.host
+        if options.far:
+            port = int(host.rpartition(":")[2])
+            host = opened.enter_context(far_line(port, rate=_RATE, delay=_DELAY)).host
+        for image in images:
             name = "small" if image == "again" else image
             _push(server, name)
-            programs = _programs(options, f"{server.host}/bench/{name}:1", Path(scratch, "w"))
-            if image == "again":
-                programs = {"digestry": programs["digestry"]}
-            runs = _in_turns(programs, Path(scratch, "w"), options.rounds, fresh=image != "again")
-            for program, each in runs.items():
-                print(_line(image, program, each, runs["digestry"]), flush=True)
+            for action in ("pull",) if image == "again" else actions:
+                _measure(options, Task(action, image, f"{host}/bench/{name}:1", Path(scratch)))
 
 
-def _programs(options: argparse.Namespace, reference: str, work: Path) -> dict[str, list[str]]:
-    found = {"digestry": [str(Path(sys.executable).with_name("digestry")), "pull", "-q", reference]}
+@dataclass(frozen=True)
+class Task:
+    """What is measured, of which image, in which directory."""
+
+    action: str
+    image: str
+    reference: str
+    scratch: Path
+
+    @property
+    def work(self) -> Path:
+        """The directory that is new for each command."""
+        return self.scratch / "w"
+
+    @property
+    def layout(self) -> Path:
+        """The OCI layout that is pushed."""
+        return self.scratch / f"layout-{self.image}"
+
+
+def _measure(options: argparse.Namespace, task: Task) -> None:
+    task.work.mkdir(exist_ok=True)
+    if task.action == "push" and not task.layout.exists():
+        _run([_digestry(), "copy", "-q", f"docker://{task.reference}", f"oci:{task.layout}:1"], task.work)
+    programs = _programs(options, task)
+    if task.image == "again":
+        programs = {"digestry": programs["digestry"]}
+    runs = _in_turns(programs, task.work, options.rounds, fresh=task.image != "again")
+    for program, each in runs.items():
+        print(_line(f"{task.action} {task.image}", program, each, runs["digestry"]), flush=True)
+
+
+def _digestry() -> str:
+    return str(Path(sys.executable).with_name("digestry"))
+
+
+def _programs(options: argparse.Namespace, task: Task) -> dict[str, Callable[[int], list[str]]]:
+    """Return the command of each program, by the number of the round: a push is to a new repository."""
+    source, work, layout = task.reference, task.work, f"oci:{task.layout}:1"
+
+    def target(program: str, number: int) -> str:
+        return f"{source.removesuffix(':1')}-{program}-{number}:1"
+
+    def ours(number: int) -> list[str]:
+        if task.action == "pull":
+            return [_digestry(), "pull", "-q", source]
+        ends = [f"docker://{source}", f"oci:{work / 'digestry'}:1"]
+        if task.action == "push":
+            ends = [layout, f"docker://{target('digestry', number)}"]
+        return [_digestry(), "copy", "-q", *ends]
+
+    def crane(number: int) -> list[str]:
+        if task.action == "push":
+            return [options.crane, "push", "--insecure", str(task.layout), target("crane", number)]
+        return [options.crane, "pull", "--insecure", "--format=oci", source, str(work / "crane")]
+
+    def skopeo(number: int) -> list[str]:
+        ends = [f"docker://{source}", f"oci:{work / 'skopeo'}:1"]
+        if task.action == "push":
+            ends = [layout, f"docker://{target('skopeo', number)}"]
+        plain = ("--src-tls-verify=false", "--dest-tls-verify=false")
+        return [options.skopeo, "--insecure-policy", "copy", "-q", *plain, *ends]
+
+    found: dict[str, Callable[[int], list[str]]] = {"digestry": ours}
     if options.crane:
-        found["crane"] = [options.crane, "pull", "--insecure", "--format=oci", reference, str(work / "crane")]
+        found["crane"] = crane
     if options.skopeo:
-        found["skopeo"] = [
-            *(options.skopeo, "--insecure-policy", "copy", "-q", "--src-tls-verify=false"),
-            *(f"docker://{reference}", f"oci:{work / 'skopeo'}:1"),
-        ]
+        found["skopeo"] = skopeo
     return found
 
 
 def _in_turns(
-    programs: dict[str, list[str]], work: Path, rounds: int, *, fresh: bool
+    programs: dict[str, Callable[[int], list[str]]], work: Path, rounds: int, *, fresh: bool
 ) -> dict[str, list[Run]]:
     runs: dict[str, list[Run]] = {name: [] for name in programs}
     for number in range(rounds + 1):
@@ -89,7 +170,7 @@ def _in_turns(
             if fresh or number == 0:
                 shutil.rmtree(work, ignore_errors=True)
                 work.mkdir()
-            run = _run(command, work)
+            run = _run(command(number), work)
             if number:  # the first round fills the caches
                 runs[name].append(run)
     return runs
@@ -99,7 +180,7 @@ def _run(command: list[str], work: Path) -> Run:
     environment = {**os.environ, "DIGESTRY_HOME": str(work / "home"), "HOME": str(work)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     began = time.perf_counter()
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
     wall = time.perf_counter() - began
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -107,7 +188,7 @@ def _run(command: list[str], work: Path) -> Run:
     return Run(wall, used.ru_utime + used.ru_stime)
 
 
-def _line(image: str, program: str, runs: list[Run], ours: list[Run]) -> str:
+def _line(what: str, program: str, runs: list[Run], ours: list[Run]) -> str:
     def least(of: Callable[[Run], float], some: list[Run]) -> float:
         return min(of(run) for run in some)
 
@@ -119,7 +200,7 @@ def _line(image: str, program: str, runs: list[Run], ours: list[Run]) -> str:
 
     median = statistics.median(run.wall for run in runs)
     return (
-        f"{image:6} {program:9} wall {least(wall, runs):.3f} s (median {median:.3f}), processor "
+        f"{what:10} {program:9} wall {least(wall, runs):.3f} s (median {median:.3f}), processor "
         f"{least(processor, runs):.3f} s; digestry takes "
         f"{least(wall, ours) / least(wall, runs):.2f} of its wall time, "
         f"{least(processor, ours) / least(processor, runs):.2f} of its processor time"
