@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import json
 import os
+import pty
+import re
+import subprocess
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +19,7 @@ import pytest
 from digestry.model import media_types
 from digestry.model.digest import Digest
 from tests.client.liar import Reply, Request, lying
-from tests.support import run_digestry
+from tests.support import PATIENCE, digestry, run_digestry
 
 EVIL = "\x1b[31mE\x1b]0;t\x07\x9b31m\u202e\u2066\r\nnew\x08\x7f\x85"
 SECRET = "s3cret-passw0rd"
@@ -104,3 +108,70 @@ def test_a_lie_is_an_error_and_nothing_is_kept(lie: str, command: str, tmp_path:
     assert "digestry: " in done.stderr or done.stderr.startswith(f"{liar.host}: ")
     kept = [path for path in tmp_path.rglob("*") if path.is_file() and "docker" not in path.parts]
     assert [path for path in kept if "blobs" in path.parts or path.name.startswith("x")] == []
+
+
+LABELLED = [
+    ["manifest", "get", "{name}"],
+    ["inspect", "{name}"],
+    ["history", "--format", "{{{{.CreatedBy}}}} {{{{.Comment}}}}", "{name}"],
+    ["referrers", "--format", "{{{{.Annotations}}}}", "{name}"],
+    ["tags", "{repository}"],
+    ["pull", "{name}"],
+]
+
+
+@pytest.mark.parametrize("words", LABELLED, ids=lambda words: " ".join(words[:2]))
+def test_an_image_writes_nothing_but_text_to_a_terminal(words: list[str], tmp_path: Path) -> None:
+    """Whatever its labels, annotations, history and platform have in them."""
+    config = json.dumps(
+        {
+            "architecture": "amd64",
+            "os": "linux",
+            "os.version": EVIL,
+            "variant": EVIL,
+            "author": EVIL,
+            "config": {"Labels": {EVIL: EVIL}, "User": EVIL, "Env": [EVIL], "Cmd": [EVIL]},
+            "history": [{"created_by": EVIL, "comment": EVIL, "empty_layer": True}],
+            "rootfs": {"type": "layers", "diff_ids": []},
+        }
+    ).encode()
+    described = {"mediaType": media_types.OCI_CONFIG, "digest": str(Digest.of(config)), "size": len(config)}
+    # Of these, JSON has none but the last five as they are.
+    shown = EVIL.translate(dict.fromkeys(range(32)))
+    image = {**IMAGE, "config": described, "annotations": {shown: shown}}
+    raw = json.dumps(image, ensure_ascii=False).encode()
+    referrer = {"mediaType": media_types.OCI_MANIFEST, "digest": DIGEST, "size": 1, "artifactType": "a/b"}
+    referrers = {"schemaVersion": 2, "manifests": [{**referrer, "annotations": {EVIL: EVIL}}]}
+
+    def answer(request: Request) -> Reply:
+        kind = request.path.removeprefix("/v2/app/").partition("/")[0]
+        if request.path.endswith("/tags/list"):
+            return Reply(200, json.dumps({"tags": ["1", EVIL]}).encode())
+        if kind == "referrers":
+            return said(referrers, media_types.OCI_INDEX)
+        if kind == "manifests":
+            return said(raw)
+        return Reply(200, config) if kind == "blobs" else Reply(404, EVIL.encode())
+
+    with lying(answer) as liar:
+        line = [word.format(name=f"{liar.host}/app:1", repository=f"{liar.host}/app") for word in words]
+        environment = os.environ | {"DIGESTRY_HOME": str(tmp_path), "DOCKER_CONFIG": str(tmp_path)}
+        output = on_a_terminal(line, environment)
+    text = re.sub(r"\x1b\[(?:[0-9;]*[mK]|\?25[lh]|[0-9]*A)", "", output.replace("\r", ""))  # digestry's own
+    assert [one for one in text if one != "\n" and unicodedata.category(one) in {"Cc", "Cf"}] == []
+    assert "\nnew" not in text
+    assert "31mE" in text or words[0] == "pull"
+
+
+def on_a_terminal(words: list[str], environment: dict[str, str]) -> str:
+    """What a command writes to a terminal."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(digestry(*words), env=environment, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        parts = []
+        with contextlib.suppress(OSError):  # how the end of a terminal is told
+            while part := os.read(ours, 65536):
+                parts.append(part)
+        process.wait(PATIENCE)
+    os.close(ours)
+    return b"".join(parts).decode()

@@ -15,7 +15,7 @@ from digestry.copy.copy import CopyOptions
 from digestry.copy.location import parse_location
 from digestry.copy.places import Surroundings
 from digestry.copy.request import CopyRequest, run_copy
-from tests.copy.slow_proxy import slow_proxy
+from tests.copy.slow_proxy import SlowProxy, slow_proxy
 from tests.support import RegistryServer, digestry, run_digestry
 
 SIZE = 12 << 20
@@ -36,6 +36,22 @@ def kills(kind: str) -> int:
     return 100 if os.environ.get("DIGESTRY_FAULTS") == "all" else 3 if kind == "registry" else 2
 
 
+def steps(rounds: int) -> list[int]:
+    """After how many bytes more each process is killed: together they are less than the layer has."""
+    chance = random.Random(rounds)
+    return [chance.randrange(1, 2 * SIZE // (rounds + 2)) for _ in range(rounds)]
+
+
+def kill_after(count: int, proxy: SlowProxy, line: list[str], environment: dict[str, str]) -> None:
+    """Kill a command when so many bytes more have passed the proxy."""
+    before = proxy.sent
+    process = subprocess.Popen(digestry(*line), env=environment, stderr=subprocess.DEVNULL)
+    while proxy.sent < before + count and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
 @pytest.mark.parametrize("kind", TARGETS)
 def test_a_copy_that_is_killed(registry: RegistryServer, repository: str, tmp_path: Path, kind: str) -> None:
     layer = random.Random(kind).randbytes(SIZE)
@@ -44,13 +60,8 @@ def test_a_copy_that_is_killed(registry: RegistryServer, repository: str, tmp_pa
     environment = dict(os.environ, DIGESTRY_HOME=str(tmp_path / "home"), DOCKER_CONFIG=str(tmp_path))
     with slow_proxy(registry.port, rate=RATE) as proxy:
         line = ["copy", "--quiet", f"{proxy.host}/{repository}:1", target]
-        for number in range(kills(kind)):
-            process = subprocess.Popen(digestry(*line), env=environment, stderr=subprocess.DEVNULL)
-            before = proxy.sent
-            while proxy.sent < before + 1_000_000 + 300_000 * (number % 4) and process.poll() is None:
-                time.sleep(0.01)
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+        for count in steps(kills(kind)):
+            kill_after(count, proxy, line, environment)
         done = run_digestry(*line, env=environment)
         assert (done.returncode, done.stdout) == (0, f"{digest}\n"), done.stderr
         assert proxy.sent < SIZE + kills(kind) * IN_FLIGHT
@@ -73,13 +84,8 @@ def test_an_upload_that_is_killed(
         assert made.returncode == 0, made.stderr
         line = ["push", "--quiet", there] if command == "push" else ["copy", "--quiet", here, there]
         rounds = kills("registry")
-        for number in range(rounds):
-            process = subprocess.Popen(digestry(*line), env=environment, stderr=subprocess.DEVNULL)
-            before = proxy.sent
-            while proxy.sent < before + 1_000_000 + 300_000 * (number % 4) and process.poll() is None:
-                time.sleep(0.01)
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+        for count in steps(rounds):
+            kill_after(count, proxy, line, environment)
         done = run_digestry(*line, env=environment)
         assert (done.returncode, done.stdout) == (0, f"{digest}\n"), done.stderr
         assert proxy.sent < SIZE + rounds * IN_FLIGHT // 3

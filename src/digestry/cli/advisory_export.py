@@ -8,7 +8,7 @@ import click
 
 from digestry.cli.advised_image import finish, read_target, somebody
 from digestry.cli.image_names import IMAGE
-from digestry.cli.output import write_bytes
+from digestry.cli.output import write_json
 from digestry.cli.timeout_options import timeout_option
 
 
@@ -37,5 +37,5 @@ def export(*, reference: str, output: Path | None) -> None:
         author=somebody(),
         timestamp=datetime.datetime.now(datetime.UTC),
     )
-    write_bytes([msgspec.json.format(msgspec.json.encode(document), indent=2), b"\n"], output)
+    write_json(msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n", output)
     finish(reading)

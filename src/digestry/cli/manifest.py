@@ -11,7 +11,7 @@ from digestry.cli.command_group import Group
 from digestry.cli.image_location import local_option, locate, platform_option
 from digestry.cli.image_names import IMAGE
 from digestry.cli.new_manifest import as_index, entry_digest, keep, new_name
-from digestry.cli.output import write_bytes
+from digestry.cli.output import write_json
 from digestry.cli.timeout_options import timeout_option
 
 
@@ -30,7 +30,7 @@ def get(*, reference: str, platform: str | None, local: bool, output: Path | Non
     """Print the exact bytes of a manifest or index, verified.
 
     REF is REPO:TAG or REPO@DIGEST (the first 7 or more digits are enough). The output is JSON as it is kept:
-    its hash is the digest.
+    its hash is the digest. A terminal gets unsafe characters of it escaped.
     """
     from digestry.cli.sessions import open_session
     from digestry.cli.settings import load
@@ -41,7 +41,7 @@ def get(*, reference: str, platform: str | None, local: bool, output: Path | Non
     with open_session(settings) as session:
         found = locate(settings, session, reference, local=local)
         chosen = found.manifest if place is None else found.child(place)
-    write_bytes([chosen.raw], output)
+    write_json(chosen.raw, output)
 
 
 @manifest.command()

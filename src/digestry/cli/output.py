@@ -32,6 +32,7 @@ __all__ = [
     "say",
     "table",
     "write_bytes",
+    "write_json",
     "write_pieces",
 ]
 
@@ -100,9 +101,23 @@ def write_bytes(chunks: Iterable[bytes], path: Path | None) -> None:
             raise StorageError(f"cannot write the output: {error.strerror or error}") from error
 
 
+def write_json(raw: bytes, path: Path | None) -> None:
+    """Write JSON that others made, as :func:`write_bytes` does: its exact bytes.
+
+    A terminal gets it with unsafe characters escaped; its values stay the same.
+    """
+    if path is None and _is_terminal():
+        raw = printable_json(raw.decode(errors="backslashreplace").replace("\r", " ")).encode()
+    write_bytes([raw], path)
+
+
+def _is_terminal() -> bool:
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
 def refuse_terminal(path: Path | None) -> None:
     """Raise :class:`click.UsageError` if bytes that are no text would go to a terminal."""
-    if path is None and sys.stdout is not None and sys.stdout.isatty():
+    if path is None and _is_terminal():
         raise click.UsageError("The output is no text: write it to a file with --output, or to a pipe.")
 
 
@@ -142,7 +157,7 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
     cells = [[printable(cell) for cell in row] for row in rows]
     # There is no sys.stdout if the caller closed it.
-    room = _terminal_columns() if sys.stdout is not None and sys.stdout.isatty() else sys.maxsize
+    room = _terminal_columns() if _is_terminal() else sys.maxsize
     # Thousands of lines are written together: each write is a call of the system.
     write_pieces((f"{line}\n" for line in lines_of(headings, cells, room)), None)
 
