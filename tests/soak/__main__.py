@@ -16,7 +16,7 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--nodes", type=int, default=0, help="on PostgreSQL and S3; 0: on a disk")
-    parser.add_argument("--lease", type=int, default=6, help="seconds")
+    parser.add_argument("--lease", type=int, help="seconds; 6, or 30 with nodes")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="digestry-soak-") as folder:
@@ -25,7 +25,7 @@ def main() -> int:
             seconds=given.minutes * 60,
             clients=given.clients,
             seed=given.seed,
-            lease=given.lease,
+            lease=given.lease or (30 if given.nodes else 6),
             workers=given.workers,
             nodes=given.nodes,
         )
