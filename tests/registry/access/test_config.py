@@ -181,7 +181,7 @@ def test_this_machine_is_let_in(tmp_path: Path, host: str) -> None:
         ("anonymous:$2y$05$" + "a" * 53, "cannot be a user's name"),
         ("robot$x:$2y$05$" + "a" * 53, "cannot be a user's name"),
         (":$2y$05$" + "a" * 53, "cannot be a user's name"),
-        ("first:$2y$05$" + "a" * 53, "the user of line 3 is there again"),
+        ("first:$2y$05$" + "a" * 53, "the user of line 3 is listed again"),
     ],
 )
 def test_users_that_are_refused(line: str, message: str) -> None:
