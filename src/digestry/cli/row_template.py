@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import functools
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from digestry.errors import InvalidConfiguration
 from digestry.model.text import did_you_mean, printable, printable_json
@@ -26,15 +24,13 @@ TABLE: Final = "table "
 Row = Mapping[str, object]
 
 
-@dataclass(frozen=True, slots=True)
-class _Field:
+class _Field(NamedTuple):
     """The value of a column; the whole row if ``key`` is empty."""
 
     key: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Action:
+class _Action(NamedTuple):
     """A field, and the function that it goes through, if there is one."""
 
     field: _Field
@@ -75,6 +71,8 @@ class RowTemplate:
         key = action.field.key
         value: object = row.get(key) if key else dict(row)
         if action.function == "json" or not key:
+            import json  # few templates ask for it
+
             return printable_json(json.dumps(value, default=str, ensure_ascii=False))
         if action.function == "join":
             members = value if isinstance(value, list | tuple) else [value]

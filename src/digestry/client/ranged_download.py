@@ -32,7 +32,7 @@ _WATCHED: Final = 4.0
 """Seconds after which it shows whether ranges are faster."""
 _BETTER: Final = 1.2
 _PART: Final = 206
-_CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/(?:[0-9]{1,19}|\*)", re.ASCII)
+_CONTENT_RANGE: Final = r"bytes ([0-9]{1,19})-([0-9]{1,19})/(?:[0-9]{1,19}|\*)"
 
 
 def fill(
@@ -67,7 +67,7 @@ def fill(
 
 def check_start(response: Response, descriptor: Descriptor, start: int) -> None:
     """Raise :class:`ProtocolViolation` if a partial response does not begin at byte ``start`` of a blob."""
-    match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+    match = re.fullmatch(_CONTENT_RANGE, response.headers.get("Content-Range", ""), re.ASCII)
     if match is None or int(match[1]) != start:
         raise ProtocolViolation(
             f"{response.host} was asked for {descriptor.digest} from byte {start}, and sends another part"

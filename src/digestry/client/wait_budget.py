@@ -16,9 +16,10 @@ SLOWEST: Final = 1024
 """Bytes per second: at a lower rate the time counts as waiting."""
 _PROMPT: Final = 1.0  # seconds within which the begin of an answer does not count as waiting
 _LONGEST_NUMBER: Final = 19
-_SECONDS: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?|\.[0-9]+", re.ASCII)
-_DURATION: Final = re.compile(r"(?:[0-9]{1,15}(?:\.[0-9]{1,15})?(?:ns|us|\xb5s|\u03bcs|ms|s|m|h))+", re.ASCII)
-_PART: Final = re.compile(r"([0-9.]+)(ns|us|\xb5s|\u03bcs|ms|s|m|h)", re.ASCII)
+# Compiled when the first pause is asked for: that takes longer than the rest of this module.
+_SECONDS: Final = r"[0-9]+(?:\.[0-9]+)?|\.[0-9]+"
+_DURATION: Final = r"(?:[0-9]{1,15}(?:\.[0-9]{1,15})?(?:ns|us|\xb5s|\u03bcs|ms|s|m|h))+"
+_PART: Final = r"([0-9.]+)(ns|us|\xb5s|\u03bcs|ms|s|m|h)"
 _UNITS: Final = {
     "ns": 1e-9,
     "us": 1e-6,
@@ -40,10 +41,10 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     text = headers.get("Retry-After", "").strip()
     with contextlib.suppress(UnicodeEncodeError, UnicodeDecodeError):
         text = text.encode("latin-1").decode()  # http.client reads headers as Latin-1
-    if len(text) <= _LONGEST_NUMBER and _SECONDS.fullmatch(text):
+    if len(text) <= _LONGEST_NUMBER and re.fullmatch(_SECONDS, text, re.ASCII):
         return float(text)
-    if len(text) <= 4 * _LONGEST_NUMBER and _DURATION.fullmatch(text):
-        return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+    if len(text) <= 4 * _LONGEST_NUMBER and re.fullmatch(_DURATION, text, re.ASCII):
+        return sum(float(number) * _UNITS[unit] for number, unit in re.findall(_PART, text, re.ASCII))
     try:
         if text and "," in text:
             at = parsedate_to_datetime(text)

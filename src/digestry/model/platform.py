@@ -29,8 +29,8 @@ _MACHINES: Final[dict[str, tuple[str, str | None]]] = {
 _PARTS: Final = 3
 _PART: Final = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
 _LEVEL: Final = re.compile(r"v([0-9]{1,2})(?:\.([0-9]{1,2}))?", re.ASCII)
-_BUILD: Final = re.compile(
-    r"([0-9]{1,9})\.([0-9]{1,9})\.([0-9]{1,9})(?:\.([0-9]{1,9}))?(?:[^0-9].*)?", re.ASCII
+_BUILD: Final = (
+    r"([0-9]{1,9})\.([0-9]{1,9})\.([0-9]{1,9})(?:\.([0-9]{1,9}))?(?:[^0-9].*)?"  # of Windows alone
 )
 _OLDEST_ARM: Final = 5
 _ARM64_V8: Final = 8
@@ -170,7 +170,7 @@ def _possible_variants(known: list[tuple[int, Platform]], node: Platform) -> lis
 
 
 def _possible_builds(known: list[tuple[int, Platform]], node: Platform) -> list[int]:
-    if node.os_version is None or _BUILD.fullmatch(node.os_version) is None:
+    if node.os_version is None or re.fullmatch(_BUILD, node.os_version, re.ASCII) is None:
         return [position for position, _ in known]
     ranks = [(position, _build_rank(platform.os_version, node.os_version)) for position, platform in known]
     exact = [(rank, position) for position, rank in ranks if rank is not None and rank[0] == 0]
@@ -245,8 +245,8 @@ def _minor(major: int, minor: int) -> str | None:
 def _build_rank(offered: str | None, host: str) -> tuple[int, int] | None:
     """Return the rank of a Windows build: the host's own first, its newest revision before others; then no
     build; then earlier builds that the host runs (Windows Server 2022 and later keep what images rely on)."""
-    theirs = _BUILD.fullmatch(host)
-    mine = _BUILD.fullmatch(offered or "")
+    theirs = re.fullmatch(_BUILD, host, re.ASCII)
+    mine = re.fullmatch(_BUILD, offered or "", re.ASCII)
     if theirs is None or mine is None:
         return (1, 0)
     if mine[1] != theirs[1] or mine[2] != theirs[2]:
