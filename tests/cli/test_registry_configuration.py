@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from tests.certificates import Certificates
 from tests.cli.conftest import Run
 from tests.cli.test_imports import registry as content
 from tests.client.liar import Liar, lying
-from tests.support import free_port
+from tests.support import free_port, program
 
 
 @pytest.fixture
@@ -237,6 +238,25 @@ def test_a_policy_rejects_what_is_used_and_not_what_is_looked_at(run: Run, user:
     run("inspect", name)
     explained = run("config", "explain", name).stdout
     assert "reject" in explained
+
+
+@pytest.mark.peer("skopeo")
+@pytest.mark.parametrize("scope", ["{parent}", "{layout}", "{layout}:1", "{layout}2", ""])
+def test_a_policy_rejects_files_as_it_does_for_skopeo(
+    run: Run, user: Path, tmp_path: Path, server: Liar, scope: str
+) -> None:
+    layout, accept = tmp_path / "layout", [{"type": "insecureAcceptAnything"}]
+    run("copy", f"{server.host}/team/app:1", f"oci:{layout}:1")
+    said = {scope.format(layout=layout, parent=tmp_path): [{"type": "reject"}]}
+    policy = {"default": accept, "transports": {"oci": said, "docker-archive": {}}}
+    file = containers(user, "policy.json", json.dumps(policy))
+    skopeo = [program("skopeo"), "--policy", str(file), "copy", f"oci:{layout}:1", f"dir:{tmp_path}/dir"]
+    theirs = subprocess.run(skopeo, capture_output=True, text=True, check=False)
+    rejected = "rejected by policy" in theirs.stderr
+    assert rejected is (":" not in scope and "2" not in scope)
+    status = exit_codes.USAGE if rejected else exit_codes.OK
+    done = run("copy", f"oci:{layout}:1", "local:copied:1", status=status)
+    assert ("is rejected: " in done.stderr) is rejected
 
 
 def test_short_names_have_the_aliases_of_containers(run: Run, user: Path, server: Liar) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from digestry.client.configuration.certificates import HostCertificates, host_certificates
-from digestry.client.configuration.policy import Policy
+from digestry.client.configuration.policy import Policy, image_scopes
 from digestry.client.configuration.rules import (
     HostRule,
     Mirror,
@@ -41,7 +41,7 @@ def explain(options: ClientOptions, host: str, image: Reference | None) -> list[
     if image is not None and options.policy is not None:
         policy = Policy.read(options.policy)
         if policy is not None:
-            scope, demanded = policy.requirements(name)
+            scope, demanded = policy.requirements("docker", image_scopes(name))
             found.append(Statement("policy", ", ".join(demanded), f"{options.policy}, {scope}"))
     return found
 

@@ -13,6 +13,7 @@ from digestry.model.reference import Reference
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from digestry.client.configuration.policy import Policy
     from digestry.client.configuration.rules import NameRule
 
 
@@ -23,17 +24,29 @@ def image_source(connection: Connection, reference: Reference) -> Repository:
     it, and :class:`~digestry.errors.InvalidConfiguration`.
     """
     options = connection.options
-    if options.policy is not None and demands_something(options.policy):
-        from digestry.client.configuration.policy import Policy  # noqa: PLC0415 - most demand nothing
+    policy = policy_of(connection)
+    if policy is not None:
+        from digestry.client.configuration.policy import image_scopes  # noqa: PLC0415 - few have a policy
 
-        policy = connection.cache.policy or Policy.read(options.policy)
-        connection.cache.policy = policy
-        if policy is not None:
-            policy.check(_canonical(reference), connection.tell_once)
+        name = _canonical(reference)
+        policy.check(name, "docker", image_scopes(name), connection.tell_once)
     if options.registries is None:
         return Repository(connection, reference.repository_only())
     options.registries.check(str(reference))
     return _by_rules(connection, reference, options.registries.for_name(str(reference)))
+
+
+def policy_of(connection: Connection) -> Policy | None:
+    """Return the policy for images; None if there is none, or it accepts anything.
+
+    Raises :class:`~digestry.errors.InvalidConfiguration`.
+    """
+    file, cache = connection.options.policy, connection.cache
+    if cache.policy is None and file is not None and demands_something(file):
+        from digestry.client.configuration.policy import Policy  # noqa: PLC0415 - most demand nothing
+
+        cache.policy = Policy.read(file)
+    return cache.policy
 
 
 def _canonical(reference: Reference) -> str:

@@ -11,6 +11,7 @@ from digestry.client.repository import Repository
 from digestry.model.reference import Reference
 
 if TYPE_CHECKING:
+    from digestry.client.configuration.policy import Policy
     from digestry.client.credentials import Credentials
     from digestry.client.registry import Registry
     from digestry.model.resolution import Resolutions, ResolveQuery
@@ -57,6 +58,12 @@ class Session:
         from digestry.client.image_source import image_source  # noqa: PLC0415 - most read no image
 
         return image_source(self.connection, reference)
+
+    def policy(self) -> Policy | None:
+        """Return the policy for images that the options name; None if it accepts anything."""
+        from digestry.client.image_source import policy_of  # noqa: PLC0415 - most read no image
+
+        return policy_of(self.connection)
 
     def resolve_many(
         self, host: str, queries: Sequence[ResolveQuery], *, contents: bool = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +51,7 @@ def open_source(location: Location, around: Surroundings, opened: ExitStack) -> 
     from digestry.copy.file_tree import ArchiveTree, DirectoryTree  # noqa: PLC0415 - as below
 
     scratch = around.scratch
+    _check_policy(location, around)
     match location.transport:
         case "docker":
             from digestry.copy.registry import RegistrySource  # noqa: PLC0415 - each loads its own client
@@ -107,6 +108,20 @@ def open_source(location: Location, around: Surroundings, opened: ExitStack) -> 
             found = OpenSource(LayoutSource(archive, location.text), None, location.reference)
     opened.callback(found.source.close)
     return found
+
+
+def _check_policy(location: Location, around: Surroundings) -> None:
+    """Raise :class:`Forbidden` if a policy rejects what is not in a registry; a session checks the rest."""
+    if location.transport in {"docker", "local"} or (policy := around.session.policy()) is None:
+        return
+    from digestry.client.configuration.policy import file_scopes, image_scopes  # noqa: PLC0415
+
+    scopes: Iterable[str] = ()
+    if location.transport in {"oci", "oci-archive"}:
+        scopes = file_scopes(_path(location))
+    elif location.transport == "docker-daemon" and location.reference is not None:
+        scopes = image_scopes(str(location.reference))
+    policy.check(location.text, location.transport, scopes, around.session.connection.tell_once)
 
 
 def _of_store(location: Location, around: Surroundings, kind: type) -> OpenSource:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from digestry.client.configuration.policy import Policy
+from digestry.client.configuration.policy import Policy, image_scopes
 from digestry.errors import Forbidden, InvalidConfiguration
 from digestry.model import media_types
 from digestry.model.digest import Digest
@@ -40,7 +40,7 @@ def rejects(path: Path, image: str) -> bool:
     policy = Policy.read(path)
     assert policy is not None
     try:
-        policy.check(image, None)
+        policy.check(image, "docker", image_scopes(image), None)
     except Forbidden:
         return True
     return False
@@ -110,7 +110,7 @@ def test_a_demanded_signature_is_told(tmp_path: Path) -> None:
     said: list[str] = []
     policy = Policy.read(write(tmp_path, "sigstoreSigned"))
     assert policy is not None
-    policy.check("a.example/x:1", said.append)
+    policy.check("a.example/x:1", "docker", image_scopes("a.example/x:1"), said.append)
     assert "sigstoreSigned for default" in said[0]
     assert "does NOT verify" in said[0]
 
@@ -123,7 +123,7 @@ def test_a_demanded_signature_is_told(tmp_path: Path) -> None:
         ("{}", "default must be a list of requirements"),
         ('{"default": []}', "is not empty"),
         ('{"default": [{"type": "rejct"}]}', "'rejct' is not a type"),
-        ('{"default": [{"type": "reject"}], "transports": []}', "transports.docker must be an object"),
+        ('{"default": [{"type": "reject"}], "transports": []}', "transports must be an object"),
     ],
 )
 def test_a_wrong_policy_is_named(tmp_path: Path, text: str, message: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +15,14 @@ from digestry.errors import Forbidden, InvalidConfiguration
 _ACCEPTS: Final = "insecureAcceptAnything"
 _REJECTS: Final = "reject"
 _SIGNATURES: Final = frozenset({"signedBy", "signedBaseLayer", "sigstoreSigned"})
-_DOCKER: Final = "docker"
+_TRANSPORTS: Final = (
+    "docker",
+    "oci",
+    "oci-archive",
+    "docker-archive",
+    "docker-daemon",
+    "containers-storage",
+)
 
 
 class Policy:
@@ -25,13 +32,17 @@ class Policy:
         self._path = path
         self._default = _requirements(document.get("default"), f"{path}: default")
         transports = document.get("transports", {})
-        scopes = transports.get(_DOCKER, {}) if isinstance(transports, dict) else None
-        if not isinstance(scopes, dict):
-            raise InvalidConfiguration(f"{path}: transports.{_DOCKER} must be an object")
-        self._scopes = {
-            scope: _requirements(said, f"{path}: transports.{_DOCKER}[{scope!r}]")
-            for scope, said in scopes.items()
-        }
+        if not isinstance(transports, dict):
+            raise InvalidConfiguration(f"{path}: transports must be an object")
+        self._scopes: dict[str, dict[str, tuple[str, ...]]] = {}
+        for transport in _TRANSPORTS:
+            scopes = transports.get(transport, {})
+            where = f"{path}: transports.{transport}"
+            if not isinstance(scopes, dict):
+                raise InvalidConfiguration(f"{where} must be an object")
+            self._scopes[transport] = {
+                scope: _requirements(said, f"{where}[{scope!r}]") for scope, said in scopes.items()
+            }
 
     @classmethod
     def read(cls, path: Path) -> Policy | None:
@@ -50,26 +61,29 @@ class Policy:
             raise InvalidConfiguration(f"{path} must be an object")
         return cls(path, document)
 
-    def requirements(self, image: str) -> tuple[str, tuple[str, ...]]:
-        """Return the scope that decides on the image ``host/repository[:tag|@digest]``, and what it demands.
+    def requirements(self, transport: str, scopes: Iterable[str]) -> tuple[str, tuple[str, ...]]:
+        """Return which of ``scopes``, the narrowest first, decides, and what it demands.
 
-        The scope is ``default`` where no other does.
+        The transport's own default comes after them; the scope is ``default`` where none decides.
         """
-        for scope in _scopes(image):
-            if scope in self._scopes:
-                return f"transports.{_DOCKER}[{scope!r}]", self._scopes[scope]
+        said = self._scopes.get(transport, {})
+        for scope in (*scopes, ""):
+            if scope in said:
+                return f"transports.{transport}[{scope!r}]", said[scope]
         return "default", self._default
 
-    def check(self, image: str, tell: Callable[[str], None] | None) -> None:
-        """Raise :class:`Forbidden` if the policy rejects the image.
+    def check(
+        self, image: str, transport: str, scopes: Iterable[str], tell: Callable[[str], None] | None
+    ) -> None:
+        """Raise :class:`Forbidden` if the policy rejects the image, which is in ``scopes``.
 
         ``tell`` hears of a signature that the policy demands: digestry verifies none.
         """
-        scope, demanded = self.requirements(image)
+        scope, demanded = self.requirements(transport, scopes)
         if _REJECTS in demanded:
             raise Forbidden(
                 f"{image} is rejected: {self._path} says reject for {scope}",
-                hint=f"`digestry config explain {image}` shows which file says what",
+                hint="ask who keeps that file, or use an image that it accepts",
             )
         unverified = [kind for kind in demanded if kind != _ACCEPTS]
         if unverified and tell is not None:
@@ -92,8 +106,8 @@ def _requirements(said: object, where: str) -> tuple[str, ...]:
     return kinds
 
 
-def _scopes(image: str) -> Iterator[str]:
-    """Yield the scopes that an image is in, the narrowest first."""
+def image_scopes(image: str) -> Iterator[str]:
+    """Yield the scopes of ``docker`` that the image of a registry is in, the narrowest first."""
     yield image
     name = image.partition("@")[0]
     head, slash, last = name.rpartition("/")
@@ -105,4 +119,10 @@ def _scopes(image: str) -> Iterator[str]:
     while "." in domain:
         domain = domain.partition(".")[2]
         yield f"*.{domain}"
-    yield ""
+
+
+def file_scopes(path: Path) -> Iterator[str]:
+    """Yield the scopes of ``oci`` and ``oci-archive`` that all images in a file or directory are in."""
+    whole = path.resolve()
+    yield str(whole)
+    yield from map(str, list(whole.parents)[:-1])
