@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -73,7 +74,7 @@ def show(*, as_json: bool) -> None:
     ]
     files = settings.files()
     policies = [files.policy] if files.policy is not None else []
-    read = [*files.registries, *policies, *(path for path in files.certificates if path.is_dir())]
+    read = [*files.registries, *policies, *filter(os.path.isdir, files.certificates)]
     if as_json:
         from digestry.cli import documents
 

@@ -16,7 +16,7 @@ from digestry.client.options import ClientOptions
 from digestry.client.transport_errors import CertificateChanged
 from digestry.errors import InvalidConfiguration
 
-_SYSTEM: Final = {"SSL_CERT_FILE": Path.is_file, "SSL_CERT_DIR": Path.is_dir}
+_SYSTEM: Final = {"SSL_CERT_FILE": os.path.isfile, "SSL_CERT_DIR": os.path.isdir}
 """The environment's names for the system's certificates, and what they name."""
 
 
@@ -51,7 +51,8 @@ class Trust:
     def _make(self) -> ssl.SSLContext:
         for variable, is_there in _SYSTEM.items():
             named = os.environ.get(variable)
-            if named and not any(is_there(Path(path)) for path in named.split(os.pathsep)):
+            places = (named or "").split(os.pathsep) if variable == "SSL_CERT_DIR" else [named or ""]
+            if named and not any(map(is_there, places)):
                 raise InvalidConfiguration(
                     f"{variable} names {named}, which is not there",
                     hint=f"correct {variable}, or unset it for the system's own certificates",

@@ -263,3 +263,17 @@ def test_skopeo_asks_the_same_place(tmp_path: Path, file: str, image: str) -> No
         with Session(options) as session, pytest.raises((RemoteNotFound, Unreachable)):
             session.image_source(name).resolve(name.target)
         assert server.seen[0].path == theirs
+
+
+def test_a_home_that_is_closed_is_passed_over(tmp_path: Path) -> None:
+    """As for a service whose unit keeps it out of all homes."""
+    loop = tmp_path / "home"
+    loop.symlink_to(loop)
+    found = configuration_files({"HOME": str(loop)}, root=tmp_path)
+    assert found.certificates == (tmp_path / "etc/containers/certs.d", tmp_path / "etc/docker/certs.d")
+    (tmp_path / "etc/containers").mkdir(parents=True)
+    conf = tmp_path / "etc/containers/registries.conf"
+    conf.symlink_to(conf)
+    with pytest.raises(InvalidConfiguration, match="cannot read") as caught:
+        configuration_files({"HOME": str(loop)}, root=tmp_path)
+    assert "read-files-of none" in caught.value.hint

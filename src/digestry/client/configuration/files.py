@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -30,11 +31,13 @@ def configuration_files(
 ) -> ConfigurationFiles:
     """Return the files of docker and of containers for this user. A user's own go before the machine's.
 
-    Raises :class:`InvalidConfiguration` if ``CONTAINERS_REGISTRIES_CONF`` names a file that is not there.
+    Raises :class:`InvalidConfiguration` if ``CONTAINERS_REGISTRIES_CONF`` names a file that is not there, and
+    for a directory that cannot be read.
     """
     home = environment.get("HOME")
     named = environment.get("XDG_CONFIG_HOME") or (f"{home}/.config" if home else "")
-    bases = [*([Path(named)] if named.startswith("/") else []), root / "etc"]
+    # A service may be kept out of its user's home: there is nothing for it there.
+    bases = [*([Path(named)] if named.startswith("/") and os.access(named, os.X_OK) else []), root / "etc"]
     kinds = [*(["containers"] if containers else []), *(["docker"] if docker else [])]
     certificates = tuple(base / kind / "certs.d" for base in bases for kind in kinds)
     if not containers:
@@ -46,7 +49,7 @@ def configuration_files(
         registries=_registries(environment.get(NAMED_REGISTRIES), ours),
         recorded_aliases=Path(cache, "containers", "short-name-aliases.conf") if cache else None,
         certificates=certificates,
-        policy=next((path for path in policies if path.exists()), None),
+        policy=next((path for path in policies if _is_there(path)), None),
     )
 
 
@@ -80,14 +83,31 @@ def says_something(registries: Path) -> bool:
     return False
 
 
+def _is_there(path: Path) -> bool:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return True
+
+
+def _unreadable(path: Path, error: OSError) -> InvalidConfiguration:
+    return InvalidConfiguration(
+        f"cannot read {path}: {error.strerror}",
+        hint="let this user read it, or: digestry config set read-files-of none",
+    )
+
+
 def _registries(named: str | None, bases: list[Path]) -> tuple[Path, ...]:
     """Return the one main file, and the files beside each of ``bases``: the machine's first."""
     if named:
-        if not Path(named).exists():
+        if not _is_there(Path(named)):
             raise InvalidConfiguration(f"{NAMED_REGISTRIES} names {named}, which is not there")
         main = [Path(named)]
     else:
-        main = [path for base in bases if (path := base / _REGISTRIES).exists()][:1]
+        main = [path for base in bases if _is_there(path := base / _REGISTRIES)][:1]
     beside: list[Path] = []
     for base in reversed(bases):
         directory = base / f"{_REGISTRIES}.d"
@@ -96,7 +116,5 @@ def _registries(named: str | None, bases: list[Path]) -> tuple[Path, ...]:
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
-            raise InvalidConfiguration(
-                f"cannot read {directory}: {error.strerror}", hint="let this user read the directory"
-            ) from error
+            raise _unreadable(directory, error) from error
     return (*main, *beside)
