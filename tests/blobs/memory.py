@@ -10,10 +10,10 @@ from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from digestry.blobs.ingests import Chunk
 from digestry.blobs.protocols import (
     GONE,
     BlobRanges,
-    Chunk,
     InThread,
     QuarantinedBlob,
     StoreMark,

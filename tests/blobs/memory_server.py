@@ -14,10 +14,10 @@ from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from typing import Any, Final, Self
 
+from digestry.blobs.ingests import Chunk
 from digestry.blobs.protocols import (
     BlobRanges,
     BlobStore,
-    Chunk,
     InThread,
     QuarantinedBlob,
     StoreMark,

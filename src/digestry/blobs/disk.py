@@ -40,10 +40,10 @@ from digestry.model.digest import ALGORITHMS, Digest, shown
 if TYPE_CHECKING:
     from digestry.blobs.disk_ingest import DiskIngest
     from digestry.blobs.file_verification import FileRevision
+    from digestry.blobs.ingests import GrowingContent
     from digestry.blobs.protocols import (
         BlobRanges,
         BlobStore,
-        GrowingContent,
         InThread,
         QuarantinedBlob,
         StoreMark,

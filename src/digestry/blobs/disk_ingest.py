@@ -16,7 +16,7 @@ from digestry.fsio import Writeback, make_directory, open_regular, publish, stor
 from digestry.model.digest import Digest, new_hasher
 
 if TYPE_CHECKING:
-    from digestry.blobs.protocols import Chunk
+    from digestry.blobs.ingests import Chunk
 
 _MOST_PARTS: Final = 1024  # IOV_MAX on Linux and macOS
 _REREAD: Final = 1 << 20

@@ -9,7 +9,7 @@ from digestry.errors import DigestMismatch, SizeMismatch
 from digestry.model.digest import Digest
 
 if TYPE_CHECKING:
-    from digestry.blobs.protocols import Chunk
+    from digestry.blobs.ingests import Chunk
 
 
 def too_long(digest: Digest, size: int) -> SizeMismatch:

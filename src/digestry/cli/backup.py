@@ -19,7 +19,7 @@ from digestry.cli.output import complain, human_size, json_document, json_option
 from digestry.model.timestamps import rfc3339
 
 if TYPE_CHECKING:
-    from digestry.blobs.protocols import Chunk
+    from digestry.blobs.ingests import Chunk
     from digestry.cli import registry_documents as documents
     from digestry.registry.backup.description import Missing
     from digestry.registry.backup.taking import TakenBackup

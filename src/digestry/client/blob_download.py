@@ -18,7 +18,7 @@ from digestry.errors import Unreachable
 from digestry.model.descriptor import Descriptor
 
 if TYPE_CHECKING:
-    from digestry.blobs.protocols import Ingest
+    from digestry.blobs.ingests import Ingest
 
 _CHUNK: Final = 512 << 10
 _BUFFERS: Final = 4

@@ -15,7 +15,7 @@ from digestry.client.repository import Progress, Repository
 from digestry.errors import ContentError, DigestryError, RemoteError, RemoteNotFound
 
 if TYPE_CHECKING:
-    from digestry.blobs.protocols import Ingest
+    from digestry.blobs.ingests import Ingest
     from digestry.model.descriptor import Descriptor
     from digestry.model.digest import Digest
     from digestry.model.manifest import Image, Index

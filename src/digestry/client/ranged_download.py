@@ -18,7 +18,7 @@ from digestry.errors import ProtocolViolation, Unreachable
 from digestry.model.descriptor import Descriptor
 
 if TYPE_CHECKING:
-    from digestry.blobs.protocols import Ingest
+    from digestry.blobs.ingests import Ingest
     from digestry.client.responses import Response
 
 MOST_CONNECTIONS: Final = 6

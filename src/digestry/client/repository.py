@@ -20,7 +20,7 @@ from digestry.model.reference import Reference
 if TYPE_CHECKING:
     import datetime
 
-    from digestry.blobs.protocols import Ingest
+    from digestry.blobs.ingests import Ingest
     from digestry.client.blob_upload import Outcome
     from digestry.client.tag_removal import DigestTags
     from digestry.model.digest_prefix import DigestPrefix

@@ -31,7 +31,7 @@ from digestry.model.digest import Digest
 from digestry.model.manifest import Image, Index, Manifest, parse_manifest
 
 if TYPE_CHECKING:
-    from digestry.blobs.protocols import Ingest
+    from digestry.blobs.ingests import Ingest
 
 CONTAINERD_NAME: Final = "io.containerd.image.name"
 """Annotation with an image's full name, as containerd and docker write it."""

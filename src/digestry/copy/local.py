@@ -18,7 +18,7 @@ from digestry.model.manifest import Image, Index, Manifest
 from digestry.model.reference import Reference
 
 if TYPE_CHECKING:
-    from digestry.blobs.protocols import Ingest
+    from digestry.blobs.ingests import Ingest
 
 
 class LocalSource:

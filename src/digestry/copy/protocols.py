@@ -15,7 +15,7 @@ from digestry.model.digest import Digest
 from digestry.model.manifest import Image, Index, Manifest
 
 if TYPE_CHECKING:
-    from digestry.blobs.protocols import Ingest
+    from digestry.blobs.ingests import Ingest
 
 Progress = Callable[[int], None]
 """Called with the number of bytes that moved since the last call. Its errors end the transfer."""

@@ -16,7 +16,7 @@ from digestry.model.digest import Digest
 from digestry.model.manifest import Image, Index, Manifest
 
 if TYPE_CHECKING:
-    from digestry.blobs.protocols import Ingest
+    from digestry.blobs.ingests import Ingest
 
 _IN_MEMORY: Final = 1 << 20
 """Bytes of a blob that is not worth a file."""

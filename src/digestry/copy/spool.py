@@ -24,7 +24,7 @@ from digestry.model.digest import Digest, new_hasher
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-    from digestry.blobs.protocols import Chunk, Ingest
+    from digestry.blobs.ingests import Chunk, Ingest
 
 _MAX_AGE: Final = 7 * 24 * 3600.0
 """Seconds after which bytes that nobody came back for are removed."""

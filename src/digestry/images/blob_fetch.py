@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final, Literal
 from digestry.errors import Conflict, ContentError, DigestMismatch, ProtocolViolation, RemoteNotFound
 
 if TYPE_CHECKING:
-    from digestry.blobs.protocols import BlobStore, Ingest
+    from digestry.blobs.ingests import Ingest
+    from digestry.blobs.protocols import BlobStore
     from digestry.model.descriptor import Descriptor
 
 _WORTH_KEEPING: Final = 256 << 10

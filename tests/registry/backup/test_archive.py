@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from digestry.backend import open_backend
-from digestry.blobs.protocols import Chunk
+from digestry.blobs.ingests import Chunk
 from digestry.errors import ContentError, DigestryError
 from digestry.model.digest import Digest
 from digestry.registry.backup import taking

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from digestry.blobs.ended_by_block import EndedByBlock
-from digestry.blobs.protocols import Chunk
+from digestry.blobs.ingests import Chunk
 from digestry.blobs.running_hash import IngestHash
 from digestry.blobs.s3.recent_bytes import RecentBytes
 from digestry.blobs.s3.rows import IngestState

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from digestry.blobs.protocols import Chunk
+from digestry.blobs.ingests import Chunk
 from digestry.errors import ContentError
 from digestry.model.digest import shown
 

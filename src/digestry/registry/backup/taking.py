@@ -16,7 +16,8 @@ from typing import Protocol
 from digestry import fsio
 from digestry.backend import Backend
 from digestry.blobs.disk import LAYOUT, LAYOUT_FILE, open_layout
-from digestry.blobs.protocols import BlobStore, Chunk
+from digestry.blobs.ingests import Chunk
+from digestry.blobs.protocols import BlobStore
 from digestry.catalog.snapshot import Held, Snapshot
 from digestry.coordination import key_files
 from digestry.coordination.key_files import KeyFiles

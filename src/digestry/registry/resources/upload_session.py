@@ -11,7 +11,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import Final
 
-from digestry.blobs.protocols import ResumableIngest
+from digestry.blobs.ingests import ResumableIngest
 from digestry.catalog.uploads import Upload
 from digestry.errors import CallerError, DigestryError, NotFound, StorageError, StorageFull, TooLarge
 from digestry.registry.error_responses import ClientGone, ClientSilent, ErrorResponse, upload_unknown

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from digestry.blobs.protocols import GrowingContent, ResumableIngest
+from digestry.blobs.ingests import GrowingContent, ResumableIngest
 from digestry.blobs.verify import too_long
 from digestry.catalog.quotas import OverQuota
 from digestry.errors import (
