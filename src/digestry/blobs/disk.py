@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from digestry.blobs.file_errors import NO_FILE, file_error
-from digestry.blobs.read_limit import SMALL
+from digestry.blobs.read_limit import SMALL, read_up_to
 from digestry.errors import Conflict, DigestMismatch, DigestryError, NotFound, StorageError, TooLarge
 from digestry.fsio import (
     NotRegular,
@@ -56,8 +56,6 @@ LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
 
 _AGAIN: Final = "pull or push the image that holds it once more: that replaces the damaged file"
 _AT_ONCE: Final = 64 << 10
-_FURTHER: Final = 1 << 20
-"""Bytes that are read at once of a file that turned out longer than it was."""
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
 _HEX: Final = frozenset("0123456789abcdef")
 
@@ -211,7 +209,7 @@ class DiskBlobs:
         """Return the whole content, verified; see :meth:`BlobReader.read` for what it raises."""
         descriptor = self._descriptor(digest)
         try:
-            content = _read_up_to(descriptor, limit + 1)
+            content = read_up_to(descriptor, limit + 1)
         except OSError as error:
             raise file_error("read", self.path(digest), error) from error
         finally:
@@ -387,17 +385,3 @@ class DiskBlobs:
         if not _NAME.fullmatch(name):
             raise StorageError(f"{shown(name)} cannot name content in {self._ingests}")
         return self._ingests / name
-
-
-def _read_up_to(descriptor: int, most: int) -> bytes:
-    """Return the file's first ``most`` bytes, or all if it has fewer."""
-    # As much as is asked for is allocated first: of a small file, not the largest that would be read.
-    content = os.read(descriptor, min(most, os.fstat(descriptor).st_size + 1))
-    if len(content) == most or not content:
-        return content
-    parts = [content]  # a read may return less than there is
-    left = most - len(content)
-    while left and (part := os.read(descriptor, min(left, _FURTHER))):
-        parts.append(part)
-        left -= len(part)
-    return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from typing import Final
 
 SMALL: Final = 32 << 20
 """Bytes that :meth:`BlobReader.read` takes into memory by default."""
+_FURTHER: Final = 1 << 20
+"""Bytes that are read at once of a file that turned out longer than it was."""
+
+
+def read_up_to(descriptor: int, most: int) -> bytes:
+    """Return the file's first ``most`` bytes, or all if it has fewer."""
+    # As much as is asked for is allocated first: of a small file, not the largest that would be read.
+    content = os.read(descriptor, min(most, os.fstat(descriptor).st_size + 1))
+    if len(content) == most or not content:
+        return content
+    parts = [content]  # a read may return less than there is
+    left = most - len(content)
+    while left and (part := os.read(descriptor, min(left, _FURTHER))):
+        parts.append(part)
+        left -= len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
