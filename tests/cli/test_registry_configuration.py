@@ -7,9 +7,11 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
 from digestry.cli import exit_codes
+from digestry.cli.image_names import IMAGE
 from tests import certificates
 from tests.certificates import Certificates
 from tests.cli.conftest import Run
@@ -274,6 +276,16 @@ def test_short_names_have_the_aliases_of_containers(run: Run, user: Path, server
     # Who has said which registry a name without one means is not contradicted.
     run("config", "set", "registry", server.host)
     assert run("digest", "team/app:1").stderr == ""
+
+
+def test_a_completion_says_nothing_of_short_names(
+    user: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    containers(user, "registries.conf", '[aliases]\n"app" = "localhost:1/app"\n')
+    monkeypatch.setenv("DIGESTRY_HOME", str(tmp_path / "home"))
+    context = click.Context(click.Command("pull"))
+    assert IMAGE.shell_complete(context, click.Argument(["reference"]), "app:") == []
+    assert capsys.readouterr().err == ""
 
 
 def test_an_audit_asks_with_the_same_configuration(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Final
@@ -35,7 +36,7 @@ class ImageName(click.ParamType[str]):
         try:
             from digestry.cli.settings import load
 
-            settings = load()
+            settings = dataclasses.replace(load(), tell=lambda _: None)
             names = self._names(settings, incomplete)
             for name in islice(names, _MOST):
                 found.setdefault(name)
@@ -71,8 +72,6 @@ def _stored(settings: Settings) -> Iterator[str]:
 
 def _in_registry(settings: Settings, incomplete: str) -> Iterator[str]:
     """Yield the tags of ``REPO:``, or the repositories of ``HOST/``, that begin with ``incomplete``."""
-    import dataclasses
-
     from digestry.cli.sessions import client_options
     from digestry.client.session import Session
     from digestry.errors import InvalidReference
