@@ -108,7 +108,7 @@ def test_uploads_that_are_cut(
         assert proxy.sent < SIZE + (4 << 20)
 
 
-@pytest.mark.parametrize("kind", ["registry", "oci"])
+@pytest.mark.parametrize("kind", TARGETS)
 def test_connections_that_are_cut(
     around: Surroundings, registry: RegistryServer, repository: str, tmp_path: Path, kind: str
 ) -> None:

@@ -80,6 +80,13 @@ def test_yaml_is_the_same(tmp_path: Path) -> None:
             sync_file.read_sync_file(written(file, text), Reference.parse)
 
 
+def test_yaml_that_stands_for_more_than_memory_holds(tmp_path: Path) -> None:
+    merged = (f"m{n}: &m{n} {{<<: [{', '.join([f'*m{n - 1}'] * 4)}]}}" for n in range(1, 30))
+    lines = ["m0: &m0 {k: 1}", *merged]
+    with pytest.raises(InvalidConfiguration, match="merge keys"):
+        sync_file.read_sync_file(written(tmp_path / "sync.yaml", "\n".join(lines)), Reference.parse)
+
+
 def test_the_published_schema_is_the_one_in_force() -> None:
     assert json.loads(SCHEMA.read_text()) == json.loads(json.dumps(sync_file.schema()))
 

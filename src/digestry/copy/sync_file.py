@@ -19,6 +19,7 @@ from digestry.model.text import did_you_mean
 
 _LARGEST_FILE: Final = 4 << 20
 _MOST_COPIES: Final = 10_000
+_MOST_MERGED: Final = 100_000
 
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
 
@@ -76,9 +77,7 @@ def _document(path: Path) -> object:
         raise InvalidConfiguration(f"{path} is not UTF-8") from error
     try:
         if path.suffix in {".yaml", ".yml"}:
-            import yaml  # noqa: PLC0415 - few files are YAML
-
-            return yaml.safe_load(text)
+            return _read_yaml(text)
         return tomllib.loads(text)
     except RecursionError as error:
         raise InvalidConfiguration(f"{path} is nested too deeply") from error
@@ -89,6 +88,24 @@ def _document(path: Path) -> object:
     except Exception as error:
         # yaml.YAMLError, whose module only a file of YAML loads.
         raise InvalidConfiguration(f"{path} is not valid YAML: {error}") from error
+
+
+def _read_yaml(text: str) -> object:
+    """Return the document of ``text``. Raises ValueError for merge keys (``<<``) that stand for too much."""
+    import yaml  # noqa: PLC0415 - few files are YAML
+
+    class Loader(yaml.SafeLoader):
+        """A loader that counts what it merges: a few lines can stand for more than any memory holds."""
+
+        merged = 0
+
+        def flatten_mapping(self, node: yaml.MappingNode) -> None:
+            super().flatten_mapping(node)
+            self.merged += len(node.value)
+            if self.merged > _MOST_MERGED:
+                raise ValueError(f"its merge keys (<<) stand for more than {_MOST_MERGED} entries")
+
+    return yaml.load(text, Loader=Loader)  # noqa: S506 - it makes plain values, as its base does
 
 
 def _suggestion(document: object) -> str:
