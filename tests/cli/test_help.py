@@ -75,6 +75,7 @@ def test_documents_are_text_or_json_and_listings_are_tables() -> None:
             forms[choices].add(name)
     assert forms[("docker-archive", "oci-archive")] == {"save"}
     assert "audit" in forms.pop(next(one for one in forms if "sarif" in one))
+    assert "inspect" in forms[("FORMAT",)]  # which has templates, too
     assert set(forms) == {("FORMAT",), ("text", "json"), ("docker-archive", "oci-archive")}
 
 

@@ -266,3 +266,21 @@ def test_a_registry_without_history(run: Run, app: Path) -> None:
         assert "keeps no history" in run("log", f"{host}/cli/app:1", status=3).stderr
         assert "UPDATED" not in run("tags", f"{host}/cli/app").stdout
         run("log", f"{host}/cli/app:2", status=4)
+
+
+def test_inspect_by_a_template(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "app").mkdir()
+    options = ("--env", "MODE=fast", "--label", "a.b=c", "--platform", "linux/arm64")
+    run("pack", tmp_path / "app", "-t", "app:1", *options)
+    shown = json.loads(run("inspect", "app:1", "--format", "json").stdout)
+
+    def by(template: str) -> str:
+        return run("inspect", "app:1", "--format", template).stdout.rstrip("\n")
+
+    assert by("{{.Digest}} {{.Id}}") == f"{shown['digest']} {shown['image']['image_id']}"
+    assert by("{{.Platform}}") == "linux/arm64"
+    assert json.loads(by("{{json .Config.Env}}")) == json.loads(by("{{.Config.env}}")) == ["MODE=fast"]
+    assert json.loads(by("{{json .Config.Labels}}")) == {"a.b": "c"}
+    assert by("{{.Config.Nothing.Here}}") == ""
+    assert json.loads(by("{{json .}}"))["image"] == shown["image"]
+    assert "Did you mean" in run("inspect", "app:1", "--format", "{{.Digst}}", status=2).stderr

@@ -121,7 +121,7 @@ def _print(target: Location, result: CopyResult, dry_run: bool) -> None:
     else:
         table(
             ["NAME", "DIGEST", "STATUS"],
-            [[image.name or "-", image.digest.short, _status(image, dry_run)] for image in result.images],
+            [[image.name or "-", image.digest.short, _state(image, dry_run)] for image in result.images],
         )
     kept = [f"{len(result.present)} were there"] if result.present else []
     kept += [f"{len(result.mounted)} mounted"] if result.mounted else []
@@ -141,6 +141,15 @@ def _status(image: CopiedImage, dry_run: bool) -> str:
     if image.before is not None:
         return f"{name} was already there, with this digest"
     return f"{name} {'would be' if dry_run else 'is'} new" if image.name else "copied"
+
+
+def _state(image: CopiedImage, dry_run: bool) -> str:
+    """Return what becomes of an image, in a table that has its name beside."""
+    if image.before is None:
+        return ("would be new" if dry_run else "new") if image.name else "copied"
+    if image.before == image.digest:
+        return "already there"
+    return f"{'would move' if dry_run else 'moved'}, from {image.before.short}"
 
 
 def _print_json(source: Location, target: Location, result: CopyResult, dry_run: bool) -> None:

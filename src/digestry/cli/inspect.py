@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 import msgspec
 
 from digestry.cli.image_names import IMAGE
-from digestry.cli.output import human_size, json_document, json_option, printable, say
+from digestry.cli.output import human_size, json_document, printable, say
+from digestry.cli.row_template import Format, Row, RowTemplate, text_of
 from digestry.cli.timeout_options import timeout_option
 from digestry.model.digest import Digest
 
@@ -63,9 +64,16 @@ class Document(msgspec.Struct, frozen=True):
 )
 @click.option("--remote", is_flag=True, help="Ask the registry, even if it is in the local store.")
 @click.option("--raw", is_flag=True, help="The exact bytes of the manifest or index, and nothing else.")
-@json_option
+@click.option(
+    "--format",
+    "format_",
+    type=Format("text"),
+    default="text",
+    metavar="FORMAT",
+    help="text, json, or a template: '{{.Digest}}', '{{json .Config.Env}}'.  [default: text]",
+)
 @timeout_option
-def inspect(*, reference: str, platform: str | None, remote: bool, raw: bool, as_json: bool) -> None:
+def inspect(*, reference: str, platform: str | None, remote: bool, raw: bool, format_: str) -> None:
     """Show an image's manifest and config: from the local store, else from its registry.
 
     REF is a name as `images` lists it, NAME@DIGEST, or a digest or an image ID of the local store. The
@@ -74,20 +82,44 @@ def inspect(*, reference: str, platform: str | None, remote: bool, raw: bool, as
     JSON: an object with name, digest, media_type, size, source (local, registry), annotations; manifests (of
     an index: a list of digest, media_type, size, platform, which may be null); image (null if an index has
     none for the platform: digest, image_id, platform, created_at, config as it is in the image, and layers, a
-    list of digest, media_type, size).
+    list of digest, media_type, size). A template has these keys, and those of the image beside them.
     """
     from digestry.cli.settings import load
     from digestry.model.platform import Platform
 
     settings = load()
+    template = _template(format_)
     place = Platform.parse(platform) if platform else None
     document = _look(settings, reference, place, remote=remote, raw=raw)
     if isinstance(document, bytes):
         click.echo(document, nl=False)  # bytes go out as they are
-    elif as_json:
+    elif template is not None:
+        say(template.line(_row(document)))
+    elif format_ == "json":
         json_document(document)
     else:
         _print(document)
+
+
+_NESTED: Final = ("annotations", "config", "image")
+_IMAGE_KEYS: Final = ("image_id", "platform", "created_at", "config", "layers")
+
+
+def _template(text: str) -> RowTemplate | None:
+    """Return the template that --format is. Raises :class:`InvalidConfiguration`."""
+    if text in {"text", "json"}:
+        return None
+    keys = (*Document.__struct_fields__, *_IMAGE_KEYS)
+    cells = {key: lambda row, key=key: text_of(row[key]) for key in keys}
+    return RowTemplate(text, cells, {}, {"id": "image_id", "created": "created_at"}, _NESTED)
+
+
+def _row(document: Document) -> Row:
+    """Return what a template can show."""
+    whole: dict[str, object] = msgspec.to_builtins(document, enc_hook=str)
+    image = whole["image"]
+    inner = image if isinstance(image, dict) else {}
+    return {**whole, **{key: inner.get(key) for key in _IMAGE_KEYS}}
 
 
 def _look(

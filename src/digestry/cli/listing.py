@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 import click
 
 from digestry.cli.output import human_size, json_document, say, table
-from digestry.cli.row_template import Row, RowTemplate, field_key
+from digestry.cli.row_template import Format, Row, RowTemplate, field_key
 from digestry.errors import InvalidConfiguration
 
 Kind = Literal["text", "digest", "id", "size", "number", "time", "texts", "flag", "objects", "object"]
@@ -203,6 +203,7 @@ class View:
             {column.key: functools.partial(column.cell, whole=True) for column in columns},
             {column.key: column.title for column in columns},
             self.listing.aliases(),
+            [column.key for column in columns if column.kind == "object"],
         )
 
     def _print_table(self, rows: list[Row], columns: list[Column]) -> None:
@@ -262,19 +263,6 @@ def _number(text: str) -> float:
     return float(match[1]) * float((1024 if match[3] else 1000) ** unit)
 
 
-class _Format(click.ParamType[str]):
-    """``table``, ``json``, or a template."""
-
-    name = "format"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if value not in {"table", "json"} and "{{" not in value:
-            self.fail(
-                f"{value!r} is neither table nor json nor a template such as '{{{{.Digest}}}}'", param, ctx
-            )
-        return value
-
-
 def _names(_: click.Context, __: click.Parameter, values: Sequence[str]) -> tuple[str, ...]:
     return tuple(name.strip() for value in values for name in value.split(",") if name.strip())
 
@@ -287,7 +275,7 @@ def listing_options(listing: Listing) -> Callable[[Callable[..., object]], Calla
         @click.option(
             "--format",
             "format_",
-            type=_Format(),
+            type=Format("table"),
             default="table",
             metavar="FORMAT",
             help="table, json, or a template: '{{.Digest}} {{json .}}', 'table {{.Tag}}\\t{{.Size}}'.  "

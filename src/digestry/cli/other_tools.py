@@ -127,7 +127,10 @@ _OPTIONS: Final = {
         "--all": "All images are listed, those without a tag, too.",
         "-a": "All images are listed, those without a tag, too.",
     },
-    "inspect": {"--config": "--format json has the config, too; `digestry blob get` prints its bytes."},
+    "inspect": {
+        "-f": "Did you mean --format?",
+        "--config": "--format '{{json .Config}}' has the config; `digestry blob get` prints its bytes.",
+    },
     "ls": {"--tags": "`digestry tags REPO` lists the tags of a repository."},
     "prune": dict.fromkeys(("-f", "--force"), "Did you mean --yes?")
     | dict.fromkeys(("-a", "--all"), "What has no tag is removed unless --keep-untagged is given."),

@@ -120,9 +120,11 @@ def _describe(target: _Target) -> None:
     if not target.all_known:
         note("  what some tags point to is not known")
     if target.indexes:
-        note(f"  {number_of(target.indexes, 'index', 'indexes')} in the repository list it")
+        listing = "lists it" if target.indexes == 1 else "list it"
+        note(f"  {number_of(target.indexes, 'index', 'indexes')} in the repository {listing}")
     if target.referrers:
-        note(f"  {number_of(target.referrers, 'referrer')} (signatures, SBOMs, advisories) refer to it")
+        referring = "refers to it" if target.referrers == 1 else "refer to it"
+        note(f"  {number_of(target.referrers, 'referrer')} (signatures, SBOMs, advisories) {referring}")
 
 
 def _listed(tags: tuple[str, ...]) -> str:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, NamedTuple
+
+import click
 
 from digestry.errors import InvalidConfiguration
 from digestry.model.text import did_you_mean, printable, printable_json
 
 _ACTION: Final = re.compile(r"\{\{-?(.*?)-?\}\}", re.DOTALL)
-_WORD: Final = re.compile(r'\s*(?:(\.[A-Za-z_][A-Za-z0-9_]*|\.)|([a-z]+)|"((?:[^"\\]|\\.)*)"|(\|))\s*')
+_WORD: Final = re.compile(r'\s*(?:((?:\.[A-Za-z_][A-Za-z0-9_]*)+|\.)|([a-z]+)|"((?:[^"\\]|\\.)*)"|(\|))\s*')
 _ESCAPES: Final = {"\\t": "\t", "\\n": "\n", "\\\\": "\\"}
 _ESCAPE: Final = re.compile(r"\\[tn\\]")
 _THERE_IS: Final = (
@@ -25,9 +27,10 @@ Row = Mapping[str, object]
 
 
 class _Field(NamedTuple):
-    """The value of a column; the whole row if ``key`` is empty."""
+    """The value of a column, or of what ``inside`` names in it; the whole row if ``key`` is empty."""
 
     key: str
+    inside: tuple[str, ...] = ()
 
 
 class _Action(NamedTuple):
@@ -41,8 +44,26 @@ class _Action(NamedTuple):
 Part = str | _Action
 
 
+class Format(click.ParamType[str]):
+    """``json``, a template, or the form for people, whose name is given."""
+
+    name = "format"
+
+    def __init__(self, plain: str) -> None:
+        self._plain = plain
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value not in {self._plain, "json"} and "{{" not in value:
+            forms = f"{self._plain} nor json nor a template such as '{{{{.Digest}}}}'"
+            self.fail(f"{value!r} is neither {forms}", param, ctx)
+        return value
+
+
 class RowTemplate:
-    """A template for one line of a listing. ``cells`` make the text that a column's value is printed as."""
+    """A template for one line of a listing. ``cells`` make the text that a column's value is printed as.
+
+    The values of the columns ``nested`` are objects, whose members a template can name.
+    """
 
     def __init__(
         self,
@@ -50,11 +71,12 @@ class RowTemplate:
         cells: Mapping[str, Callable[[Row], str]],
         headings: Mapping[str, str],
         aliases: Mapping[str, str],
+        nested: Collection[str] = (),
     ) -> None:
         self.is_table = text.startswith(TABLE)
         self._cells = cells
         self._headings = headings
-        read = functools.partial(field_key, keys=tuple(cells), aliases=aliases)
+        read = functools.partial(_field, keys=tuple(cells), aliases=aliases, nested=nested)
         self._parts = _parts(text.removeprefix(TABLE) if self.is_table else text, read)
 
     def line(self, row: Row) -> str:
@@ -70,6 +92,8 @@ class RowTemplate:
     def _value(self, action: _Action, row: Row) -> str:
         key = action.field.key
         value: object = row.get(key) if key else dict(row)
+        for name in action.field.inside:
+            value = _member(value, name)
         if action.function == "json" or not key:
             import json  # few templates ask for it
 
@@ -79,11 +103,43 @@ class RowTemplate:
             return printable(action.argument.join(str(member) for member in members))
         if action.function == "len":
             return str(len(value)) if isinstance(value, list | tuple | str | dict) else "0"
-        text = printable("" if value is None else self._cells[key](row))
+        if value is None:
+            text = ""
+        elif action.field.inside:
+            text = printable(text_of(value))
+        else:
+            text = printable(self._cells[key](row))
         return {"upper": text.upper(), "lower": text.lower()}.get(action.function, text)
 
 
-def _parts(text: str, read: Callable[[str], str]) -> list[Part]:
+def text_of(value: object) -> str:
+    """Return a value as text: what is not plain, as JSON."""
+    if isinstance(value, list | tuple | Mapping):
+        import json
+
+        return json.dumps(value, default=str, ensure_ascii=False)
+    return str(value)
+
+
+def _member(value: object, name: str) -> object:
+    """Return what an object has under a name, in any spelling; None if it does not have it."""
+    if not isinstance(value, Mapping):
+        return None
+    if name in value:
+        return value[name]
+    return next((inner for key, inner in value.items() if _plain(str(key)) == _plain(name)), None)
+
+
+def _field(text: str, *, keys: Sequence[str], aliases: Mapping[str, str], nested: Collection[str]) -> _Field:
+    """Return the field ``.Key`` or ``.Key.inside``; only what is in ``nested`` has something inside."""
+    first, *inside = text.removeprefix(".").split(".")
+    key = field_key(f".{first}", keys, aliases)
+    if inside and key not in nested:
+        raise _wrong(text)
+    return _Field(key, tuple(inside))
+
+
+def _parts(text: str, read: Callable[[str], _Field]) -> list[Part]:
     parts: list[Part] = []
     end = 0
     for match in _ACTION.finditer(text):
@@ -103,8 +159,8 @@ def _unescaped(text: str) -> str:
     return _ESCAPE.sub(lambda match: _ESCAPES[match[0]], text)
 
 
-def _action(text: str, read: Callable[[str], str]) -> _Action:
-    """Return the parsed action between braces; ``read`` makes a key of a field's name."""
+def _action(text: str, read: Callable[[str], _Field]) -> _Action:
+    """Return the parsed action between braces; ``read`` makes a field of its name."""
     field: _Field | None = None
     function, argument = "", ""
     position = 0
@@ -116,7 +172,7 @@ def _action(text: str, read: Callable[[str], str]) -> _Action:
         if match[1] is not None:
             if field is not None:
                 raise _wrong(text)
-            field = _Field(read(match[1]))
+            field = read(match[1])
         elif match[2] is not None:
             if function or match[2] not in {"json", "upper", "lower", "len", "join"}:
                 raise _wrong(text)

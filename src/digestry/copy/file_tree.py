@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import posixpath
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, BinaryIO, Final, Protocol
 
@@ -184,12 +186,24 @@ class FilePart(io.RawIOBase):
         return count
 
 
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Say which file it is whose bytes are no tar archive."""
+    try:
+        yield
+    except ContentError as error:
+        if str(path) in error.message:
+            raise
+        said = f"{path} is no tar archive, or is damaged: {error.message}"
+        raise ContentError(said, hint=error.hint) from error
+
+
 def _list(file: IO[bytes], path: Path) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
     """Return position and size of each file, and the targets of links, by their names."""
     files: dict[str, tuple[int, int]] = {}
     links: dict[str, str] = {}
     end = os.fstat(file.fileno()).st_size
-    with storage_errors("read", path):
+    with storage_errors("read", path), _named(path):
         file.seek(0)
 
         def skip(count: int) -> None:
