@@ -38,7 +38,7 @@ class Dialect(InsertDialect, Protocol):
         ...
 
     def send_ahead(
-        self, connection: Connection, statements: Iterable[tuple[Executable, Mapping[str, Any]]]
+        self, connection: Connection, statements: Iterable[tuple[Executable, Mapping[str, object]]]
     ) -> None:
         """Send frequent statements, with their parameters, that are executed a little later: where each costs
         a round trip, all cost one. Their rows are those of now."""
@@ -53,7 +53,7 @@ class Dialect(InsertDialect, Protocol):
         """Return the column that identifies the rows of a table within this transaction."""
         ...
 
-    def bulk_row_ids(self, row_ids: Iterable[Any]) -> Select[Any]:
+    def bulk_row_ids(self, row_ids: Iterable[object]) -> Select[Any]:
         """Return values of :meth:`row_id` as a SELECT of one column, in one parameter."""
         ...
 

@@ -21,6 +21,7 @@ from typing import Any, Final
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Row,
     Select,
     case,
     delete,
@@ -203,7 +204,7 @@ class Garbage:
                 yield self._end(key, dead, batch)
 
     @retried
-    def _end(self, key: RepositoryKey, dead: ColumnElement[bool], batch: Mapping[str, Any]) -> Batch:
+    def _end(self, key: RepositoryKey, dead: ColumnElement[bool], batch: Mapping[str, Row[Any]]) -> Batch:
         statement = update(manifests).where(dead, manifests.c.digest.in_(batch))
         with self._writing(key, batch) as connection:
             # With the present time, not that of the run's beginning: content that was pushed again since is
@@ -241,7 +242,7 @@ class Garbage:
 
     @retried
     def _circle(self, key: RepositoryKey, start: str) -> Batch:
-        gone: list[Any] = []
+        gone: list[Row[Any]] = []
         with self._writing(key) as connection:
             root = liveness.alone(key, self._retention, self._rules.now())
             circle: set[str] = set()
@@ -396,5 +397,5 @@ def _left(connection: Connection, key: RepositoryKey, digests: Sequence[str]) ->
     }
 
 
-def _never(row: Any) -> str:
+def _never(row: Row[Any]) -> str:
     return f"no tag ever pointed to it; pushed at {date(row.pushed_at)}"

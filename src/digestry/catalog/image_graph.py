@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, KeysView, Sequence
 from typing import Any, Final, TypeAlias
 
-from sqlalchemy import Column, Connection, Select, select
+from sqlalchemy import Column, Connection, Row, Select, select
 
 from digestry.catalog import dialect
 from digestry.catalog.schema import manifest_references, manifests
@@ -35,7 +35,7 @@ def rows_of(
     repository: Column[Any],
     key: Column[Any],
     keys: Iterable[Key],
-) -> Sequence[Any]:
+) -> Sequence[Row[Any]]:
     """Return the rows of the table of ``repository`` and ``key`` where those two are one of ``keys``.
 
     Raises :class:`TooMuch`.
@@ -49,7 +49,7 @@ def rows_of(
     return rows
 
 
-def nodes_of(connection: Connection, key: Column[Any], keys: Iterable[Key]) -> Sequence[Any]:
+def nodes_of(connection: Connection, key: Column[Any], keys: Iterable[Key]) -> Sequence[Row[Any]]:
     """Return the manifests whose column ``key`` is one of ``keys``, deleted ones included: rows with
     repository_id, digest, media_type, size, config, deleted_at. Raises :class:`TooMuch`."""
     return rows_of(connection, _NODES, manifests.c.repository_id, key, keys)
@@ -60,7 +60,7 @@ class Relations:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._nodes: dict[Key, Any] = {}
+        self._nodes: dict[Key, Row[Any]] = {}
         self._direct: dict[Key, set[str]] = {}
         self._parents: dict[Key, set[str]] = {}
         self._children: dict[Key, list[str]] = {}
@@ -121,7 +121,7 @@ class Relations:
         for row in self._listed(manifest_references.c.parent, indexes):
             self._children.setdefault((row.repository_id, row.parent), []).append(row.child)
 
-    def _listed(self, column: Column[Any], keys: Iterable[Key]) -> Sequence[Any]:
+    def _listed(self, column: Column[Any], keys: Iterable[Key]) -> Sequence[Row[Any]]:
         return rows_of(self._connection, _LISTED, manifest_references.c.repository_id, column, keys)
 
     # -- telling -------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ class Relations:
         """Every manifest and index that was read."""
         return self._nodes.keys()
 
-    def node(self, repository: int, digest: str) -> Any | None:
+    def node(self, repository: int, digest: str) -> Row[Any] | None:
         """Return the manifest's row, as :func:`nodes_of` has it; None if there is none."""
         return self._nodes.get((repository, digest))
 

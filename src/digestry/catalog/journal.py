@@ -60,7 +60,7 @@ def append(connection: Connection, move: Move, origin: Origin, now: clock.Clock)
         number, last_at, previous, position = last
     if number <= 0:
         number, previous = 0, anchor(connection)
-    values: dict[str, Any] = {
+    values: dict[str, object] = {
         "repository": move.repository,
         "number": number + 1,
         "sequence": position + 1 if dialect.of(connection).one_writer else None,

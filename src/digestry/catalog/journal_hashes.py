@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -37,7 +37,7 @@ HASHED_BEFORE: Final = ("sequence", "at", "repository", *HASHED[3:])
 """The columns under the hash of an entry in the registry's one chain, before schema 0009."""
 
 
-def hash_of(fields: Sequence[Any]) -> str:
+def hash_of(fields: Sequence[object]) -> str:
     """Return the hash of an entry whose fields these are, in the order of :data:`HASHED`, or of
     :data:`HASHED_BEFORE`."""
     # A JSON array: unambiguous for any fields, and easy to compute elsewhere.

@@ -18,7 +18,7 @@ from digestry.catalog.journal_hashes import HASHED
 from digestry.catalog.journal_source import journal_source
 from digestry.catalog.schema import journal, repositories, tags
 
-Entry = tuple[Any, ...]
+Entry = tuple[object, ...]
 """Its hash, its position, and the fields under the hash."""
 
 _BATCH: Final = 1000

@@ -6,10 +6,11 @@ recognised.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, exists, or_, select, update
+from sqlalchemy import Row, Select, exists, or_, select, update
 
 from digestry.catalog.database import Database
 from digestry.catalog.schema import identity, leases, links, manifests
@@ -51,7 +52,7 @@ class RegistryIdentities:
             statement = update(identity).values(generation=identity.c.generation + 1)
             return self._identity_of(connection.execute(statement.returning(identity)).all())
 
-    def _identity_of(self, rows: Any) -> RegistryIdentity:
+    def _identity_of(self, rows: Sequence[Row[Any]]) -> RegistryIdentity:
         if len(rows) != 1:
             raise StorageError(
                 f"the catalog {self._database.describe()} does not say which registry it is of",

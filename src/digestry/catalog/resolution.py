@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Row, select
 
 from digestry.catalog import dialect, journal, manifest_rows, tag_history
 from digestry.catalog.image_graph import MOST_ROWS, Key, Relations, TooMuch, nodes_of, rows_of
@@ -282,7 +282,7 @@ class _Batch:
         return TagState(tag, target, tuple(shown), more=len(events) > MOST_EVENTS)
 
 
-def _descriptor(row: Any) -> Descriptor:
+def _descriptor(row: Row[Any]) -> Descriptor:
     stored = manifest_rows.to_stored(row)
     return Descriptor(
         stored.media_type,

@@ -11,7 +11,7 @@ import secrets
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from sqlalchemy import select, update
+from sqlalchemy import Row, select, update
 
 from digestry.catalog import clock, dialect
 from digestry.catalog.database import Database
@@ -93,7 +93,7 @@ class RobotTokens:
                 raise NotFound(f"there is no token named {name}, or it is revoked already")
 
 
-def _token(row: Any) -> RobotToken:
+def _token(row: Row[Any]) -> RobotToken:
     return RobotToken(row.name, fingerprint(row.secret_hash), row.created_at, row.expires_at, row.revoked_at)
 
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Select, delete, exists, func, select, union
+from sqlalchemy import ColumnElement, Connection, Row, Select, delete, exists, func, select, union
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from digestry.catalog import clock, dialect
 from digestry.catalog.database import Database
@@ -225,7 +226,7 @@ def _make_room(connection: Connection, actor: str, at: int) -> int:
 
 def _drop(connection: Connection, rows: Select[Any, int], over: int) -> tuple[int, int]:
     """Delete as many of ``rows`` as have ``over`` bytes; return their number, and the bytes that are left."""
-    found: list[Any] = []
+    found: list[Row[Any]] = []
     for row, size in connection.execute(rows).all():
         if over <= 0:
             break
@@ -236,7 +237,7 @@ def _drop(connection: Connection, rows: Select[Any, int], over: int) -> tuple[in
     return len(found), over
 
 
-def sighting_bytes(connection: Connection, row: Any) -> ColumnElement[int]:
+def sighting_bytes(connection: Connection, row: ReadOnlyColumnCollection[str, Any]) -> ColumnElement[int]:
     """Return a sighting's size, as the triggers count it."""
     text = row.place + row.repository + row.digest + row.actor
     return 200 + 2 * dialect.of(connection).byte_length(text)

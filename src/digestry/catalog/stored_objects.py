@@ -290,7 +290,7 @@ def _object_row(stored: StoredObject, now: int) -> dict[str, object]:
     }
 
 
-def _keys_of(table: Table, keys: Collection[str]) -> Select[Any]:
+def _keys_of(table: Table, keys: Collection[str]) -> Select[str]:
     return select(table.c.key).where(table.c.key.in_(keys))
 
 
@@ -308,7 +308,7 @@ def _remove_later(connection: Connection, removals: Sequence[Removal], due_at: i
 
 def _is_held(connection: Connection, digest: str, now: int) -> bool:
     """Return whether bytes must stay: they are linked, visible, or leased."""
-    held: tuple[Select[Any], ...] = (
+    held: tuple[Select[str], ...] = (
         select(links.c.digest).where(links.c.digest == digest),
         select(manifests.c.digest).where(manifests.c.digest == digest, manifests.c.deleted_at.is_(None)),
         select(leases.c.digest).where(leases.c.digest == digest, leases.c.expires_at > now),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, Row, select, update
 
 from digestry.catalog import clock, push_statements, transaction_locks
 from digestry.catalog.database import Database
@@ -206,6 +206,6 @@ def _boot_id() -> str:
         return f"{_PROCESS}{uuid.uuid4()}"
 
 
-def _lost(row: Any, boot: str) -> bool:
+def _lost(row: Row[Any], boot: str) -> bool:
     """Return whether bytes of an upload may be gone, because the machine has restarted since they came."""
     return row.offset > 0 and row.boot != boot and not boot.startswith(_PROCESS)

@@ -37,7 +37,7 @@ class _RowId(UserDefinedType[str]):
 
     cache_ok = True
 
-    def get_col_spec(self, **_: Any) -> str:
+    def get_col_spec(self, **_: object) -> str:
         return "tid"
 
 
@@ -75,7 +75,7 @@ class PostgresqlDialect:
         )
 
     def send_ahead(
-        self, connection: Connection, statements: Iterable[tuple[Executable, Mapping[str, Any]]]
+        self, connection: Connection, statements: Iterable[tuple[Executable, Mapping[str, object]]]
     ) -> None:
         """Send frequent statements with the next one that is sent."""
         if isinstance(connection, PreparedConnection):
@@ -91,7 +91,7 @@ class PostgresqlDialect:
         table = func.unnest(firsts, seconds).table_valued(*columns, name="wanted").render_derived()
         return BulkKeys(table, table.c.first, table.c.second)
 
-    def bulk_row_ids(self, row_ids: Iterable[Any]) -> Select[Any]:
+    def bulk_row_ids(self, row_ids: Iterable[object]) -> Select[Any]:
         """Return ``row_ids`` as a SELECT of one column, in one parameter."""
         texts = bindparam(None, list(row_ids), ARRAY(Text()))
         return select(cast(func.unnest(texts), _RowId()))

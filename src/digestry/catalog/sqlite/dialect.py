@@ -63,7 +63,7 @@ class SqliteDialect:
         )
 
     def send_ahead(
-        self, connection: Connection, statements: Iterable[tuple[Executable, Mapping[str, Any]]]
+        self, connection: Connection, statements: Iterable[tuple[Executable, Mapping[str, object]]]
     ) -> None:
         """Do nothing: there is no round trip."""
 
@@ -78,7 +78,7 @@ class SqliteDialect:
         first, second = (func.json_extract(table.c.value, f"$[{number}]") for number in range(2))
         return BulkKeys(table, first, second)
 
-    def bulk_row_ids(self, row_ids: Iterable[Any]) -> Select[Any]:
+    def bulk_row_ids(self, row_ids: Iterable[object]) -> Select[Any]:
         """Return ``row_ids`` as a SELECT of one column, in one parameter."""
         encoded = func.json_each(msgspec.json.encode(list(row_ids)).decode()).table_valued("value")
         return select(encoded.c.value)
