@@ -582,3 +582,12 @@ def test_a_pushed_manifest_is_checked_before_it_leaves(liar: Liar, hostile: Repo
     with pytest.raises(ContentError):
         hostile.push_manifest(IMAGE, media_types.OCI_MANIFEST, digest=Digest.of(b"x"))
     assert liar.seen == []
+
+
+@pytest.mark.parametrize("target", ["ftp://storage/x", "http://[bad", "http://user@storage/x"])
+def test_a_signature_is_not_shown(liar: Liar, hostile: Repository, target: str) -> None:
+    """An address that an upload or a redirect leads to may let anybody in."""
+    liar.answer = always(Reply(307, headers={"Location": f"{target}?X-Amz-Signature=s3cret"}))
+    with pytest.raises(ProtocolViolation) as caught:
+        hostile.pull_manifest("latest")
+    assert "s3cret" not in str(caught.value)

@@ -237,10 +237,14 @@ class Transport:
         try:
             target = urljoin(url, location)
         except ValueError as error:
-            raise ProtocolViolation(f"{host} sends to {shown(location)}, which is not an address") from error
+            raise ProtocolViolation(
+                f"{host} sends to {shown(location.partition('?')[0])}, which is not an address"
+            ) from error
         parts = parts_of(target)
         if parts is None:
-            raise ProtocolViolation(f"{host} sends to {shown(location)}, which is not a web address")
+            raise ProtocolViolation(
+                f"{host} sends to {shown(location.partition('?')[0])}, which is not a web address"
+            )
         inside = is_inside(parts.netloc) and not is_inside(host)
         if self.options.is_insecure(parts.netloc):
             return target
@@ -328,7 +332,7 @@ class Transport:
                 outside=bool(call.named_by) and self._redirects_outside(call.named_by, host),
             )
         except InvalidAddress as error:
-            raise Unreachable(f"{shown(call.url)} is not a web address") from error
+            raise Unreachable(f"{shown(call.url.partition('?')[0])} is not a web address") from error
         self._peers[host] = response.peer
         return Response(response, call.method, call.url, patience=options.patience)
 
