@@ -1,6 +1,6 @@
 """The advisories that are attached to an image, by any of the ways to attach them.
 
-- Referrers (distribution-spec, "Listing Referrers"), and those in the tag that stands in for the list
+- Referrers (distribution-spec, "Listing Referrers"), and those in the fallback tag
   ("Referrers Tag Schema"), which clients write that know no such list, and keep writing in registries
   that have learnt it since.
 - cosign's tag ``sha256-HEX.att``: an envelope a layer.

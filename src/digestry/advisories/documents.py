@@ -32,7 +32,7 @@ _MOST_DOCUMENTS: Final = 1000
 def decode_documents(content: bytes, *, stating: bool = True) -> list[Read]:
     """Return the documents in ``content``: one, or, as JSON lines or in a list, several.
 
-    ``stating`` tells that it was said to be an attestation or an advisory, so that content without any
+    ``stating``: its media type says that it is an attestation or an advisory, so that content without any
     meaning here is unreadable; else that is so only if it may speak of vulnerabilities.
     """
     content = content.removeprefix(b"\xef\xbb\xbf")
@@ -43,7 +43,7 @@ def decode_documents(content: bytes, *, stating: bool = True) -> list[Read]:
             return [*found, ForeignDocument("text") if silent else value]
         read = _read(value, _DEEPEST)
         if read is None:
-            # What nobody here knows counts if it may speak of vulnerabilities.
+            # An unknown format counts if it may mention vulnerabilities.
             speaks = stating or may_mention_vulnerabilities(msgspec.json.encode(value))
             read = UnreadableDocument("it is of an unknown kind") if speaks else ForeignDocument("unknown")
         found.append(read)
@@ -81,7 +81,7 @@ def _json(content: bytes) -> object:
 
 
 class _Twice(Exception):
-    """An object that has a key twice, of which each reader believes another."""
+    """An object that has a key twice: readers differ in which one they use."""
 
 
 def _unique(pairs: list[tuple[str, object]]) -> None:

@@ -156,8 +156,8 @@ class KnownStatements:
                     self._by_name.setdefault(name, []).append(advisory)
 
     def have(self, new: NewStatement) -> bool:
-        """Return whether the same is said already: of all components of ``new`` or, of an image of which
-        something bad is said without a component, of any."""
+        """Return whether the same is stated already: about all components of ``new`` or, if a bad statement
+        about the image names no component, about any."""
         said = {
             one.component
             for one in self._by_name.get(new.vulnerability.casefold(), ())
@@ -170,7 +170,8 @@ class KnownStatements:
     def clear(self, new: NewStatement) -> bool:
         """Return whether somebody has stated that the image does not have the vulnerability of ``new``.
 
-        A scanner compares versions; whoever stated that has looked, and scanners leave it out themselves.
+        A scanner compares versions; the author of that statement has checked, and scanners leave it out
+        themselves.
         """
         names = {name.casefold() for name in (new.vulnerability, *new.aliases)}
         parts = {"", *new.components}

@@ -155,7 +155,7 @@ def attach_with_fixes(
     if any(target.digest == subject.digest for target in fixed_by):
         raise InvalidConfiguration(f"{subject.image} cannot be what fixes itself")
     written = []
-    # The fixed image first: whoever reads "affected" finds its fix stated already.
+    # The fixed image first, so that readers of "affected" find the statement about its fix.
     for target in fixed_by:
         note = f"Fixed here; {subject.image} is affected."
         # The package that was affected is not there in that version.

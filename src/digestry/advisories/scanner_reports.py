@@ -80,7 +80,7 @@ def as_document(
 ) -> Document:
     """Return a report as a document with one statement for each vulnerability, its packages together.
 
-    Without ``image`` the statements are about whatever the report is imported for.
+    Without ``image`` the statements are about the image that the report is imported for.
     """
     by_vulnerability: dict[tuple[str, Status], list[Finding]] = {}
     for finding in findings:

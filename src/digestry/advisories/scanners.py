@@ -18,7 +18,7 @@ from digestry.model.json_values import as_object, as_text
 from digestry.model.text import printable
 
 LAYOUT: Final = "{layout}"
-"""What stands for the layout's folder in a command."""
+"""The placeholder of the layout's folder in a command."""
 _SECONDS: Final = 3600.0
 _SHORT: Final = 60.0
 _KNOWN: Final = {

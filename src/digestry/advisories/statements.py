@@ -22,10 +22,10 @@ LONG_AGO: Final = datetime.datetime(1, 1, 1, tzinfo=datetime.UTC)
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A product of a statement. ``names`` are its identifiers as they were written (purls, image names,
-    IRIs, CPEs), ``hashes`` its hashes by algorithm. ``inside`` tells that it is a component that the
-    document itself lists for what it is attached to. ``components`` are the subcomponents that the
-    statement is about; none is all of the product."""
+    """A product of a statement. ``names`` are its identifiers as they were written (purls, image names, IRIs,
+    CPEs), ``hashes`` its hashes by algorithm. ``inside``: it is a component that the document itself lists
+    for what it is attached to. ``components`` are the subcomponents that the statement is about; none is all
+    of the product."""
 
     names: tuple[str, ...] = ()
     hashes: tuple[tuple[str, str], ...] = ()
@@ -44,9 +44,9 @@ class Product:
 class Statement:
     """One statement, with what it inherits from its document filled in.
 
-    Without ``products`` it is about whatever it is attached to. ``fixed_by`` are the images that its
-    action names. ``severity`` is a word of :data:`SEVERITIES`, empty if it is not known. ``raw`` is its
-    JSON, with its time filled in.
+    Without ``products`` it is about the image that it is attached to. ``fixed_by`` are the images that its
+    action names. ``severity`` is a word of :data:`SEVERITIES`, empty if it is not known. ``raw`` is its JSON,
+    with its time filled in.
     """
 
     vulnerability: str
@@ -69,10 +69,10 @@ class Statement:
 @dataclass(frozen=True, slots=True)
 class Document:
     """One document. ``kind`` is the form that it is in, such as ``OpenVEX``; ``identity`` with ``author``
-    tells which document it is a version of. ``subjects`` are the digests that the in-toto statement
-    around it is about, and ``vague`` tells that it names subjects by other means only; ``enveloped``
-    that it came in an envelope with signatures, which were not verified; ``ours`` that digestry wrote
-    it. ``faults`` are statements that could not be read."""
+    tells which document it is a version of. ``subjects`` are the digests that the in-toto statement around it
+    is about, and ``vague``: it names subjects by other means only; ``enveloped`` that it came in an envelope
+    with signatures, which were not verified; ``ours`` that digestry wrote it. ``faults`` are statements that
+    could not be read."""
 
     kind: str
     predicate: JsonObject
