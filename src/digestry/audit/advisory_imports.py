@@ -77,7 +77,7 @@ class ImportPlanner:
         self, files: Sequence[ImportFile], *, severity: str, author: str, now: datetime.datetime
     ) -> ImportPlan:
         """Return what is to be stated. Statements less severe than ``severity`` are left out, and ``author``
-        stands for the documents' own unless it is empty. Raises what the queries raise."""
+        replaces the documents' own unless it is empty. Raises the errors of the queries."""
         plan = ImportPlan()
         by_image: dict[Reference, list[tuple[NewStatement, bool]]] = {}
         unmatched: dict[tuple[str, str, str], int] = {}

@@ -102,7 +102,7 @@ class ImageFinder:
         return tuple(found)
 
     def _anywhere(self, identity: ProductIdentity) -> NamedImages:
-        """Return the images of the registry that have, or had, one of the digests, whatever their names."""
+        """Return the images of the registry that have, or had, one of the digests, under any names."""
         if self._host == DOCKER_HUB:
             return NamedImages()
         repositories: dict[Reference, None] = {}

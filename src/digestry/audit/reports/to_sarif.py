@@ -169,7 +169,7 @@ def _message(text: str) -> str:
 
 def _address_segment(name: str) -> str:
     """Return one step of a relative address. A name's own slashes are no steps, a colon in the first would
-    end a scheme, and dots alone would lead elsewhere, encoded or not."""
+    end a scheme, and dots alone would be a path elsewhere, encoded or not."""
     shown = printable(name)
     return quote(shown if shown.strip(".") else f"_{shown}", safe="")
 
