@@ -268,7 +268,7 @@ class DiskBlobs:
         return self._open_ingest(path, create=True, keep=False, algorithm=algorithm, size=size)
 
     def ingest(self, name: str, *, create: bool = True, algorithm: str = "sha256") -> DiskIngest:
-        """Open the content on its way in that is called ``name``; see :meth:`Ingests.ingest`."""
+        """Open the incoming content ``name``; see :meth:`Ingests.ingest`."""
         return self._open_ingest(self._named(name), create=create, keep=True, algorithm=algorithm, size=None)
 
     def _open_ingest(
@@ -280,13 +280,13 @@ class DiskBlobs:
         return DiskIngest(self.path, path, create=create, keep=keep, algorithm=algorithm, size=size)
 
     def follow(self, name: str) -> GrowingContent:
-        """Open the content on its way in as ``name``, to be read; see :meth:`Ingests.follow`."""
+        """Open the incoming content ``name``, for reading; see :meth:`Ingests.follow`."""
         from digestry.blobs.growing_file import GrowingFile  # noqa: PLC0415 - as above
 
         return GrowingFile(self._named(name), self.path)
 
     def discard(self, name: str) -> bool:
-        """Forget the bytes on their way in as ``name``; see :meth:`Ingests.discard`."""
+        """Discard the incoming content ``name``; see :meth:`Ingests.discard`."""
         try:
             self.ingest(name, create=False).abort()
         except NotFound:
@@ -294,7 +294,7 @@ class DiskBlobs:
         return True
 
     def ingests(self) -> Iterator[str]:
-        """Iterate over the names of all content on its way in, abandoned or not."""
+        """Iterate over the names of all incoming content, abandoned or not."""
         with storage_errors("list", self._ingests):
             try:
                 names = os.listdir(self._ingests)  # noqa: PTH208 - as above
@@ -303,7 +303,9 @@ class DiskBlobs:
         yield from (name for name in names if _NAME.fullmatch(name))
 
     def sweep_ingests(self, older_than: float, *, keep: Collection[str] = ()) -> list[str]:
-        """Discard what nobody has written to for ``older_than`` seconds; see :class:`Ingests`."""
+        """Discard incoming content that was not written to for ``older_than`` seconds; see
+        :class:`Ingests`.
+        """
         swept: list[str] = []
         for name in self.ingests():
             if name in keep:

@@ -1,4 +1,4 @@
-"""New content on its way into a disk store: one file, one writer at a time."""
+"""Incoming content of a disk store: one file, one writer at a time."""
 
 from __future__ import annotations
 
@@ -143,8 +143,8 @@ class DiskIngest(EndedByBlock):
     def write_all(self, chunks: Sequence[Chunk]) -> None:
         """Append many chunks with few system calls.
 
-        Raises :class:`SizeMismatch`, before anything is written, if they go past the declared size,
-        and :class:`StorageError`; :attr:`offset` then tells how much did get in.
+        Raises :class:`SizeMismatch`, before anything is written, if they go past the declared size, and
+        :class:`StorageError`; :attr:`offset` then is the number of bytes that were written.
         """
         self._append(chunks, lasting=all(type(chunk) is bytes for chunk in chunks))
 

@@ -17,11 +17,11 @@ class EndedByBlock(ABC):
 
     @abstractmethod
     def abort(self) -> None:
-        """Forget the bytes."""
+        """Discard the bytes."""
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of the content; its bytes stay."""
+        """Close the content; its bytes stay."""
 
     def __enter__(self) -> Self:
         return self

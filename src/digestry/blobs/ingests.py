@@ -1,4 +1,4 @@
-"""The protocols of content on its way into a blob store."""
+"""The protocols of incoming content of a blob store."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Chunk = bytes | bytearray | memoryview
 
 
 class Ingest(Protocol):
-    """New content on its way in: nothing has a digest's name before :meth:`commit` has returned.
+    """Incoming content: nothing has a digest's name before :meth:`commit` has returned.
 
     As a context manager it is aborted at the end of the block, unless it was committed.
     """
@@ -39,7 +39,7 @@ class Ingest(Protocol):
         ...
 
     def abort(self) -> None:
-        """Forget the bytes. Does nothing after a commit or another abort."""
+        """Discard the bytes. Does nothing after a commit or another abort."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -57,8 +57,8 @@ class ResumableIngest(Ingest, Protocol):
     def resume(self, offset: int, known: Digest | None = None) -> None:
         """Go on at ``offset`` bytes, dropping what comes after.
 
-        ``known`` is the digest of the bytes before, as :meth:`digest` returned it to whoever wrote them:
-        with it they need not be read again. Raises :class:`StorageError` if there are fewer bytes.
+        ``known`` is the digest of the bytes before, as :meth:`digest` returned it to their writer: with it
+        they need not be read again. Raises :class:`StorageError` if there are fewer bytes.
         """
         ...
 
@@ -75,7 +75,7 @@ class ResumableIngest(Ingest, Protocol):
         ...
 
     def save(self) -> None:
-        """Keep the bytes so far for whoever opens the content next, as :meth:`close` does.
+        """Keep the bytes so far for the next opening of the content, as :meth:`close` does.
 
         Raises :class:`StorageError`; the bytes of an earlier call are then still there.
         """
@@ -90,12 +90,12 @@ class ResumableIngest(Ingest, Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of the content; its bytes stay. Does nothing after a commit, an abort or another close."""
+        """Close the content; its bytes stay. Does nothing after a commit, an abort or another close."""
         ...
 
 
 class GrowingContent(Protocol):
-    """Content on its way in, read while another writes it. Its bytes are not verified. Blocks."""
+    """Incoming content, read while another writes it. Its bytes are not verified. Blocks."""
 
     def size(self) -> int:
         """Return how many bytes have arrived."""
@@ -109,7 +109,7 @@ class GrowingContent(Protocol):
         ...
 
     def is_arriving(self) -> bool:
-        """Return whether what is on its way in under the name is still this content."""
+        """Return whether the incoming content of that name is still this one."""
         ...
 
     def is_stored_as(self, digest: Digest) -> bool:

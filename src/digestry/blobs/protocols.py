@@ -133,11 +133,11 @@ class BlobReader(Protocol):
         ...
 
     def revision(self, digest: Digest) -> Hashable | None:
-        """Return which copy of the content is here: whoever stores it again makes another. None: no copy."""
+        """Return the revision of the stored copy: storing the content again makes another. None: no copy."""
         ...
 
     def stored_at(self, digest: Digest) -> float | None:
-        """Return when the content was stored last, in seconds since 1970; None if that cannot be told."""
+        """Return when the content was stored last, in seconds since 1970; None if that is not known."""
         ...
 
     def local_path(self, digest: Digest) -> Path | None:
@@ -217,16 +217,17 @@ class BlobWriter(Protocol):
     def delete(self, digest: Digest, *, durable: bool = True) -> bool:
         """Remove the content; return False if it was not there. Raises :class:`StorageError`.
 
-        Without ``durable`` a crash may bring it back, whole: for who removes a lot, and looks again later.
+        Without ``durable`` a crash may restore it, whole: for callers that remove a lot, and check again
+        later.
         """
         ...
 
 
 class Ingests(Protocol):
-    """Content on its way in, by name. All methods block."""
+    """The incoming content of a store, by name. All methods block."""
 
     def ingest(self, name: str, *, create: bool = True, algorithm: str = "sha256") -> ResumableIngest:
-        """Open the content on its way in that is called ``name``, at its end.
+        """Open the incoming content ``name``, at its end.
 
         Raises :class:`Conflict` while another has it open, :class:`NotFound` without ``create`` if it is
         not there, :class:`StorageError`.
@@ -234,7 +235,7 @@ class Ingests(Protocol):
         ...
 
     def follow(self, name: str) -> GrowingContent | None:
-        """Open the content on its way in as ``name``, to be read while another writes it.
+        """Open the incoming content ``name``, to read while another writes it.
 
         None where it cannot be read before its commit: in a store that only the process reads which writes,
         and another one does. Raises :class:`NotFound` and :class:`StorageError`.
@@ -242,18 +243,18 @@ class Ingests(Protocol):
         ...
 
     def ingests(self) -> Iterator[str]:
-        """Iterate over the names of all content on its way in, abandoned or not."""
+        """Iterate over the names of all incoming content, abandoned or not."""
         ...
 
     def discard(self, name: str) -> bool:
-        """Forget the bytes on their way in as ``name``; return False if there are none.
+        """Discard the incoming content ``name``; return False if there is none.
 
         Raises :class:`Conflict` while somebody writes them.
         """
         ...
 
     def sweep_ingests(self, older_than: float, *, keep: Collection[str] = ()) -> list[str]:
-        """Discard what nobody has written to for ``older_than`` seconds, and return the names.
+        """Discard incoming content that was not written to for ``older_than`` seconds, and return the names.
 
         What somebody has open stays, and so does what ``keep`` names.
         """
@@ -289,7 +290,7 @@ class BlobStore(BlobReader, BlobWriter, Ingests, BlobQuarantine, Protocol):
     def instance(self) -> object:
         """Return which store this is: a value that differs once another store has taken its place.
 
-        Raises :class:`StorageError` if that cannot be told.
+        Raises :class:`StorageError` if that is not known.
         """
         ...
 

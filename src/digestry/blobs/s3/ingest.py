@@ -1,4 +1,4 @@
-"""Content on its way into an S3 store."""
+"""Incoming content of an S3 store."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class S3Ingest(EndedByBlock):
 
         Raises :class:`SizeMismatch`, before anything is written, if they go past the declared size,
         :class:`TooLarge` past the most that the store takes, and :class:`StorageError`; :attr:`offset` then
-        tells how much did get in.
+        is the number of bytes that were written.
         """
         lasting = (chunk if type(chunk) is bytes else bytes(chunk) for chunk in chunks)
         views = [memoryview(chunk) for chunk in lasting if chunk]
@@ -170,7 +170,7 @@ class S3Ingest(EndedByBlock):
             self._recent.end(stored.key)
 
     def abort(self) -> None:
-        """Forget the bytes. Does nothing after a commit, a close or another abort."""
+        """Discard the bytes. Does nothing after a commit, a close or another abort."""
         with self._bytes.lock:
             if not self._open:
                 return
