@@ -90,7 +90,7 @@ class Catalog(RepositoryReads):
         self.sequencing.change_subscriptions(options.subscriptions)
 
     def describe(self) -> str:
-        """Return what messages call the catalog, such as its path."""
+        """Return the catalog's name in messages, such as its path."""
         return self._database.describe()
 
     def size(self) -> int:
@@ -98,7 +98,7 @@ class Catalog(RepositoryReads):
         return self._database.size()
 
     def migrate(self) -> None:
-        """Bring the schema up to date. Only one process may do this at a time."""
+        """Migrate the schema to the newest version. Only one process may do this at a time."""
         self._database.migrate()
 
     @property
@@ -134,10 +134,10 @@ class Catalog(RepositoryReads):
     ) -> list[TagEvent]:
         """Make a stored manifest visible and point tags at it: all of it, or nothing.
 
-        ``extends`` are manifests of which it has all, and more: tags of signatures that point there may move.
-        ``expected`` is of each tag, or of the manifest itself if there is none. Returns the
-        journal's entries for the tags that came to it; a tag that was there already makes none.
-        Raises :class:`MissingContent`, :class:`TagChanged`, :class:`TagRefused`.
+        ``extends`` are manifests whose content it has, and more: tags of signatures that point there may
+        move. ``expected`` is of each tag, or of the manifest itself if there is none. Returns the journal's
+        entries for the tags that came to it; a tag that was there already makes none. Raises
+        :class:`MissingContent`, :class:`TagChanged`, :class:`TagRefused`.
         """
         now = self._now()
         target = Target(str(manifest.digest), manifest.media_type, manifest.size)
@@ -149,7 +149,8 @@ class Catalog(RepositoryReads):
             new = manifest_rows.find(connection, key.row, target.digest) is None
             if not tag_names:
                 expected.check(repository, target.digest, None if new else target.digest)
-            # Each move is judged by the policy and compared once: here, where nobody else can write.
+            # The policy decides on each move, and each is compared, only here, where no other transaction can
+            # write.
             moves = [
                 tag_moves.point(
                     connection,
@@ -228,11 +229,11 @@ class Catalog(RepositoryReads):
         origin: Origin,
         expected: Expected = ANYTHING,
     ) -> Restored:
-        """Point a tag back at a digest that it had before, or at what it had at a time
-        (microseconds since 1970).
+        """Point a tag back at a digest that it had before, or at the one that it had at a time (microseconds
+        since 1970).
 
-        Raises :class:`NotFound` if the tag never was there, or if the repository does not have that
-        manifest any more; :class:`TagChanged`, :class:`TagRefused`.
+        Raises :class:`NotFound` if the tag never existed, or if the repository does not have that manifest;
+        :class:`TagChanged`, :class:`TagRefused`.
         """
         now = self._now()
         with self.sequencing.write() as connection:

@@ -115,7 +115,7 @@ def pointed(connection: Connection, key: RepositoryKey, tag: str) -> str | None:
 
 
 def depends_on_nothing(rules: Rules, repository: str, tags: Sequence[str], expected: Expected) -> bool:
-    """Return whether :func:`check` lets the tags point anywhere, wherever they point now."""
+    """Return whether :func:`check` lets the tags point anywhere, from anywhere."""
     return expected == ANYTHING and all(rules.policy.rule(repository, tag).mode == "mutable" for tag in tags)
 
 
@@ -239,7 +239,7 @@ def drop(
         )
     kind = _kind(connection, key, current)
     connection.execute(delete(tags).where(tags.c.repository_id == key.row, tags.c.name == tag))
-    # Read even if the manifest is not visible any more: the entry must say what the tag left.
+    # Read even if the manifest is no longer visible: the entry must name the digest that the tag left.
     move = Move(
         key.name,
         tag,

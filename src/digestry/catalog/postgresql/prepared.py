@@ -1,6 +1,6 @@
 """A connection that sends frequent statements by a pipeline, several in one round trip, each compiled once.
 
-One without rows is sent with the next that has some, or with the COMMIT: nobody waits for its answer alone.
+One without rows is sent with the next that has some, or with the COMMIT: its answer is not awaited alone.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class _Changed:
 
 
 class PreparedConnection(Connection):
-    """A connection of SQLAlchemy's that sends frequent statements by itself.
+    """A connection of SQLAlchemy's that sends frequent statements itself.
 
     What fails may be raised by a later call: at the latest by :meth:`commit_waiting`.
     """
@@ -166,8 +166,8 @@ class PreparedConnection(Connection):
     def commit_waiting(self, seconds: float) -> bytes | None:
         """Send what waits and a COMMIT; return the server's tag of the latter.
 
-        Raises :class:`psycopg.Error` if nothing was committed, or if nobody knows: then the connection is
-        closed. The COMMIT itself may take ``seconds``.
+        Raises :class:`psycopg.Error` if nothing was committed, or if that is not known: then the connection
+        is closed. The COMMIT itself may take ``seconds``.
         """
         return self._send(commit_seconds=seconds)
 
@@ -185,7 +185,7 @@ class PreparedConnection(Connection):
             pipeline.end()
             _receive(self.driver, pipeline, commit_seconds)
         except BaseException:
-            self.driver.close()  # nobody knows what is on its way
+            self.driver.close()  # it is not known what is in flight
             raise
         pipeline.close()
         if pipeline.error is not None:

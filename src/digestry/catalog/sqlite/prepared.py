@@ -92,7 +92,7 @@ def _with_lists(text: str, values: Values) -> tuple[str, Values]:
 
 
 class PreparedConnection(Connection):
-    """A connection of SQLAlchemy's that runs frequent statements by itself."""
+    """A connection of SQLAlchemy's that runs frequent statements itself."""
 
     def __init__(self, engine: Engine, statements: PreparedStatements[PreparedStatement]) -> None:
         super().__init__(engine)
