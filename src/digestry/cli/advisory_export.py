@@ -17,7 +17,7 @@ from digestry.cli.timeout_options import timeout_option
 @click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="A file to write.")
 @timeout_option
 def export(*, reference: str, output: Path | None) -> None:
-    """Print one OpenVEX document of all that is in force about an image, whoever stated it, in any form.
+    """Print one OpenVEX document of all statements in force about an image, by any author and in any form.
 
     Scanners read it as a file (`trivy image --vex FILE`, `grype --vex FILE`), and so does `advisory import`.
     Each statement names the image by digest. Exit code 3 if not every advisory could be read; the document

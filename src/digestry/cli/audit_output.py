@@ -51,7 +51,7 @@ _CLEAR_BELOW: Final = "\x1b[J"
 class Wanted:
     """What the caller asked to see, and where. ``fail_on`` are states that fail the audit.
 
-    ``fixes``, if it is not None, asks for what would fix it, and tells what the sources' names stand for.
+    ``fixes``, if it is not None, requests the remediation, and has the sources' origins by name.
     """
 
     format: str
@@ -86,7 +86,7 @@ def write(report: AuditReport, wanted: Wanted, histories: Sequence[Timeline] = (
 
 
 def recorded(recording: Recording) -> None:
-    """Print on standard error which registries were told what runs, and what was left out."""
+    """Print on standard error which registries recorded what runs, and what was left out."""
     from digestry.model.text import number_of
 
     keep_none = [
