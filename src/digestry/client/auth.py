@@ -99,7 +99,8 @@ class Authenticator:
             return self._identity_tokens.get(host, "")
 
     def account(self, host: str, scopes: Sequence[str] = ()) -> str | None:
-        """Return the user who is logged in to ``host``: None for nobody, empty for a token without a name."""
+        """Return the user who is logged in to ``host``: None without a login, empty for a token without a
+        name."""
         if not self.challenged(host):
             return None
         with self._locked(host):
@@ -201,7 +202,7 @@ class Authenticator:
         call = msgspec.structs.replace(call, registry=host, named_by=registry)
         response = self._transport.send(call, authorization=authorization)
         if call.method == "POST" and response.status in _NO_POST:
-            # A token server without OAuth: it takes what else there is, or nobody's name.
+            # A token server without OAuth: it gets another credential, or an anonymous request.
             response.close()
             plain = None if credential is None or not credential.password else credential
             if plain is not None:
@@ -234,7 +235,7 @@ class Authenticator:
         return Token(value, began + max(seconds - _MARGIN, seconds / 2))
 
     def _allowed(self, host: str, realm: str, credential: Credential | None) -> Credential | None:
-        """Return the credential if the token server may have it; else tell the user and return None."""
+        """Return the credential if the token server may have it; else warn the user and return None."""
         options = self._transport.options
         trust = token_servers.trust(host, self._transport.base(host), realm, options)
         netloc = urlsplit(realm).netloc

@@ -24,7 +24,7 @@ class Connection:
     """Requests to any number of registries, over pooled connections. Thread-safe.
 
     ``credentials`` are those that ``options`` name, unless others are given. ``transport`` and
-    ``authenticator`` replace the parts of that kind, and ``cache`` is shared with whoever else has it.
+    ``authenticator`` replace the parts of that kind, and ``cache`` may be shared.
     """
 
     def __init__(
@@ -73,9 +73,9 @@ class Connection:
     def send(self, host: str, call: Call, scopes: Sequence[str]) -> Response:
         """Send ``call`` to the registry ``host``, with credentials if it asks for them.
 
-        Returns the response, whatever its status. ``scopes`` are those of the token that is requested.
-        Raises :class:`Unreachable`, :class:`ProtocolViolation`, :class:`Unauthorized` if a token server
-        refuses, and :class:`~digestry.errors.Forbidden` for a registry that a configuration file blocks.
+        Returns the response, with any status. ``scopes`` are those of the token that is requested. Raises
+        :class:`Unreachable`, :class:`ProtocolViolation`, :class:`Unauthorized` if a token server refuses, and
+        :class:`~digestry.errors.Forbidden` for a registry that a configuration file blocks.
         """
         if self.options.registries is not None:
             self.options.registries.check_host(host)
@@ -142,7 +142,7 @@ class Connection:
             return self._of_mirrors
 
     def tell_once(self, text: str) -> None:
-        """Tell a sentence to the person whom the options name, unless this session has told it before."""
+        """Report a sentence to the user, unless this session has reported it before."""
         if self.options.tell is not None and text not in self.cache.notices:
             self.cache.notices.add(text)
             self.options.tell(text)

@@ -213,7 +213,7 @@ def _close_all(idle: dict[Origin, list[HttpConnection]]) -> None:
 
 
 def _has_ended(connection: HttpConnection) -> bool:
-    """Return whether the other side closed an idle connection, or sent something that nobody asked for."""
+    """Return whether the other side closed an idle connection, or sent unrequested bytes."""
     return connection.sock is None or _can_read(connection.sock.fileno(), 0)
 
 

@@ -20,7 +20,7 @@ _REFUSED: Final = (
 @dataclass(frozen=True, slots=True)
 class Login:
     """A login that a registry took. ``credential`` is what to keep: an identity token if the registry gives
-    one, else the password. ``verified`` is False for a registry that asked nobody to log in."""
+    one, else the password. ``verified`` is False for a registry that did not require a login."""
 
     host: str
     credential: Credential

@@ -20,7 +20,7 @@ _METADATA: Final = frozenset({"fd00:ec2::254", "fd20:ce::254", "100.100.100.200"
 class ClientOptions:
     """How registries are asked. All times are in seconds.
 
-    Without ``docker_config``, ``auth_files`` and ``auth_config`` nobody logs in.
+    Without ``docker_config``, ``auth_files`` and ``auth_config`` there is no login.
     """
 
     insecure_hosts: frozenset[str] = frozenset()

@@ -123,7 +123,7 @@ class Transport:
         return self.options.may_be_plain(host) and is_loopback(host)
 
     def likely_base(self, host: str) -> str:
-        """Return what :meth:`base` returns, without a probe where the first request can tell as well."""
+        """Return as :meth:`base`, without a probe where the first request can decide as well."""
         if host not in self._bases and self._is_tried_plain(host):
             return f"http://{host}"
         return self.base(host)
@@ -195,7 +195,7 @@ class Transport:
         """Send ``call``, follow redirects by the same method, and return the last response.
 
         ``authorization`` goes to the call's own origin only. Raises :class:`Unreachable`, and
-        :class:`ProtocolViolation` for redirects that lead nowhere or out of TLS.
+        :class:`ProtocolViolation` for redirects without a target or out of TLS.
         """
         origin = origin_of(call.url)
         url = call.url
@@ -227,11 +227,11 @@ class Transport:
         raise ProtocolViolation(f"{urlsplit(call.url).netloc} redirects more than {_MOST_REDIRECTS} times")
 
     def follow(self, url: str, location: str) -> str:
-        """Return where a ``Location`` in the response to ``url`` leads.
+        """Return the target of a ``Location`` in the response to ``url``.
 
-        Raises :class:`ProtocolViolation` if that is not a web address, or leads from TLS to plain HTTP.
+        Raises :class:`ProtocolViolation` if that is not a web address, or goes from TLS to plain HTTP.
         """
-        from digestry.client.token_servers import parts_of  # noqa: PLC0415 - few responses lead anywhere
+        from digestry.client.token_servers import parts_of  # noqa: PLC0415 - few responses redirect
 
         host = urlsplit(url).netloc
         try:
@@ -299,8 +299,8 @@ class Transport:
                 self.waiting.pause(host, _BACKOFF * 2 ** (tried - 1) if tried > 1 else 0.0)
 
     def _report_exchange(self, call: Call, authorization: Mapping[str, str]) -> Response:
-        """Make one request, and tell the caller of it. Raises as :meth:`_exchange` does."""
-        from digestry.client.request_line import request_line  # noqa: PLC0415 - few calls tell it
+        """Make one request, and report it to the caller. Raises as :meth:`_exchange` does."""
+        from digestry.client.request_line import request_line  # noqa: PLC0415 - few calls report it
 
         began, outcome = time.monotonic(), "no answer"
         try:

@@ -61,7 +61,7 @@ def demands_something(policy: Path) -> bool:
     try:
         text = policy.read_bytes()
     except OSError:
-        return True  # whoever reads it says why it cannot be read
+        return True  # its reader reports why it cannot be read
     return any(sign in text for sign in (b"reject", b"igned", b"\\"))
 
 

@@ -77,7 +77,7 @@ class Policy:
     ) -> None:
         """Raise :class:`Forbidden` if the policy rejects the image, which is in ``scopes``.
 
-        ``tell`` hears of a signature that the policy demands: digestry verifies none.
+        ``tell`` is called for a signature that the policy demands: digestry verifies none.
         """
         scope, demanded = self.requirements(transport, scopes)
         if _REJECTS in demanded:

@@ -31,7 +31,7 @@ _PULLS: Final = {"all": (True, True), "digest-only": (False, True), "tag-only": 
 
 
 class Alias(msgspec.Struct, frozen=True):
-    """The name that a short name stands for, and the file that says it."""
+    """The name that a short name means, and the file that defines it."""
 
     name: str
     origin: Path
