@@ -1,6 +1,6 @@
-"""The spool: bytes of blobs on their way from one registry to another place, kept over a kill.
+"""The spool: bytes of blobs in transit from one registry to another place, kept over a kill.
 
-A blob is read by whoever sends it on while it still arrives. Nothing here is verified: who reads does that.
+A blob is read by its sender while it still arrives. Nothing here is verified: the reader does that.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from digestry.blobs.ingests import Chunk, Ingest
 
 _MAX_AGE: Final = 7 * 24 * 3600.0
-"""Seconds after which bytes that nobody came back for are removed."""
+"""Seconds after which unused bytes are removed."""
 _WORTH_WAKING: Final = 256 << 10
 _CHUNK: Final = 1 << 20
 
@@ -36,13 +36,13 @@ Fetch = Callable[["Ingest", Progress], None]
 
 
 class Spool:
-    """A directory of blobs on their way. Safe to use from many processes at once."""
+    """A directory of blobs in transit. Safe to use from many processes at once."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
     def sweep(self, older_than: float = _MAX_AGE) -> None:
-        """Remove what nobody has written to for ``older_than`` seconds."""
+        """Remove files that were not written to for ``older_than`` seconds."""
         with contextlib.suppress(FileNotFoundError), os.scandir(self.directory) as entries:
             for entry in entries:
                 with contextlib.suppress(OSError):
@@ -147,11 +147,11 @@ class SpooledContent:
 
 
 class _StoppedError(Exception):
-    """Raised inside a fetch that nobody waits for any more."""
+    """Raised inside a fetch that no caller waits for."""
 
 
 class _SpoolFile:
-    """A file of the spool as an :class:`Ingest` that is not verified, alone to whoever has it open."""
+    """A file of the spool as an :class:`Ingest` that is not verified, exclusive to its holder."""
 
     def __init__(self, directory: Path, descriptor: Descriptor, arrived: Callable[[], None]) -> None:
         make_directory(directory, mode=PRIVATE)
@@ -252,7 +252,9 @@ def _path(directory: Path, digest: Digest) -> Path:
 
 
 def _open_alone(path: Path, *, create: bool) -> int | None:
-    """Return a descriptor that nobody else has open; None if somebody has, or there is no file."""
+    """Return a descriptor of an exclusively opened file; None if another holder has it, or there is
+    no file.
+    """
     while True:
         with storage_errors("open", path):
             try:
