@@ -38,7 +38,7 @@ html_show_sphinx = False
 @functools.cache
 def _defined() -> frozenset[str]:
     """The names of types of the whole package: an annotation has no module for what the type checker alone
-    imports."""
+    imports, nor for the other types of the same class."""
     pattern = re.compile(r"^(?:class )?([A-Z]\w+)(?:\(|:| =)", re.MULTILINE)
     modules = Path(digestry.__file__).parent.rglob("*.py")
     return frozenset(name for path in modules for name in pattern.findall(path.read_text(encoding="utf-8")))
@@ -57,7 +57,7 @@ def _resolve(app: Any, env: Any, node: Any, text: Any) -> Any:
         return python.resolve_xref(env, node["refdoc"], app.builder, node["reftype"], found[0], node, text)
     module, _, _ = target.partition(".")
     other = module in sys.stdlib_module_names or module in {"digestry", "msgspec"}
-    return text if (other and module != target) or target in _defined() else None
+    return text if (other and module != target) or target in _defined() | {"Path"} else None
 
 
 def setup(app: Any) -> None:
