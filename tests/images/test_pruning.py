@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import pytest
 
 from digestry.errors import Conflict, ContentError
 from digestry.images.pruning import prunable, prune
+from digestry.images.removal import PARTIAL_SECONDS, remove_images
 from digestry.images.store import ImageStore
 from digestry.model.digest import Digest
 from digestry.model.reference import Reference
@@ -76,3 +79,22 @@ def test_nothing_goes_if_it_cannot_be_told_what_is_held(store: ImageStore, tmp_p
 def test_a_store_that_is_not_there(store: ImageStore) -> None:
     assert not prune(store)
     assert not store.root.exists()
+
+
+def test_what_a_download_has_fetched_outlives_the_removal_of_another_image(
+    store: ImageStore, tmp_path: Path
+) -> None:
+    packed(store, tmp_path / "a", f"{NAME}:1", a="one")
+    with store.adding(), store.blobs.ingest("pull-abc") as ingest:
+        ingest.write(b"part")
+    remove_images(store, [Reference.parse(f"{NAME}:1")])
+    assert list(store.blobs.ingests()) == ["pull-abc"]
+    day_ago = time.time() - 2 * PARTIAL_SECONDS
+    os.utime(store.root / "ingest" / "pull-abc", (day_ago, day_ago))
+    packed(store, tmp_path / "b", f"{NAME}:2", a="two")
+    remove_images(store, [Reference.parse(f"{NAME}:2")])
+    assert list(store.blobs.ingests()) == []
+    with store.adding(), store.blobs.ingest("pull-def") as ingest:
+        ingest.write(b"part")
+    assert prune(store).partial == ("pull-def",)
+    assert list(store.blobs.ingests()) == []

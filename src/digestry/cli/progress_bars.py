@@ -97,7 +97,7 @@ class TransferBars:
                 task = self._bars.add_task(descriptor.digest.short, total=size, stage="")
                 self._tasks[descriptor.digest] = task
                 self._size += size if stage != "skipped" else 0
-                self._bars.update(self._all, total=self._size)
+                self._bars.update(self._all, total=self._size, visible=self._size > 0)
             ended = stage not in {"waiting", "skipped"} and descriptor.digest not in self._ended
             self._bars.update(task, stage=self._words[stage])
             if ended:
@@ -121,7 +121,7 @@ class TransferBars:
         self._bars.update(task, completed=size)
         self._size -= int(rest)
         if self._all is not None:
-            self._bars.update(self._all, total=self._size)
+            self._bars.update(self._all, total=self._size, visible=self._size > 0)
 
     def _advance(self, task: TaskID, count: float) -> None:
         self._bars.update(task, advance=count)

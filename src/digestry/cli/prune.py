@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import click
 
+from digestry.cli.confirmation import confirmed
 from digestry.cli.output import human_size, json_document, json_option, note, printable, say
 from digestry.model.text import number_of
 
@@ -35,8 +35,8 @@ def prune(*, keep_untagged: bool, dry_run: bool, yes: bool, as_json: bool) -> No
     store = open_store(load())
     found = pruning.prunable(store, keep_untagged=keep_untagged)
     if not dry_run and found:
-        if not yes:
-            _ask(found)
+        if not yes and not confirmed(_question(found)):
+            return
         found = pruning.prune(store, keep_untagged=keep_untagged)
     if as_json:
         from digestry.cli import documents
@@ -64,13 +64,10 @@ def prune(*, keep_untagged: bool, dry_run: bool, yes: bool, as_json: bool) -> No
         note(f"{human_size(found.freed)} {'would be' if dry_run else 'are'} free again")
 
 
-def _ask(found: Prunable) -> None:
-    """Ask on the terminal. Raises :class:`click.UsageError` without one, :class:`click.Abort` for a no."""
-    if sys.stdin is None or not sys.stdin.isatty():
-        raise click.UsageError("Without a terminal, --yes must say that this is to be removed.")
+def _question(found: Prunable) -> str:
     parts = (
         f"{number_of(len(found.names), 'image')} without a tag",
         f"{number_of(len(found.digests), 'blob')} ({human_size(found.freed)})",
         number_of(len(found.partial), "partial download"),
     )
-    click.confirm(f"Remove {parts[0]}, {parts[1]} and {parts[2]}?", abort=True, err=True)
+    return f"Remove {parts[0]}, {parts[1]} and {parts[2]}?"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
+from digestry.cli.confirmation import confirmed
 from digestry.cli.image_names import IMAGE
 from digestry.cli.output import json_document, json_option, note, printable, say
 from digestry.cli.timeout_options import timeout_option
@@ -79,8 +79,8 @@ def rm(*, references: tuple[str, ...], yes: bool, all_tags: bool, dry_run: bool,
         for target in targets:
             _describe(target)
         _check(targets, all_tags=all_tags)
-        if not dry_run and not yes:
-            _ask(targets)
+        if not (dry_run or yes or confirmed(_question(targets))):
+            return
         done = [(target, None if dry_run else _delete(session, target, all_tags)) for target in targets]
     if as_json:
         json_document([_document(target, deleted) for target, deleted in done])
@@ -145,12 +145,9 @@ def _check(targets: list[_Target], *, all_tags: bool) -> None:
             )
 
 
-def _ask(targets: list[_Target]) -> None:
-    """Ask on the terminal. Raises :class:`click.UsageError` without one, :class:`click.Abort` for a no."""
-    if sys.stdin is None or not sys.stdin.isatty():
-        raise click.UsageError("Without a terminal, --yes must say that this is to be deleted.")
+def _question(targets: list[_Target]) -> str:
     names = targets[0].name if len(targets) == 1 else f"these {len(targets)}"
-    click.confirm(printable(f"Delete {names}?"), abort=True, err=True)
+    return f"Delete {names}?"
 
 
 def _delete(session: Session, target: _Target, all_tags: bool) -> Literal["tag", "digest"]:

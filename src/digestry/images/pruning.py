@@ -56,7 +56,8 @@ def prune(store: ImageStore, *, keep_untagged: bool = False) -> Prunable:
     found = prunable(store, keep_untagged=keep_untagged)
     if not found:
         return found
-    removal = remove_images(store, [found.entries] if found.entries else [])
+    # No process writes: all that is in part is left over.
+    removal = remove_images(store, [found.entries] if found.entries else [], partial_seconds=-1)
     if removal.kept:
         raise Conflict(f"no content was removed: {removal.kept}")
     return msgspec.structs.replace(found, names=removal.names, digests=removal.deleted, freed=removal.freed)

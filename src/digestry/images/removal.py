@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 import msgspec
 
@@ -23,8 +24,17 @@ class Removal(msgspec.Struct, frozen=True):
     kept: str = ""
 
 
-def remove_images(store: ImageStore, targets: Iterable[Reference | tuple[LayoutEntry, ...]]) -> Removal:
-    """Remove names, and then the content that no name needs.
+PARTIAL_SECONDS: Final = 24 * 3600.0
+"""How long the beginning of an interrupted download is kept for the next one, although images are removed."""
+
+
+def remove_images(
+    store: ImageStore,
+    targets: Iterable[Reference | tuple[LayoutEntry, ...]],
+    *,
+    partial_seconds: float = PARTIAL_SECONDS,
+) -> Removal:
+    """Remove names, and then the content that no name needs, and downloads idle for ``partial_seconds``.
 
     A digest means all its names in that repository. The removal of the last tag of a digest also removes the
     digest's own name. Entries of the index mean only themselves, also without a name. Raises
@@ -39,7 +49,7 @@ def remove_images(store: ImageStore, targets: Iterable[Reference | tuple[LayoutE
             else:
                 gone = [entry for entry in target if layout.remove_entry(entry)]
                 removed += [entry.name or str(entry.descriptor.digest) for entry in gone]
-    deleted, freed, kept = remove_unreferenced(store)
+    deleted, freed, kept = remove_unreferenced(store, partial_seconds)
     return Removal(tuple(removed), deleted, freed, kept)
 
 
@@ -78,7 +88,9 @@ def _named_by(layout: Layout, reference: Reference) -> list[LayoutEntry]:
     return found
 
 
-def remove_unreferenced(store: ImageStore) -> tuple[tuple[Digest, ...], int, str]:
+def remove_unreferenced(
+    store: ImageStore, partial_seconds: float = PARTIAL_SECONDS
+) -> tuple[tuple[Digest, ...], int, str]:
     """Remove the content that no name needs; return its digests, its bytes, and why nothing was removed.
 
     If it is not known which content is used, nothing is removed.
@@ -90,7 +102,7 @@ def remove_unreferenced(store: ImageStore) -> tuple[tuple[Digest, ...], int, str
             freed = sum(store.blobs.stat(digest) or 0 for digest in dead)
             for digest in dead:
                 store.blobs.delete(digest)
-            store.blobs.sweep_ingests(older_than=-1)  # no process writes: they are remains
+            store.blobs.sweep_ingests(older_than=partial_seconds)
             return tuple(dead), freed, ""
     except Conflict:
         return (), 0, "another digestry is storing content; the next rmi removes what is left over"
