@@ -1,6 +1,6 @@
 """Decoding attached documents of any kind: in-toto statements, DSSE envelopes, Sigstore bundles.
 
-A signature is never verified here: what is in an envelope is read, and that it was signed is said.
+A signature is never verified here: the content of an envelope is read, and a remark says that it was signed.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _values(content: bytes) -> Iterator[JsonObject | UnreadableDocument]:
 
 
 def _json(content: bytes) -> object:
-    """Return a JSON value; :class:`UnreadableDocument` for what is none or is ambiguous."""
+    """Return a JSON value; :class:`UnreadableDocument` for text that is none or is ambiguous."""
     try:
         value = msgspec.json.decode(content)
         json.loads(content, object_pairs_hook=_unique)
@@ -92,7 +92,7 @@ def _unique(pairs: list[tuple[str, object]]) -> None:
 
 
 def _read(value: JsonObject, depth: int) -> Read | None:
-    """Return what a JSON object is; None for a kind that is not known."""
+    """Return the document in a JSON object; None for an unknown kind."""
     if depth == 0:
         return UnreadableDocument("it is wrapped too deeply")
     bundled = value.get("dsseEnvelope")
@@ -134,7 +134,7 @@ def _statement(value: JsonObject, depth: int) -> Read | None:
         return ForeignDocument(predicate_type)
     predicate = value.get("predicate")
     if isinstance(predicate, dict) and isinstance(predicate.get("Data"), str):
-        inner = _json(predicate["Data"].encode())  # cosign's form of what it does not know
+        inner = _json(predicate["Data"].encode())  # cosign's form of unknown predicates
         predicate = inner if isinstance(inner, dict) else predicate
     if isinstance(predicate, str):
         inner = _json(predicate.encode())
@@ -180,7 +180,7 @@ def _bare(value: JsonObject) -> Read | None:
 
 
 def _linked(value: JsonObject) -> Read | None:
-    """Return what a JSON-LD document is: SPDX 3, with or without assessments; None if it is neither."""
+    """Return a JSON-LD document as SPDX 3, with or without assessments; None if it is neither."""
     if spdx3.has_security(value):
         return spdx3.read_document(value)
     elements = [value, *spdx3.elements_of(value)]

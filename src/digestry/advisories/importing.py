@@ -1,5 +1,5 @@
-"""Advisories and reports of other programs as statements that can be attached: what a file says, and new
-statements in its place."""
+"""Advisories and reports of other programs as statements that can be attached: those of a file, and new
+statements in their place."""
 
 from __future__ import annotations
 
@@ -100,9 +100,9 @@ def is_at_least(statement: Statement, severity: str) -> bool:
 def as_new_statement(
     statement: Statement, components: Iterable[str], *, author: str, now: datetime.datetime
 ) -> NewStatement:
-    """Return what is to be stated in place of ``statement``, about ``components`` of an image.
+    """Return a new statement in place of ``statement``, about ``components`` of an image.
 
-    A statement that has no time is made ``now``.
+    A statement without a time gets ``now``.
     """
     justification = ""
     note = (statement.notes or statement.impact)[:_LONGEST_NOTE]

@@ -121,9 +121,9 @@ def make_document(
     author: str,
     timestamp: datetime.datetime,
 ) -> JsonObject:
-    """Return one OpenVEX document that states about ``digest`` what ``advisories`` of any form state.
+    """Return one OpenVEX document about ``digest`` with the statements of ``advisories`` of any form.
 
-    The notes say who stated it. What has no time gets ``timestamp``.
+    The notes name the authors. A statement without a time gets ``timestamp``.
     """
     statements = []
     for advisory in advisories:

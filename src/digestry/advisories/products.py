@@ -55,8 +55,8 @@ class ProductMatch:
 
 @dataclass(frozen=True, slots=True)
 class ProductIdentity:
-    """What a product names: ``digests`` of any kind, and ``images``, repositories with the tag or digest that
-    was written with them, if any."""
+    """The digests and images in a product's names: ``digests`` of any kind, and ``images``, repositories with
+    their tag or digest, if any."""
 
     digests: tuple[Digest, ...]
     images: tuple[Reference, ...]
@@ -68,7 +68,7 @@ class ProductIdentity:
 
 
 def identify_product(product: Product, *, default_host: str = DOCKER_HUB) -> ProductIdentity:
-    """Return what the names and hashes of ``product`` say, wherever it is. Names without a registry are of
+    """Return the digests and images in the names and hashes of ``product``. Names without a registry are of
     ``default_host``."""
     digests: dict[Digest, None] = {}
     images: dict[Reference, None] = {}

@@ -47,7 +47,7 @@ class PublishingRegistries(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TargetImage:
-    """An image in its registry: ``image`` names its digest; ``tag`` is what was resolved to it."""
+    """An image in its registry: ``image`` names its digest; ``tag`` is the tag that was resolved to it."""
 
     image: Reference
     descriptor: Descriptor
@@ -60,7 +60,7 @@ class TargetImage:
 
 @dataclass(frozen=True, slots=True)
 class PublishedAdvisory:
-    """One advisory that was attached: the statement's status, on what, and the referrer's digest."""
+    """One advisory that was attached: the statement's status, its image, and the referrer's digest."""
 
     status: Status
     subject: Reference
@@ -78,7 +78,7 @@ class PublishedDocument:
 
 @dataclass(frozen=True, slots=True)
 class NewStatement:
-    """What is to be stated about an image, or about ``components`` of it, each a package URL or a name.
+    """A new statement about an image, or about ``components`` of it, each a package URL or a name.
     ``timestamp`` is when it was known to be true."""
 
     vulnerability: str
@@ -88,7 +88,7 @@ class NewStatement:
     justification: str = ""
     note: str = ""
     action: str = ""
-    """What to do about ``affected``, if no image is known that fixes it."""
+    """The advice for ``affected``, if no image is known that fixes it."""
     aliases: tuple[str, ...] = ()
     components: tuple[str, ...] = ()
 
@@ -132,11 +132,11 @@ def attach_statement(
     new_queries: Callable[[], AttachmentQueries],
 ) -> list[PublishedAdvisory]:
     """Attach ``statement`` to ``subject``, and to each of ``fixed_by`` that the same vulnerability is fixed
-    there. ``new_queries`` makes queries that remember no earlier answer.
+    there. ``new_queries`` makes queries without cached answers.
 
-    Each new document holds every statement in force about its digest, since scanners read one
-    document only. Raises :class:`InvalidConfiguration`, :class:`Refused` and its family; what had
-    been attached by then stays, and doing it again completes it.
+    Each new document holds every statement in force about its digest, since scanners read one document only.
+    Raises :class:`InvalidConfiguration`, :class:`Refused` and its family; documents that were attached by
+    then stay, and a repetition completes the rest.
     """
     return attach_with_fixes(registries, subject, [statement], fixed_by, new_queries=new_queries)
 
@@ -269,9 +269,9 @@ def attach_document(
 
 
 def _carried_on(reading: AdvisoryReading, statements: Sequence[NewStatement]) -> list[JsonObject]:
-    """Return the statements in force that digestry wrote, but for those that ``statements`` replace.
+    """Return the statements in force that digestry wrote, except for those that ``statements`` replace.
 
-    What others wrote, and perhaps signed, stays where it is: it is not for us to state again.
+    Statements of others, perhaps signed, stay where they are, and are not repeated.
     """
     newest: dict[tuple[str, str], datetime.datetime] = {}
     for new in statements:

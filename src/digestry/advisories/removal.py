@@ -39,10 +39,10 @@ class DeletingRegistries(PublishingRegistries, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RemovalPlan:
-    """What is to be removed about an image.
+    """The removals of statements about an image.
 
-    ``statements`` are those in force that go, ``documents`` the referrers that are deleted. ``kept`` are
-    digestry's other statements in force, which a new document holds if one that had them is deleted.
+    ``statements`` are those in force that are removed, ``documents`` the referrers that are deleted. ``kept``
+    are digestry's other statements in force, which a new document holds if one that had them is deleted.
     ``foreign`` are statements about the same vulnerabilities in documents of others, which stay.
     """
 
@@ -61,11 +61,11 @@ def plan_removal(
     vulnerabilities: Iterable[str] = (),
     documents: Iterable[Digest] = (),
 ) -> RemovalPlan:
-    """Return what is removed by the names of ``vulnerabilities``, among digestry's own statements, and with
-    ``documents``, whoever wrote them.
+    """Return the removals by the names of ``vulnerabilities``, among digestry's own statements, and of
+    ``documents`` by any author.
 
-    Raises :class:`NotFound` for a name or a document that is not stated about, or attached to, the image, and
-    what the queries raise.
+    Raises :class:`NotFound` for a name that no statement about the image has, or a document that is not
+    attached to it, and the errors of the queries.
     """
     reading = read_advisories(queries, target.image.repository_only(), [target.digest])
     chosen = frozenset(documents)
@@ -109,9 +109,9 @@ def remove(
     now: datetime.datetime,
     done: Callable[[Digest], None] = lambda _: None,
 ) -> PublishedDocument | None:
-    """Carry out ``plan``, and return the document that holds what is kept; None if none was needed.
+    """Carry out ``plan``, and return the document with the kept statements; None if none was needed.
 
-    What is kept is attached before anything is deleted, so that nothing else is lost if this is interrupted.
+    The kept statements are attached before anything is deleted, so that an interruption loses none of them.
     ``done`` is called with each document that was deleted. Raises :class:`Refused` and its family.
     """
     repository = registries.repository(plan.target.image)
@@ -135,7 +135,7 @@ def remove(
 
 
 def _authors(advisories: Iterable[Advisory]) -> str:
-    """Return who made the statements; several names are in one line."""
+    """Return the authors of the statements, in one line."""
     names = list(dict.fromkeys(advisory.author for advisory in advisories if advisory.author))
     shown = ", ".join(names[:_MOST_NAMED])
     return shown if len(names) <= _MOST_NAMED else f"{shown} and others"

@@ -1,4 +1,4 @@
-"""What reports of scanners have in common: an image, and the vulnerabilities of packages in it."""
+"""The base of scanners' reports: an image, and the vulnerabilities of packages in it."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def _rank(severity: str) -> int:
 
 
 def _name(package: str) -> str:
-    """Return what people call a package: the name in its package URL, or what is there instead."""
+    """Return a package's name for people: the name in its package URL, or its other name."""
     if not package.startswith("pkg:"):
         return package.rpartition("@")[0] or package
     return package.partition("?")[0].rpartition("/")[2].partition("@")[0] or package

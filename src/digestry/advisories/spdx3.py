@@ -55,7 +55,7 @@ def has_security(document: JsonObject) -> bool:
 def read_document(document: JsonObject) -> Document:
     """Return the statements of an SPDX 3 document.
 
-    A vulnerability that a package is only said to have, without an assessment, is under investigation.
+    A vulnerability that is listed for a package without an assessment is under investigation.
     """
     elements = elements_of(document)
     by_id = {name: element for element in elements if (name := _id(element))}
@@ -98,7 +98,7 @@ class _Reader:
         return [self._statement(relationship, source, status, assessed or targets) for source in sources]
 
     def author(self, element: JsonObject) -> str:
-        """Return who supplied or created an element; empty if it does not say it."""
+        """Return the supplier or creator of an element; empty if it names none."""
         creation = self._creation(element)
         for name in (*_ids(element.get("suppliedBy")), *_ids(creation.get("createdBy"))):
             named = as_text(self._elements.get(name, {}).get("name"))

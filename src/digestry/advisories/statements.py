@@ -17,15 +17,15 @@ GOOD: Final[frozenset[Status]] = frozenset({"fixed", "not_affected"})
 SEVERITIES: Final = ("negligible", "low", "medium", "high", "critical")
 """How severe scanners call a vulnerability, the least severe first."""
 LONG_AGO: Final = datetime.datetime(1, 1, 1, tzinfo=datetime.UTC)
-"""The time of what says none, in formats that do not demand one: anything that has a time is newer."""
+"""The time of statements without one, in formats that do not require it: any other time is newer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Product:
     """A product of a statement. ``names`` are its identifiers as they were written (purls, image names, IRIs,
     CPEs), ``hashes`` its hashes by algorithm. ``inside``: it is a component that the document itself lists
-    for what it is attached to. ``components`` are the subcomponents that the statement is about; none is all
-    of the product."""
+    for its image. ``components`` are the subcomponents that the statement is about; none is all of the
+    product."""
 
     names: tuple[str, ...] = ()
     hashes: tuple[tuple[str, str], ...] = ()
@@ -42,7 +42,7 @@ class Product:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One statement, with what it inherits from its document filled in.
+    """One statement, completed by the fields that it inherits from its document.
 
     Without ``products`` it is about the image that it is attached to. ``fixed_by`` are the images that its
     action names. ``severity`` is a word of :data:`SEVERITIES`, empty if it is not known. ``raw`` is its JSON,
@@ -68,11 +68,11 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One document. ``kind`` is the form that it is in, such as ``OpenVEX``; ``identity`` with ``author``
-    tells which document it is a version of. ``subjects`` are the digests that the in-toto statement around it
-    is about, and ``vague``: it names subjects by other means only; ``enveloped`` that it came in an envelope
-    with signatures, which were not verified; ``ours`` that digestry wrote it. ``faults`` are statements that
-    could not be read."""
+    """One document. ``kind`` is its format, such as ``OpenVEX``; ``identity`` and ``author`` identify the
+    document that it is a version of. ``subjects`` are the digests that the in-toto statement around it is
+    about, and ``vague``: it names subjects by other means only; ``enveloped``: it was in an envelope with
+    signatures, which were not verified; ``ours``: digestry wrote it. ``faults`` are statements that could not
+    be read."""
 
     kind: str
     predicate: JsonObject
@@ -104,8 +104,8 @@ class ForeignDocument:
 def read_each(
     entries: Iterable[object], what: str, read: Callable[[object], Iterable[Statement | UnreadableDocument]]
 ) -> tuple[tuple[Statement, ...], tuple[str, ...]]:
-    """Return the statements that ``read`` finds in each of ``entries``, and the faults: what could not be
-    read, named by ``what`` an entry is and its position."""
+    """Return the statements that ``read`` finds in each of ``entries``, and the faults: unreadable entries,
+    named by ``what`` an entry is and its position."""
     statements: list[Statement] = []
     faults: list[str] = []
     for position, entry in enumerate(entries, 1):

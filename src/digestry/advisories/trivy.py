@@ -21,7 +21,7 @@ _STATUSES: Final[dict[str, Status]] = {
     "not_affected": "not_affected",
     "under_investigation": "under_investigation",
 }
-"""What Trivy says of a package; every other status, such as ``fixed`` in a later version, is affected."""
+"""Trivy's statuses of a package; every other status, such as ``fixed`` in a later version, is affected."""
 _IMAGE: Final = "container_image"
 
 
