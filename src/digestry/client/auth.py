@@ -24,7 +24,7 @@ from digestry.errors import ProtocolViolation, RemoteError, RemoteNotFound
 from digestry.model.digest import shown
 
 _TOKEN_BODY: Final = 1 << 20
-_DEFAULT_LIFE: Final = 60.0  # what the token specification gives a token that says nothing
+_DEFAULT_LIFE: Final = 60.0  # the token specification's default for a token that states no lifetime
 _LONGEST_LIFE: Final = 86400
 _LARGEST_NUMBER: Final = 2**63
 _MARGIN: Final = 5.0
@@ -89,7 +89,7 @@ class Authenticator:
         self._withheld: dict[str, str] = {}
 
     def challenged(self, host: str) -> bool:
-        """Return whether the registry has asked for credentials."""
+        """Return whether the registry has sent a challenge."""
         with self._lock:
             return host in self._schemes
 
@@ -193,7 +193,7 @@ class Authenticator:
     ) -> Token:
         realm = challenge.parameters["realm"]
         service = challenge.parameters.get("service", "")
-        # What the challenge asks for counts too: a registry may know a scope that we do not.
+        # The challenge's scopes count too: a registry may require a scope that is unknown here.
         wanted = [*scopes, *(s for s in challenge.parameters.get("scope", "").split() if s not in scopes)]
         credential = self._allowed(host, realm, credential)
         began = self._clock()
@@ -217,7 +217,7 @@ class Authenticator:
                 try:
                     response.fail(f"get a token for {host}")
                 except RemoteNotFound as error:
-                    # Of the token server: it says nothing of what the registry has.
+                    # An error of the token server, which says nothing about the registry's content.
                     raise ProtocolViolation(error.message) from error
             said = response.json(_TokenAnswer, _TOKEN_BODY)
         value = said.token or said.access_token

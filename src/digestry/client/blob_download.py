@@ -66,7 +66,7 @@ class _Way:
 
     def __init__(self) -> None:
         self.is_encoded = False
-        """Whether it came encoded: then no range can be asked for."""
+        """Whether it was sent encoded: then no range can be requested."""
         self.is_single = False
         """Whether several connections were no faster, or could not be had."""
         self.slow_rate: float | None = None

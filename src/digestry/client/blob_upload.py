@@ -30,10 +30,10 @@ _Way = Literal["stream", "whole", "parts"]
 """How bytes are sent: as one part that can be continued, in the request that ends the upload, in parts."""
 _CHUNK: Final = 1 << 20
 _WORTH_CONTINUING: Final = 8 << 20
-"""Bytes of a blob of which a part that came is worth the requests that continue it."""
+"""The size from which a partly sent blob is worth the requests that continue it."""
 _TOO_LARGE: Final = 413
 _MOVED_ON: Final = frozenset({409, 416})
-"""What a registry answers that has another number of bytes, or is still busy with them."""
+"""The statuses of a registry that has another number of bytes, or is still processing them."""
 _NOT_TAKEN: Final = _MOVED_ON | {400, 404, 405, 411, 412, 415, 501}
 _BUSY: Final = frozenset({429, 502, 503, 504})
 _MOST_QUESTIONS: Final = 3
@@ -42,7 +42,7 @@ _MOST_BREAKS: Final = 32
 _WORTH_A_BREAK: Final = 1 << 20
 _LARGEST_PART: Final = 8 << 20
 _SMALLEST_PART: Final = 64 << 10
-_SMALLEST_REFUSED: Final = 1 << 20  # what proxies let pass unless they are told otherwise
+_SMALLEST_REFUSED: Final = 1 << 20  # the usual limit of proxies
 
 
 def push_blob(
@@ -115,7 +115,7 @@ class _Upload:
         self._questions = 0
 
     def run(self, begun: UploadSession | None) -> None:
-        """Send what the registry lacks. ``begun`` is an upload that it has begun already."""
+        """Send the bytes that the registry lacks. ``begun`` is an upload that it has begun already."""
         session = self._find_beyond(0) or begun
         while True:
             if session is None:
@@ -125,7 +125,7 @@ class _Upload:
             try:
                 self._send(session)
             except ContentError:
-                self._record.forget()  # what came is the beginning of something else
+                self._record.forget()  # the received bytes are the beginning of other content
                 raise
             except _NotTaken as refusal:
                 session = self._after_refusal(session, refusal.status)
@@ -161,12 +161,12 @@ class _Upload:
         """Return the upload to go on with after a broken connection; None for a new one."""
         found = None if self._way == "whole" else self._find_beyond(self._furthest)
         self._breaks -= 1
-        # An attempt that brought bytes does not count: the line is bad, but not dead.
+        # An attempt that transferred bytes does not count: the connection is bad, but not dead.
         if found is not None and found.offset > self._furthest:
             self._furthest = found.offset
         else:
             self._attempts -= 1
-            # Who refuses a large body may do it by closing the connection.
+            # A server may refuse a large body by closing the connection.
             if broke_off(error) and self._descriptor.size > _SMALLEST_REFUSED:
                 self._way = "parts"
         if self._attempts < 0 or self._breaks < 0:
@@ -232,7 +232,7 @@ class _Upload:
             self._check_end(response)
 
     def _send_rest(self, session: UploadSession) -> None:
-        """Send what the upload lacks as one part, with its range, so that a registry keeps what comes."""
+        """Send the missing bytes as one part, with its range, so that a registry keeps those that arrive."""
         size, start = self._descriptor.size, session.offset
         if start < size:
             headers = {
@@ -306,7 +306,7 @@ class _Upload:
                     session = self._part_taken(session, response, offset + len(part))
                 self._sent.more(len(part))
                 held = held[len(part) :]
-        verifier.finish()  # before the registry is told that this is all
+        verifier.finish()  # before the upload is completed
         self._close(session, continued=start > 0)
 
     def _part_taken(self, session: UploadSession, response: Response, offset: int) -> UploadSession:
@@ -321,7 +321,7 @@ class _Upload:
         return UploadSession(location, offset, session.least)
 
     def _close(self, session: UploadSession, *, continued: bool) -> None:
-        """Make the upload a blob; what an earlier command sent may be wrong."""
+        """Complete the upload to a blob; the bytes of an earlier command may be wrong."""
         with self._endpoint.request(
             "PUT",
             session.closing_url(self._descriptor),

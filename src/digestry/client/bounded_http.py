@@ -1,8 +1,8 @@
 """HTTP connections that bound how much the other side sends, and how long that may take.
 
 A timeout of a socket begins anew with every byte, and http.client reads interim answers, chunk lines and
-trailers for as long as they come. Here everything that a connection carries passes one place, which
-counts it: the head of an answer, what surrounds its body, and the time that somebody waits for either.
+trailers for as long as they come. Here everything that a connection carries passes one place, which counts
+it: the head of an answer, the framing of its body, and the time spent waiting for either.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ FRAMING: Final = 16
 """Bytes on the wire for each byte of a body, at most: a chunk of one byte takes six."""
 FRAMING_AT_LEAST: Final = 1 << 20
 COMMITTED: Final = 32 << 20
-"""Bytes in a second at which a registry may look through what it was sent before it answers."""
+"""The rate, in bytes per second, at which a registry may process the sent bytes before it answers."""
 _LONGEST_LINE: Final = 4096  # of a chunk's size
-_GRACE: Final = 1.1  # so that what ends a wait is the time in all, which is said
+_GRACE: Final = 1.1  # so that the total time limit, which the message states, ends a wait
 _PIECE: Final = 1 << 20
 SWITCHING: Final = 101
 _CHUNK_SIZE: Final = re.compile(rb"[0-9A-Fa-f]{1,16}", re.ASCII)
@@ -71,14 +71,16 @@ class _Reader(io.RawIOBase):
         self._what = ""
 
     def expect(self, most: int, what: str, seconds: float | None) -> None:
-        """Allow ``most`` bytes more, called ``what``, within ``seconds``; with None without an end."""
+        """Allow ``most`` further bytes, called ``what`` in messages, within ``seconds``; None means
+        no limit.
+        """
         self._most, self._what = self._taken + most, what
         self._until = None if seconds is None else time.monotonic() + seconds
 
     def begin_body(self) -> Callable[[int], None]:
         """Count time below the least rate as waiting, from now on.
 
-        Returns a function that allows so many bytes in all for the body and what surrounds it.
+        Returns a function that allows so many bytes in all for the body and its framing.
         """
         began = self._taken
         self._until = None
@@ -184,7 +186,7 @@ class _Response(http.client.HTTPResponse):
         return part
 
     def readinto1(self, buffer: WriteableBuffer) -> int:
-        """Put into ``buffer`` what comes next of a body without chunks, and return the number of bytes."""
+        """Fill ``buffer`` with the next bytes of a body without chunks, and return their number."""
         view = memoryview(buffer)
         if self.length is not None:
             view = view[: self.length]
@@ -231,7 +233,7 @@ class BoundedConnection(HttpConnection):
         )
 
     def _take_extra(self) -> float:
-        """Return how many seconds a registry may take to process what it was sent since its last response."""
+        """Return the seconds that a registry may take to process the bytes sent since its last response."""
         committed, self.committed = self.committed, 0
         return float(committed // COMMITTED)
 

@@ -56,7 +56,7 @@ class Connection:
         return self.transport.likely_base(host)
 
     def _authentication(self) -> Authenticator:
-        """Return the authenticator, made when a registry first asks who somebody is."""
+        """Return the authenticator, made at the first challenge."""
         from digestry.client.auth import Authenticator  # noqa: PLC0415 - many registries never ask
         from digestry.client.credentials import DockerCredentials  # noqa: PLC0415
 
@@ -67,7 +67,7 @@ class Connection:
             return self._authenticator
 
     def is_authenticated(self, host: str) -> bool:
-        """Return whether ``host`` asked for credentials, so that its responses are for one account."""
+        """Return whether ``host`` requested credentials, so that its responses are for one account."""
         return self._authenticator is not None and self._authenticator.challenged(host)
 
     def send(self, host: str, call: Call, scopes: Sequence[str]) -> Response:
@@ -114,7 +114,7 @@ class Connection:
     def _described(
         self, host: str, response: Response, authorization: str | None, scopes: Sequence[str]
     ) -> Response:
-        """Return ``response`` with what its error must say of the registry and the login."""
+        """Return ``response`` with the facts about the registry and the login for its error."""
         response.registry = host
         if self._authenticator is not None:
             response.remark = self._authenticator.problem(host)

@@ -30,17 +30,17 @@ class Proxy(msgspec.Struct, frozen=True):
 class HttpConnection(http.client.HTTPConnection):
     """A connection to ``host`` and ``port``. ``proxy`` is on the way there; None for none.
 
-    ``trust`` is None where nothing is encrypted.
+    ``trust`` is None without TLS.
 
-    ``committed`` is how many bytes the other side may look through before its next response. Connecting
-    raises :class:`ConnectFailed`, :class:`ProxyFailed`, and what :mod:`ssl` raises.
+    ``committed`` is how many bytes the other side may process before its next response. Connecting raises
+    :class:`ConnectFailed`, :class:`ProxyFailed`, and the errors of :mod:`ssl`.
     """
 
     committed: int = 0
     outside: bool = False
-    """Whether it must not lead to this machine or its link, since somebody elsewhere named its host."""
+    """Whether it must not go to this machine or its link, because a remote host named the address."""
     peer: str = ""
-    """The IP address that it leads to; empty through a proxy, and before it is open."""
+    """The IP address of the other side; empty through a proxy, and before it is open."""
 
     def __init__(
         self, scheme: str, host: str, port: int, trust: Trust | None, proxy: Proxy | None = None
@@ -55,7 +55,7 @@ class HttpConnection(http.client.HTTPConnection):
 
     @property
     def trust(self) -> Trust:
-        """Return the certificates that are trusted, of a connection that is encrypted on its way."""
+        """Return the trusted certificates of a connection with TLS."""
         assert self._trust is not None  # noqa: S101 - whoever made it knew its scheme
         return self._trust
 
@@ -65,7 +65,7 @@ class HttpConnection(http.client.HTTPConnection):
         return self.proxy is not None and self.scheme == "http"
 
     def check_peer(self) -> None:
-        """Raise :class:`LeadsInside` if the connection leads where it must not."""
+        """Raise :class:`LeadsInside` if the connection goes to a forbidden address."""
         if self.outside and is_inside(self.peer):
             raise LeadsInside(self.peer)
 

@@ -44,7 +44,7 @@ class HttpPool:
         self._most = most
         self._lock = threading.Lock()
         self._idle: dict[Origin, list[HttpConnection]] = {}
-        weakref.finalize(self, _close_all, self._idle)  # for who never closes a session
+        weakref.finalize(self, _close_all, self._idle)  # for callers that never close a session
 
     def request(
         self,
@@ -61,9 +61,9 @@ class HttpPool:
         """Send one request, and return its response without its body.
 
         ``timeout`` is the seconds without a byte after which it fails. ``committed`` bytes that were sent
-        before may be looked through before the response. ``outside`` says that the host must not be this
-        machine or on its link. Raises :class:`InvalidAddress`, what
-        :class:`HttpConnection` raises, :class:`http.client.HTTPException` and OSError.
+        before may be processed before the response. With ``outside`` the host must not be this machine or on
+        its link. Raises :class:`InvalidAddress`, the errors of :class:`HttpConnection`,
+        :class:`http.client.HTTPException` and OSError.
         """
         try:
             parts = urlsplit(url)
@@ -92,7 +92,8 @@ class HttpPool:
             try:
                 connection.request(method, target, body, dict(headers))
             except OSError as error:
-                # Who refuses a body may close the connection after the answer, or after a TLS alert.
+                # A server that refuses a body may close the connection after the answer, or after a TLS
+                # alert.
                 ended = isinstance(error, ssl.SSLEOFError)
                 if not ended and error.errno not in {errno.EPIPE, errno.ECONNRESET, errno.EPROTOTYPE}:
                     raise
@@ -169,7 +170,7 @@ class HttpResponse:
         return part
 
     def readinto1(self, buffer: memoryview) -> int:
-        """Put into ``buffer`` what comes next, and return the number of bytes; 0 at the end of the body.
+        """Fill ``buffer`` with the next bytes, and return their number; 0 at the end of the body.
 
         Raises as :meth:`read1` does.
         """
@@ -188,7 +189,7 @@ class HttpResponse:
         return count
 
     def is_ready(self, seconds: float) -> bool:
-        """Return whether more comes within ``seconds``, as far as the socket tells."""
+        """Return whether more bytes arrive at the socket within ``seconds``."""
         return self._open and _can_read(self._response.fileno(), seconds)
 
     def _end(self) -> None:

@@ -1,1 +1,3 @@
-"""What the user, docker's files and containers' files say of registries: certificates, mirrors, refusals."""
+"""The settings of registries from the user's, docker's and containers' files: certificates, mirrors,
+blocks.
+"""

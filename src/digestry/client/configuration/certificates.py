@@ -20,7 +20,7 @@ class HostCertificates(msgspec.Struct, frozen=True):
 
 
 def host_certificates(directories: Sequence[Path], host: str) -> HostCertificates:
-    """Return what the first of ``directories`` that has a folder for ``host[:port]`` holds there.
+    """Return the certificates in the first of ``directories`` that has a folder for ``host[:port]``.
 
     ``*.crt`` are CAs, ``*.cert`` with ``*.key`` of the same name are client certificates; other files do not
     count. Raises :class:`InvalidConfiguration` for half of a pair, and for a folder that cannot be read.

@@ -18,7 +18,7 @@ class ConfigurationFiles(NamedTuple):
     """The files of other programs that are read. Those that are not there are among them, or not."""
 
     registries: tuple[Path, ...] = ()
-    """``registries.conf`` and what is beside it; a later one counts more."""
+    """``registries.conf`` and the files beside it; later ones take precedence."""
     recorded_aliases: Path | None = None
     """Where podman records the short names that somebody chose."""
     certificates: tuple[Path, ...] = ()
@@ -36,7 +36,7 @@ def configuration_files(
     """
     home = environment.get("HOME")
     named = environment.get("XDG_CONFIG_HOME") or (f"{home}/.config" if home else "")
-    # A service may be kept out of its user's home: there is nothing for it there.
+    # A service may have no access to its user's home: then no file is there.
     bases = [*([Path(named)] if named.startswith("/") and os.access(named, os.X_OK) else []), root / "etc"]
     kinds = [*(["containers"] if containers else []), *(["docker"] if docker else [])]
     certificates = tuple(base / kind / "certs.d" for base in bases for kind in kinds)

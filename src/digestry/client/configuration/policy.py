@@ -62,7 +62,7 @@ class Policy:
         return cls(path, document)
 
     def requirements(self, transport: str, scopes: Iterable[str]) -> tuple[str, tuple[str, ...]]:
-        """Return which of ``scopes``, the narrowest first, decides, and what it demands.
+        """Return the deciding one of ``scopes``, the narrowest first, and its requirements.
 
         The transport's own default comes after them; the scope is ``default`` where none decides.
         """

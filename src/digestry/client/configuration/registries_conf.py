@@ -27,7 +27,7 @@ from digestry.model.digest import shown
 
 _PAIR: Final = re.compile(r'"([^"\\]*)"\s*=\s*"([^"\\]*)"')
 _PULLS: Final = {"all": (True, True), "digest-only": (False, True), "tag-only": (True, False)}
-"""Whether a mirror is asked by tag, and by digest."""
+"""Whether a mirror is used by tag, and by digest."""
 
 
 class Alias(msgspec.Struct, frozen=True):
@@ -38,7 +38,8 @@ class Alias(msgspec.Struct, frozen=True):
 
 
 class RegistriesConf(msgspec.Struct):
-    """What one file says, or several together: a later one replaces what an earlier one says of the same."""
+    """The settings of one file, or of several together: a later one replaces the same settings of an earlier
+    one."""
 
     names: dict[str, NameRule] = msgspec.field(default_factory=dict)
     """By prefix."""
@@ -50,7 +51,7 @@ class RegistriesConf(msgspec.Struct):
     search_origin: Path | None = None
 
     def add(self, later: RegistriesConf) -> None:
-        """Add what a file says that counts more."""
+        """Add the settings of a file that takes precedence."""
         self.names |= later.names
         self.hosts |= later.hosts
         self.aliases |= later.aliases
@@ -58,7 +59,7 @@ class RegistriesConf(msgspec.Struct):
             self.search, self.search_origin = later.search, later.search_origin
 
     def rules(self, *before: RegistryRules) -> RegistryRules:
-        """Return what the files say of registries, after what ``before`` says."""
+        """Return the files' rules of registries, after those of ``before``."""
         hosts = tuple(rule for rules in self.hosts.values() for rule in rules)
         names = tuple(self.names.values())
         return RegistryRules(
@@ -68,7 +69,7 @@ class RegistriesConf(msgspec.Struct):
 
 
 def read_registries(files: Sequence[Path]) -> RegistriesConf:
-    """Return what ``files`` say together; files that are not there say nothing.
+    """Return the combined settings of ``files``; missing files are ignored.
 
     Raises :class:`InvalidConfiguration`.
     """

@@ -26,7 +26,7 @@ class ClientCertificate(msgspec.Struct, frozen=True):
 class HostRule(msgspec.Struct, frozen=True):
     """How the hosts of ``pattern`` are connected to: ``host``, ``host:port`` or ``*.domain``.
 
-    A field that is None says nothing. ``origin`` is the file that says it.
+    A field that is None is not set. ``origin`` is the rule's file.
     """
 
     pattern: str
@@ -49,7 +49,7 @@ class HostRule(msgspec.Struct, frozen=True):
 class Mirror(msgspec.Struct, frozen=True):
     """Another place of the same images: ``host[:port][/path]`` in place of a rule's prefix.
 
-    ``by_tag`` and ``by_digest`` say for which names it is asked.
+    ``by_tag`` and ``by_digest`` are the kinds of names that it is used for.
     """
 
     location: str
@@ -58,19 +58,19 @@ class Mirror(msgspec.Struct, frozen=True):
 
 
 class NameRule(msgspec.Struct, frozen=True):
-    """What holds for the images whose names begin with ``prefix``.
+    """The rule for images whose names begin with ``prefix``.
 
     A prefix is ``host[:port]``, a longer part of a name, or ``*.domain`` (containers-registries.conf(5)). A
-    field that is None says nothing. ``origin`` is the file that says it.
+    field that is None is not set. ``origin`` is the rule's file.
     """
 
     prefix: str
     origin: str
     blocked: bool | None = None
     mirrors: tuple[Mirror, ...] | None = None
-    """The places that are asked first, in order."""
+    """The places that are tried first, in order."""
     location: str | None = None
-    """The place that is asked last, in place of the registry that the name has."""
+    """The place that is tried last, instead of the registry in the name."""
 
     def matched(self, name: str) -> str | None:
         """Return the part of ``name`` that a location takes the place of; None if the rule does not match."""
@@ -133,7 +133,7 @@ class RegistryRules(msgspec.Struct, frozen=True):
         return next((rule for rule in self.for_name(name) if rule.blocked is not None), None)
 
     def may_be_plain(self, host: str) -> bool:
-        """Return whether ``host[:port]`` may be asked over plain HTTP."""
+        """Return whether plain HTTP is allowed for ``host[:port]``."""
         return bool(first(rule.plain_http for rule in self.for_host(host)))
 
     def verification(self, host: str) -> HostRule | None:
@@ -190,5 +190,5 @@ def is_of_hosts(prefix: str) -> bool:
 
 
 def insecure_hosts(hosts: Sequence[str], origin: str) -> tuple[HostRule, ...]:
-    """Return the rules of hosts that may be asked over plain HTTP, or with a certificate of any kind."""
+    """Return the rules of hosts for which plain HTTP, or any certificate, is allowed."""
     return tuple(HostRule(host, origin, plain_http=True, skip_verify=True) for host in hosts)

@@ -9,10 +9,10 @@ from digestry.client.configuration.registries_conf import Alias, RegistriesConf,
 
 
 def find_alias(names: Sequence[str], files: ConfigurationFiles) -> tuple[Alias | None, RegistriesConf]:
-    """Return the alias of the first of ``names`` that has one, and all that the files say.
+    """Return the alias of the first of ``names`` that has one, with its file.
 
-    ``names`` are without tag and digest. What podman recorded goes before ``registries.conf``; an alias
-    without a value is none. Raises :class:`~digestry.errors.InvalidConfiguration`.
+    ``names`` are without tag and digest. Podman's recorded aliases take precedence over ``registries.conf``;
+    an alias without a value is none. Raises :class:`~digestry.errors.InvalidConfiguration`.
     """
     found = read_registries(files.registries)
     if files.recorded_aliases is not None:
