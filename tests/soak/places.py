@@ -24,6 +24,8 @@ from tests.cluster.remains import Remains
 from tests.postgresql import running_cluster
 from tests.support import RegistryServer, run_digestry, start_registry, wait_until
 
+_COLLECTION_SECONDS: Final = 600.0
+"""One collection may remove all that a busy machine's clients have dropped."""
 _KEPT: Final = {
     "links": "SELECT digest FROM links",
     "manifests": "SELECT digest FROM manifests WHERE deleted_at IS NULL",
@@ -102,7 +104,9 @@ class OnNodes:
         # As if ten minutes were over, for which the store keeps what somebody may be about to name.
         with psycopg.connect(self.nodes.database) as connection:
             connection.execute("UPDATE blob_objects SET stored_at = 0")
-        run_digestry("gc", "--config", self.config, OPTION, env=self.nodes.environment)
+        run_digestry(
+            "gc", "--config", self.config, OPTION, env=self.nodes.environment, timeout=_COLLECTION_SECONDS
+        )
 
     def left(self) -> list[str]:
         kept = {**_KEPT, "objects": "SELECT digest FROM blob_objects"}
