@@ -33,6 +33,8 @@ def test_hot_reads_memory_is_capped(catalog: Catalog, monkeypatch: pytest.Monkey
     for number in range(1000):
         reads.manifest("x", f"t{number}")
         reads.blob("x", str(number))
+        reads.content("x", str(number))
     assert isinstance(reads.reads, ReadCache)
-    assert len(reads.reads._manifests) + len(reads.reads._blobs) <= 102
+    assert len(reads.reads._manifests) + len(reads.reads._contents) <= 102
+    assert len(reads.reads._blobs) <= 102
     reads.close()

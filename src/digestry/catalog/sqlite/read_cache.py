@@ -103,8 +103,7 @@ class ReadCache:
     def _refresh(self) -> None:
         # Another connection's commit moves the number; this connection never writes.
         version = self._connection.execute("PRAGMA data_version").fetchone()[0]
-        held = len(self._manifests) + len(self._blobs) + len(self._contents)
-        if version != self._version or held > _MOST:
+        if version != self._version or len(self._manifests) + len(self._contents) > _MOST:
             self._manifests.clear()
             self._blobs.clear()
             self._contents.clear()
@@ -138,6 +137,8 @@ class ReadCache:
                 row = self._connection.execute(_BLOB, key).fetchone()
         except sqlite3.Error as error:
             raise self._failure(error) from error
+        if len(self._blobs) > _MOST:
+            self._blobs.clear()
         found = self._blobs[key] = None if row is None else CachedBlob(row[0], row[1] or 0)
         return found
 
