@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from digestry.cli.advised_image import find_target, somebody
+from digestry.cli.confirmation import confirmed
 from digestry.cli.image_names import IMAGE
 from digestry.cli.output import note, printable, say
 from digestry.cli.timeout_options import timeout_option
@@ -73,8 +73,8 @@ def remove(
             return
         if not plan.documents:
             return
-        if not yes:
-            _ask(plan)
+        if not yes and not confirmed(f"Remove this about {plan.target.image}, for good?"):
+            return
         written = removal.remove(
             session,
             plan,
@@ -99,10 +99,3 @@ def _describe(plan: RemovalPlan) -> None:
         note(printable(f"{name}: stays, since others attached it: --document {advisory.referrer}"))
     if len(plan.foreign) > _MOST_SHOWN:
         note(f"and {len(plan.foreign) - _MOST_SHOWN} statements of others more")
-
-
-def _ask(plan: RemovalPlan) -> None:
-    """Ask on the terminal. Raises :class:`click.UsageError` without one, :class:`click.Abort` for a no."""
-    if sys.stdin is None or not sys.stdin.isatty():
-        raise click.UsageError("Without a terminal, --yes must say that this is to be removed.")
-    click.confirm(printable(f"Remove this about {plan.target.image}, for good?"), abort=True, err=True)

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 @click.option(
     "--platform", metavar="OS/ARCH", help="The image of an index to save.  [default: this machine's]"
 )
-def save(*, names: tuple[str, ...], output: str | None, format_: str, platform: str | None) -> None:
+@click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
+def save(
+    *, names: tuple[str, ...], output: str | None, format_: str, platform: str | None, quiet: bool
+) -> None:
     """Write images of the local store to a file that docker load, podman load and `load` read.
 
     NAME is one as `images` lists it. The file keeps each digest; an engine that has no containerd image
@@ -34,6 +37,7 @@ def save(*, names: tuple[str, ...], output: str | None, format_: str, platform: 
     """
     from pathlib import Path
 
+    from digestry.cli.progress import COPYING, watching
     from digestry.cli.sessions import open_store
     from digestry.cli.settings import load
     from digestry.copy.archive import ArchiveTarget, docker_name
@@ -64,9 +68,15 @@ def save(*, names: tuple[str, ...], output: str | None, format_: str, platform: 
     )
     try:
         options = CopyOptions(platforms=(Platform.parse(platform),) if platform else ())
-        result = copy_images(
-            LocalSource(store), target, pairs, options, tell=lambda text: note(printable(text))
-        )
+        with watching(quiet=quiet, words=COPYING) as observer:
+            result = copy_images(
+                LocalSource(store),
+                target,
+                pairs,
+                options,
+                observer=observer,
+                tell=lambda text: note(printable(text)),
+            )
     finally:
         target.close()
     for skipped in result.skipped:
