@@ -68,6 +68,7 @@ def test_the_command_line_starts_light(statement: str) -> None:
         "digestry.cli.command_group",
         "digestry.cli.main",
         "digestry.cli.output",
+        "digestry.cli.verbose_option",
         "digestry.errors",
         "digestry.model",
         "digestry.model.text",
