@@ -15,10 +15,9 @@ from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.image_config import ImageConfig
-from digestry.model.manifest import DEEPEST, Image, Index, Manifest, encode, parse_manifest
+from digestry.model.manifest import DEEPEST, MOST_MANIFESTS, Image, Index, Manifest, encode, parse_manifest
 from digestry.model.platform import Platform, by_preference
 
-_MOST_MANIFESTS: Final = 10_000
 _MOST_REFERRERS: Final = 2_000
 _LISTED: Final = 20
 """Entries of an index that a message names."""
@@ -138,10 +137,10 @@ class _Walk:
             if child.media_type not in media_types.MANIFESTS:
                 self.skipped.append(Skipped(child, f"{child.media_type} is not a kind of manifest"))
             elif child.digest not in self.found:
-                if len(self.found) >= _MOST_MANIFESTS:
+                if len(self.found) >= MOST_MANIFESTS:
                     raise TooLarge(
-                        f"{self.top.digest} lists more than {_MOST_MANIFESTS} manifests",
-                        limit=_MOST_MANIFESTS,
+                        f"{self.top.digest} lists more than {MOST_MANIFESTS} manifests",
+                        limit=MOST_MANIFESTS,
                     )
                 self._child(child, depth)
         self.found.setdefault(manifest.digest, manifest)

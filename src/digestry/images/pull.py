@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterable
-from typing import Final, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -27,11 +27,9 @@ from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.image_config import ImageConfig
-from digestry.model.manifest import DEEPEST, Image, Index, Manifest, parse_manifest
+from digestry.model.manifest import DEEPEST, MOST_MANIFESTS, Image, Index, Manifest, parse_manifest
 from digestry.model.platform import Platform, by_preference
 from digestry.model.reference import Reference
-
-_MOST_MANIFESTS: Final = 10_000
 
 
 class PullResult(msgspec.Struct, frozen=True):
@@ -210,8 +208,8 @@ def _all_manifests(remote: Source, top: Image | Index, tally: TransferTally) -> 
             if child.media_type not in media_types.MANIFESTS:
                 tally.skipped.append(Skipped(child, f"{child.media_type} is not a kind of manifest"))
             elif child.digest not in found:
-                if len(found) >= _MOST_MANIFESTS:
-                    raise ContentError(f"{top.digest} lists more than {_MOST_MANIFESTS} manifests")
+                if len(found) >= MOST_MANIFESTS:
+                    raise ContentError(f"{top.digest} lists more than {MOST_MANIFESTS} manifests")
                 walk(content.pull(child), depth + 1)
         found.setdefault(manifest.digest, manifest)
 

@@ -25,10 +25,9 @@ from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.image_config import ImageConfig
-from digestry.model.manifest import DEEPEST, Image, Index
+from digestry.model.manifest import DEEPEST, MOST_MANIFESTS, Image, Index
 
 _CHUNK: Final = 1 << 20
-_MOST_MANIFESTS: Final = 10_000
 _FREE: Final = 4 << 30
 _RATIO: Final = 250
 """Bytes that may come of each byte of a layer, beyond ``_FREE``."""
@@ -193,8 +192,8 @@ class _Run:
                 self.found.not_checked.append(NotChecked(child.digest, f"{child.media_type} is no manifest"))
             elif absent:
                 self.found.not_checked.append(NotChecked(child.digest, absent))
-            elif len(self.seen) >= _MOST_MANIFESTS:
-                self.problem(manifest.digest, "index", f"it has more than {_MOST_MANIFESTS} manifests")
+            elif len(self.seen) >= MOST_MANIFESTS:
+                self.problem(manifest.digest, "index", f"it has more than {MOST_MANIFESTS} manifests")
                 return
             else:
                 inner = self.read_manifest(child)

@@ -18,6 +18,8 @@ from digestry.model.platform import Platform
 
 DEEPEST: Final = 8
 """How many indexes may be inside of each other."""
+MOST_MANIFESTS: Final = 10_000
+"""The manifests below one index that are looked at, in all of its indexes together."""
 
 _SchemaVersion = Annotated[int, msgspec.Meta(ge=2, le=2)]
 
