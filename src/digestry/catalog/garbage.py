@@ -1,8 +1,8 @@
 """Garbage collection in the catalog: the removal of tags, manifests and links that nothing holds.
 
 There is no mark phase. One query decides whether something is held, and the transaction that removes rows
-runs it again for them: what a client pushed, tagged or found a moment before is held by then, and no list of
-marks can be out of date (docs/adr/0007).
+runs it again for them: content that a client pushed, tagged or found just before is held by then
+(docs/adr/0007).
 
 Each step handles a window of a repository's rows in the order of their digests, so that neither memory nor a
 transaction grows with the store. A database error ends the run (rule 7 of docs/design.md): what was removed
@@ -207,8 +207,7 @@ class Garbage:
     def _end(self, key: RepositoryKey, dead: ColumnElement[bool], batch: Mapping[str, Row[Any]]) -> Batch:
         statement = update(manifests).where(dead, manifests.c.digest.in_(batch))
         with self._writing(key, batch) as connection:
-            # With the present time, not that of the run's beginning: content that was pushed again since is
-            # held again.
+            # With the present time: content that was pushed again since the run began is held again.
             gone = connection.execute(
                 statement.values(deleted_at=self._rules.now()).returning(manifests.c.digest)
             ).scalars()
@@ -320,7 +319,7 @@ class Garbage:
     @retried
     def _forget_leases(self, now: int) -> int:
         ended = select(leases.c.digest).where(leases.c.expires_at <= now).limit(_WINDOW)
-        # Checked again: one of them may have been renewed since the search.
+        # Checked again: a lease may have been renewed since the search.
         statement = delete(leases).where(leases.c.digest.in_(ended), leases.c.expires_at <= now)
         with self._writing() as connection:
             return connection.execute(statement).rowcount
