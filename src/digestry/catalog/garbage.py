@@ -6,8 +6,8 @@ runs it again for them: content that a client pushed, tagged or found just befor
 
 Each step handles a window of a repository's rows in the order of their digests, so that neither memory nor a
 transaction grows with the store. A database error ends the run (rule 7 of docs/design.md): what was removed
-until then was held by nothing. So does a catalog that is damaged: before the first removal it is compared
-with its indices, from which those questions are answered.
+until then was held by nothing. So does a damaged catalog: it is compared with its indices before the first
+removal.
 """
 
 from __future__ import annotations
