@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -99,11 +99,12 @@ class ArchiveTarget:
             if manifest.subject is not None:
                 self._referrers.append(manifest)
 
-    def point(self, name: str | None, manifest: Manifest) -> None:
-        if not self.holds_indexes:
-            _check_docker_image(manifest)
-        self.put_manifest(manifest)
-        self._names.append((name, manifest))
+    def point(self, names: Sequence[tuple[str | None, Manifest]]) -> None:
+        for name, manifest in names:
+            if not self.holds_indexes:
+                _check_docker_image(manifest)
+            self.put_manifest(manifest)
+            self._names.append((name, manifest))
 
     def finish(self) -> None:
         """Write the lists of images, and give the file its name."""

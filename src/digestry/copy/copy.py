@@ -176,8 +176,7 @@ class _Copy:
             self._look(blobs)
         else:
             transfer_each(blobs, self._move, self.observer, self.options.parallel)
-            for plan in plans:
-                self._put(plan)
+            self._put([(plan, plan.selection) for plan in plans if plan.selection is not None])
         self.copied += [_copied(plan) for plan in plans]
 
     def attached_names(self) -> list[tuple[str | None, str | None]]:
@@ -265,18 +264,17 @@ class _Copy:
                 ) from error
             return "present"
 
-    def _put(self, plan: _Plan) -> None:
-        """Store an image's manifests, and point its name to it."""
-        if plan.selection is None:
-            return
-        top = plan.selection.top
-        for manifest in plan.missing:
-            if manifest.digest != top.digest and manifest not in plan.selection.referrers:
-                self.target.put_manifest(manifest)
-        self.target.point(plan.name, top)
-        for manifest in plan.missing:
-            if manifest in plan.selection.referrers:
-                self.target.put_manifest(manifest)
+    def _put(self, chosen: Sequence[tuple[_Plan, Selection]]) -> None:
+        """Store the images' manifests, and point their names to them."""
+        for plan, selection in chosen:
+            for manifest in plan.missing:
+                if manifest.digest != selection.top.digest and manifest not in selection.referrers:
+                    self.target.put_manifest(manifest)
+        self.target.point([(plan.name, selection.top) for plan, selection in chosen])
+        for plan, selection in chosen:
+            for manifest in plan.missing:
+                if manifest in selection.referrers:
+                    self.target.put_manifest(manifest)
 
 
 def _copied(plan: _Plan) -> CopiedImage:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -249,13 +249,16 @@ class LayoutTarget:
             with self._index() as layout:
                 layout.add_unnamed(manifest.descriptor())
 
-    def point(self, name: str | None, manifest: Manifest) -> None:
-        self._blobs.put(manifest.raw, manifest.digest)
+    def point(self, names: Sequence[tuple[str | None, Manifest]]) -> None:
+        for _, manifest in names:
+            self._blobs.put(manifest.raw, manifest.digest)
+        # The index is written once for all of them.
         with self._index() as layout:
-            if name is None:
-                layout.add_unnamed(manifest.descriptor())
-            else:
-                layout.set_name(name, manifest.descriptor())
+            for name, manifest in names:
+                if name is None:
+                    layout.add_unnamed(manifest.descriptor())
+                else:
+                    layout.set_name(name, manifest.descriptor())
 
     @contextlib.contextmanager
     def _index(self) -> Iterator[Layout]:

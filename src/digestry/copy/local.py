@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from digestry.copy.layout import copy_into
 from digestry.copy.protocols import BlobContent, Outcome, Progress, cosign_names, digest_of_name
 from digestry.errors import NotFound
 from digestry.images.blob_fetch import fetch_blob
-from digestry.images.store import ImageStore
+from digestry.images.store import ImageStore, set_reference
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
@@ -156,17 +156,24 @@ class LocalTarget:
     def put_manifest(self, manifest: Manifest) -> None:
         self._store.blobs.put(manifest.raw, manifest.digest)
         if manifest.subject is not None:  # nothing else would hold it
-            self.point(None, manifest)
+            self.point([(None, manifest)])
 
-    def point(self, name: str | None, manifest: Manifest) -> None:
-        self._store.blobs.put(manifest.raw, manifest.digest)
+    def point(self, names: Sequence[tuple[str | None, Manifest]]) -> None:
+        for _, manifest in names:
+            self._store.blobs.put(manifest.raw, manifest.digest)
+        # The index is written once for all of them.
+        with self._store.changing() as layout:
+            for name, manifest in names:
+                reference = self._reference(name, manifest.digest)
+                if reference is None:
+                    layout.add_unnamed(manifest.descriptor())
+                else:
+                    set_reference(layout, reference, manifest.descriptor())
+
+    def _reference(self, name: str | None, digest: Digest) -> Reference | None:
         if name is not None:
-            self._store.point(self._named(name), manifest.descriptor())
-        elif self._repository is not None:
-            self._store.point(self._repository.with_digest(manifest.digest), manifest.descriptor())
-        else:
-            with self._store.changing() as layout:
-                layout.add_unnamed(manifest.descriptor())
+            return self._named(name)
+        return None if self._repository is None else self._repository.with_digest(digest)
 
     def finish(self) -> None:
         """Each step was durable at once."""

@@ -6,7 +6,7 @@ A name is an image's name within a place: a tag or a digest in a registry's repo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final, Literal, Protocol
 
@@ -193,8 +193,8 @@ class ImageTarget(Protocol):
         """Store a manifest under its digest."""
         ...
 
-    def point(self, name: str | None, manifest: Manifest) -> None:
-        """Make ``name`` mean ``manifest``, and store that; by None it has no name but its digest."""
+    def point(self, names: Sequence[tuple[str | None, Manifest]]) -> None:
+        """Make each name mean its manifest, and store that; by None it has no name but its digest."""
         ...
 
     def finish(self) -> None:

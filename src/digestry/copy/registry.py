@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from digestry.client.repository import Repository
@@ -121,9 +121,10 @@ class RegistryTarget:
     def put_manifest(self, manifest: Manifest) -> None:
         self._remote.push_manifest(manifest.raw, manifest.media_type, digest=manifest.digest)
 
-    def point(self, name: str | None, manifest: Manifest) -> None:
-        tags = [] if name is None else [name]
-        self._remote.push_manifest(manifest.raw, manifest.media_type, tags=tags, digest=manifest.digest)
+    def point(self, names: Sequence[tuple[str | None, Manifest]]) -> None:
+        for name, manifest in names:
+            tags = [] if name is None else [name]
+            self._remote.push_manifest(manifest.raw, manifest.media_type, tags=tags, digest=manifest.digest)
 
     def finish(self) -> None:
         """Each step was durable when it was acknowledged."""

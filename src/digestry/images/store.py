@@ -78,10 +78,15 @@ class ImageStore:
 
         Raises :class:`NotFound`.
         """
+        every = self.entries()
+        name = str(reference)
+        for entry in every:
+            if entry.name == name:  # as the store writes it; the others are read
+                return plain_descriptor(entry.descriptor)
         repository = reference.repository_only()
         entries = [
             (entry, known)
-            for entry in self.entries()
+            for entry in every
             if (known := entry.reference) is not None and known.repository_only() == repository
         ]
         for entry, known in entries:
@@ -118,13 +123,8 @@ class ImageStore:
         The digest gets a name too, so that the image stays listed when the tag moves. To be called while
         :meth:`adding`.
         """
-        repository = reference.repository_only()
         with self.changing() as layout:
-            before = None
-            if reference.tag is not None:
-                before = layout.set_name(str(repository.with_tag(reference.tag)), descriptor)
-            layout.set_name(str(repository.with_digest(descriptor.digest)), descriptor)
-        return before
+            return set_reference(layout, reference, descriptor)
 
     def tag(self, source: Reference | Descriptor, target: Reference) -> tuple[Descriptor, Digest | None]:
         """Give ``source``'s image the name ``target`` too; return the image and the name's previous digest.
@@ -213,6 +213,19 @@ class ImageStore:
             ]
             waiting += [self.manifest(child) for child in reversed(here)]
         return list(found.values())
+
+
+def set_reference(layout: Layout, reference: Reference, descriptor: Descriptor) -> Digest | None:
+    """Point ``reference`` to ``descriptor`` in the index of a store, and return its tag's previous digest.
+
+    The digest gets a name too, so that the image stays listed when the tag moves.
+    """
+    repository = reference.repository_only()
+    before = None
+    if reference.tag is not None:
+        before = layout.set_name(str(repository.with_tag(reference.tag)), descriptor)
+    layout.set_name(str(repository.with_digest(descriptor.digest)), descriptor)
+    return before
 
 
 def plain_descriptor(descriptor: Descriptor) -> Descriptor:
