@@ -11,7 +11,7 @@ from digestry.blobs.verify import Verifier, verified
 from digestry.client.blobs import has_blob
 from digestry.client.endpoint import RepositoryEndpoint
 from digestry.client.responses import Response, digest_disagreement
-from digestry.client.transport import origin_of
+from digestry.client.transport import Body, origin_of
 from digestry.client.transport_errors import broke_off
 from digestry.client.upload_records import UploadRecord, open_record
 from digestry.client.upload_session import (
@@ -37,6 +37,7 @@ _MOVED_ON: Final = frozenset({409, 416})
 _NOT_TAKEN: Final = _MOVED_ON | {400, 404, 405, 411, 412, 415, 501}
 _BUSY: Final = frozenset({429, 502, 503, 504})
 _MOST_QUESTIONS: Final = 3
+_MOST_REFUSALS: Final = 5
 _PAUSE: Final = 0.1
 _MOST_BREAKS: Final = 32
 _WORTH_A_BREAK: Final = 1 << 20
@@ -180,7 +181,7 @@ class _Upload:
             self._attempts -= 1
             time.sleep(_PAUSE)
             return self._find()
-        if status in _MOVED_ON and self._questions < _MOST_QUESTIONS:
+        if status in _MOVED_ON and self._questions < _MOST_REFUSALS:
             # It may not have noticed yet that the connection before this one has ended.
             time.sleep(_PAUSE * 2**self._questions)
             self._questions += 1
@@ -234,25 +235,41 @@ class _Upload:
     def _send_rest(self, session: UploadSession) -> None:
         """Send the missing bytes as one part, with its range, so that a registry keeps those that arrive."""
         size, start = self._descriptor.size, session.offset
-        if start < size:
-            headers = {
-                "Content-Length": str(size - start),
-                "Content-Range": f"{start}-{size - 1}",
-                "Content-Type": "application/octet-stream",
-            }
-            with self._endpoint.request(
-                "PATCH",
-                session.location,
-                headers=headers,
-                body=lambda: self._chunks(start),
-                push=True,
-                repeatable=False,
-            ) as response:
-                if response.status in _NOT_TAKEN or response.status == _TOO_LARGE:
-                    raise _NotTaken(response.status)
-                self._check_busy(response)
-                session = self._part_taken(session, response, size)
+        worth_a_try = start and size - start > 2 * _SMALLEST_PART
+        # A registry may still be busy with the request before: it refuses a little then, and not all.
+        if worth_a_try and (beginning := self._piece(start, _SMALLEST_PART)):
+            session = self._send_part(session, len(beginning), beginning)
+            self._sent.more(len(beginning))
+        offset = session.offset
+        if offset < size:
+            session = self._send_part(session, size - offset, lambda: self._chunks(offset))
         self._close(session, continued=start > 0)
+
+    def _send_part(self, session: UploadSession, count: int, body: Body) -> UploadSession:
+        """Send ``count`` bytes from the upload's offset on, and return the upload after them."""
+        end = session.offset + count
+        headers = {
+            "Content-Length": str(count),
+            "Content-Range": f"{session.offset}-{end - 1}",
+            "Content-Type": "application/octet-stream",
+        }
+        with self._endpoint.request(
+            "PATCH", session.location, headers=headers, body=body, push=True, repeatable=False
+        ) as response:
+            if response.status in _NOT_TAKEN or response.status == _TOO_LARGE:
+                raise _NotTaken(response.status)
+            self._check_busy(response)
+            return self._part_taken(session, response, end)
+
+    def _piece(self, start: int, count: int) -> bytes:
+        """Return some bytes of the blob, which are verified with the rest."""
+        with self._source() as file:
+            while start and (skipped := _some(file, min(_CHUNK, start))):
+                start -= len(skipped)
+            piece = b""
+            while len(piece) < count and (more := _some(file, count - len(piece))):
+                piece += more
+            return piece
 
     def _chunks(self, start: int) -> Iterator[bytes]:
         """Yield the blob from the byte ``start`` on; all of it is read, and verified."""
