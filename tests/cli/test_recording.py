@@ -103,7 +103,7 @@ def test_what_is_left_out_is_said(environment: dict[str, str], registry: Registr
     done = record(environment, entries)
     assert done.stderr.splitlines() == [
         f"digestry: recorded at {registry.host}: 1 sighting",
-        "digestry: not recorded: 2 containers of which no registry confirmed what runs",
+        "digestry: not recorded: 2 containers whose image no registry confirmed",
     ]
 
 

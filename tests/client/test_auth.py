@@ -14,10 +14,13 @@ from urllib.parse import parse_qs
 import pytest
 
 from digestry.client import challenges
-from digestry.client.credentials import Credential, DockerCredentials
+from digestry.client.connection import Connection
+from digestry.client.credentials import Credential, DockerCredentials, StaticCredentials
 from digestry.client.options import ClientOptions, podman_files
 from digestry.client.repository import Repository
+from digestry.client.responses import Response
 from digestry.client.session import Session
+from digestry.client.transport import Call, Transport
 from digestry.errors import InvalidConfiguration, ProtocolViolation, RemoteNotFound, Unauthorized
 from digestry.model.digest import Digest
 from digestry.model.reference import Reference
@@ -409,6 +412,39 @@ def test_basic(liar: Liar, tmp_path: Path) -> None:
             with pytest.raises(RemoteNotFound):
                 repository.pull_manifest("latest")
     assert len(liar.seen) == 3  # only the first was refused
+
+
+def test_a_challenge_that_another_thread_met_meanwhile(liar: Liar) -> None:
+    """The first request to a registry of this machine has no login, whatever is known when it is answered."""
+    wanted = f"Basic {basic('ann', 's3cret')}"
+    liar.answer = lambda request: (
+        Reply(200)
+        if request.headers.get("Authorization") == wanted
+        else Reply(401, headers={"WWW-Authenticate": 'Basic realm="x"'})
+    )
+    options = ClientOptions()
+    statuses: list[int] = []
+
+    def ask() -> None:
+        call = Call("GET", f"http://{liar.host}/v2/a/manifests/1")
+        with connection.send(liar.host, call, ()) as response:
+            statuses.append(response.status)
+
+    class Overtaken(Transport):
+        def send_first(self, host: str, call: Call) -> Response | None:
+            response = super().send_first(host, call)
+            if response is not None:
+                ask()
+            return response
+
+    connection = Connection(
+        options,
+        credentials=StaticCredentials({liar.host: Credential("ann", "s3cret")}),
+        transport=Overtaken(options),
+    )
+    ask()
+    connection.close()
+    assert statuses == [200, 200]
 
 
 def test_wrong_credentials_end_at_once(liar: Liar, tmp_path: Path) -> None:

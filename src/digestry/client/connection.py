@@ -88,7 +88,8 @@ class Connection:
         if not ours:
             call = msgspec.structs.replace(call, named_by=urlsplit(base).netloc)
         known = self._authenticator
-        header = known.header(host, scopes) if ours and known is not None else None
+        # The first request had none, though another thread may have been asked for it meanwhile.
+        header = known.header(host, scopes) if ours and known is not None and first is None else None
         response = (
             self._described(host, first, None, scopes) if first else self._send(host, call, header, scopes)
         )

@@ -277,7 +277,7 @@ class Transport:
                 if tried >= min(1, attempts) or call.guessed:
                     raise
             except ssl.SSLCertVerificationError as error:
-                if not self._host_trusts().accept_any(self._configured_host(call), error):
+                if not self._accepts_any(call, error):
                     raise
                 continue
             except (LeadsInside, ProxyFailed, ssl.SSLError):
@@ -335,6 +335,10 @@ class Transport:
             raise Unreachable(f"{shown(call.url.partition('?')[0])} is not a web address") from error
         self._peers[host] = response.peer
         return Response(response, call.method, call.url, patience=options.patience)
+
+    def _accepts_any(self, call: Call, error: ssl.SSLCertVerificationError) -> bool:
+        """Return whether any certificate of a call's host is accepted from now on, though ``error``."""
+        return self._host_trusts().accept_any(self._configured_host(call), error)
 
     def _redirects_outside(self, named_by: str, host: str) -> bool:
         """Return whether ``host`` must not be this machine or on its link, as ``named_by`` is not either."""
