@@ -20,8 +20,8 @@ demo: setup
 # Bytecode is kept: else each test process would compile all tests anew.
 test test-all reality: export PYTHONDONTWRITEBYTECODE =
 
-# What is marked `long` has a short form here: fewer steps, seconds, examples or clients of the same kind.
-# ALL=1 runs the long ones as well, and shortens nothing.
+# What is marked `long` is left out, or has a short form: fewer steps, seconds, examples or clients of the same kind.
+# ALL=1 runs it, and shortens nothing; the checks of a change do that.
 test: setup
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not reality$(if $(ALL),, and not long)" $(if $(ALL),--in-full) $(ARGS)
 
@@ -60,7 +60,8 @@ pex: dist
 	@mkdir -p build
 	@for wheel in dist/digestry-*.whl; do \
 		echo "$$PWD/$$wheel --hash=sha256:$$(sha256sum "$$wheel" | cut -c1-64)"; done | cat requirements/run.txt - >build/pex.txt
-	@$(BIN)/uv tool run --quiet pex==2.105.2 -r build/pex.txt -c digestry --venv --sh-boot -o dist/digestry.pex
+	@$(BIN)/uv pip install --quiet --target build/pex --require-hashes -r requirements/pex.txt
+	@PYTHONPATH=build/pex $(BIN)/python -m pex -r build/pex.txt -c digestry --venv --sh-boot -o dist/digestry.pex
 
 format: setup
 	@$(BIN)/ruff check --fix src tests bench tools
@@ -76,6 +77,8 @@ lock: setup
 		--custom-compile-command "make lock" -c requirements/dev.txt --group docs -o requirements/docs.txt
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--custom-compile-command "make lock" -c requirements/dev.txt --group build -o requirements/build.txt
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--custom-compile-command "make lock" --group pex -o requirements/pex.txt
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--custom-compile-command "make lock" -c requirements/dev.txt --extra aws pyproject.toml -o requirements/image.txt
 

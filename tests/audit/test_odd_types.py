@@ -174,6 +174,7 @@ INVENTORIES: dict[str, Any] = {
 }
 
 
+@pytest.mark.long
 @sampled(17, many=4)
 @pytest.mark.parametrize("form", INVENTORIES)
 def test_an_inventory(form: str, every: int, tmp_path: Path) -> None:

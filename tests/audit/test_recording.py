@@ -85,6 +85,7 @@ def test_the_names_of_places(source: str, host: str, place: str) -> None:
     assert outcomes(report, **origins)[HOST] == {(one.manifest, place): 1}
 
 
+@pytest.mark.long
 def test_many_containers_are_a_few_requests() -> None:
     registries = FakeRegistries()
     images = [registries.at(f"{HOST}/r{number}").image(str(number), "1") for number in range(450)]

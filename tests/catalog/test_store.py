@@ -46,6 +46,7 @@ def test_a_catalog_that_is_there(backend: Backend, catalog: Catalog, tmp_path: P
     assert catalog.size() > 0
 
 
+@pytest.mark.long
 def test_changes_are_told_whoever_makes_them(backend: Backend, catalog: Catalog) -> None:
     changes = backend.open_changes()
     other = backend.open_catalog()
@@ -64,6 +65,7 @@ def _settled(changes: CatalogChanges) -> bool:
     return changes.number() == before
 
 
+@pytest.mark.long
 @pytest.mark.only_on("postgresql", reason="of a file's root, locks are files")
 def test_locks_of_nodes_are_no_changes(backend: Backend, catalog: Catalog, raw: Raw) -> None:
     changes = backend.open_changes()

@@ -85,6 +85,7 @@ def peak(home: Path, *arguments: str) -> int:
     return int(done.stderr.split()[-1]) << 10
 
 
+@pytest.mark.long
 def test_no_command_holds_a_layer_in_memory(image: str, tmp_path: Path) -> None:
     host, _, path = image.partition("/")
     other = f"localhost:{host.rpartition(':')[2]}/{path.replace('memory/', 'memory/copied-')}"

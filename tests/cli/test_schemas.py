@@ -58,6 +58,7 @@ def conforming(run: Run, command: str, *line: object, status: int = 0) -> Any:
     return document
 
 
+@pytest.mark.long
 def test_what_commands_print(run: Run, app: Path, tmp_path: Path) -> None:
     with running_registry() as server:
         name = f"{server.host}/team/app"

@@ -124,6 +124,7 @@ def test_what_came_whole_is_not_sent_again(keeper: Keeper, remote: Repository, h
     assert keeper.blobs[str(BLOB.digest)] == CONTENT
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "status",
     [

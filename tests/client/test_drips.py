@@ -188,6 +188,7 @@ def test_a_slow_line_that_goes_on_is_waited_for(liar: Liar) -> None:
         assert time.monotonic() - begun > WAITING
 
 
+@pytest.mark.long
 def test_an_answer_after_a_large_upload_may_take_longer(liar: Liar) -> None:
     """A registry looks through what it was sent before it answers."""
     content = bytes(70 << 20)

@@ -114,6 +114,7 @@ def test_one_registry_s_pause_is_not_another_s(liar: Liar) -> None:
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.long
 def test_pauses_that_are_asked_for_are_no_failures(liar: Liar) -> None:
     liar.answer = lambda _: (
         Reply(503, headers={"Retry-After": "1"}) if len(liar.seen) < 4 else manifest_reply()

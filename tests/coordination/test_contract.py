@@ -72,6 +72,7 @@ class TestOnlyOne:
             raise ZeroDivisionError
         assert not conflicts(lambda: there.only_one(Job.SCRUB))
 
+    @pytest.mark.long
     def test_a_long_job_keeps_it(self, here: Coordination, there: Coordination) -> None:
         with here.only_one(Job.SCRUB) as lock:
             end = time.monotonic() + 2 * LEASE
@@ -157,6 +158,7 @@ class TestGuard:
         with here.guard(CONTENT, exclusive=True):
             assert conflicts(lambda: there.guard(alike, wait=False))
 
+    @pytest.mark.long
     def test_a_long_push_keeps_it(self, here: Coordination, there: Coordination) -> None:
         with here.guard(CONTENT) as guard:
             end = time.monotonic() + 2 * LEASE

@@ -126,6 +126,7 @@ def test_nobody_takes_the_lock_during_a_change(
             lock.check()
 
 
+@pytest.mark.long
 def test_a_node_that_is_cut_off_loses_its_locks_and_comes_back(
     database: str, node: PostgresCoordination
 ) -> None:

@@ -185,6 +185,7 @@ def called(make: Make) -> str:
     return make.__name__
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("make", [*IMAGES, *OTHERS], ids=called)
 def test_a_digest_stays(
     around: Surroundings, registry: RegistryServer, repository: str, tmp_path: Path, make: Make

@@ -136,6 +136,7 @@ def test_docker_load_of_an_image_that_runs(
     docker("rmi", "--force", name)
 
 
+@pytest.mark.long
 @pytest.mark.xdist_group("podman")
 def test_podman_loads_and_saves(
     *,

@@ -100,6 +100,7 @@ def digests(seen: dict[str, ContainerObservation]) -> dict[str, str]:
     return {name: str(one.image.claims[0].digest) if one.image.claims else "" for name, one in seen.items()}
 
 
+@pytest.mark.long
 def test_the_source_containerd(ctr: Engine, registry: RegistryServer, tmp_path: Path) -> None:
     name = "fleet/containerd/app"
     app = f"{registry.host}/{name}"

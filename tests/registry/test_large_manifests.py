@@ -22,6 +22,7 @@ MiB = 1 << 20
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 
+@pytest.mark.long
 def test_large_bodies_that_come_slowly_have_a_bound(tmp_path: Path) -> None:
     """From as many connections as there may be of an address, and of whoever may ask what tags point to."""
     server = start_registry(tmp_path / "root", "--workers", "1")

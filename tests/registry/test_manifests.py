@@ -464,6 +464,7 @@ def test_a_lost_or_damaged_manifest_is_not_served_until_it_is_pushed(registry: R
         assert registry.request("GET", f"/v2/{name}/blobs/{digest}").body == raw
 
 
+@pytest.mark.long
 def test_answers_for_early_errors_do_not_take_the_body_for_a_request(registry: RegistryServer) -> None:
     """What is in an unread body must never be read as the next request of the connection."""
     inner = b"PUT /v2/manifests/smuggled/manifests/t HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"

@@ -43,6 +43,7 @@ def pair() -> Iterator[RegistryServer]:
         yield server
 
 
+@pytest.mark.long
 def test_one_root_one_server(registry: RegistryServer) -> None:
     code, told = failing_start(registry.root)
     assert code == 2
@@ -325,6 +326,7 @@ def test_users_that_cannot_be_read_are_told_before_a_worker_starts(tmp_path: Pat
     assert "_granian" not in weak.stderr
 
 
+@pytest.mark.long
 def test_a_second_server_is_kept_out_though_the_lock_file_was_removed(tmp_path: Path) -> None:
     server = start_registry(tmp_path / "root")
     try:

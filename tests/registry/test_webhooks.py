@@ -114,6 +114,7 @@ def test_only_what_is_wanted(receiver: Receiver, deliver: Callable[..., Catalog]
     ]
 
 
+@pytest.mark.long
 def test_a_receiver_that_fails_is_tried_again(receiver: Receiver, deliver: Callable[..., Catalog]) -> None:
     receiver.behave = answering(503, times=2)
     catalog = deliver(hook(receiver))

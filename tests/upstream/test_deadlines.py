@@ -61,6 +61,7 @@ def _ends(drip: Drip) -> dict[str, float]:
     return late
 
 
+@pytest.mark.long
 def test_every_answer_ends() -> None:
     with ThreadPoolExecutor(len(DRIPS)) as pool:
         late = dict(zip(DRIPS, pool.map(_ends, DRIPS.values()), strict=True))

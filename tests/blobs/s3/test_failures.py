@@ -63,6 +63,7 @@ PASSING: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fault", PASSING, ids=["slow down", "internal", "cut", "answer lost", "balancer"])
 @pytest.mark.parametrize(
     ("method", "text"),

@@ -96,6 +96,7 @@ def pushed_event(catalog: Catalog, tag: str) -> TagEvent:
     return event
 
 
+@pytest.mark.long
 def test_the_password_is_in_no_message(backend: Backend, url: str, tmp_path: Path) -> None:
     texts = [repr(backend), backend.catalog_store.describe(), repr(parse_address(url))]
     wrong = open_backend(tmp_path, stores=StoreLocations(database=url.replace("registry_", "absent_")))
@@ -123,6 +124,7 @@ def test_the_password_is_in_no_error_of_a_command(cluster: Cluster, tmp_path: Pa
     assert "secret" not in done.stdout + done.stderr
 
 
+@pytest.mark.long
 def test_a_server_that_is_not_there_is_told_in_bounded_time(tmp_path: Path) -> None:
     backend = open_backend(
         tmp_path, stores=StoreLocations(database=f"postgresql://digestry@127.0.0.1:{free_port()}/x")
@@ -302,6 +304,7 @@ def test_a_restart_in_the_middle(own: Cluster, tmp_path: Path) -> None:
     catalog.close()
 
 
+@pytest.mark.long
 def test_a_change_that_only_one_server_has_is_not_acknowledged(
     own: Cluster,
 ) -> None:

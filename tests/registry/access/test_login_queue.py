@@ -100,6 +100,7 @@ def test_who_comes_while_a_flood_begins_is_served_soon() -> None:
     run(scene)
 
 
+@pytest.mark.long
 def test_more_addresses_than_can_wait_keep_nobody_out() -> None:
     """None of them is ever verified: that they ask again and again is enough."""
 

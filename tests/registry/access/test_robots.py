@@ -58,6 +58,7 @@ def test_a_robot_logs_in_pushes_and_pulls(server: RegistryServer) -> None:
     assert server.request("GET", "/v2/", headers=basic("robot$other", secret)).status == 401
 
 
+@pytest.mark.long
 def test_a_revoked_token_ends_with_what_was_made_of_it(server: RegistryServer) -> None:
     secret = created(server, "ci-old")
     basic_headers = basic("robot$ci-old", secret)
@@ -78,6 +79,7 @@ def test_a_revoked_token_ends_with_what_was_made_of_it(server: RegistryServer) -
     assert created(server, "ci-old") != secret  # the name is free again
 
 
+@pytest.mark.long
 def test_an_expired_token(server: RegistryServer) -> None:
     robots = open_backend(server.root).open_robot_tokens()
     secret = robots.create("ci-short", expires_at=int((time.time() + 3) * 1e6))

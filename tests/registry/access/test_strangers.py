@@ -364,6 +364,7 @@ def test_an_answer_that_is_none(content: bytes) -> None:
         fetching.fetch(url, seconds=5, most=100_000)
 
 
+@pytest.mark.long
 def test_one_issuer_does_not_stop_the_others(tmp_path: Path) -> None:
     """Two issuers drip their keys, and 60 requests wait for them: the third issuer's tokens, passwords and
     what needs no login are answered meanwhile, and the 60 are when the time is up."""

@@ -98,6 +98,7 @@ def test_versions(server: RegistryServer, tmp_path: Path) -> None:
         ask(server, old)
 
 
+@pytest.mark.long
 @pytest.mark.peer("openssl")
 def test_a_new_certificate_while_it_runs(server: RegistryServer, tmp_path: Path) -> None:
     first, second = trusting(tmp_path / "first.pem"), certificate(tmp_path, "second")
@@ -150,6 +151,7 @@ def test_a_new_certificate_while_it_runs(server: RegistryServer, tmp_path: Path)
     assert len(failures) <= max(8, len(answers) // 50)
 
 
+@pytest.mark.long
 @pytest.mark.peer("openssl")
 def test_a_worker_that_starts_while_the_files_cannot_be_used(server: RegistryServer, tmp_path: Path) -> None:
     """It gets what was used before: else a worker that dies would take the whole registry along."""

@@ -36,6 +36,7 @@ def run(*arguments: str | Path, expect: int = 0) -> subprocess.CompletedProcess[
     return done
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["directory", "archive"])
 def test_under_a_load_of_pushes_nothing_acknowledged_is_missing(tmp_path: Path, kind: str) -> None:
     destination = tmp_path / ("backup.tar" if kind == "archive" else "backup")
@@ -121,6 +122,7 @@ def test_a_killed_archive_leaves_nothing_after_the_next(root: Path, tmp_path: Pa
     assert not list(root.glob(".backup-*"))
 
 
+@pytest.mark.long
 def test_a_killed_restoration_is_not_served_and_begins_again(root: Path, tmp_path: Path) -> None:
     run("backup", "--root", root, tmp_path / "backup")
     again = tmp_path / "again"

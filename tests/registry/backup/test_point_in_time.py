@@ -92,6 +92,7 @@ def digests_of(backend: Backend, tags: list[tuple[str, str]]) -> dict[tuple[str,
     return {key: None if one is None else one.digest for key, one in found.items()}
 
 
+@pytest.mark.long
 def test_the_database_is_taken_back_and_the_bucket_is_not(
     server: Cluster, store: seaweed.S3Server, tmp_path: Path
 ) -> None:

@@ -8,6 +8,8 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from digestry.registry.connections.heartbeat import Heartbeat
 from tests.registry.connections.support import server_with
 from tests.support import wait_until
@@ -59,6 +61,7 @@ def stopped(process: int) -> bool:
     return all(state.read_text().rpartition(")")[2].split()[0] == "T" for state in states)
 
 
+@pytest.mark.long
 def test_a_worker_that_hangs_is_replaced_and_nobody_waits_for_it(tmp_path: Path) -> None:
     with server_with(tmp_path, "workers = 2\n[limits]\nworker-seconds = 2\n") as server:
         before = set(server.processes()) - {server.process.pid}

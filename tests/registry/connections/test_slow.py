@@ -39,6 +39,7 @@ def drip(connection: socket.socket, piece: bytes, every: float = 0.2) -> float:
     return time.monotonic() - began
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("framing", ["Transfer-Encoding: chunked", "Content-Length: 100000"])
 @pytest.mark.parametrize("method", ["PATCH", "PUT"])
 def test_an_upload_that_drips_lets_the_upload_go(strict: RegistryServer, method: str, framing: str) -> None:
@@ -50,6 +51,7 @@ def test_an_upload_that_drips_lets_the_upload_go(strict: RegistryServer, method:
     assert upload.patch(b"x").status == 202
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "path", ["/v2/slow/drip/manifests/t", "/v2/slow/drip/blobs/uploads/?digest=sha256:" + "0" * 64]
 )
@@ -59,6 +61,7 @@ def test_other_bodies_that_drip_are_given_up(strict: RegistryServer, path: str) 
     assert drip(connect(strict, head.encode()), b"{") < 30
 
 
+@pytest.mark.long
 def test_a_body_that_is_fast_enough_is_taken_however_long_it_takes(strict: RegistryServer) -> None:
     upload = Upload.begin(strict, "slow/steady")
     with connect(strict) as connection:
@@ -82,6 +85,7 @@ def open_blobs(server: RegistryServer) -> int:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", [60 << 10, 300 << 10, 32 << 20], ids=["whole", "parts", "large"])
 def test_who_never_reads_is_cut_off(strict: RegistryServer, size: int) -> None:
     digest = strict.push_blob("slow/read", os.urandom(size))
@@ -106,6 +110,7 @@ def unsent(server: RegistryServer, readers: list[socket.socket]) -> list[int]:
     return [found.get(reader.getsockname()[1], 0) for reader in readers]
 
 
+@pytest.mark.long
 def test_of_many_that_never_read_each_is_sent_little_and_one_that_reads_gets_all(tmp_path: Path) -> None:
     content = os.urandom(1 << 20) * 8
     with server_with(tmp_path, "") as server:
@@ -127,6 +132,7 @@ def test_of_many_that_never_read_each_is_sent_little_and_one_that_reads_gets_all
             received += part
 
 
+@pytest.mark.long
 def test_who_reads_slowly_but_fast_enough_gets_all(strict: RegistryServer) -> None:
     content = os.urandom(300_000)
     digest = strict.push_blob("slow/steady", content)
@@ -139,6 +145,7 @@ def test_who_reads_slowly_but_fast_enough_gets_all(strict: RegistryServer) -> No
         assert received.endswith(content)
 
 
+@pytest.mark.long
 def test_requests_without_an_end_and_without_a_reader_are_cut_off(strict: RegistryServer) -> None:
     """Pipelined ones, whose answers fill what there is for them."""
     sockets = held(strict)

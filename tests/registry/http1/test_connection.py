@@ -212,6 +212,7 @@ async def _send_zeros(writer: asyncio.StreamWriter, size: int) -> None:
         await writer.drain()
 
 
+@pytest.mark.long
 def test_requests_of_who_reads_nothing_wait() -> None:
     async def work() -> None:
         answered = 0

@@ -182,6 +182,7 @@ def test_a_server_that_was_forgotten_takes_no_pushes(old: Place, new_place: Make
         moved.stop()
 
 
+@pytest.mark.long
 def test_a_served_registry_becomes_a_node_without_a_root(old: Place, new_place: MakePlace) -> None:
     new = new_place("both")
     server = start_registry(root_of(old))

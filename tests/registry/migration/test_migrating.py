@@ -63,6 +63,7 @@ def test_all_of_it_arrives(old: Place, new_place: MakePlace, kind: str) -> None:
     assert old.backend.catalog_store.identity().id == identity.id  # type: ignore[union-attr]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_there_and_back(old: Place, new_place: MakePlace, kind: str) -> None:
     before, bytes_before = everything(old.backend), content(old.backend)
@@ -118,6 +119,7 @@ def test_a_move_can_be_taken_back(old: Place, new_place: MakePlace) -> None:
     assert migrate(old, new_place("disk")).moved
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["disk", "both"])
 def test_content_goes_first_while_the_registry_takes_pushes(
     old: Place, new_place: MakePlace, kind: str

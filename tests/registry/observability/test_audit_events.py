@@ -350,6 +350,7 @@ def test_a_backup_that_is_restored(tmp_path: Path) -> None:
     assert entry["journal"].startswith("sha256:") or len(entry["journal"]) == 64
 
 
+@pytest.mark.long
 def test_collection_by_schedule_and_by_hand() -> None:
     collected = "[collection]\nevery = 1\nlease = 1\nuntagged = 0\n"
     with configured(collected) as server:

@@ -72,6 +72,7 @@ def test_a_disk_and_a_catalog_that_fail() -> None:
         assert server.request("GET", "/livez").status == 200
 
 
+@pytest.mark.long
 def test_a_catalog_that_hangs_hides_nothing_else() -> None:
     with running_registry() as server:
         assert server.request("GET", "/readyz").status == 200

@@ -161,6 +161,7 @@ def test_a_broken_download_goes_on_where_it_was(
     assert len(asked) == 3
 
 
+@pytest.mark.long
 def test_a_download_that_goes_on_breaking_is_given_up_and_gone_on_with_later(
     mirror: RegistryServer, hub: Upstream, name: str
 ) -> None:

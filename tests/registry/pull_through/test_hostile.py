@@ -78,6 +78,7 @@ def _ask(server: RegistryServer, host: str, number: int) -> socket.socket:
     return client
 
 
+@pytest.mark.long
 def test_no_client_waits_for_ever(tmp_path: Path) -> None:
     with contextlib.ExitStack() as running:
         hosts = {
@@ -105,6 +106,7 @@ def test_no_client_waits_for_ever(tmp_path: Path) -> None:
         assert time.monotonic() - began < _PATIENCE
 
 
+@pytest.mark.long
 def test_large_answers_are_held_one_at_a_time(tmp_path: Path) -> None:
     tags = json.dumps({"tags": [f"{number:x}" for number in range(1_000_000)]}).encode()
     with lying(lambda _: Reply(200, tags)) as liar:

@@ -33,6 +33,7 @@ TROUBLES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("host", TROUBLES)
 def test_a_tag_is_served_as_it_was_and_the_header_says_so(
     mirror: RegistryServer, hub: Upstream, name: str, host: str
@@ -74,6 +75,7 @@ def test_what_is_damaged_upstream_is_not_gone(mirror: RegistryServer, hub: Upstr
     assert [entry["event"] for entry in journal] == ["created"]
 
 
+@pytest.mark.long
 def test_it_is_asked_again_after_a_while(mirror: RegistryServer, hub: Upstream, name: str) -> None:
     here = f"trouble5.test/{name}"
     hub.image(name, "1")
