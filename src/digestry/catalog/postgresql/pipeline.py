@@ -122,15 +122,20 @@ class Pipeline:
         """
         server = self._server
         server.consume_input()
+        at_end = False
         while not server.is_busy():
             result = server.get_result()
             if result is None:
                 if server.status == pq.ConnStatus.BAD:
                     raise self.error or psycopg.OperationalError("the server closed the connection")
-            elif result.status == pq.ExecStatus.PIPELINE_SYNC:
+                if at_end:
+                    return False  # no statement is in flight: the server sent a notice
+                at_end = True  # of one statement's results
+                continue
+            at_end = False
+            if result.status == pq.ExecStatus.PIPELINE_SYNC:
                 return True
-            else:
-                self._take(result, self._expected.popleft())
+            self._take(result, self._expected.popleft())
         return False
 
     @property
