@@ -9,8 +9,10 @@ from digestry.advisories.scanner_reports import (
     Finding,
     ScannedImage,
     as_document,
+    package_name,
     read_report_time,
     read_severity,
+    scanned_image,
 )
 from digestry.advisories.statements import Document, UnreadableDocument
 from digestry.model.digest import shown
@@ -65,7 +67,7 @@ def _finding(match: JsonObject) -> Finding | None:
     fixes = as_list(as_object(vulnerability.get("fix")).get("versions"))
     return Finding(
         vulnerability=name,
-        package=as_text(artifact.get("purl")) or (f"{package}@{version}" if version else package),
+        package=package_name(as_text(artifact.get("purl")), package, version),
         aliases=tuple(filter(None, related)),
         installed=version,
         fixed_in=" or ".join(filter(None, map(as_text, fixes))),
@@ -78,6 +80,4 @@ def _image(target: object) -> ScannedImage | None:
     about = as_object(target)
     names = [*map(as_text, as_list(about.get("repoDigests"))), as_text(about.get("userInput"))]
     names += map(as_text, as_list(about.get("tags")))
-    digests = (as_text(about.get("manifestDigest")), as_text(about.get("imageID")))
-    image = ScannedImage(tuple(dict.fromkeys(filter(None, names))), digests)
-    return image if image.names or any(digests) else None
+    return scanned_image(names, (as_text(about.get("manifestDigest")), as_text(about.get("imageID"))))

@@ -12,6 +12,7 @@ from digestry.advisories.scanner_reports import (
     ScannedImage,
     as_document,
     read_report_time,
+    scanned_image,
 )
 from digestry.advisories.statements import LONG_AGO, Document, UnreadableDocument
 from digestry.model.json_values import JsonObject, as_list, as_object, as_text
@@ -103,8 +104,7 @@ def _is_suppressed(result: JsonObject) -> bool:
 def _image(properties: JsonObject) -> ScannedImage | None:
     names = [*map(as_text, as_list(properties.get("repoDigests"))), as_text(properties.get("imageName"))]
     names += map(as_text, as_list(properties.get("repoTags")))
-    image = ScannedImage(tuple(dict.fromkeys(filter(None, names))), (as_text(properties.get("imageID")),))
-    return image if image.names or any(image.digests) else None
+    return scanned_image(names, (as_text(properties.get("imageID")),))
 
 
 def _time(run: JsonObject) -> datetime.datetime | None:

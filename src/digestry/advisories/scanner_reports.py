@@ -53,6 +53,17 @@ class ScannedImage:
         return Product(self.names, hashes, components)
 
 
+def scanned_image(names: Iterable[str], digests: Sequence[str]) -> ScannedImage | None:
+    """Return the image that a report names; None if all of ``names`` and ``digests`` are empty texts."""
+    image = ScannedImage(tuple(dict.fromkeys(filter(None, names))), tuple(filter(None, digests)))
+    return image if image.names or image.digests else None
+
+
+def package_name(purl: str, name: str, version: str) -> str:
+    """Return what a finding calls a package: its package URL, or else its name, with the version if any."""
+    return purl or (f"{name}@{version}" if version else name)
+
+
 def read_severity(word: str) -> str:
     """Return one of :data:`SEVERITIES`; empty for a word that is none of a severity."""
     lower = word.strip().lower()

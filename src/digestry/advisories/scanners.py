@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 import subprocess
@@ -113,8 +112,7 @@ def _grype_date(program: str) -> str:
 
 def _answer(program: str, *arguments: str) -> object:
     done = subprocess.run(
-        [program, *arguments], stdin=subprocess.DEVNULL, capture_output=True, timeout=_SHORT, check=False,
-        env=os.environ,
+        [program, *arguments], stdin=subprocess.DEVNULL, capture_output=True, timeout=_SHORT, check=False
     )  # fmt: skip
     return msgspec.json.decode(done.stdout)
 

@@ -10,8 +10,10 @@ from digestry.advisories.scanner_reports import (
     Finding,
     ScannedImage,
     as_document,
+    package_name,
     read_report_time,
     read_severity,
+    scanned_image,
 )
 from digestry.advisories.statements import Document, Status, UnreadableDocument
 from digestry.model.digest import shown
@@ -71,7 +73,7 @@ def _finding(found: JsonObject) -> Finding | None:
     purl = as_text(as_object(found.get("PkgIdentifier")).get("PURL"))
     return Finding(
         vulnerability=name,
-        package=purl or (f"{package}@{version}" if version else package),
+        package=package_name(purl, package, version),
         aliases=tuple(filter(None, map(as_text, as_list(found.get("VendorIDs"))))),
         status=_STATUSES.get(as_text(found.get("Status")), "affected"),
         installed=version,
@@ -85,8 +87,7 @@ def _image(report: JsonObject) -> ScannedImage | None:
     metadata = as_object(report.get("Metadata"))
     names = [*map(as_text, as_list(metadata.get("RepoDigests")))]
     names += [as_text(report.get("ArtifactName")), *map(as_text, as_list(metadata.get("RepoTags")))]
-    image = ScannedImage(tuple(dict.fromkeys(filter(None, names))), (as_text(metadata.get("ImageID")),))
-    return image if image.names or any(image.digests) else None
+    return scanned_image(names, (as_text(metadata.get("ImageID")),))
 
 
 def _author(report: JsonObject) -> str:

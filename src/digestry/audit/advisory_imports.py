@@ -133,18 +133,14 @@ class ImportPlanner:
         every = list(statements)
         reported = importing.merged(one for one, is_report in every if is_report)
         others = importing.merged(one for one, is_report in every if not is_report)
-        for new in others:
-            if known.have(new):
-                plan.stated += 1
-            else:
-                plan.new.append(new)
-        for new in reported:
-            if known.have(new):
-                plan.stated += 1
-            elif known.clear(new):
-                plan.assessed += 1
-            else:
-                plan.new.append(new)
+        for group, is_report in ((others, False), (reported, True)):
+            for new in group:
+                if known.have(new):
+                    plan.stated += 1
+                elif is_report and known.clear(new):
+                    plan.assessed += 1
+                else:
+                    plan.new.append(new)
         return plan
 
 
