@@ -90,14 +90,32 @@ def open_blobs(server: RegistryServer) -> int:
 def test_who_never_reads_is_cut_off(strict: RegistryServer, size: int) -> None:
     digest = strict.push_blob("slow/read", os.urandom(size))
     head = f"GET /v2/slow/read/blobs/{digest} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
-    before, sockets = memory(strict), held(strict)
+    before, sockets, already = memory(strict), held(strict), ended(strict).get("stalled", 0)
     readers = [connect(strict, head * (1 if size > 1 << 20 else 40), buffer=4096) for _ in range(50)]
     time.sleep(1)
     assert (memory(strict) - before) / len(readers) < 1 << 20
     wait_until(lambda: open_blobs(strict) == 0, what="the end of the readers")
     wait_until(lambda: held(strict) <= sockets, what="the end of their connections")
-    assert ended(strict)["stalled"] >= 50
+    wait_until(lambda: ended(strict)["stalled"] == already + 50, what="the count of their connections")
     assert "Traceback" not in strict.log.read_text()
+
+
+def test_who_is_slow_in_either_direction_is_counted_once(strict: RegistryServer) -> None:
+    """Whether the guard closes the connection, or the server whose answer ends."""
+    digest = strict.push_blob("slow/both", os.urandom(16 << 20))
+    upload = Upload.begin(strict, "slow/both")
+    before = ended(strict)
+    for _ in range(3):
+        connect(
+            strict,
+            f"GET /v2/slow/both/blobs/{digest} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode(),
+            buffer=4096,
+        )
+    connect(strict, f"PATCH {upload.path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\na".encode())
+    for reason, count in (("stalled", 3), ("slow-body", 1)):
+        wanted = before.get(reason, 0) + count
+        wait_until(lambda r=reason, n=wanted: ended(strict)[r] >= n, what=f"the end of all that are {reason}")
+        assert ended(strict)[reason] == wanted
 
 
 def unsent(server: RegistryServer, readers: list[socket.socket]) -> list[int]:

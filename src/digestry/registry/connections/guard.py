@@ -84,6 +84,8 @@ class _Socket:
     slow: float = 0.0
     """Since when it has moved fewer bytes than it must; 0 if it has not."""
     fault: float = 0.0
+    counted: bool = False
+    """Whether it is one of the connections that were ended for a reason."""
 
 
 class ConnectionGuard:
@@ -180,7 +182,10 @@ class ConnectionGuard:
         return socket
 
     def _forget(self, socket: _Socket) -> None:
+        """Drop a socket that is closed. A connection that had to end may have been closed by the server."""
         socket.connection.descriptor = -1
+        if socket.connection.fault:
+            self._count(socket, socket.connection.fault)
         if socket.peer is not None and self._table.known.get(socket.peer) is socket.connection:
             del self._table.known[socket.peer]
 
@@ -284,9 +289,14 @@ class ConnectionGuard:
 
     def _cut(self, number: int, socket: _Socket, reason: str) -> bool:
         if kernel.cut(number, socket.inode):
+            self._count(socket, reason)
+        return True
+
+    def _count(self, socket: _Socket, reason: str) -> None:
+        if not socket.counted:
+            socket.counted = True
             self.ended[reason] += 1
             self._unlogged[reason] += 1
-        return True
 
     def _log(self, now: float) -> None:
         if not self._unlogged or now - self._logged_at < _LOG_SECONDS:
