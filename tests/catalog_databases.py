@@ -19,9 +19,12 @@ _SCHEMA: Final = """
         FROM pg_attribute JOIN pg_class ON attrelid = pg_class.oid
         WHERE relnamespace = 'public'::regnamespace AND attnum > 0
         UNION ALL SELECT concat_ws(' ', tgname, tgenabled) FROM pg_trigger WHERE NOT tgisinternal
+        UNION ALL SELECT concat_ws(' ', relname, reltuples < 0) FROM pg_class
+        WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
     ) AS facts
 """
-"""One value that differs once a test has changed tables, indexes or triggers."""
+"""One value that differs once a test has changed tables, indexes or triggers, or analysed a table: the
+planner treats a table differently after that."""
 _TABLES: Final = "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
 _END_CONNECTIONS: Final = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
