@@ -93,6 +93,8 @@ def _comparable(answer: Any) -> str:
     if isinstance(answer, dict):
         kind = answer.get("type")
         collation = getattr(kind, "collation", None)
+        options = {name: str(value) for name, value in answer.get("dialect_options", {}).items()}
+        answer = {**answer, "dialect_options": options}
         return repr({**answer, "type": f"{kind!r} {collation}"} if kind is not None else answer)
     return repr(answer)
 

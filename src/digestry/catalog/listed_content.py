@@ -12,7 +12,8 @@ from sqlalchemy import Select, Table, func, select, union_all
 
 from digestry.catalog import dialect
 from digestry.catalog.database import Database
-from digestry.catalog.schema import blob_objects, links, manifests
+from digestry.catalog.object_schema import blob_objects
+from digestry.catalog.schema import links, manifests
 from digestry.catalog.snapshot import Held
 from digestry.model.digest import Digest
 

@@ -13,27 +13,26 @@ from sqlalchemy import (
     Column,
     ForeignKey,
     Index,
-    Integer,
     LargeBinary,
-    MetaData,
     Table,
-    Text,
+    text,
 )
-from sqlalchemy.types import TypeEngine
 
-metadata: Final = MetaData()
+from digestry.catalog import fleet_schema, object_schema, schema_metadata
+from digestry.catalog.schema_metadata import IDENTITY, TEXT
 
-# SQLite makes only an INTEGER primary key its rowid.
-_Identity: Final[TypeEngine[int]] = BigInteger().with_variant(Integer(), "sqlite")
+metadata: Final = schema_metadata.metadata
 
-# Compared and ordered by its bytes in every database, as SQLite does by default.
-_Text: Final[TypeEngine[str]] = Text().with_variant(Text(collation="C"), "postgresql")
+FLEET_TABLES: Final = fleet_schema.TABLES
+"""What agents reported, in the order in which rows refer to each other."""
+STORE_TABLES: Final = object_schema.TABLES
+"""The tables of an S3 store of blobs."""
 
 repositories = Table(
     "repositories",
     metadata,
-    Column("id", _Identity, primary_key=True),
-    Column("name", _Text, nullable=False, unique=True),
+    Column("id", IDENTITY, primary_key=True),
+    Column("name", TEXT, nullable=False, unique=True),
     Column("created_at", BigInteger, nullable=False),
 )
 
@@ -41,8 +40,8 @@ repositories = Table(
 links = Table(
     "links",
     metadata,
-    Column("repository_id", _Identity, ForeignKey("repositories.id"), primary_key=True),
-    Column("digest", _Text, primary_key=True),
+    Column("repository_id", IDENTITY, ForeignKey("repositories.id"), primary_key=True),
+    Column("digest", TEXT, primary_key=True),
     Column("size", BigInteger, nullable=False),
     Column("linked_at", BigInteger, nullable=False),
     Index("links_by_digest", "digest"),
@@ -53,29 +52,36 @@ links = Table(
 manifests = Table(
     "manifests",
     metadata,
-    Column("repository_id", _Identity, ForeignKey("repositories.id"), primary_key=True),
-    Column("digest", _Text, primary_key=True),
-    Column("media_type", _Text, nullable=False),
+    Column("repository_id", IDENTITY, ForeignKey("repositories.id"), primary_key=True),
+    Column("digest", TEXT, primary_key=True),
+    Column("media_type", TEXT, nullable=False),
     Column("size", BigInteger, nullable=False),
-    Column("artifact_type", _Text),
-    Column("subject", _Text),
-    Column("config", _Text),
-    Column("annotations", _Text, nullable=False),  # JSON
+    Column("artifact_type", TEXT),
+    Column("subject", TEXT),
+    Column("config", TEXT),
+    Column("annotations", TEXT, nullable=False),  # JSON
     Column("pushed_at", BigInteger, nullable=False),
     Column("deleted_at", BigInteger),
     Index("manifests_by_digest", "digest"),
     Index("manifests_by_subject", "repository_id", "subject"),
     Index("manifests_by_config", "repository_id", "config"),
+    # Which referrers any repository has for a digest, such as a layer's.
+    Index(
+        "manifests_by_subject_anywhere",
+        "subject",
+        sqlite_where=text("subject IS NOT NULL"),
+        postgresql_where=text("subject IS NOT NULL"),
+    ),
 )
 
 # What a manifest refers to: role is config, layer or manifest (a child of an index).
 manifest_references = Table(
     "manifest_references",
     metadata,
-    Column("repository_id", _Identity, ForeignKey("repositories.id"), primary_key=True),
-    Column("parent", _Text, primary_key=True),
-    Column("child", _Text, primary_key=True),
-    Column("role", _Text, primary_key=True),
+    Column("repository_id", IDENTITY, ForeignKey("repositories.id"), primary_key=True),
+    Column("parent", TEXT, primary_key=True),
+    Column("child", TEXT, primary_key=True),
+    Column("role", TEXT, primary_key=True),
     # All columns: SQLite's planner would else take the primary key, and walk a whole repository.
     Index("manifest_references_by_child", "repository_id", "child", "role", "parent"),
 )
@@ -83,9 +89,9 @@ manifest_references = Table(
 tags = Table(
     "tags",
     metadata,
-    Column("repository_id", _Identity, ForeignKey("repositories.id"), primary_key=True),
-    Column("name", _Text, primary_key=True),
-    Column("digest", _Text, nullable=False),
+    Column("repository_id", IDENTITY, ForeignKey("repositories.id"), primary_key=True),
+    Column("name", TEXT, primary_key=True),
+    Column("digest", TEXT, nullable=False),
     Column("moved_at", BigInteger, nullable=False),
     Index("tags_by_digest", "repository_id", "digest"),
 )
@@ -95,7 +101,7 @@ tags = Table(
 usage = Table(
     "usage",
     metadata,
-    Column("repository_id", _Identity, ForeignKey("repositories.id"), primary_key=True),
+    Column("repository_id", IDENTITY, ForeignKey("repositories.id"), primary_key=True),
     Column("bytes", BigInteger, nullable=False),
     Column("tags", BigInteger, nullable=False),
 )
@@ -107,21 +113,21 @@ usage = Table(
 journal = Table(
     "journal",
     metadata,
-    Column("repository", _Text, primary_key=True),
+    Column("repository", TEXT, primary_key=True),
     Column("number", BigInteger, primary_key=True, autoincrement=False),
     Column("sequence", BigInteger),
     Column("at", BigInteger, nullable=False),
-    Column("tag", _Text, nullable=False),
-    Column("event", _Text, nullable=False),  # created, moved, deleted
-    Column("from_digest", _Text),
-    Column("to_digest", _Text),
-    Column("media_type", _Text, nullable=False),
+    Column("tag", TEXT, nullable=False),
+    Column("event", TEXT, nullable=False),  # created, moved, deleted
+    Column("from_digest", TEXT),
+    Column("to_digest", TEXT),
+    Column("media_type", TEXT, nullable=False),
     Column("size", BigInteger, nullable=False),
-    Column("actor", _Text, nullable=False),
-    Column("address", _Text, nullable=False),
-    Column("client", _Text, nullable=False),
-    Column("previous_hash", _Text, nullable=False),
-    Column("hash", _Text, nullable=False),
+    Column("actor", TEXT, nullable=False),
+    Column("address", TEXT, nullable=False),
+    Column("client", TEXT, nullable=False),
+    Column("previous_hash", TEXT, nullable=False),
+    Column("hash", TEXT, nullable=False),
     Index("journal_by_sequence", "sequence", unique=True),
     Index("journal_by_time", "repository", "at"),
     Index("journal_by_tag", "repository", "tag", "at"),
@@ -135,15 +141,15 @@ journal = Table(
 uploads = Table(
     "uploads",
     metadata,
-    Column("id", _Text, primary_key=True),
-    Column("repository", _Text, nullable=False),
-    Column("algorithm", _Text, nullable=False),
+    Column("id", TEXT, primary_key=True),
+    Column("repository", TEXT, nullable=False),
+    Column("algorithm", TEXT, nullable=False),
     Column("offset", BigInteger, nullable=False),
-    Column("digest", _Text),
-    Column("boot", _Text, nullable=False),
+    Column("digest", TEXT),
+    Column("boot", TEXT, nullable=False),
     Column("started_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
-    Column("actor", _Text, nullable=False, server_default="anonymous"),
+    Column("actor", TEXT, nullable=False, server_default="anonymous"),
     Column("reserved", BigInteger, nullable=False, server_default="0"),
     Index("uploads_by_age", "updated_at"),
     Index("uploads_by_actor", "actor"),
@@ -153,34 +159,39 @@ uploads = Table(
 robot_tokens = Table(
     "robot_tokens",
     metadata,
-    Column("name", _Text, primary_key=True),
-    Column("secret_hash", _Text, nullable=False, unique=True),
+    Column("name", TEXT, primary_key=True),
+    Column("secret_hash", TEXT, nullable=False, unique=True),
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger),
     Column("revoked_at", BigInteger),
+    # Of an agent's token: the place that it may report for. It may do nothing else.
+    Column("place", TEXT),
 )
 
 # Until when content is kept, even if nothing else holds it.
 leases = Table(
     "leases",
     metadata,
-    Column("digest", _Text, primary_key=True),
+    Column("digest", TEXT, primary_key=True),
     Column("expires_at", BigInteger, nullable=False),
     Index("leases_by_expiry", "expires_at"),
 )
 
-# Journal entries to deliver to webhooks: deleted when accepted, and kept with ``dead_at`` when given up.
+# Events to deliver to webhooks, most of them journal entries: deleted when accepted, and kept with
+# ``dead_at`` when given up.
 deliveries = Table(
     "deliveries",
     metadata,
-    Column("id", _Identity, primary_key=True),
-    Column("webhook", _Text, nullable=False),
+    Column("id", IDENTITY, primary_key=True),
+    Column("webhook", TEXT, nullable=False),
     Column("sequence", BigInteger, nullable=False),
     Column("queued_at", BigInteger, nullable=False),
     Column("due_at", BigInteger, nullable=False),
     Column("attempts", BigInteger, nullable=False),
     Column("dead_at", BigInteger),
-    Column("problem", _Text, nullable=False),
+    Column("problem", TEXT, nullable=False),
+    # The event itself, if it is not a journal entry's.
+    Column("document", TEXT),
     Index("deliveries_by_time", "webhook", "dead_at", "due_at"),
 )
 
@@ -189,13 +200,13 @@ deliveries = Table(
 sightings = Table(
     "sightings",
     metadata,
-    Column("digest", _Text, primary_key=True),
-    Column("repository", _Text, primary_key=True),
-    Column("place", _Text, primary_key=True),
+    Column("digest", TEXT, primary_key=True),
+    Column("repository", TEXT, primary_key=True),
+    Column("place", TEXT, primary_key=True),
     Column("containers", BigInteger, nullable=False),
     Column("first_at", BigInteger, nullable=False),
     Column("last_at", BigInteger, nullable=False),
-    Column("actor", _Text, nullable=False),
+    Column("actor", TEXT, nullable=False),
     Index("sightings_by_time", "last_at"),
     Index("sightings_by_actor", "actor", "last_at"),
 )
@@ -204,7 +215,7 @@ sightings = Table(
 sighting_usage = Table(
     "sighting_usage",
     metadata,
-    Column("actor", _Text, primary_key=True),
+    Column("actor", TEXT, primary_key=True),
     Column("bytes", BigInteger, nullable=False),
 )
 
@@ -212,8 +223,8 @@ sighting_usage = Table(
 damaged = Table(
     "damaged",
     metadata,
-    Column("digest", _Text, primary_key=True),
-    Column("problem", _Text, nullable=False),
+    Column("digest", TEXT, primary_key=True),
+    Column("problem", TEXT, nullable=False),
     Column("found_at", BigInteger, nullable=False),
 )
 
@@ -221,19 +232,19 @@ damaged = Table(
 jobs = Table(
     "jobs",
     metadata,
-    Column("name", _Text, primary_key=True),
+    Column("name", TEXT, primary_key=True),
     Column("started_at", BigInteger, nullable=False),
     Column("finished_at", BigInteger),
-    Column("state", _Text, nullable=False),
+    Column("state", TEXT, nullable=False),
 )
 
 # The digest that a tag of another registry had when it was last requested.
 upstream_tags = Table(
     "upstream_tags",
     metadata,
-    Column("repository", _Text, primary_key=True),
-    Column("tag", _Text, primary_key=True),
-    Column("digest", _Text, nullable=False),
+    Column("repository", TEXT, primary_key=True),
+    Column("tag", TEXT, primary_key=True),
+    Column("digest", TEXT, nullable=False),
     Column("checked_at", BigInteger, nullable=False),
 )
 
@@ -242,16 +253,45 @@ upstream_tags = Table(
 identity = Table(
     "identity",
     metadata,
-    Column("id", _Text, primary_key=True),
+    Column("id", TEXT, primary_key=True),
     Column("bound", Boolean, nullable=False),
     Column("generation", BigInteger, nullable=False),
 )
 
 # One row: the newest schema that the oldest digestry knows which may use this catalog.
-schema_support = Table("schema_support", metadata, Column("oldest", _Text, primary_key=True))
+schema_support = Table("schema_support", metadata, Column("oldest", TEXT, primary_key=True))
+
+# Who is signed in to the pages. ``id_hash`` is the hash of the cookie's secret; ``credential`` is the
+# fingerprint of what the user signed in with: a session ends when that changes.
+web_sessions = Table(
+    "web_sessions",
+    metadata,
+    Column("id_hash", TEXT, primary_key=True),
+    Column("identity", TEXT, nullable=False),
+    Column("credential", TEXT, nullable=False),
+    Column("csrf", TEXT, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("used_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Index("web_sessions_by_expiry", "expires_at"),
+)
+
+# What advisories state, by vulnerability: one row for each of its names, so that a page finds the images.
+advisory_statements = Table(
+    "advisory_statements",
+    metadata,
+    Column("vulnerability", TEXT, primary_key=True),
+    Column("repository", TEXT, primary_key=True),
+    Column("subject", TEXT, primary_key=True),
+    Column("advisory", TEXT, primary_key=True),
+    Column("status", TEXT, nullable=False),
+    Column("stated_at", BigInteger, nullable=False),
+    Index("advisory_statements_by_advisory", "repository", "advisory"),
+    Index("advisory_statements_by_subject", "subject"),
+)
 
 # Names that transactions lock where the subject of a decision, such as a quota, has no row of its own.
-transaction_locks = Table("transaction_locks", metadata, Column("name", _Text, primary_key=True))
+transaction_locks = Table("transaction_locks", metadata, Column("name", TEXT, primary_key=True))
 
 # The tables below are the coordination's (coordination/postgresql/): what the nodes of one registry share. A
 # registry on one host has them too, and uses files instead.
@@ -261,8 +301,8 @@ transaction_locks = Table("transaction_locks", metadata, Column("name", _Text, p
 locks = Table(
     "locks",
     metadata,
-    Column("name", _Text, primary_key=True),
-    Column("holder", _Text, nullable=False),
+    Column("name", TEXT, primary_key=True),
+    Column("holder", TEXT, nullable=False),
     Column("fence", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
 )
@@ -271,8 +311,8 @@ locks = Table(
 shared_guards = Table(
     "shared_guards",
     metadata,
-    Column("token", _Text, primary_key=True),
-    Column("name", _Text, nullable=False),
+    Column("token", TEXT, primary_key=True),
+    Column("name", TEXT, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
     Index("shared_guards_by_name", "name"),
 )
@@ -281,7 +321,7 @@ shared_guards = Table(
 signing_keys = Table(
     "signing_keys",
     metadata,
-    Column("id", _Text, primary_key=True),
+    Column("id", TEXT, primary_key=True),
     Column("content", LargeBinary, nullable=False),
 )
 
@@ -289,7 +329,7 @@ signing_keys = Table(
 login_failures = Table(
     "login_failures",
     metadata,
-    Column("source", _Text, primary_key=True),
+    Column("source", TEXT, primary_key=True),
     Column("strikes", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
     Index("login_failures_by_expiry", "expires_at"),
@@ -299,87 +339,15 @@ login_failures = Table(
 upstream_limits = Table(
     "upstream_limits",
     metadata,
-    Column("host", _Text, primary_key=True),
+    Column("host", TEXT, primary_key=True),
     Column("expires_at", BigInteger, nullable=False),
-    Column("reason", _Text, nullable=False),
+    Column("reason", TEXT, nullable=False),
 )
 
 # Short documents, by name.
 notes = Table(
     "notes",
     metadata,
-    Column("name", _Text, primary_key=True),
+    Column("name", TEXT, primary_key=True),
     Column("content", LargeBinary, nullable=False),
-)
-
-# Which object of an S3 store holds which content: the objects are never renamed or copied.
-blob_objects = Table(
-    "blob_objects",
-    metadata,
-    Column("digest", _Text, primary_key=True),
-    Column("key", _Text, nullable=False),
-    Column("size", BigInteger, nullable=False),
-    Column("etag", _Text, nullable=False),
-    Column("stored_at", BigInteger, nullable=False),
-    Index("blob_objects_by_key", "key"),
-)
-
-# Objects whose bytes are not what their digests say, oldest first by ``id``.
-quarantined_objects = Table(
-    "quarantined_objects",
-    metadata,
-    Column("id", _Identity, primary_key=True),
-    Column("name", _Text, nullable=False, unique=True),
-    Column("digest", _Text, nullable=False),
-    Column("key", _Text, nullable=False),
-    Column("size", BigInteger, nullable=False),
-    Index("quarantined_objects_by_digest", "digest"),
-    Index("quarantined_objects_by_key", "key"),
-)
-
-# Incoming content of an S3 store: its only writer until ``expires_at``, and the object, or the multipart
-# upload, that it goes into. ``whole``: the parts are an object already.
-blob_ingests = Table(
-    "blob_ingests",
-    metadata,
-    Column("name", _Text, primary_key=True),
-    Column("key", _Text, nullable=False),
-    Column("upload_id", _Text, nullable=False),
-    Column("whole", Boolean, nullable=False),
-    Column("holder", _Text, nullable=False),
-    Column("expires_at", BigInteger, nullable=False),
-    Column("written_at", BigInteger, nullable=False),
-    Index("blob_ingests_by_key", "key"),
-)
-
-# The parts that an S3 store has of that content.
-blob_ingest_parts = Table(
-    "blob_ingest_parts",
-    metadata,
-    Column("name", _Text, ForeignKey("blob_ingests.name"), primary_key=True),
-    Column("number", BigInteger, primary_key=True, autoincrement=False),
-    Column("size", BigInteger, nullable=False),
-    Column("etag", _Text, nullable=False),
-    Column("crc32", _Text, nullable=False),
-)
-
-# Objects with its last bytes, which do not make a part yet, from byte ``start`` on.
-blob_ingest_fragments = Table(
-    "blob_ingest_fragments",
-    metadata,
-    Column("name", _Text, ForeignKey("blob_ingests.name"), primary_key=True),
-    Column("start", BigInteger, primary_key=True, autoincrement=False),
-    Column("size", BigInteger, nullable=False),
-    Column("key", _Text, nullable=False),
-    Index("blob_ingest_fragments_by_key", "key"),
-)
-
-# Objects of an S3 store that no row refers to, to be removed when they are due.
-object_removals = Table(
-    "object_removals",
-    metadata,
-    Column("key", _Text, primary_key=True),
-    Column("upload_id", _Text, nullable=False),
-    Column("due_at", BigInteger, nullable=False),
-    Index("object_removals_by_time", "due_at"),
 )

@@ -25,17 +25,15 @@ from digestry.blobs.s3.rows import Fragment, IngestState, QuarantinedObject, Rem
 from digestry.catalog import clock, dialect, lease_rows
 from digestry.catalog.database import Database
 from digestry.catalog.frequent import frequent
-from digestry.catalog.schema import (
+from digestry.catalog.object_schema import (
     blob_ingest_fragments,
     blob_ingest_parts,
     blob_ingests,
     blob_objects,
-    leases,
-    links,
-    manifests,
     object_removals,
     quarantined_objects,
 )
+from digestry.catalog.schema import leases, links, manifests
 from digestry.catalog.transactions import retried
 from digestry.errors import Conflict, NotFound
 from digestry.model.digest import Digest

@@ -12,11 +12,25 @@ from sqlalchemy import BigInteger, Connection, Table, cast, delete, func, insert
 
 from digestry.catalog import clock, dialect, relocation
 from digestry.catalog.delivery_queue import Subscription
+from digestry.catalog.fleet_schema import (
+    fleet_agents,
+    fleet_gaps,
+    fleet_image_digests,
+    fleet_image_vulnerabilities,
+    fleet_images,
+    fleet_runs,
+    fleet_sources,
+)
 from digestry.catalog.journal_sequencing import BATCH, sequence_entries
-from digestry.catalog.schema import (
+from digestry.catalog.object_schema import (
     blob_ingest_fragments,
     blob_ingests,
     blob_objects,
+    object_removals,
+    quarantined_objects,
+)
+from digestry.catalog.schema import (
+    advisory_statements,
     damaged,
     deliveries,
     identity,
@@ -26,8 +40,6 @@ from digestry.catalog.schema import (
     links,
     manifest_references,
     manifests,
-    object_removals,
-    quarantined_objects,
     repositories,
     robot_tokens,
     sighting_usage,
@@ -54,6 +66,14 @@ REGISTRY_TABLES: Final = (
     damaged,
     jobs,
     upstream_tags,
+    advisory_statements,
+    fleet_agents,
+    fleet_sources,
+    fleet_gaps,
+    fleet_images,
+    fleet_image_digests,
+    fleet_image_vulnerabilities,
+    fleet_runs,
 )
 """The tables of a registry, in the order in which rows refer to each other."""
 OBJECT_TABLES: Final = (blob_objects, quarantined_objects, object_removals)

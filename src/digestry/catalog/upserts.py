@@ -11,16 +11,14 @@ from sqlalchemy.sql.base import ReadOnlyColumnCollection
 from sqlalchemy.sql.elements import KeyedColumnElement
 
 from digestry.catalog.frequent import frequent
+from digestry.catalog.object_schema import blob_ingests, blob_objects, object_removals
 from digestry.catalog.schema import (
-    blob_ingests,
-    blob_objects,
     damaged,
     jobs,
     leases,
     links,
     manifest_references,
     manifests,
-    object_removals,
     repositories,
     robot_tokens,
     sightings,

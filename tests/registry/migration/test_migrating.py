@@ -12,7 +12,7 @@ from sqlalchemy import delete, insert
 
 from digestry.backend import open_backend
 from digestry.blobs.protocols import StoreMark
-from digestry.catalog import schema
+from digestry.catalog import object_schema, schema
 from digestry.errors import Conflict, InvalidConfiguration, StorageBusy, StorageError
 from digestry.model.digest import Digest
 from digestry.registry import server as serving
@@ -228,10 +228,10 @@ def test_content_that_stays_is_not_copied(old: Place, new_place: MakePlace) -> N
     migrate(old, first)
     second = new_place("s3")
     second.file.write_text(first.file.read_text().replace(str(root_of(first)), str(root_of(second))))
-    before = rows(first.backend, schema.blob_objects)
+    before = rows(first.backend, object_schema.blob_objects)
     result = migrate(first, second)
     assert (result.copied, result.moved) == (0, True)
-    assert rows(second.backend, schema.blob_objects) == before
+    assert rows(second.backend, object_schema.blob_objects) == before
     assert content(second.backend).keys() == {Digest.parse(row[0]) for row in before}
     prepare(second)
     migrating.reopen(first.stores)

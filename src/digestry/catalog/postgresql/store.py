@@ -11,6 +11,7 @@ from sqlalchemy import Connection, inspect, text
 
 from digestry.catalog import clock
 from digestry.catalog.journal_views import JournalViews
+from digestry.catalog.object_schema import blob_objects
 from digestry.catalog.postgresql import connection as connections
 from digestry.catalog.postgresql.address import DatabaseAddress
 from digestry.catalog.postgresql.copied import CopiedDatabase
@@ -26,7 +27,6 @@ from digestry.catalog.postgresql.reads import PostgresqlReads
 from digestry.catalog.postgresql.robot_reads import PostgresqlRobotReads
 from digestry.catalog.registry_identity import RegistryIdentity
 from digestry.catalog.schema import (
-    blob_objects,
     damaged,
     journal,
     leases,
