@@ -57,7 +57,7 @@ class Served:
     def __init__(self, root: Path, mounts: Mapping[str, ASGIApp]) -> None:
         config = RegistryConfig(root, cors=CorsConfig(origins=frozenset({PAGE})))
         prepare(config)
-        self._app = create_app(config, mounts=mounts)
+        self._app = create_app(config, make_mounts=lambda _: mounts)
         self._runner = asyncio.Runner()
         self._said: asyncio.Queue[Any] = asyncio.Queue()
         self._events: asyncio.Queue[Any] = asyncio.Queue()

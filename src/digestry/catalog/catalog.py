@@ -20,6 +20,7 @@ from digestry.catalog import (
     repository_rows,
     tag_moves,
 )
+from digestry.catalog.browsing import Browsing
 from digestry.catalog.damage import Damage
 from digestry.catalog.database import Database, Job, Outcome
 from digestry.catalog.delivery_queue import DeliveryQueue
@@ -54,7 +55,8 @@ class Catalog(RepositoryReads):
     ``tag_history`` answers questions about the past, ``digest_prefixes`` which digests begin so,
     ``delivery_queue`` has what webhooks are still to be sent, ``jobs`` how the registry's own work went,
     ``damage`` what cannot be served, ``identity`` which registry this is, ``relocation`` whether it has moved
-    to other stores; ``sequencing`` gives the journal's entries their positions.
+    to other stores; ``browsing`` reads for the pages;
+    ``sequencing`` gives the journal's entries their positions.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Catalog(RepositoryReads):
         self.identity = RegistryIdentities(self._database)
         self.relocation = Relocations(self._database)
         self.statistics = Statistics(self._database)
+        self.browsing = Browsing(self._database)
         self.damage = Damage(self._database)
         self.sightings = Sightings(self._database)
         self._rules = Rules(options.policy, options.subscriptions, now, options.lease)

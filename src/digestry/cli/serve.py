@@ -14,9 +14,14 @@ from digestry.cli.output import say
 if TYPE_CHECKING:
     from typing import Unpack
 
+    from starlette.types import Receive, Scope, Send
+
     from digestry.registry.config import Options
+    from digestry.registry.mounts import Mounts
+    from digestry.registry.page_host import PageHost
     from digestry.registry.pull_through.config import MirrorConfig
     from digestry.registry.pull_through.upstream import Upstream
+    from digestry.web.app import WebApp
 
 
 @click.command()
@@ -71,7 +76,8 @@ def serve(config: Path | None, **options: Unpack[Options]) -> None:
         say(url)
         sys.stdout.flush()
 
-    run(loaded, ready=ready, make_upstream=upstream, read_again=again)
+    make_mounts = pages if loaded.web.enabled else None
+    run(loaded, ready=ready, make_upstream=upstream, make_mounts=make_mounts, read_again=again)
 
 
 def upstream(mirror: MirrorConfig) -> Upstream:
@@ -94,3 +100,21 @@ def upstream(mirror: MirrorConfig) -> Upstream:
             realms=mirror.realm,
         )
     )
+
+
+def pages(host: PageHost) -> Mounts:
+    """Return the pages of a registry, to be mounted beside its API. Called in each of its processes."""
+    ready: list[WebApp] = []
+
+    def load() -> WebApp:
+        from digestry.web.app import WebApp
+
+        return WebApp(host)
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        # Loaded for the first visitor, in a thread: a registry without visitors does without its memory.
+        if not ready:
+            ready.append(await host.run(load))
+        await ready[0](scope, receive, send)
+
+    return {"/": answer}

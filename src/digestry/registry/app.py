@@ -26,10 +26,11 @@ from digestry.registry.error_responses import (
 )
 from digestry.registry.exchange import Exchange, SuccessWithheld
 from digestry.registry.lifecycle import Lifecycle
-from digestry.registry.mounts import MOUNTED, Mounts, MountTable, relay
+from digestry.registry.mounts import MOUNTED, MountTable, relay
 from digestry.registry.observability.connection_metrics import ConnectionMeter
 from digestry.registry.observability.counters import CLIENT_CLOSED_REQUEST
 from digestry.registry.observability.logs import CURRENT
+from digestry.registry.page_host import MakeMounts, PageHost
 from digestry.registry.pull_through.mirror import UpstreamRepository
 from digestry.registry.pull_through.mirrors import read_only
 from digestry.registry.pull_through.upstream import MakeUpstream
@@ -52,12 +53,13 @@ class RegistryApp:
         address: tuple[str, int] | None = None,
         beat: Callable[[], Coroutine[None, None, None]] | None = None,
         follow: Follow | None = None,
-        mounts: Mounts | None = None,
+        make_mounts: MakeMounts | None = None,
     ) -> None:
         """``address`` is the server's address, if it is TCP; ``beat`` reports for ever that this process
-        lives; ``follow`` calls its argument with each new configuration, for ever. ``mounts`` are other
-        applications, which answer requests outside the API."""
-        self._mounts = MountTable(mounts or {})
+        lives; ``follow`` calls its argument with each new configuration, for ever. ``make_mounts`` gives
+        other applications, which answer requests outside the API."""
+        host = PageHost(lambda: self.service)
+        self._mounts = MountTable({} if make_mounts is None else make_mounts(host))
         self._make_service = make_service
         self._service: Service | None = None
         self._lifecycle: Lifecycle | None = None
@@ -267,7 +269,7 @@ def create_app(
     address: tuple[str, int] | None = None,
     beat: Callable[[], Coroutine[None, None, None]] | None = None,
     follow: Follow | None = None,
-    mounts: Mounts | None = None,
+    make_mounts: MakeMounts | None = None,
     draining: Callable[[], bool] = bool,
 ) -> ASGIApp:
     """Return the registry's application for one worker process; ``make_upstream`` if it has mirrors;
@@ -277,5 +279,5 @@ def create_app(
         address=address,
         beat=beat,
         follow=follow,
-        mounts=mounts,
+        make_mounts=make_mounts,
     )

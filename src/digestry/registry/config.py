@@ -33,6 +33,7 @@ from digestry.registry import (
     sparse_config,
     storage_config,
     toml,
+    web_config,
     webhooks,
 )
 from digestry.registry import observability_config as observing
@@ -49,6 +50,7 @@ from digestry.registry.retention_config import CollectionConfig
 from digestry.registry.scrub import ScrubConfig
 from digestry.registry.storage_config import StorageConfig
 from digestry.registry.toml import Key, Where
+from digestry.registry.web_config import WebConfig
 from digestry.registry.webhooks import Webhook
 
 DEFAULT_LISTEN: Final = "127.0.0.1:5000"
@@ -81,6 +83,7 @@ SECTIONS: Final = frozenset(
     {
         "limits",
         "tls",
+        "web",
         "proxy",
         "cors",
         "auth",
@@ -171,6 +174,7 @@ class RegistryConfig:
     log: LogConfig = field(default_factory=LogConfig)
     scrub: ScrubConfig = field(default_factory=ScrubConfig)
     storage: StorageConfig = field(default_factory=StorageConfig)
+    web: WebConfig = field(default_factory=WebConfig)
 
     @property
     def scratch(self) -> Path:
@@ -309,6 +313,7 @@ def load(
         log=log,
         scrub=scrub.parse(sections, where),
         storage=storage,
+        web=web_config.parse(sections, where),
     )
     _check_open(config)
     return config

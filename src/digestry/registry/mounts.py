@@ -17,6 +17,9 @@ log: Final = logging.getLogger("digestry.registry")
 MOUNTED: Final = Route("", OTHER, {}, NOTHING, identified=False, changes=False, audited=False)
 """The route of all that a mounted application answers."""
 
+EXCHANGE: Final = "digestry.exchange"
+"""The key of a scope under which a mounted application finds the request's :class:`Exchange`."""
+
 Mounts = Mapping[str, ASGIApp]
 """Applications by the path that they are mounted at: ``/pages``, or ``/`` for all but the API's own paths."""
 
@@ -71,7 +74,7 @@ async def relay(exchange: Exchange, at: str, app: ASGIApp) -> None:
             await exchange.send_body(message.get("body", b""), more=more)
             complete = not more
 
-    scope = {**exchange.scope, "root_path": exchange.scope.get("root_path", "") + at}
+    scope = {**exchange.scope, "root_path": exchange.scope.get("root_path", "") + at, EXCHANGE: exchange}
     try:
         await app(scope, receive, send)
     except Exception:

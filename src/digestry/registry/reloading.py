@@ -62,6 +62,7 @@ _NAMES: Final = {
     "proxy": "[proxy]",
     "storage": "[storage]",
     "tls": "[tls]",
+    "web": "[web]",
     "upload_limit": "upload of [limits]",
 }
 """The names in the file of fields that need a restart, where they differ."""

@@ -33,9 +33,9 @@ from digestry.registry.connections.listening import Listening
 from digestry.registry.draining import Drain
 from digestry.registry.jobs import jobs
 from digestry.registry.maintenance import Maintenance
-from digestry.registry.mounts import Mounts
 from digestry.registry.observability import exposition, logs
 from digestry.registry.observability.audit_log import AuditLog, record_path
+from digestry.registry.page_host import MakeMounts
 from digestry.registry.permissions import make_private, umask
 from digestry.registry.pull_through.upstream import MakeUpstream
 from digestry.registry.reloading import Announcements, Reloader
@@ -113,7 +113,7 @@ def serve(
     *,
     ready: Callable[[str], None],
     make_upstream: MakeUpstream | None = None,
-    make_mounts: Callable[[], Mounts] | None = None,
+    make_mounts: MakeMounts | None = None,
     read_again: Callable[[], RegistryConfig] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT. Calls ``ready`` with the URL once requests are answered.
@@ -138,7 +138,7 @@ def _serve(
     root: Path,
     ready: Callable[[str], None],
     make_upstream: MakeUpstream | None,
-    make_mounts: Callable[[], Mounts] | None,
+    make_mounts: MakeMounts | None,
     *,
     read_again: Callable[[], RegistryConfig] | None,
 ) -> None:
@@ -276,7 +276,7 @@ def _load(
     drain: Drain,
     parent: int,
     make_upstream: MakeUpstream | None,
-    make_mounts: Callable[[], Mounts] | None,
+    make_mounts: MakeMounts | None,
     *,
     address: tuple[str, int] | None,
     beat: Callable[[], Coroutine[None, None, None]],
@@ -285,7 +285,6 @@ def _load(
     threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
     if announcements.served.storage.stores.blobs is not None:
         allocator.limit_arenas()  # content is in memory on its way there
-    mounts = None if make_mounts is None else make_mounts()
     config, follow = announcements.served, announcements.follow
     return create_app(
         config,
@@ -293,7 +292,7 @@ def _load(
         address=address,
         beat=beat,
         follow=follow,
-        mounts=mounts,
+        make_mounts=make_mounts,
         draining=drain.has_begun,
     )
 

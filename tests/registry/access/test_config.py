@@ -22,6 +22,7 @@ from digestry.registry import (
     scrub,
     sparse_config,
     storage_config,
+    web_config,
     webhooks,
 )
 from digestry.registry import observability_config as observing
@@ -51,6 +52,7 @@ SECTIONS: dict[str, Iterable[Key]] = {
     "`[[retention]]`": retention_config.RETENTION_KEYS,
     "`[metrics]`": observing.METRICS_KEYS,
     "`[health]`": observing.HEALTH_KEYS,
+    "`[web]`": web_config.KEYS,
     "`[log]`": observing.LOG_KEYS,
     '`[mirror."HOST"]`': mirroring_config.KEYS,
     "`[storage]`": storage_config.KEYS,

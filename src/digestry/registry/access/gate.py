@@ -131,6 +131,13 @@ class Gate:
 
     # -- authentication -----------------------------------------------------------------------------
 
+    def principal_of(self, name: str) -> Principal:
+        """Return what a user may do whose login was verified elsewhere; for ``anonymous``, what anybody
+        may."""
+        if self._anonymous is EVERYBODY or name == ANONYMOUS.name:
+            return self._anonymous
+        return Principal(Identity(name), self.rules)
+
     def cached_principal(self, header: str | None) -> Principal | None:
         """Return the principal of an ``Authorization`` header that was seen before; None for a new one."""
         if header is None or self._anonymous is EVERYBODY:
@@ -223,16 +230,20 @@ class Gate:
 
     async def still_holds(self, token: VerifiedToken) -> Proof:
         """Raise :class:`InvalidToken` if the credential behind a token has changed since."""
-        if token.name == ANONYMOUS.name or token.credential == OIDC_USER:
-            return Proof(Identity(token.name), token.credential, token.ends)
-        if token.name.startswith(ROBOT_PREFIX):
-            robot = self._robots and await self._robots.by_name(token.name.removeprefix(ROBOT_PREFIX))
-            now = robot.fingerprint if robot else None
-        else:
-            now = self._passwords.fingerprint(token.name) if self._passwords is not None else None
-        if now != token.credential:
+        if token.name != ANONYMOUS.name and not await self.holds(token.name, token.credential):
             raise InvalidToken(f"the login of {token.name} is no longer valid: log in again")
         return Proof(Identity(token.name), token.credential, token.ends)
+
+    async def holds(self, name: str, credential: str) -> bool:
+        """Return whether the fingerprint ``credential`` is of the user's present password or token."""
+        if credential == OIDC_USER:
+            return True
+        if name.startswith(ROBOT_PREFIX):
+            if self._robots is None:
+                return False
+            robot = await self._robots.by_name(name.removeprefix(ROBOT_PREFIX))
+            return robot is not None and robot.fingerprint == credential
+        return self._passwords is not None and self._passwords.fingerprint(name) == credential
 
     async def _robot(self, secret: str, name: str | None = None) -> Proof | None:
         found = self._robots and await self._robots.by_secret(secret)

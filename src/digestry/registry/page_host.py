@@ -1,0 +1,109 @@
+"""What a registry offers to the pages beside its API: who asks, what they may see, and its stores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ParamSpec, TypeVar
+
+from digestry.catalog.catalog import Catalog
+from digestry.errors import Forbidden, TooMany
+from digestry.model.digest import Digest
+from digestry.registry.access.gate import Proof
+from digestry.registry.access.identity import ANONYMOUS
+from digestry.registry.access.principal import Principal
+from digestry.registry.error_responses import ErrorResponse
+from digestry.registry.exchange import Exchange
+from digestry.registry.mounts import EXCHANGE, Mounts
+from digestry.registry.service import Service
+from digestry.registry.web_config import WebConfig
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class PageHost:
+    """The registry of one worker process, as its pages see it.
+
+    ``scope`` is in each method the ASGI scope of the page's request.
+    """
+
+    def __init__(self, service: Callable[[], Service]) -> None:
+        """``service`` returns the service that runs now: a reload of the configuration gives another one."""
+        self._service = service
+
+    @property
+    def settings(self) -> WebConfig:
+        """The ``[web]`` section."""
+        return self._service().config.web
+
+    @property
+    def catalog(self) -> Catalog:
+        """The registry's catalog. Its methods block."""
+        return self._service().stores.catalog
+
+    def now(self) -> int:
+        """Return the time in microseconds since 1970."""
+        return self._service().now()
+
+    def content(self, digest: Digest, size: int) -> bytes:
+        """Return content that the catalog lists, verified. Blocks. Raises :class:`StorageError`."""
+        return self._service().stores.read(digest, size)
+
+    async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call ``function``, which may block, in a thread."""
+        return await self._service().executors.run(function, *args, **kwargs)
+
+    async def write(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call ``function``, which changes the catalog and nothing else. Return when that is on the disk."""
+        return await self._service().executors.write(function, *args, **kwargs)
+
+    # -- who asks --------------------------------------------------------------------------------
+
+    @property
+    def has_logins(self) -> bool:
+        """Return whether the registry has users, or rules for them."""
+        return self._service().config.access.enabled
+
+    def registry_name(self, scope: Mapping[str, Any]) -> str:
+        """Return the registry's host and port as the client of this request reaches it."""
+        return str(_exchange(scope).host or "localhost")
+
+    def is_https(self, scope: Mapping[str, Any]) -> bool:
+        """Return whether the client of this request reaches the registry by HTTPS."""
+        return str(_exchange(scope).scope["scheme"]) == "https"
+
+    def visitor(self, scope: Mapping[str, Any], name: str | None) -> Principal:
+        """Return what the user ``name`` may do, or anybody for None; the logs name that user."""
+        gate = self._service().gate
+        principal = gate.principal_of(ANONYMOUS.name if name is None else name)
+        _exchange(scope).principal = principal
+        return principal
+
+    async def check_password(self, scope: Mapping[str, Any], name: str, password: str) -> Proof:
+        """Return the proof of a user's password, or of a robot's token.
+
+        Raises :class:`Forbidden` if it is wrong, :class:`TooMany` while too many were wrong.
+        """
+        try:
+            return await self._service().gate.password(_exchange(scope), name, password)
+        except ErrorResponse as error:
+            if error.status == 401:
+                raise Forbidden(error.message) from error
+            if error.status == 429:
+                raise TooMany(error.message) from error
+            raise
+
+    async def still_holds(self, name: str, credential: str) -> bool:
+        """Return whether the password or token with the fingerprint ``credential`` is still the user's."""
+        return await self._service().gate.holds(name, credential)
+
+
+def _exchange(scope: Mapping[str, Any]) -> Exchange:
+    exchange = scope[EXCHANGE]
+    if not isinstance(exchange, Exchange):
+        raise TypeError("the pages are asked outside of a registry")
+    return exchange
+
+
+MakeMounts = Callable[[PageHost], Mounts]
+"""Makes the applications beside the API, in a worker process."""

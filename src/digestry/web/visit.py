@@ -1,0 +1,66 @@
+"""A visit: one request for a page, who makes it, and what the page may show them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from digestry.catalog.catalog import Catalog
+from digestry.errors import NotFound
+from digestry.web.host import Host, Visitor
+
+_LONGEST: Final = 300
+
+
+class SignInNeeded(Exception):
+    """An anonymous visitor asks for what they may not see, or what does not exist."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One request for a page.
+
+    ``path`` has the variable parts of its path, by name, and ``query`` its parameters, the first of each
+    name. ``registry`` is the registry's host and port as the visitor reaches it; ``address`` is the page's
+    own path with its query.
+    """
+
+    host: Host
+    visitor: Visitor
+    registry: str
+    address: str
+    path: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = field(default_factory=dict)
+    theme: str = ""
+    https: bool = False
+    csrf: str = ""
+    """The token that a form of this visitor's session must send back; empty without a session."""
+
+    @property
+    def catalog(self) -> Catalog:
+        """The registry's catalog. Its methods block, as pages may."""
+        return self.host.catalog
+
+    @property
+    def user(self) -> str:
+        """The name of the user who is signed in; empty for an anonymous visitor."""
+        identity = self.visitor.identity
+        return "" if identity.anonymous else identity.name
+
+    def parameter(self, name: str) -> str:
+        """Return a query parameter, without the spaces around it; empty if it is missing or too long."""
+        value = self.query.get(name, "").strip()
+        return value if len(value) <= _LONGEST and value.isprintable() else ""
+
+    def repository(self) -> str:
+        """Return the repository in the page's path, which the visitor may see.
+
+        Raises :class:`SignInNeeded` and :class:`NotFound` without looking whether it exists.
+        """
+        name = self.path["name"]
+        if self.visitor.may_see(name):
+            return name
+        if self.visitor.identity.anonymous:
+            raise SignInNeeded
+        raise NotFound(f"there is no repository {name}")
