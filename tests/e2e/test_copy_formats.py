@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from digestry.model.digest import Digest
+from tests.copy.test_odd_images import LayoutDirectory
 from tests.e2e import asking
 from tests.e2e.engines import Engine, Layout, docker_archive, root_file_system, tar
 from tests.e2e.peers import built
@@ -281,3 +282,19 @@ def test_buildah_reads_and_writes(
         tool("copy", f"{kind}:{tmp_path}/{kind}:{tag}", f"{registry.host}/{repository}/back:{kind}")
         assert asking.manifest(registry, f"{repository}/back", kind)["config"]["digest"] == image_id
     buildah("rmi", "--force", image_id.removeprefix("sha256:"))
+
+
+def test_oras_pushes_an_image_of_sha512_by_tag(
+    tool: Engine, registry: RegistryServer, repository: str, tmp_path: Path
+) -> None:
+    """It refuses an answer that names another digest than the one it computed."""
+    oras = Engine((str(built("oras")),), {"HOME": str(tmp_path)})
+    layout = LayoutDirectory(tmp_path / "long", "sha512")
+    layout.name(layout.image(b"one"), "1")
+    digest = Digest.parse(layout.entries[0]["digest"])
+    there = f"{registry.host}/{repository}/long"
+    oras("copy", "--from-oci-layout", f"{layout.path}:1", "--to-plain-http", f"{there}:1")
+    assert asking.head(registry, f"{repository}/long", "1") == digest
+    oras("copy", "--from-plain-http", f"{there}@{digest}", "--to-oci-layout", f"{tmp_path}/back:1")
+    tool("copy", f"oci:{tmp_path}/back:1", f"{there}:2")
+    assert asking.head(registry, f"{repository}/long", "2") == digest

@@ -121,6 +121,48 @@ def test_by_another_digest(registry: RegistryServer, algorithm: str) -> None:
     assert not on_disk(registry, Digest.of(raw))
 
 
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
+def test_by_tag_with_the_digest_beside_it(registry: RegistryServer, algorithm: str) -> None:
+    name = f"manifests/beside-{algorithm}"
+    raw = json.dumps(registry.image(name)).encode()
+    digest = Digest.of(raw, algorithm)
+    answer = put_manifest(registry, name, f"t?digest={Digest.of(b'other', algorithm)}", raw)
+    assert (answer.status, answer.code) == (400, "DIGEST_INVALID")
+    assert registry.request("HEAD", f"/v2/{name}/manifests/t").status == 404
+    answer = put_manifest(registry, name, f"t?digest={digest}", raw)
+    assert (answer.status, answer.headers["docker-content-digest"]) == (201, str(digest))
+    assert "oci-tag" not in answer.headers
+    assert [event["toDigest"] for event in events(registry, name)] == [str(digest)]
+    for text in ("sha512:0", "md5:" + "0" * 32, "t"):
+        answer = put_manifest(registry, name, f"t?digest={text}", raw)
+        assert (answer.status, answer.code) == (400, "DIGEST_INVALID")
+
+
+def test_by_tag_the_content_decides_the_algorithm(registry: RegistryServer) -> None:
+    """A client that pushes to a tag does not say which digest it computed."""
+    name = "manifests/all-sha512"
+    config, layer = b'{"architecture": "amd64", "os": "linux"}', os.urandom(9)
+    image = registry.image(name, layer)
+    image["config"]["digest"] = str(registry.push_blob(name, config, "sha512"))
+    image["config"]["size"] = len(config)
+    mixed = registry.push_manifest(name, "mixed", image)
+    assert mixed.algorithm == "sha256"
+    image["layers"][0]["digest"] = str(registry.push_blob(name, layer, "sha512"))
+    raw = json.dumps(image).encode()
+    found = registry.push_manifest(name, "image", raw)
+    assert found == Digest.of(raw, "sha512")
+    assert registry.request("GET", f"/v2/{name}/manifests/{found}").body == raw
+    assert registry.request("HEAD", f"/v2/{name}/manifests/{Digest.of(raw)}").status == 404
+    index = {
+        "schemaVersion": 2,
+        "mediaType": media_types.OCI_INDEX,
+        "manifests": [descriptor(media_types.OCI_MANIFEST, found, len(raw))],
+    }
+    raw = json.dumps(index).encode()
+    assert registry.push_manifest(name, "index", raw) == Digest.of(raw, "sha512")
+    assert registry.push_manifest(name, str(Digest.of(raw)), raw) == Digest.of(raw)
+
+
 @pytest.mark.parametrize("count", [1, 3, 20, 21, 100])
 def test_by_digest_with_tags(registry: RegistryServer, count: int) -> None:
     name = f"manifests/tags{count}"

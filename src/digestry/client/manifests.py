@@ -126,7 +126,9 @@ def push(
     knows_subject, tagged = _put(endpoint, manifest, f"{expected}?{query}" if query else str(expected))
     for tag in tags:
         if tag not in tagged:
-            _put(endpoint, manifest, tag)
+            # Some registries take another digest than SHA-256's so; others ignore that query, too.
+            query = "" if expected.algorithm == "sha256" else f"?{urlencode({'digest': str(expected)})}"
+            _put(endpoint, manifest, f"{tag}{query}")
     return manifest, knows_subject
 
 

@@ -123,11 +123,14 @@ def _etags(exchange: Exchange, name: str, *, strong: bool) -> frozenset[str] | N
 async def put_manifest(service: Service, exchange: Exchange, name: str, target: str) -> None:
     """Store a manifest, and let its tags point to it."""
     wanted = _target(target)
+    by_tag = wanted is None
     tags = exchange.query_params.getlist("tag")
-    if wanted is None:
+    if by_tag:
         if tags:
             raise bad_parameter("tag", tags[0], "it goes with a manifest that is pushed by digest")
         tags = [target]
+        text = exchange.parameter("digest")
+        wanted = None if text is None else Digest.parse(text)
     if len(tags) > _MOST_TAGS:
         raise ErrorResponse(
             414, "UNSUPPORTED", f"{len(tags)} tags are too many for one request; {_MOST_TAGS} are allowed"
@@ -141,8 +144,7 @@ async def put_manifest(service: Service, exchange: Exchange, name: str, target: 
     kind = media_types.bare(content_type) if content_type else None
     if kind in {"application/json", "application/octet-stream", ""}:
         kind = None  # a client that does not know: the manifest's own field, or its form, decides
-    algorithm = "sha256" if wanted is None else wanted.algorithm
-    parse = functools.partial(Manifest.parse, raw, kind, algorithm=algorithm)
+    parse = functools.partial(_parse, raw, kind, None if wanted is None else wanted.algorithm)
     if len(raw) <= _PARSED_AT_ONCE:
         manifest = parse()
     else:
@@ -189,12 +191,26 @@ async def put_manifest(service: Service, exchange: Exchange, name: str, target: 
     ]
     if manifest.subject is not None:
         headers.append(("OCI-Subject", str(manifest.subject.digest)))
-    if wanted is not None:
+    if not by_tag:
         headers += [
             ("OCI-Tag", ", ".join(tags[start : start + _TAGS_IN_A_HEADER]))
             for start in range(0, len(tags), _TAGS_IN_A_HEADER)
         ]
     await exchange.respond(201, headers)
+
+
+def _parse(raw: bytes, media_type: str | None, algorithm: str | None) -> Manifest:
+    """Parse a manifest whose digest is of ``algorithm``.
+
+    A client that pushes to a tag does not say which digest it computed. It is SHA-256's, unless the manifest
+    names all of its content by another algorithm.
+    """
+    manifest = Manifest.parse(raw, media_type, algorithm=algorithm or "sha256")
+    if algorithm is None and (content := manifest.manifests or manifest.blobs()):
+        used = content[0].digest.algorithm
+        if used != "sha256" and all(one.digest.algorithm == used for one in content):
+            return Manifest.parse(raw, media_type, algorithm=used)
+    return manifest
 
 
 async def _may_come(
