@@ -146,6 +146,19 @@ def test_nodes_that_start_together_migrate_once(backend: Backend) -> None:
         node.close()
 
 
+def test_a_database_with_another_programs_tables_is_refused(
+    backend: Backend, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("digestry.catalog.postgresql.database._FIRST_TABLES_SECONDS", 0.0)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE links (id INTEGER)"))
+    node = backend.open_catalog()
+    with pytest.raises(StorageError, match="links"):
+        node.migrate()
+    node.close()
+    assert inspect(engine).get_table_names() == ["links"]
+
+
 def test_a_catalog_of_a_later_version_is_refused(catalog: Catalog, backend: Backend, engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))

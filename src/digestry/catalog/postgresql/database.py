@@ -24,7 +24,15 @@ from digestry.catalog.postgresql import connection as connections
 from digestry.catalog.postgresql.address import DatabaseAddress
 from digestry.catalog.postgresql.commit import SECONDS, Warned, commit
 from digestry.catalog.postgresql.dialect import DIALECT
-from digestry.catalog.postgresql.failures import LATER, RESTORE, TableBusy, failure, is_lost, is_unfit
+from digestry.catalog.postgresql.failures import (
+    LATER,
+    RESTORE,
+    MadeAlready,
+    TableBusy,
+    failure,
+    is_lost,
+    is_unfit,
+)
 from digestry.catalog.postgresql.pipeline import failed
 from digestry.catalog.postgresql.prepared import PreparedConnection, compiled_statement
 from digestry.catalog.postgresql.requirements import check_requirements
@@ -39,6 +47,7 @@ _RECONNECTING_SECONDS: Final = 2.0
 """For how long a transaction waits for a server that has just gone to come back."""
 _PAUSE: Final = 0.1
 _MIGRATION_SECONDS: Final = 120.0
+_FIRST_TABLES_SECONDS: Final = 10.0
 _MIGRATION_PAUSE: Final = 0.5
 _OUTCOME_SECONDS: Final = 5.0
 SCHEMA_SECONDS: Final = 10.0
@@ -175,13 +184,14 @@ class PostgresqlDatabase:
         It waits for a lock on a table in short turns, because all later requests for the table wait behind
         it.
         """
-        end = time.monotonic() + _MIGRATION_SECONDS
+        began = time.monotonic()
         while True:
             try:
                 self._migrate()
-            except (TransactionUndone, TableBusy):
+            except (TransactionUndone, TableBusy, MadeAlready) as error:
                 # Another node makes the same tables, or changes them, or somebody reads for long.
-                if time.monotonic() > end:
+                patience = _FIRST_TABLES_SECONDS if isinstance(error, MadeAlready) else _MIGRATION_SECONDS
+                if time.monotonic() > began + patience:
                     raise
                 time.sleep(_MIGRATION_PAUSE)
             else:

@@ -17,6 +17,7 @@ RESTORE: Final = "restore the database from a backup; the blobs are not touched"
 
 # Of the table "PostgreSQL Error Codes" in PostgreSQL's manual.
 _UNDONE: Final = frozenset({"40001", "40P01", "23505", "26000"})  # the last: a statement is not prepared
+_MADE_ALREADY: Final = frozenset({"42P07", "42710"})
 _LOCKED: Final = "55P03"
 _BUSY: Final = frozenset({"57014", "53300", "53200", "53000", "25P03"})
 _AWAY: Final = frozenset({"57P01", "57P02", "57P03", "57P05"})
@@ -29,6 +30,10 @@ _REFUSED: Final = frozenset({"42501", "28000", "28P01", "3D000"})
 
 class TableBusy(StorageBusy):
     """Somebody else has locked a row or a table for longer than one waits."""
+
+
+class MadeAlready(StorageError):
+    """A table is there already: another node has just made it, or the database is of another program."""
 
 
 def is_lost(error: BaseException) -> bool:
@@ -56,6 +61,8 @@ def failure(name: str, error: BaseException, *, hint: str = "") -> StorageError:
     message = f"the catalog {name} failed: {what}"
     if state in _UNDONE:
         return TransactionUndone(message, hint="others changed the same; try again")
+    if state in _MADE_ALREADY:
+        return MadeAlready(message, hint="the registry needs a database that no other program uses")
     if state == _DISK_FULL:
         return StorageFull(
             message, hint="free some space on the database's server; what was committed is safe"
