@@ -92,6 +92,7 @@ def test_what_commands_print(run: Run, app: Path, tmp_path: Path) -> None:
             assert [json.loads(text) for text in shown] == rows
         json_ = ("--format", "json")
         assert conforming(run, "inspect", f"{name}:1", *json_)["digest"] == digest
+        assert conforming(run, "diff", f"{name}:1", *json_)["new"] == digest
         assert conforming(run, "validate", f"{name}:all", *json_)["valid"]
         assert conforming(run, "advisory show", f"{name}:1")[0]["kind"] == "OpenVEX"
         run("config", "set", "--registry", "ghcr.io", "mirrors", f"{server.host}/ghcr")

@@ -40,6 +40,7 @@ _SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "rmi": ("rmi", "Remove names, and content that no name needs, from the local store."),
         "images": ("images", "List the images of the local store."),
         "inspect": ("inspect", "Show an image's manifest and config."),
+        "diff": ("diff", "Show what changed between two images."),
         "history": ("history", "List the steps of an image's build, with their layers."),
         "export": ("export", "Write the root file system of an image as a tar archive."),
         "unpack": ("unpack", "Make a directory of the root file system of an image."),

@@ -20,7 +20,7 @@ LISTINGS: Final = {
     "advisory list": "advisory",
 }
 """The commands that list, and their modules, which have a ``LISTING``."""
-_ELSEWHERE: Final = {"inspect": "inspect", "validate": "validate"}
+_ELSEWHERE: Final = {"inspect": "inspect", "diff": "diff", "validate": "validate"}
 """The commands whose text is made of their document, too, and their modules, which have a ``Document``."""
 _DOCUMENTS: Final = {
     "config show": "Settings",
@@ -60,7 +60,9 @@ def schema_of(command: str) -> dict[str, Any]:
         return values.schema()
     import msgspec
 
-    def hook(_: type) -> dict[str, Any]:
+    def hook(kind: type) -> dict[str, Any]:
+        if kind is object:  # any JSON, as an image has it
+            return {"description": "Any JSON."}
         return {"type": "string", "pattern": "^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$"}
 
     return {

@@ -68,6 +68,19 @@ class BaseComparison(msgspec.Struct, frozen=True):
     old: Digest | None
     new: Digest | None
 
+    def described(self) -> str:
+        """Return the verdict with its reason, as one phrase."""
+        if self.verdict == "same":
+            return f"the same: both name {self.old}"
+        if self.verdict == "likely same":
+            lowest = "layer is" if self.common_layers == 1 else f"{self.common_layers} layers are"
+            return f"likely the same: the lowest {lowest} the same"
+        if self.verdict == "unknown":
+            return "unknown: an image has no layers"
+        if self.old is not None and self.new is not None and self.old != self.new:
+            return f"different: {self.old} and {self.new}"
+        return "different: the lowest layers differ"
+
 
 def layers_of(image: Image, config: ImageConfig | None) -> tuple[ComparedLayer, ...]:
     """Return an image's layers, the lowest first, with what the config says of each."""
