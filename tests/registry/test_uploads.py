@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import threading
 
@@ -327,9 +328,47 @@ def test_bytes_changed_under_a_known_digest_are_not_the_hashed_ones(registry: Re
     assert upload.put(Digest.of(content)).status == 400  # several PATCHes: read again at the end
 
 
+@pytest.mark.parametrize("framing", ["Content-Length: 10000000", "Transfer-Encoding: chunked"])
+def test_a_chunk_that_does_not_fit_is_answered_before_it_has_come(
+    registry: RegistryServer, framing: str
+) -> None:
+    """And who sends it all the same sees the answer, and no broken connection."""
+    upload = Upload.begin(registry, "uploads/late")
+    part = b"400\r\n" + bytes(1024) + b"\r\n" if "chunked" in framing else bytes(1024)
+    head = f"PATCH {upload.path} HTTP/1.1\r\nHost: x\r\nContent-Range: 5-10000004\r\n{framing}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", registry.port), timeout=PATIENCE) as connection:
+        connection.sendall(head.encode())
+        sent = 0
+        while not select.select([connection], [], [], 0.1)[0]:
+            assert sent < 30, "it waits for the body"
+            connection.sendall(part)
+            sent += 1
+        for _ in range(9000):
+            connection.sendall(part)
+        received = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+    assert statuses(received) == [416]
+    lines = received.lower().partition(b"\r\n\r\n")[0].split(b"\r\n")
+    assert b"connection: close" in lines
+    assert b"range: 0-0" in lines
+    assert upload.patch(b"whole").status == 202
+
+
+@pytest.mark.parametrize("size", [10, 10_000_000])
+def test_a_chunk_that_does_not_fit_is_not_asked_for(registry: RegistryServer, size: int) -> None:
+    """A client that waits for ``100 Continue`` is told at once, and sends nothing."""
+    upload = Upload.begin(registry, "uploads/expected")
+    head = (
+        f"PATCH {upload.path} HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: {size}\r\n"
+        f"Content-Range: 5-{size + 4}\r\n\r\n"
+    )
+    received = raw_exchange(registry, head.encode())
+    assert statuses(received) == [416]
+    assert b"connection: close\r\n" in received.lower()
+
+
 def test_long_bodies_for_uploads_that_cannot_take_them(registry: RegistryServer) -> None:
     """The answer arrives although the client is still sending: the body is read away, if it is short."""
-    for size in (100, 1_000_000, 10_000_000):
+    for size in (100, 1_000_000, 10_000_000, 15_000_000):
         answer = registry.request("PATCH", f"/v2/uploads/unread/blobs/uploads/{UNKNOWN}", bytes(size))
         assert (answer.status, answer.code) == (404, "BLOB_UPLOAD_UNKNOWN")
     still_answers(registry)

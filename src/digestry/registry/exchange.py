@@ -42,12 +42,16 @@ _DRAIN_SECONDS: Final = 5.0
 _DRAIN_PATIENCE: Final = 1.0
 _MOST_DRAINED: Final = 16
 """So many unwanted bodies are drained at once: each takes the server's read buffer."""
+_SHORT_BODY: Final = 64 << 10
+"""A longer body is not waited for, if the server drains it after the response."""
 _SOON: Final = 0.5
 _UNKNOWN_SECONDS: Final = 1.0
 """The guard has found a connection by then, or it is gone."""
 _DIGEST: Final = b"docker-content-digest"
 ZERO_COPY: Final = "http.response.zerocopysend"
 """The extension of ASGI by which the kernel sends a part of a file."""
+DRAINS: Final = "digestry.http.drains"
+"""The extension of a server that drains the rest of a request's body after the response."""
 
 
 class SuccessWithheld(Exception):
@@ -279,9 +283,9 @@ class Exchange(IncomingRequest):
     async def _drain(self) -> None:
         """Read and discard the rest of the request's body, unless it is long.
 
-        The server closes a connection whose request was not read to its end, and a client that still
-        sends then sees a broken pipe and not the response. A client that waits for ``100 Continue`` sends
-        nothing before the response.
+        After it the connection serves on. A connection whose request was not read to its end is closed, and
+        unless the server drains the body first, a client that still sends sees a broken pipe and not the
+        response. A client that waits for ``100 Continue`` sends nothing before the response.
         """
         length = self.header(b"content-length")
         if length in {None, "0"} and self.header(b"transfer-encoding") is None:
@@ -289,6 +293,8 @@ class Exchange(IncomingRequest):
         if self.read_whole or self.header(b"expect") is not None:
             return
         if length is not None and (not length.isdigit() or len(length) > 18 or int(length) > _DRAINED):
+            return
+        if (length is None or int(length) > _SHORT_BODY) and DRAINS in self.scope.get("extensions", ()):
             return
         if Exchange._draining >= _MOST_DRAINED:
             return

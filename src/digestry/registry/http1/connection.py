@@ -14,8 +14,8 @@ _KEPT: Final = 512 << 10
 """Bytes of a body, or of requests that come before their turn, from which on the client has to wait."""
 _KEPT_TOGETHER: Final = 2 << 20
 _KEPT_LEAST: Final = 64 << 10
-_LINGER_SECONDS: Final = 2.0
-_LINGER_BYTES: Final = 8 << 20
+_LINGER_SECONDS: Final = 5.0
+_LINGER_BYTES: Final = 16 << 20
 """For so many seconds, and bytes, the client's data is drained, so that it sees the answer and not a broken
 connection."""
 

@@ -16,7 +16,10 @@ from digestry.registry.http1.head import RequestHead
 _ASGI: Final = {"version": "3.0", "spec_version": "2.5"}
 ZERO_COPY: Final = "http.response.zerocopysend"
 """The extension of ASGI by which an application has the kernel send a part of a file."""
-_EXTENSIONS: Final[dict[str, dict[str, object]]] = {ZERO_COPY: {}}
+DRAINS: Final = "digestry.http.drains"
+"""The extension by which an application knows that it may respond before the request's body has come: the
+rest is drained after the response."""
+_EXTENSIONS: Final[dict[str, dict[str, object]]] = {ZERO_COPY: {}, DRAINS: {}}
 _DISCONNECT: Final[Message] = {"type": "http.disconnect"}
 _JOINED: Final = 64 << 10
 """A short body goes out with the head, in one piece."""
