@@ -7,7 +7,7 @@ import datetime
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
@@ -16,6 +16,7 @@ from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.history import Holder, Holders, TagEvent, TagSpan
+from digestry.model.image_parts import LayerImage, PartReferrers
 from digestry.model.manifest import Manifest
 from digestry.model.reference import Reference
 from digestry.model.resolution import Resolution, Resolutions, ResolveQuery, TagState
@@ -113,6 +114,14 @@ class FakeRepository:
                 "annotations": {"n": str(len(self.manifests)), **annotations},
             }
         )
+
+    def send(self, referrer: Digest, sent: dict[str, str]) -> None:
+        """Adds a referrer and its layers to what a bulk answer sends along."""
+        manifest = self.manifests[referrer]
+        sent[str(referrer)] = manifest.raw.decode()
+        for layer in manifest.layers:
+            with contextlib.suppress(UnicodeDecodeError):
+                sent[str(layer.digest)] = self.blobs[layer.digest].decode()
 
     # -- what the client does -----------------------------------------------------------------
 
@@ -259,11 +268,21 @@ class FakeRegistries:
         self.trouble(Reference(host, "library/any"), "many")
         sent: dict[str, str] = {}
         quiet = FakeRegistries(remembers=self.remembers)
+        quiet.copy(self)
         answers = []
         for query in queries:
             known = self.repository(Reference(host, query.repository))
             answers.append(_resolution(replace(known, owner=quiet), query, sent))
         return Resolutions(tuple(answers), sent if contents else {})
+
+    def copy(self, other: FakeRegistries) -> None:
+        """Has the repositories of ``other``, and counts for itself."""
+        with other._lock:
+            self._repositories = {name: replace(one, owner=self) for name, one in other._repositories.items()}
+
+    def repositories_of(self, host: str) -> list[FakeRepository]:
+        with self._lock:
+            return [one for one in self._repositories.values() if one.reference.host == host]
 
     def staleness(self, repository: Reference, target: str) -> str:
         return self.outdated.get((repository.name, target), "")
@@ -317,11 +336,7 @@ def _resolution(known: FakeRepository, query: ResolveQuery, sent: dict[str, str]
         pending += [one for one in further if one not in pending]
     attached = {digest: known.referrers(digest) for digest in {*nodes, *pending}}
     for referrer in (one for some in attached.values() for one in some):
-        manifest = known.manifests[referrer.digest]
-        sent[str(referrer.digest)] = manifest.raw.decode()
-        for layer in manifest.layers:
-            with contextlib.suppress(UnicodeDecodeError):
-                sent[str(layer.digest)] = known.blobs[layer.digest].decode()
+        known.send(referrer.digest, sent)
     for node in nodes.values():
         if node.config is None and node.digest not in known.forgotten:
             sent[str(node.digest)] = known.manifests[node.digest].raw.decode()
@@ -343,8 +358,53 @@ def _resolution(known: FakeRepository, query: ResolveQuery, sent: dict[str, str]
             str(one): tuple(span for span in known.tags_for_digest(one) or () if span.digest == one)
             for one in nodes
         },
+        *_parts(known, nodes.values(), sent),
     )
 
 
 def entry(media_type: str, digest: Digest, size: int, **more: Any) -> dict[str, Any]:
     return {"mediaType": media_type, "digest": str(digest), "size": size, **more}
+
+
+def _parts(
+    known: FakeRepository, nodes: Iterable[Holder], sent: dict[str, str]
+) -> tuple[dict[str, tuple[Digest, ...]], tuple[PartReferrers, ...], dict[str, LayerImage]]:
+    """The layers and configs of the images that something in any repository of the registry refers to, what
+    that is, and the smallest images."""
+    every = known.owner.repositories_of(known.reference.host)
+    parts: dict[str, tuple[Digest, ...]] = {}
+    referrers: dict[tuple[Digest, str], PartReferrers] = {}
+    bases: dict[str, LayerImage] = {}
+    for node in nodes:
+        if node.config is None:
+            continue
+        image = known.manifests[node.digest]
+        mine = []
+        for part in dict.fromkeys([*(layer.digest for layer in image.layers), node.config]):
+            for there in every:
+                found = tuple(there.referrers(part))
+                if found:
+                    mine.append(part)
+                    name = there.reference.repository
+                    referrers[part, name] = PartReferrers(part, name, found)
+                    for one in found:
+                        there.send(one.digest, sent)
+            if part in mine and part != node.config:
+                bases[str(part)] = _smallest(every, part)
+        parts[str(node.digest)] = tuple(dict.fromkeys(mine))
+    return parts, tuple(referrers.values()), bases
+
+
+def _smallest(every: Iterable[FakeRepository], layer: Digest) -> LayerImage:
+    images = [
+        (len(image.layers), there, image)
+        for there in every
+        for image in there.manifests.values()
+        if layer in {one.digest for one in image.layers} and image.subject is None
+    ]
+    number, there, image = min(images, key=lambda found: found[0])
+    tag = next((event.tag for event in there.events if event.to_digest == image.digest), "")
+    return LayerImage(
+        there.reference.repository, image.digest, image.media_type, image.size, number, tag=tag,
+        tag_digest=image.digest if tag else None,
+    )  # fmt: skip

@@ -8,9 +8,9 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
-from digestry.advisories.statements import Document, Statement, Status
+from digestry.advisories.statements import GOOD, Document, Statement, Status
 from digestry.model.digest import Digest
 from digestry.model.reference import Reference
 
@@ -23,13 +23,29 @@ SEVERITY: Final[dict[Status, int]] = {
 """How bad a status is: of several that are in force at once, the worst is believed."""
 
 
+PartKind: TypeAlias = Literal["layer", "config"]
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePart:
+    """A layer or the config of an image. ``base`` is the image that a layer came with, by tag and digest: the
+    one with the fewest layers that its registry knows. ``made_by`` is the step of a build that made it. Both
+    are empty if they are not known."""
+
+    kind: PartKind
+    digest: Digest
+    base: Reference | None = None
+    made_by: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Advisory:
     """One statement about one product, attached to ``subject`` by the manifest ``referrer``.
 
     ``product`` distinguishes the products of one image: empty for the image itself, else its name in the
     statement. ``component`` is the subcomponent that it is about. ``sure`` is False if it is about a package
-    that the image may not have in that version.
+    that the image may not have in that version. ``part`` is the part of an image that the statement was read
+    for, if it is not attached to the image itself.
     """
 
     statement: Statement
@@ -41,6 +57,15 @@ class Advisory:
     product: str = ""
     component: str = ""
     sure: bool = True
+    part: ImagePart | None = None
+
+    @property
+    def scope(self) -> tuple[Digest, Reference] | None:
+        """Where statements replace each other: None for an image itself; a part and a repository for others.
+
+        Whoever may push to some repository cannot end what another states about a part of many images.
+        """
+        return None if self.part is None else (self.part.digest, self.repository)
 
     @property
     def names(self) -> frozenset[str]:
@@ -99,22 +124,25 @@ def in_force(advisories: Iterable[Advisory]) -> list[Advisory]:
     A statement is superseded by a newer one, by time, then by version, about the same vulnerability by
     any of its names, the same product, and the same subcomponent or the whole product. Several may be in
     force about one vulnerability: of different components, or of the same time.
+
+    A statement about a part of an image is superseded by a newer one about that part in the same repository,
+    or about the image itself. A good one says nothing of the rest of the image, and is left out.
     """
     every = list(advisories)
-    newest: dict[tuple[str, str, str], tuple[datetime.datetime, int]] = {}
+    newest: dict[_Scope, tuple[datetime.datetime, int]] = {}
     for advisory in every:
         for name in advisory.names:
-            place = (advisory.product, advisory.component, name)
+            place = (advisory.scope, advisory.product, advisory.component, name)
             newest[place] = max(newest.get(place, advisory.rank), advisory.rank)
     chosen: dict[tuple[object, ...], Advisory] = {}
     for advisory in every:
-        places = [
-            (advisory.product, part, name) for part in {advisory.component, ""} for name in advisory.names
-        ]
-        if any(newest[place] > advisory.rank for place in places if place in newest):
+        if advisory.part is not None and advisory.statement.status in GOOD:
+            continue
+        if any(newest[place] > advisory.rank for place in _places(advisory) if place in newest):
             continue
         # One statement in several documents is one.
         identity = (
+            advisory.part and advisory.part.digest,
             advisory.product,
             advisory.component,
             advisory.names,
@@ -133,8 +161,25 @@ def in_force(advisories: Iterable[Advisory]) -> list[Advisory]:
             advisory.product,
             advisory.component,
             str(advisory.referrer),
+            str(advisory.part and advisory.part.digest),
         ),
     )
+
+
+_Scope: TypeAlias = tuple[tuple[Digest, Reference] | None, str, str, str]
+
+
+def _places(advisory: Advisory) -> set[_Scope]:
+    """Return where a newer statement supersedes ``advisory``."""
+    products = {(advisory.scope, advisory.product)}
+    if advisory.part is not None:
+        products |= {(None, advisory.product), (None, "")}
+    return {
+        (scope, product, component, name)
+        for scope, product in products
+        for component in (advisory.component, "")
+        for name in advisory.names
+    }
 
 
 def contradictions(current: Iterable[Advisory]) -> list[str]:

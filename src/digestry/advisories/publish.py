@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO, Final, Protocol
 
 from digestry.advisories import openvex_writer
-from digestry.advisories.advisory import Advisory, AdvisoryReading, in_force
+from digestry.advisories.advisory import Advisory, AdvisoryReading, PartKind, in_force
 from digestry.advisories.attachment_queries import AttachmentQueries
 from digestry.advisories.attachments import LARGEST_ADVISORY, read_advisories
 from digestry.advisories.openvex import PREDICATE_TYPE
@@ -47,11 +47,13 @@ class PublishingRegistries(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TargetImage:
-    """An image in its registry: ``image`` names its digest; ``tag`` is the tag that was resolved to it."""
+    """An image in its registry: ``image`` names its digest; ``tag`` is the tag that was resolved to it.
+    ``part`` is what it is instead, if it is a layer or the config of images."""
 
     image: Reference
     descriptor: Descriptor
     tag: str | None = None
+    part: PartKind | None = None
 
     @property
     def digest(self) -> Digest:

@@ -10,6 +10,7 @@ from digestry.audit.assessment import AdvisoryIndex, State
 from digestry.audit.fact_finding import ImageInquiry, InquiryResult, finish
 from digestry.audit.facts import ImageUse
 from digestry.audit.findings import AuditReport, ContainerFinding
+from digestry.audit.image_advisories import ImageAdvisories
 from digestry.audit.image_names import NO_NAMES, ImageNames
 from digestry.audit.judge import Verdict, judge
 from digestry.audit.prefetch import of_images, prefetch
@@ -51,7 +52,8 @@ def audit(
 
 def _find_facts(uses: Sequence[ImageUse], queries: RegistryQueries, names: ImageNames) -> list[InquiryResult]:
     """Return the facts of each image, asking many registries, and about many images, at a time."""
-    inquiries = [ImageInquiry(queries, use, names) for use in uses]
+    advisories = ImageAdvisories(queries)
+    inquiries = [ImageInquiry(queries, use, names, advisories) for use in uses]
     prefetch(queries, (question for inquiry in inquiries for question in inquiry.questions()))
     with ThreadPoolExecutor(_PARALLEL, "audit") as pool:
         list(pool.map(ImageInquiry.identify, inquiries))
@@ -63,7 +65,7 @@ def _find_facts(uses: Sequence[ImageUse], queries: RegistryQueries, names: Image
             if result.facts.identity is not None:
                 index.add(result.facts.identity.config, result.facts.reading.advisories)
         prefetch(queries, of_images(index.fixed_images()))
-        return list(pool.map(lambda result: finish(queries, result, index), found))
+        return list(pool.map(lambda result: finish(queries, advisories, result, index), found))
 
 
 class _Uses:

@@ -6,7 +6,8 @@ import datetime
 from collections.abc import Iterator, Mapping
 
 from digestry.audit.query_cache import Question
-from digestry.errors import InvalidManifest
+from digestry.audit.referred_parts import ReferredPart, ReferredParts, base_reference
+from digestry.errors import InvalidManifest, InvalidReference
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
@@ -46,6 +47,42 @@ def single_answers(
         yield ("referrers", repository, Digest.parse(text)), referrers
         for referrer in referrers:
             yield from _manifest(repository, referrer, contents)
+    yield from _parts(repository, resolution, contents)
+
+
+def _parts(
+    repository: Reference, resolution: Resolution, contents: Mapping[str, str]
+) -> Iterator[tuple[Question, object]]:
+    """Yield which layers and configs of each image have referrers, and those."""
+    configs = {node.config for node in resolution.nodes}
+    referred: dict[Digest, dict[Reference, None]] = {}
+    for found in resolution.part_referrers:
+        try:
+            there = Reference(repository.host, found.repository)
+        except InvalidReference:
+            continue
+        referred.setdefault(found.part, {})[there] = None
+        if not (resolution.upstream and there == repository):
+            yield ("referrers", there, found.part), found.referrers
+        for referrer in found.referrers:
+            yield from _manifest(there, referrer, contents)
+    for text, digests in resolution.parts.items():
+        parts = []
+        for digest in digests:
+            base = resolution.bases.get(str(digest))
+            parts.append(
+                ReferredPart(
+                    digest,
+                    "config" if digest in configs else "layer",
+                    tuple(referred.get(digest, ())),
+                    None if base is None else base_reference(repository.host, base),
+                )
+            )
+        answer = ReferredParts(tuple(parts), everywhere=not resolution.upstream)
+        yield ("parts", repository, Digest.parse(text)), answer
+    for text, holding in resolution.holders.items():
+        if not holding:
+            yield ("parts", repository, Digest.parse(text)), ReferredParts()
 
 
 def _since(span: TagSpan) -> datetime.datetime:

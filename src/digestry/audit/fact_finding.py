@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from digestry.advisories.advisory import AdvisoryReading
-from digestry.advisories.attachments import attestation_tag, list_tag, read_advisories
+from digestry.advisories.attachments import attestation_tag, list_tag
 from digestry.audit.assessment import AdvisoryIndex, known_in_force
 from digestry.audit.facts import ImageUse, PossibleImage, RegistryFacts
 from digestry.audit.fixed_images import find_fix
-from digestry.audit.image_advisories import gather_advisories, subjects_of
+from digestry.audit.image_advisories import ImageAdvisories, subjects_of
 from digestry.audit.image_identity import ImageIdentity
 from digestry.audit.image_names import ImageNames
 from digestry.audit.registry_queries import RegistryQueries
@@ -40,8 +40,15 @@ class InquiryResult:
 class ImageInquiry:
     """Finds out the facts of the image of ``container``: :meth:`identify`, :meth:`look`, :meth:`finish`."""
 
-    def __init__(self, queries: RegistryQueries, container: ImageUse, names: ImageNames) -> None:
+    def __init__(
+        self,
+        queries: RegistryQueries,
+        container: ImageUse,
+        names: ImageNames,
+        advisories: ImageAdvisories,
+    ) -> None:
         self._queries = queries
+        self._advisories = advisories
         self._names = names
         self._container = container
         self._reasons: list[str] = []
@@ -108,7 +115,9 @@ class ImageInquiry:
             if repository not in without:
                 subjects = sorted(subjects_of(identity, there))
                 tags = [tag for subject in subjects for tag in (list_tag(subject), attestation_tag(subject))]
-                yield RepositoryQuestions(repository, (), tuple(tags))
+                # The image's own repository was asked about the digests already.
+                digests = () if repository == identity.repository else tuple(subjects)
+                yield RepositoryQuestions(repository, digests, tuple(tags))
 
     def look(self) -> InquiryResult:
         """Return the facts, but for those that depend on other images; call it after :meth:`identify`."""
@@ -166,7 +175,7 @@ class ImageInquiry:
         if tag.state == "current" and tag.digest is not None and identity.repository == own:
             identity = replace(identity, closure=identity.closure | {tag.digest})
         others = search.elsewhere(identity)
-        reading = gather_advisories(self._queries, identity, others, without_tags=self._without_tags())
+        reading = self._advisories.gather(identity, others, without_tags=self._without_tags())
         if search.failure is not None and own not in (identity.repository, *others):
             why = f"what is attached to it in its own repository is not known: {search.failure.message}"
             reading.miss(own or identity.repository, why)
@@ -185,7 +194,9 @@ class ImageInquiry:
             return NOWHERE
 
 
-def finish(queries: RegistryQueries, found: InquiryResult, others: AdvisoryIndex) -> InquiryResult:
+def finish(
+    queries: RegistryQueries, advisories: ImageAdvisories, found: InquiryResult, others: AdvisoryIndex
+) -> InquiryResult:
     """Return ``found`` with the facts that depend on ``others``, the advisories of all images: advisories
     about the same code, a fixed image in place of an affected one, and the advisories of other images that
     may be the one that runs."""
@@ -199,14 +210,14 @@ def finish(queries: RegistryQueries, found: InquiryResult, others: AdvisoryIndex
         if advisory.statement.status == "affected"
     ]
     if bad:
-        fix = find_fix(queries, identity, bad)
+        fix = find_fix(queries, advisories, identity, bad)
         return replace(found, facts=replace(facts, elsewhere=elsewhere, fix=fix))
-    possible = _possible(queries, identity)
+    possible = _possible(advisories, identity)
     return replace(found, facts=replace(facts, elsewhere=elsewhere, possible=possible))
 
 
-def _possible(queries: RegistryQueries, identity: ImageIdentity) -> tuple[PossibleImage, ...]:
+def _possible(advisories: ImageAdvisories, identity: ImageIdentity) -> tuple[PossibleImage, ...]:
     return tuple(
-        PossibleImage(digest, read_advisories(queries, identity.repository, identity.holding(digest)))
+        PossibleImage(digest, advisories.read_possible(identity, digest))
         for digest in sorted(identity.possible)
     )

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from digestry.advisories.advisory import Advisory, AdvisoryReading
-from digestry.advisories.attachments import read_advisories
 from digestry.audit.facts import FixedImage
 from digestry.audit.graph_explorer import GraphExplorer
+from digestry.audit.image_advisories import ImageAdvisories
 from digestry.audit.image_graph import ImageGraph
 from digestry.audit.image_identity import ImageIdentity
 from digestry.audit.registry_queries import RegistryQueries
@@ -21,7 +21,9 @@ _LONGEST_CHAIN: Final = 8
 _MOST_CANDIDATES: Final = 16
 
 
-def find_fix(queries: RegistryQueries, identity: ImageIdentity, bad: Sequence[Advisory]) -> FixedImage:
+def find_fix(
+    queries: RegistryQueries, advisories: ImageAdvisories, identity: ImageIdentity, bad: Sequence[Advisory]
+) -> FixedImage:
     """Return the image that fixes most of ``bad`` and is known not to be affected itself.
 
     If a named fix is affected, the search continues with the images that fix it. An image that may be
@@ -38,7 +40,7 @@ def find_fix(queries: RegistryQueries, identity: ImageIdentity, bad: Sequence[Ad
         if image.digest in identity.closure:
             refused.append(f"{image} was named as the fix, but is what runs")
             continue
-        why, following = _why_no_fix(queries, image, identity.config)
+        why, following = _why_no_fix(queries, advisories, image, identity.config)
         if not why:
             return FixedImage(image, tuple(refused))
         refused.append(f"{image} was named as the fix, but {why}")
@@ -50,7 +52,7 @@ def find_fix(queries: RegistryQueries, identity: ImageIdentity, bad: Sequence[Ad
 
 
 def _why_no_fix(
-    queries: RegistryQueries, image: Reference, bad_config: Digest | None
+    queries: RegistryQueries, advisories: ImageAdvisories, image: Reference, bad_config: Digest | None
 ) -> tuple[str, Iterable[Reference]]:
     """Return why an image is no fix (empty if it is one), and the fixes that its advisories name."""
     if image.digest is None:
@@ -67,9 +69,7 @@ def _why_no_fix(
     nodes = explorer.nodes
     manifests = frozenset(digest for digest in closure if digest in nodes or digest == image.digest)
     indexes = frozenset(digest for digest in manifests if digest in nodes and nodes[digest].is_index)
-    return _rejection(
-        read_advisories(queries, explorer.repository, manifests, same_code=closure, indexes=indexes)
-    )
+    return _rejection(advisories.read(explorer.repository, manifests, same_code=closure, indexes=indexes))
 
 
 def _closure(graph: ImageGraph, image: Digest) -> frozenset[Digest]:

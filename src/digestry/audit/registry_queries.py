@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 from digestry.audit.bulk_answers import single_answers
 from digestry.audit.query_cache import TIMEOUT, QueryCache
+from digestry.audit.referred_parts import ReferredParts
 from digestry.errors import DigestryError, RemoteDamaged, RemoteError, RemoteNotFound, Unreachable
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
@@ -193,6 +194,33 @@ class RegistryQueries:
             return None if found is None else found.resolutions[0].prefixes.get(encoded)
 
         return self._cache.once(repository.host, ("prefix", repository, encoded), ask)
+
+    def referred_parts(self, repository: Reference, image: Digest) -> ReferredParts | None:
+        """Return the layers and configs of ``image``, a manifest, that something refers to; None if the
+        registry cannot say. The referrers are answers of :meth:`referrers` then."""
+        question = "parts", repository, image
+        query = ResolveQuery(repository.repository, (image,))
+
+        def ask() -> ReferredParts | None:
+            try:
+                found = self._registries.resolve_many(repository.host, [query], contents=True)
+            except Unreachable:
+                raise
+            except DigestryError:
+                return None  # the single queries remain
+            if found is None:
+                return None
+            answers = dict(single_answers(repository.host, found.resolutions[0], found.contents))
+            for key, value in answers.items():
+                if key != question:
+                    self._cache.note(key, value)
+            parts = answers.get(question)
+            if isinstance(parts, ReferredParts):
+                return parts
+            known = any(node.digest == image for node in found.resolutions[0].nodes)
+            return None if known else ReferredParts()
+
+        return self._cache.once(repository.host, question, ask)
 
     def staleness(self, repository: Reference, tag: str) -> str:
         """Return why the answer of :meth:`resolve` may be out of date; empty if nothing indicates that."""

@@ -13,6 +13,7 @@ from digestry.catalog.reads import CatalogReads, MirroredTag
 from digestry.catalog.referrer_pages import Page
 from digestry.model.digest import Digest
 from digestry.model.history import Holders, TagEvent, TagSpan
+from digestry.model.image_parts import LayerImage
 from digestry.model.sightings import SightingsOf
 
 _NOTHING: Final = Page((), more=False)
@@ -61,6 +62,9 @@ class EmptyCatalog:
 
     def advisories(self, repository: str, predicate_prefix: str, /, **_: object) -> Page:
         return _NOTHING
+
+    def images_with_layer(self, repository: str, layer: Digest, /, *, limit: int) -> list[LayerImage]:
+        return []
 
     def holders(self, repository: str, digest: Digest, /) -> Holders:
         return Holders(digest=digest, holders=())

@@ -135,6 +135,16 @@ class Relations:
         """Return the manifest's row, as :func:`nodes_of` has it; None if there is none."""
         return self._nodes.get((repository, digest))
 
+    def is_image(self, repository: int, digest: str) -> bool:
+        """Return whether ``digest`` is a manifest that was read and is no index."""
+        return self.config_of(repository, digest) is not None
+
+    def config_of(self, repository: int, digest: str) -> str | None:
+        """Return the config of a manifest that was read; None for an index."""
+        node = self.node(repository, digest)
+        config: str | None = None if node is None else node.config
+        return config
+
     def looked_at(self, repository: int, digest: str) -> bool:
         """Return whether the holders of ``digest`` are known."""
         return (repository, digest) in self._direct

@@ -10,6 +10,7 @@ from digestry.catalog.referrer_pages import Cursor, Page
 from digestry.model.digest import Digest
 from digestry.model.digest_prefix import DigestPrefix
 from digestry.model.history import Holders, TagEvent, TagSpan
+from digestry.model.image_parts import LayerImage
 from digestry.model.sightings import SightingsOf
 
 
@@ -87,5 +88,7 @@ class RepositoryQueries(Protocol):
     ) -> Page: ...
 
     def holders(self, repository: str, digest: Digest, /) -> Holders: ...
+
+    def images_with_layer(self, repository: str, layer: Digest, /, *, limit: int) -> list[LayerImage]: ...
 
     def journal(self, repository: str, **filters: Unpack[Filters]) -> list[TagEvent]: ...

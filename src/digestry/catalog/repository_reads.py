@@ -14,6 +14,7 @@ from sqlalchemy import Connection, exists, select
 from digestry.catalog import (
     damage,
     holders,
+    image_parts,
     journal,
     journal_verification,
     manifest_rows,
@@ -22,6 +23,7 @@ from digestry.catalog import (
     resolution,
 )
 from digestry.catalog.blob_links import BlobLinks, UnknownRepository
+from digestry.catalog.image_parts import Visible
 from digestry.catalog.journal import Filters
 from digestry.catalog.journal_chain import BrokenEntry
 from digestry.catalog.manifest_rows import StoredManifest
@@ -31,6 +33,7 @@ from digestry.catalog.schema import links, manifests, repositories
 from digestry.catalog.schema import tags as tag_rows
 from digestry.model.digest import Digest
 from digestry.model.history import Holders, TagEvent
+from digestry.model.image_parts import LayerImage
 from digestry.model.resolution import ResolveQuery
 
 
@@ -96,10 +99,27 @@ class RepositoryReads(BlobLinks):
             found = () if row is None else tuple(holders.find_holders(connection, row, str(digest)))
         return Holders(digest=digest, holders=found)
 
-    def resolve(self, queries: Sequence[ResolveQuery], *, contents: bool) -> Found:
-        """Answer as many of the first ``queries`` as one answer has room for, and at least one."""
+    def resolve(self, queries: Sequence[ResolveQuery], *, contents: bool, visible: Visible) -> Found:
+        """Answer as many of the first ``queries`` as one answer has room for, and at least one. Referrers of
+        layers and configs are those of all repositories that are ``visible``."""
         with self._database.read() as connection:
-            return resolution.resolve(connection, queries, contents=contents)
+            return resolution.resolve(connection, queries, contents=contents, visible=visible)
+
+    def images_with_layer(self, repository: str, layer: Digest, *, limit: int) -> list[LayerImage]:
+        """Return images of the repository with ``layer``, deleted ones included, those with the fewest layers
+        first."""
+        with self._database.read() as connection:
+            row = repository_rows.find(connection, repository)
+            names = {} if row is None else {row: repository}
+            return image_parts.images_with(connection, str(layer), names, limit=limit)
+
+    def images_with_layer_anywhere(self, layer: Digest, *, visible: Visible, limit: int) -> list[LayerImage]:
+        """Return images with ``layer`` as :meth:`images_with_layer` does, of all repositories that are
+        ``visible``."""
+        with self._database.read() as connection:
+            known = image_parts.repositories_with(connection, str(layer))
+            names = {row: name for row, name in known.items() if visible(name)}
+            return image_parts.images_with(connection, str(layer), names, limit=limit)
 
     def has_repository(self, repository: str) -> bool:
         with self._database.read() as connection:

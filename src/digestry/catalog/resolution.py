@@ -6,7 +6,7 @@ repository's row and a text. The amount that is read is bounded: the answer leav
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final
@@ -14,18 +14,21 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Connection, Row, select
 
-from digestry.catalog import dialect, journal, manifest_rows, tag_history
+from digestry.catalog import dialect, image_parts, journal, manifest_rows, tag_history
 from digestry.catalog.image_graph import MOST_ROWS, Key, Relations, TooMuch, nodes_of, rows_of
+from digestry.catalog.image_parts import Referrer, Visible
 from digestry.catalog.schema import links, manifest_references, manifests, repositories, tags
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.history import TagEvent, TagSpan
+from digestry.model.image_parts import LayerImage, PartReferrers
 from digestry.model.resolution import MOST_EVENTS, MOST_SPANS, Resolution, ResolveQuery, TagState
 
 _BATCH: Final = 100  # queries that are answered together
 _MOST_BYTES: Final = 8 << 20  # of annotations, and about so many of an answer
 _MOST_REFERRERS: Final = 500  # of one manifest; a client that needs more sends a query for that alone
+_MOST_BASES: Final = 50  # layers whose base images are searched
 _NODE_BYTES: Final = 400
 _EVENT_BYTES: Final = 350
 _SPAN_BYTES: Final = 250
@@ -49,15 +52,18 @@ class Found:
     pieces: list[Piece] = field(default_factory=list)
 
 
-def resolve(connection: Connection, queries: Sequence[ResolveQuery], *, contents: bool) -> Found:
-    """Answer as many of the first ``queries`` as fit into one response, at least one."""
+def resolve(
+    connection: Connection, queries: Sequence[ResolveQuery], *, contents: bool, visible: Visible
+) -> Found:
+    """Answer as many of the first ``queries`` as fit into one response, at least one. Referrers of layers and
+    configs are those of all repositories that are ``visible``."""
     result = Found()
     left = _MOST_BYTES
     position = 0
     size = _BATCH
     while position < len(queries) and left > 0:
         some = queries[position : position + size]
-        batch = _Batch(connection, some)
+        batch = _Batch(connection, some, visible)
         try:
             resolutions = batch.resolve()
         except TooMuch:
@@ -65,7 +71,7 @@ def resolve(connection: Connection, queries: Sequence[ResolveQuery], *, contents
                 size = max(1, len(some) // 2)
                 continue
             resolutions = [Resolution(some[0].repository)]
-            batch = _Batch(connection, ())
+            batch = _Batch(connection, (), visible)
         result.resolutions += resolutions
         if contents:
             result.pieces += batch.pieces()
@@ -77,8 +83,9 @@ def resolve(connection: Connection, queries: Sequence[ResolveQuery], *, contents
 class _Batch:
     """Some queries that are resolved together."""
 
-    def __init__(self, connection: Connection, queries: Sequence[ResolveQuery]) -> None:
+    def __init__(self, connection: Connection, queries: Sequence[ResolveQuery], visible: Visible) -> None:
         self._connection = connection
+        self._visible = visible
         self._queries = queries
         self._ids: dict[str, int] = {}
         self._relations = Relations(connection)
@@ -88,6 +95,9 @@ class _Batch:
         self._events: dict[tuple[str, str], list[TagEvent]] = {}
         self._spans: dict[tuple[str, str], list[TagSpan]] | None = {}
         self._requested: set[Key] = set()
+        self._parts: dict[Key, list[str]] = {}
+        self._part_referrers: dict[str, list[Referrer]] = {}
+        self._bases: dict[str, LayerImage] = {}
         self.bytes_read = 0
 
     def resolve(self) -> list[Resolution]:
@@ -107,6 +117,7 @@ class _Batch:
         self._requested |= {(row, found) for (row, _), some in self._prefixed.items() for found in some}
         self._relations.read(self._requested)
         self._read_referrers(self._relations.nodes | self._requested)
+        self._read_parts()
         self._read_events()
         self._read_spans()
         return [self._resolution(query) for query in self._queries]
@@ -159,6 +170,24 @@ class _Batch:
                 raise TooMuch
             self._referrers[row.repository_id, row.subject].append(_descriptor(row))
 
+    def _read_parts(self) -> None:
+        """Read which layers and configs of the images have referrers, those, and the layers' base images."""
+        images = [key for key in self._relations.nodes if self._relations.is_image(*key)]
+        self._parts = image_parts.parts_with_referrers(self._connection, images)
+        parts = {part for some in self._parts.values() for part in some}
+        for referrer in image_parts.referrers_of(self._connection, parts, self._visible):
+            self._part_referrers.setdefault(referrer.part, []).append(referrer)
+        configs = {self._relations.config_of(*key) for key in images}
+        layers = [
+            part
+            for part, referrers in sorted(self._part_referrers.items())
+            if part not in configs and any(_may_be_openvex(_descriptor(one.row)) for one in referrers)
+        ]
+        for layer in layers[:_MOST_BASES]:
+            base = image_parts.base_with(self._connection, layer, self._visible)
+            if base is not None:
+                self._bases[layer] = base
+
     def _read_events(self) -> None:
         wanted = {(query.repository, tag) for query in self._queries for tag in query.tags}
         for event in journal.newest(self._connection, sorted(wanted), MOST_EVENTS + 1):
@@ -188,6 +217,12 @@ class _Batch:
             for (row, _), referrers in self._referrers.items()
             for referrer in referrers
             if _may_be_openvex(referrer)
+        }
+        wanted |= {
+            (referrer.row.repository_id, referrer.row.digest): referrer.row.size
+            for referrers in self._part_referrers.values()
+            for referrer in referrers
+            if _may_be_openvex(_descriptor(referrer.row))
         }
         keys = dialect.of(self._connection).bulk_keys(sorted(wanted), int)
         of_wanted = (
@@ -257,7 +292,31 @@ class _Batch:
                 for prefix in query.prefixes
             },
             spans=self._spans_of(query.repository, inside),
+            **self._parts_of(row, inside),
         )
+
+    def _parts_of(self, row: int, nodes: Iterable[str]) -> dict[str, Any]:
+        """Return the fields of an answer about the parts of the images among ``nodes``."""
+        parts = {
+            digest: tuple(part for part in self._parts[row, digest] if part in self._part_referrers)
+            for digest in sorted(nodes)
+            if (row, digest) in self._parts
+        }
+        named = sorted({part for some in parts.values() for part in some})
+        self.bytes_read += _NODE_BYTES * len(parts)
+        return {
+            "parts": {digest: tuple(map(Digest.parse, some)) for digest, some in parts.items()},
+            "part_referrers": tuple(found for part in named for found in self._referrers_of(part)),
+            "bases": {part: self._bases[part] for part in named if part in self._bases},
+        }
+
+    def _referrers_of(self, part: str) -> Iterator[PartReferrers]:
+        by_repository: dict[str, list[Descriptor]] = {}
+        for referrer in self._part_referrers[part]:
+            self.bytes_read += len(referrer.row.annotations) + _NODE_BYTES
+            by_repository.setdefault(referrer.repository, []).append(_descriptor(referrer.row))
+        for name, descriptors in sorted(by_repository.items()):
+            yield PartReferrers(Digest.parse(part), name, tuple(descriptors))
 
     def _spans_of(self, repository: str, digests: Iterable[str]) -> dict[str, tuple[TagSpan, ...]]:
         if self._spans is None:

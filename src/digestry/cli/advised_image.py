@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def find_target(settings: Settings, session: Session, image: str) -> TargetImage:
-    """Return the image that a name means in its registry, and print the digest of a tag."""
-    from digestry.advisories import publish
+    """Return the image, layer or config that a name means in its registry, and print the digest of a tag."""
+    from digestry.advisories.subjects import find_subject
 
-    target = publish.find_image(
+    target = find_subject(
         session, complete_reference(settings, session, image), hint="check the name and the tag"
     )
     show_resolved(target)
@@ -28,7 +28,13 @@ def find_target(settings: Settings, session: Session, image: str) -> TargetImage
 
 
 def show_resolved(target: TargetImage) -> None:
-    """Print which digest a tag points to."""
+    """Print which digest a tag points to, and that something is a layer or a config."""
+    if target.part is not None:
+        note(
+            printable(
+                f"digestry: {target.digest} is a {target.part}: what is stated is of every image with it"
+            )
+        )
     if target.tag is not None:
         note(printable(f"digestry: {target.image.name}:{target.tag} is {target.digest}"))
 

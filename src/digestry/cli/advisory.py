@@ -35,6 +35,7 @@ _JUSTIFICATIONS = (
     "vulnerable_code_cannot_be_controlled_by_adversary",
     "inline_mitigations_already_exist",
 )
+_NOTHING_WRITTEN: Final = "nothing was written; check the name, or push it first"
 _SHORT: Final = 12
 """Digits of a digest in a table."""
 
@@ -155,6 +156,7 @@ def add(
     alike, in one document.
     """
     from digestry.advisories import publish
+    from digestry.advisories.subjects import find_subject
     from digestry.audit.registry_queries import RegistryQueries
     from digestry.cli.sessions import open_session
     from digestry.cli.settings import load
@@ -178,9 +180,9 @@ def add(
     with open_session(settings) as session:
         named = complete_reference(settings, session, reference)
         fixed = [_fixed_image(settings, session, named, text) for text in fixes]
-        subject = publish.find_image(session, named)
+        subject = find_subject(session, named, hint=_NOTHING_WRITTEN)
         # All are looked up before anything is written.
-        targets = [publish.find_image(session, name) for name in fixed]
+        targets = [find_subject(session, name, hint=_NOTHING_WRITTEN) for name in fixed]
         for target in (subject, *targets):
             show_resolved(target)
         attached = publish.attach_with_fixes(

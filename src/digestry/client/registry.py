@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from digestry.model.digest import Digest
     from digestry.model.digest_prefix import DigestPrefix
     from digestry.model.history import TagSpan
+    from digestry.model.image_parts import LayerImages
     from digestry.model.resolution import Resolutions, ResolveQuery
     from digestry.model.sightings import SightingReport, SightingsReceipt
 
@@ -81,6 +82,13 @@ class Registry:
         from digestry.client import registry_search
 
         return registry_search.tags_for_digest(self.connection, self.host, digest)
+
+    def images_with_layer(self, layer: Digest, *, limit: int = 100) -> LayerImages | None:
+        """Return up to ``limit`` images that have ``layer``, of all repositories that the caller may see,
+        those with the fewest layers first. None if the registry has no such query."""
+        from digestry.client import digest_queries
+
+        return digest_queries.images_with_layer_anywhere(self.connection, self.host, layer, limit)
 
     def find_digest(self, prefix: DigestPrefix) -> Digest:
         """Return the one digest that begins with ``prefix``, of all repositories that the caller may see.

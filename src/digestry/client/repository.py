@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from digestry.client.tag_removal import DigestTags
     from digestry.model.digest_prefix import DigestPrefix
     from digestry.model.history import Holders, Restored, TagEvent, TagSpan
+    from digestry.model.image_parts import LayerImages
     from digestry.model.sightings import SightingsOf
 
 Progress = Callable[[int], None]
@@ -271,6 +272,13 @@ class Repository:
         from digestry.client import digest_queries
 
         return digest_queries.holders(self.endpoint, digest)
+
+    def images_with_layer(self, layer: Digest, *, limit: int = 100) -> LayerImages | None:
+        """Return up to ``limit`` images of the repository that have ``layer``, those with the fewest layers
+        first. None if the registry has no such query."""
+        from digestry.client import digest_queries
+
+        return digest_queries.images_with_layer(self.endpoint, layer, limit)
 
     def sightings(self, digest: Digest, *, limit: int = 100) -> SightingsOf | None:
         """Return where ``digest`` was seen running, the ``limit`` latest of the places.

@@ -94,6 +94,12 @@ class ImageConfig:
         """Return the platform that the config names, which may be empty."""
         return Platform(self.architecture, self.os, self.variant, self.os_version)
 
+    def step_of(self, layer: int) -> str:
+        """Return the step of the build that made the layer at this position, from 0; empty if the history
+        does not say."""
+        steps = [step for step in self.history if not step.empty_layer]
+        return (steps[layer].created_by or "") if layer < len(steps) else ""
+
     @classmethod
     def parse(cls, raw: bytes, *, algorithm: str = "sha256") -> ImageConfig:
         """Parse ``raw``. ``algorithm`` is the digest's.

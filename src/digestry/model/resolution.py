@@ -13,6 +13,7 @@ import msgspec
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.history import Holder, TagEvent, TagSpan
+from digestry.model.image_parts import LayerImage, PartReferrers
 
 MOST_QUERIES: Final = 500
 """Repositories that one request may ask about."""
@@ -71,6 +72,11 @@ class Resolution(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True
     belongs to it, all nodes that are or hold it; none if the repository never had it. ``referrers`` lists the
     referrers of a node, newest first. ``prefixes`` lists a few digests with each prefix. ``spans`` lists the
     tags that point, or pointed, to a node itself, newest first.
+
+    ``parts`` lists, for each image among the nodes, its layers and config that something refers to, in any
+    repository that the client may see, and ``part_referrers`` what that is. ``bases`` has the image that
+    each of those layers came with: the one with the fewest layers. ``upstream`` means that the repository is
+    a copy of another registry's, which may know more referrers.
     """
 
     repository: str
@@ -80,6 +86,10 @@ class Resolution(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True
     referrers: dict[str, tuple[Descriptor, ...]] = msgspec.field(default_factory=dict)
     prefixes: dict[str, tuple[Digest, ...]] = msgspec.field(default_factory=dict)
     spans: dict[str, tuple[TagSpan, ...]] = msgspec.field(default_factory=dict)
+    parts: dict[str, tuple[Digest, ...]] = msgspec.field(default_factory=dict)
+    part_referrers: tuple[PartReferrers, ...] = ()
+    bases: dict[str, LayerImage] = msgspec.field(default_factory=dict)
+    upstream: bool = False
 
 
 class Resolutions(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):

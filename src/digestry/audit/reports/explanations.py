@@ -66,7 +66,12 @@ def equal_findings(report: AuditReport) -> list[list[ContainerFinding]]:
         if severity(finding) not in {"affected", "never", "unknown"}:
             continue
         advisories = tuple(
-            (advisory.referrer, advisory.statement.vulnerability, advisory.statement.identity)
+            (
+                advisory.referrer,
+                advisory.statement.vulnerability,
+                advisory.statement.identity,
+                advisory.part and advisory.part.digest,
+            )
             for advisory in finding.assessment.advisories
         )
         key = (finding.assessment.state, state_word(finding), advisories, finding.reasons, finding.action)

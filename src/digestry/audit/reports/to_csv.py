@@ -64,7 +64,10 @@ def write(report: AuditReport) -> Iterator[str]:
 
 def _advisory_text(advisory: AdvisoryRow) -> str:
     by = f" by {advisory.author}" if advisory.author else ""
-    return f"{advisory.id} {STATUS_WORDS[advisory.status]}{by}"
+    part = advisory.part
+    inside = "" if part is None else f" in the {part.kind} {part.digest}"
+    came = "" if part is None or part.base is None else f" of {part.base}"
+    return f"{advisory.id} {STATUS_WORDS[advisory.status]}{by}{inside}{came}"
 
 
 def _line(cells: Sequence[str]) -> str:

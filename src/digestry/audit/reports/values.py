@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from digestry.advisories.advisory import Advisory
+from digestry.advisories.advisory import Advisory, ImagePart
 from digestry.audit.findings import AuditReport, ContainerFinding
 from digestry.audit.remediation import Origins, Remediation, plan
 from digestry.audit.tag_verdict import UNTAGGED_HERE
@@ -29,6 +29,23 @@ SCHEMA_ID: Final = "urn:digestry:schema:audit:1"
 _Digest = Annotated[str, Meta(pattern=r"^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$")]
 _Time = Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?Z$")]
 _Count = Annotated[int, Meta(ge=0)]
+
+
+class PartRow(Struct, frozen=True):
+    """The layer or config of an image that a statement is about."""
+
+    kind: Literal["layer", "config"]
+    digest: _Digest
+    base: Annotated[
+        str | None,
+        Meta(
+            description="The image that the layer came with, REPOSITORY:TAG@DIGEST: the one with the fewest "
+            "layers; null if it is not known."
+        ),
+    ]
+    made_by: Annotated[
+        str | None, Meta(description="The step of the build that made the layer; null if it is not known.")
+    ]
 
 
 class AdvisoryRow(Struct, frozen=True):
@@ -50,6 +67,10 @@ class AdvisoryRow(Struct, frozen=True):
         Literal["not verified"] | None,
         Meta(description="'not verified' if it came in an envelope with signatures."),
     ]
+    part: Annotated[
+        PartRow | None,
+        Meta(description="The layer or config that it is about; null if it is about the image itself."),
+    ] = None
 
 
 class FixRow(Struct, frozen=True):
@@ -273,7 +294,13 @@ def advisory_row(advisory: Advisory) -> AdvisoryRow:
         referrer=str(advisory.referrer),
         component=advisory.component or advisory.product or None,
         signature="not verified" if advisory.enveloped else None,
+        part=None if advisory.part is None else _part(advisory.part),
     )
+
+
+def _part(part: ImagePart) -> PartRow:
+    base = None if part.base is None else str(part.base)
+    return PartRow(part.kind, str(part.digest), base, part.made_by or None)
 
 
 def rows(findings: Iterable[ContainerFinding], *, fixes: Origins | None = None) -> Iterable[ContainerRow]:

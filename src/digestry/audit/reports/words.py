@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final, Literal, TypeAlias
 
-from digestry.advisories.advisory import Advisory
+from digestry.advisories.advisory import Advisory, ImagePart
 from digestry.advisories.statements import LONG_AGO, Status
 from digestry.audit.assessment import State
 from digestry.audit.findings import AuditReport, ContainerFinding
@@ -141,9 +141,20 @@ def statement_words(advisory: Advisory) -> str:
     of = f" ({about})" if about else ""
     when = "undated" if statement.timestamp == LONG_AGO else rfc3339(statement.timestamp)
     says = f"{statement.vulnerability}{of}: {STATUS_WORDS[statement.status]}, {when}"
+    if advisory.part is not None:
+        says += f", {part_words(advisory.part)}"
     by = f" by {advisory.author or 'an author who is not named'}"
     note = statement.notes or statement.impact
     return f"{says}{by}" + (f": {note}" if note else "")
+
+
+def part_words(part: ImagePart) -> str:
+    """Return which layer or config a statement is about, and the image that the layer came with."""
+    if part.kind == "config":
+        return f"in the config {part.digest}"
+    base = f" of {part.base}" if part.base is not None else ", of which no base image is known"
+    step = f", made by {part.made_by!r}" if part.made_by else ""
+    return f"in the layer {part.digest}{base}{step}"
 
 
 def good_statements(findings: Iterable[ContainerFinding]) -> list[str]:

@@ -46,8 +46,7 @@ async def resolve(service: Service, exchange: Exchange, _: str, __: str) -> None
     # No repository has the empty name: a hidden repository is answered as an absent one.
     names = ["" if name in hidden else name for name in names]
     mirrored = await _mirrored(service, exchange.principal, set(names))
-    audited = {name for name in names if exchange.principal.audits(name)}
-    answer = await service.executors.run(_answer, service, request, names, mirrored, audited)
+    answer = await service.executors.run(_answer, service, request, names, mirrored, exchange.principal)
     await exchange.respond(200, [("Content-Type", JSON)], answer)
 
 
@@ -71,18 +70,23 @@ async def _mirrored(service: Service, principal: Principal, names: set[str]) -> 
 
 
 def _answer(
-    service: Service, request: ResolveRequest, names: list[str], mirrored: set[str], audited: set[str]
+    service: Service,
+    request: ResolveRequest,
+    names: list[str],
+    mirrored: set[str],
+    principal: Principal,
 ) -> bytes:
     """Return the response's body.
 
     ``names`` are the repositories of the queries, as this registry calls them; ``mirrored`` are those that
-    belong to an upstream, and ``audited`` those whose journal the client may read with its actors.
+    belong to an upstream.
     """
+    audited = {name for name in names if principal.audits(name)}
     queries = [
         query if query.repository == name else structs.replace(query, repository=name)
         for query, name in zip(request.queries, names, strict=True)
     ]
-    found = service.stores.catalog.resolve(queries, contents=request.contents)
+    found = service.stores.catalog.resolve(queries, contents=request.contents, visible=principal.may_see)
     resolutions = tuple(
         _with_requested_name(
             answer if answer.repository in audited else _withheld(answer),
@@ -109,7 +113,7 @@ def _with_requested_name(answer: Resolution, name: str, *, mirrored: bool) -> Re
     requests.
     """
     if mirrored:
-        return structs.replace(answer, repository=name, tags=(), referrers={})
+        return structs.replace(answer, repository=name, tags=(), referrers={}, upstream=True)
     return answer if answer.repository == name else structs.replace(answer, repository=name)
 
 
