@@ -6,14 +6,15 @@ import contextlib
 import io
 import os
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, BinaryIO, Final, Protocol
+from typing import IO, TYPE_CHECKING, BinaryIO, Final, Protocol, TypeAlias
 
-from digestry.errors import ContentError, NotFound, TooLarge
+from digestry.errors import ContentError, DigestryError, NotFound, TooLarge
 from digestry.fsio import NotRegular, open_regular, storage_error, storage_errors
 from digestry.images.layer_stream import decompressed
-from digestry.images.tar_reader import REGULAR, SYMLINK, TarReader
+from digestry.images.read_through import ReadThrough
+from digestry.images.tar_reader import REGULAR, SYMLINK, TarEntry, TarReader
 from digestry.model.digest import shown
 
 if TYPE_CHECKING:
@@ -25,6 +26,11 @@ _CHUNK: Final = 1 << 20
 _LEAST_LIMIT: Final = 1 << 30
 _RATIO: Final = 200
 """How many times its own size a compressed archive may inflate to, beyond ``_LEAST_LIMIT`` bytes."""
+_AFTER_END: Final = 16 << 20
+"""Bytes that may follow an archive's end: programs fill their last block."""
+
+_Listing: TypeAlias = tuple[dict[str, tuple[int, int]], dict[str, str]]
+"""Position and size of each file of an archive, and the targets of links, by their names."""
 
 
 class FileTree(Protocol):
@@ -104,42 +110,48 @@ class ArchiveTree:
             raise storage_error("open", path, error) from error
         self._file: IO[bytes] = os.fdopen(descriptor, "rb")
         try:
-            self._inflate(scratch)
-            self._files, self._links = _list(self._file, path)
+            self._files, self._links = self._inflated(scratch) or _list_file(self._file, path)
         except BaseException:
             self._file.close()
             raise
 
-    def _inflate(self, scratch: Path | None) -> None:
+    def _inflated(self, scratch: Path | None) -> _Listing | None:
+        """List the files of a compressed archive, whose inflated bytes replace it; None if it is plain.
+
+        What is no archive is refused at its first block, and an entry that is too large at its header.
+        """
         stored = os.fstat(self._file.fileno()).st_size
         with storage_errors("read", self.path):
             beginning = self._file.read(8)
             self._file.seek(0)
         chunks = decompressed(iter(lambda: self._file.read(_CHUNK), b""), beginning, str(self.path))
         if chunks is None:
-            return
+            return None
         limit = max(_LEAST_LIMIT, stored * _RATIO)
+        refusal = TooLarge(
+            f"{self.path} inflates to more than {limit} bytes",
+            limit=limit,
+            hint="inflate it by hand if you trust it",
+        )
         import tempfile  # noqa: PLC0415 - for compressed archives alone
 
         inflated = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115 - it stays open
         try:
-            count = 0
-            with storage_errors("inflate", self.path):
-                for chunk in chunks:
-                    count += len(chunk)
-                    if count > limit:
-                        raise TooLarge(
-                            f"{self.path} inflates to more than {limit} bytes",
-                            limit=limit,
-                            hint="inflate it by hand if you trust it",
-                        )
-                    inflated.write(chunk)
+            source = ReadThrough(chunks, inflated.write, refusal)
+            with storage_errors("inflate", self.path), _named(self.path):
+                entries = _up_to(limit, TarReader(source.read), source.tell, lambda _: refusal)
+                found = _list(entries, source.tell, self.path)
+                end = source.tell() + _AFTER_END
+                while source.read(_CHUNK):
+                    if source.tell() > end:
+                        raise ContentError("it goes on after its end")
                 inflated.flush()
         except BaseException:
             inflated.close()
             raise
         self._file.close()
         self._file = inflated
+        return found
 
     def _find(self, name: str) -> tuple[int, int] | None:
         for _ in range(_MOST_LINKS):
@@ -198,30 +210,48 @@ def _named(path: Path) -> Iterator[None]:
         raise ContentError(said, hint=error.hint) from error
 
 
-def _list(file: IO[bytes], path: Path) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
-    """Return position and size of each file, and the targets of links, by their names."""
+def _up_to(
+    end: int,
+    entries: Iterable[TarEntry],
+    tell: Callable[[], int],
+    refuse: Callable[[TarEntry], DigestryError],
+) -> Iterator[TarEntry]:
+    """Yield the entries, and raise what ``refuse`` returns at the header of one that ends after ``end``."""
+    for entry in entries:
+        if tell() + entry.size > end:
+            raise refuse(entry)
+        yield entry
+
+
+def _list_file(file: IO[bytes], path: Path) -> _Listing:
+    """List the files of a plain archive."""
+
+    def skip(count: int) -> None:
+        file.seek(count, os.SEEK_CUR)
+
+    def refuse(entry: TarEntry) -> ContentError:
+        return ContentError(f"{path} ends in the middle of {shown(os.fsdecode(entry.name))}")
+
+    with storage_errors("read", path), _named(path):
+        end = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        return _list(_up_to(end, TarReader(file.read, skip=skip), file.tell, refuse), file.tell, path)
+
+
+def _list(entries: Iterable[TarEntry], tell: Callable[[], int], path: Path) -> _Listing:
+    """List the files of an archive; ``tell`` returns the position after an entry's header."""
     files: dict[str, tuple[int, int]] = {}
     links: dict[str, str] = {}
-    end = os.fstat(file.fileno()).st_size
-    with storage_errors("read", path), _named(path):
-        file.seek(0)
-
-        def skip(count: int) -> None:
-            file.seek(count, os.SEEK_CUR)
-
-        for number, entry in enumerate(TarReader(file.read, skip=skip)):
-            if number >= _MOST_ENTRIES:
-                raise TooLarge(
-                    f"{path} has more than {_MOST_ENTRIES} entries: it is no image", limit=_MOST_ENTRIES
-                )
-            name = posixpath.normpath(os.fsdecode(entry.name)).lstrip("/")
-            if entry.kind in REGULAR:
-                position = file.tell()
-                if position + entry.size > end:
-                    raise ContentError(f"{path} ends in the middle of {shown(name)}")
-                files[name] = (position, entry.size)
-                links.pop(name, None)
-            elif entry.kind == SYMLINK:
-                links[name] = os.fsdecode(entry.link)
-                files.pop(name, None)
+    for number, entry in enumerate(entries):
+        if number >= _MOST_ENTRIES:
+            raise TooLarge(
+                f"{path} has more than {_MOST_ENTRIES} entries: it is no image", limit=_MOST_ENTRIES
+            )
+        name = posixpath.normpath(os.fsdecode(entry.name)).lstrip("/")
+        if entry.kind in REGULAR:
+            files[name] = (tell(), entry.size)
+            links.pop(name, None)
+        elif entry.kind == SYMLINK:
+            links[name] = os.fsdecode(entry.link)
+            files.pop(name, None)
     return files, links

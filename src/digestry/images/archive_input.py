@@ -11,6 +11,7 @@ from digestry.fsio import storage_errors
 from digestry.images.layer_stream import decompressed
 from digestry.images.limits import Budget, Limits
 from digestry.images.merged_tree import MergedTree
+from digestry.images.read_through import ReadThrough
 from digestry.images.tar_reader import BLOCK, TarReader
 
 _CHUNK: Final = 1 << 20
@@ -28,14 +29,16 @@ def write_archive(
     :class:`TooLarge`; and :class:`StorageError` if it cannot be read.
     """
     limits = limits or Limits()
-    source = _Source(_plain(file, name), write, 2 * limits.size)
+    most = 2 * limits.size
+    refusal = TooLarge(f"the archive has more than {most} bytes", limit=most)
+    source = ReadThrough(_plain(file, name), write, refusal)
     budget = Budget(limits)
     tree = MergedTree()
     try:
         for entry in TarReader(source.read):
             budget.take(entry)
             tree.add(entry, (0, budget.entries))
-        source.end()
+        _check_end(source)
     except TooLarge as error:
         raise TooLarge(f"{name}: {error.message}", limit=error.limit) from error
     except ContentError as error:
@@ -43,43 +46,18 @@ def write_archive(
     return budget.entries
 
 
-class _Source:
-    """The bytes of an archive, each of which is written when it is read."""
-
-    def __init__(self, chunks: Iterator[bytes], write: Callable[[bytes], None], limit: int) -> None:
-        self._chunks = chunks
-        self._write = write
-        self._limit = limit
-        self._rest = memoryview(b"")
-        self._size = 0
-        self._is_over = False
-
-    def read(self, count: int) -> bytes:
-        """Return up to ``count`` bytes; none at the end."""
-        if not self._rest:
-            chunk = next(self._chunks, b"")
-            self._is_over = not chunk
-            self._size += len(chunk)
-            if self._size > self._limit:
-                raise TooLarge(f"the archive has more than {self._limit} bytes", limit=self._limit)
-            self._write(chunk)
-            self._rest = memoryview(chunk)
-        part = bytes(self._rest[:count])
-        self._rest = self._rest[count:]
-        return part
-
-    def end(self) -> None:
-        """Read what is after the last entry. Raises :class:`ContentError` unless it is an archive's end."""
-        if self._is_over:
-            raise ContentError(
-                "it has no end, and may have been cut off",
-                hint="an archive ends with blocks of zeros, which tar writes last",
-            )
-        while part := self.read(_CHUNK):
-            if part.strip(b"\0"):
-                raise ContentError("it has something after its end")
-        if self._size % BLOCK:
-            raise ContentError("it ends in the middle of a block")
+def _check_end(source: ReadThrough) -> None:
+    """Read what is after the last entry. Raises :class:`ContentError` unless it is an archive's end."""
+    if source.is_over:
+        raise ContentError(
+            "it has no end, and may have been cut off",
+            hint="an archive ends with blocks of zeros, which tar writes last",
+        )
+    while part := source.read(_CHUNK):
+        if part.strip(b"\0"):
+            raise ContentError("it has something after its end")
+    if source.size % BLOCK:
+        raise ContentError("it ends in the middle of a block")
 
 
 def _plain(file: BinaryIO, name: str) -> Iterator[bytes]:

@@ -19,6 +19,8 @@ _CHUNK: Final = 1 << 20
 _PIECE: Final = 32 << 10
 """The input that is inflated at once: the rest is copied for each member of a gzip, and each may be tiny."""
 _LARGEST_WINDOW: Final = 128 << 20  # of zstd's, which is held in memory
+_LARGEST_MEMORY: Final = 160 << 20
+"""What xz may take: twice what its highest level needs."""
 
 
 class LayerStream:
@@ -100,14 +102,16 @@ def decompressed(chunks: Iterator[bytes], beginning: bytes, what: str) -> Iterat
     if beginning.startswith(b"BZh"):
         return _by_library("bz2", "BZ2Decompressor", chunks, what)
     if beginning.startswith(b"\xfd7zXZ\0"):
-        return _by_library("lzma", "LZMADecompressor", chunks, what)
+        return _by_library("lzma", "LZMADecompressor", chunks, what, memlimit=_LARGEST_MEMORY)
     return None
 
 
-def _by_library(module: str, name: str, chunks: Iterator[bytes], what: str) -> Iterator[bytes]:
+def _by_library(
+    module: str, name: str, chunks: Iterator[bytes], what: str, **options: int
+) -> Iterator[bytes]:
     """Yield ``chunks`` inflated by the decompressor ``name`` of a standard ``module``."""
     library = importlib.import_module(module)
-    inflater = getattr(library, name)()
+    inflater = getattr(library, name)(**options)
     errors = (OSError, EOFError, getattr(library, "LZMAError", OSError))
     for chunk in chunks:
         rest = chunk
@@ -122,7 +126,7 @@ def _by_library(module: str, name: str, chunks: Iterator[bytes], what: str) -> I
                 rest = inflater.unused_data
                 if not rest:
                     break
-                inflater = getattr(library, name)()
+                inflater = getattr(library, name)(**options)
             elif inflater.needs_input:
                 break
             else:
