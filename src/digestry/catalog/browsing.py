@@ -2,9 +2,43 @@
 
 from __future__ import annotations
 
-from digestry.catalog import repository_pages
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from digestry.catalog import image_details, image_summaries, repository_pages, repository_rows, tag_pages
+from digestry.catalog.blob_links import UnknownRepository
 from digestry.catalog.database import Database
+from digestry.catalog.image_details import ManifestDetails, User
+from digestry.catalog.image_summaries import Summaries
+from digestry.catalog.manifest_rows import StoredManifest
 from digestry.catalog.repository_pages import RepositoryRow
+from digestry.catalog.tag_pages import ListedTag, TagCursor
+
+
+@dataclass(frozen=True, slots=True)
+class TagsPage:
+    """Some tags of a repository, whether more follow, and what is known of the images they point to."""
+
+    rows: tuple[ListedTag, ...]
+    more: bool
+    images: Summaries
+
+
+@dataclass(frozen=True, slots=True)
+class DigestDetails:
+    """What a repository knows about a digest: the ``manifest`` that it is, or in bytes the ``blob``, and what
+    is known of the ``images`` below it.
+
+    Up to a limit, the newest first, it has the ``users``, which refer to the digest, and the ``referrers`` of
+    it, of the indexes that list it, and of its config and layers.
+    """
+
+    manifest: ManifestDetails | None
+    blob: int | None
+    images: Summaries
+    users: tuple[User, ...]
+    referrers: tuple[StoredManifest, ...]
 
 
 class Browsing:
@@ -22,3 +56,75 @@ class Browsing:
             return repository_pages.repositories_after(
                 connection, after=after, beginning=beginning, containing=containing, limit=limit
             )
+
+    def repository(self, name: str) -> RepositoryRow:
+        """Return one repository. Raises :class:`UnknownRepository`."""
+        with self._database.read() as connection:
+            found = repository_pages.repository_named(connection, name)
+        if found is None:
+            raise UnknownRepository(name)
+        return found
+
+    def tags(
+        self,
+        name: str,
+        *,
+        containing: str = "",
+        newest_first: bool = True,
+        after: TagCursor | None = None,
+        running: bool,
+        limit: int,
+    ) -> TagsPage:
+        """Return the tags of a repository that contain a text, those after a tag; with ``running`` also where
+        their images were seen. Raises :class:`UnknownRepository`."""
+        with self._database.read() as connection:
+            repository = repository_rows.find(connection, name)
+            if repository is None:
+                raise UnknownRepository(name)
+            found = tag_pages.tags_page(
+                connection,
+                repository,
+                name,
+                containing=containing,
+                newest_first=newest_first,
+                after=after,
+                limit=limit + 1,
+            )
+            page = tuple(found[:limit])
+            digests = [tag.digest for tag in page]
+            images = _summaries(connection, repository, name, digests, running=running)
+        return TagsPage(page, len(found) > limit, images)
+
+    def digest(self, name: str, digest: str, *, running: bool, limit: int) -> DigestDetails:
+        """Return what a repository knows about a digest, with up to ``limit`` users and referrers; with
+        ``running`` also where its images were seen. Raises :class:`UnknownRepository`."""
+        with self._database.read() as connection:
+            repository = repository_rows.find(connection, name)
+            if repository is None:
+                raise UnknownRepository(name)
+            users = image_details.users_of(connection, repository, digest, limit=limit)
+            subjects = [digest, *(user.digest for user in users if user.role == "manifest")]
+            subjects += image_details.parts_of(connection, repository, digest)
+            return DigestDetails(
+                image_details.manifest_details(connection, repository, digest),
+                image_details.blob_size(connection, repository, digest),
+                _summaries(connection, repository, name, [digest], running=running),
+                users,
+                image_details.referrers_of(connection, repository, subjects, limit=limit),
+            )
+
+
+def _summaries(
+    connection: Connection, repository: int, name: str, digests: list[str], *, running: bool
+) -> Summaries:
+    if not digests:
+        return Summaries()
+    children = image_summaries.children_of(connection, repository, digests)
+    inside = [child for listed in children.values() for child in listed]
+    images = [*digests, *(child.digest for child in inside)]
+    configs = [child.config for child in inside if child.config is not None]
+    return Summaries(
+        children,
+        image_summaries.sizes_of(connection, repository, images),
+        image_summaries.seen_running(connection, name, [*images, *configs]) if running else {},
+    )

@@ -42,6 +42,7 @@ from digestry.catalog.tag_history import TagHistory
 from digestry.catalog.tag_moves import ANYTHING, NOWHERE, Expected, RepositoryKey, Rules, Target
 from digestry.catalog.throttle import Throttle
 from digestry.catalog.transactions import retried
+from digestry.catalog.web_sessions import WebSessions
 from digestry.errors import Conflict, NotFound
 from digestry.model.digest import Digest
 from digestry.model.history import Restored, TagEvent
@@ -55,7 +56,8 @@ class Catalog(RepositoryReads):
     ``tag_history`` answers questions about the past, ``digest_prefixes`` which digests begin so,
     ``delivery_queue`` has what webhooks are still to be sent, ``jobs`` how the registry's own work went,
     ``damage`` what cannot be served, ``identity`` which registry this is, ``relocation`` whether it has moved
-    to other stores; ``browsing`` reads for the pages;
+    to other stores; ``browsing`` reads for the pages, and
+    ``web_sessions`` has who is signed in to them;
     ``sequencing`` gives the journal's entries their positions.
     """
 
@@ -76,6 +78,7 @@ class Catalog(RepositoryReads):
         self.relocation = Relocations(self._database)
         self.statistics = Statistics(self._database)
         self.browsing = Browsing(self._database)
+        self.web_sessions = WebSessions(self._database)
         self.damage = Damage(self._database)
         self.sightings = Sightings(self._database)
         self._rules = Rules(options.policy, options.subscriptions, now, options.lease)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Final
@@ -13,13 +15,14 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from digestry.errors import CallerError, DigestryError, NotFound, TooLarge
-from digestry.web import static_files, templates
-from digestry.web.cookies import THEME, THEMES
+from digestry.errors import CallerError, DigestryError, Forbidden, NotFound, TooLarge, TooMany
+from digestry.web import cookies, static_files, templates
+from digestry.web.documents import Platforms
 from digestry.web.host import Host
 from digestry.web.page import Page
-from digestry.web.route import RouteTable, Show
+from digestry.web.route import NO_PAGE, RouteTable, Show
 from digestry.web.routes import NAVIGATION, ROUTES
+from digestry.web.sessions import Sessions, form_token
 from digestry.web.static_files import PATH as STATIC
 from digestry.web.visit import SignInNeeded, Visit
 
@@ -41,6 +44,7 @@ HEADERS: Final = {
 _FOR_EVER: Final = {"Cache-Control": "public, max-age=31536000, immutable"}
 _PRIVATE: Final = {"Cache-Control": "private, no-cache", "Vary": "Cookie"}
 _LARGEST_FORM: Final = 64 << 10
+_ARRIVAL_SECONDS: Final = 20.0
 _HTML: Final = "text/html; charset=utf-8"
 
 
@@ -60,6 +64,8 @@ class WebApp:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._routes = RouteTable(ROUTES)
+        self._platforms = Platforms()
+        self._sessions = Sessions(host)
         files = static_files.read_all()
         self._static_files = {file.address: file for file in files.values()}
         self._templates = templates.environment(files)
@@ -79,7 +85,9 @@ class WebApp:
             return Response("the pages answer GET, HEAD and POST\n", 405, {"Allow": "GET, HEAD, POST"})
         if path.startswith(STATIC):
             return self._static_file(path)
-        visit = self._visit(request)
+        visit = await self._visit(request)
+        if visit.session is None and self._host.has_logins and _has_just_arrived(request, visit):
+            return await self._host.run(self._arrival, request, visit)
         try:
             return await self._answer(request, visit)
         except SignInNeeded:
@@ -89,13 +97,20 @@ class WebApp:
             return await self._host.run(self._render, request, visit, problem_page(error))
 
     async def _answer(self, request: Request, visit: Visit) -> Response:
-        route, parts = self._routes.find(request.scope["path"], acts=request.method == "POST")
+        is_form = request.method == "POST"
+        route, parts = self._routes.find(request.scope["path"], acts=is_form)
         visit = replace(visit, path=parts)
-        if route.show is not None and request.method != "POST":
+        if not is_form and route.show is not None:
             return await self._host.run(self._show, request, visit, route.show)
-        if route.act is not None:
-            return await route.act(visit, await _fields(request))
-        raise NotFound("there is no page at this address")
+        if route.act is None:
+            raise NotFound(NO_PAGE)
+        fields = await _fields(request)
+        if route.token:
+            _check_token(request, visit, fields)
+        done = await route.act(visit, fields)
+        if isinstance(done, Page):
+            return await self._host.run(self._render, request, visit, done)
+        return done
 
     def _show(self, request: Request, visit: Visit, show: Show) -> Response:
         return self._render(request, visit, show(visit))
@@ -106,11 +121,27 @@ class WebApp:
             visit=visit, page=page, view=page.view, navigation=NAVIGATION, now=self._host.now()
         )
         body = text.encode("utf-8", "replace")
+        if page.has_form:
+            response = Response(body, page.status, {"Cache-Control": "no-store"}, _HTML)
+            if visit.session is None:
+                cookies.put(response, cookies.FORM, visit.csrf, https=visit.https)
+            return response
         tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
         headers = {**_PRIVATE, "ETag": tag}
         if page.status == 200 and tag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
         return Response(body, page.status, headers, _HTML)
+
+    def _arrival(self, request: Request, visit: Visit) -> Response:
+        """Return a page that leads to itself: then the browser sends the cookie of a session, which it keeps
+        back from the first request that a page elsewhere leads to (SameSite=Strict)."""
+        page = Page("arrival.html", visit.registry, None)
+        body = self._templates.get_template(page.template).render(visit=visit, page=page)
+        response = Response(body, 200, {"Cache-Control": "no-store"}, _HTML)
+        cookies.put(
+            response, cookies.ARRIVAL, "1", https=visit.https, seconds=_ARRIVAL_SECONDS, same_site="lax"
+        )
+        return response
 
     def _static_file(self, path: str) -> Response:
         file = self._static_files.get(path)
@@ -118,19 +149,46 @@ class WebApp:
             return Response("there is no such file\n", 404, media_type="text/plain")
         return Response(file.content, 200, _FOR_EVER, file.media_type)
 
-    def _visit(self, request: Request) -> Visit:
-        scope = request.scope
+    async def _visit(self, request: Request) -> Visit:
+        scope, host, sent = request.scope, self._host, request.cookies
+        https = host.is_https(scope)
+        session = await self._sessions.find(sent.get(cookies.full_name(cookies.SESSION, https=https), ""))
         query = dict(reversed(request.query_params.multi_items()))
-        theme = request.cookies.get(THEME, "")
+        theme = sent.get(cookies.THEME, "")
         return Visit(
-            host=self._host,
-            visitor=self._host.visitor(scope, None),
-            registry=self._host.registry_name(scope),
+            host=host,
+            sessions=self._sessions,
+            visitor=host.visitor(scope, None if session is None else session.user),
+            platforms=self._platforms,
+            registry=host.registry_name(scope),
             address=templates.address(scope["path"], **query),
             query=query,
-            theme=theme if theme in THEMES else "",
-            https=self._host.is_https(scope),
+            theme=theme if theme in cookies.THEMES else "",
+            https=https,
+            csrf=form_token(sent, https=https) if session is None else session.csrf,
+            session=session,
+            scope=scope,
         )
+
+
+def _has_just_arrived(request: Request, visit: Visit) -> bool:
+    """Return whether a page elsewhere led the visitor here, by their first request."""
+    return (
+        request.method == "GET"
+        and request.headers.get("sec-fetch-site") == "cross-site"
+        and cookies.full_name(cookies.ARRIVAL, https=visit.https) not in request.cookies
+    )
+
+
+def _check_token(request: Request, visit: Visit, fields: Mapping[str, str]) -> None:
+    """Raise :class:`Forbidden` unless the form is one that this visitor was given."""
+    token = visit.csrf
+    if visit.session is None:
+        token = request.cookies.get(cookies.full_name(cookies.FORM, https=visit.https), "")
+    elsewhere = request.headers.get("sec-fetch-site", "same-origin") != "same-origin"
+    given = fields.get("csrf", "")
+    if elsewhere or not token or not hmac.compare_digest(given.encode(), token.encode()):
+        raise Forbidden("the form is too old, or of another page: go back, and load it again")
 
 
 async def _fields(request: Request) -> dict[str, str]:
@@ -148,6 +206,10 @@ def problem_page(error: DigestryError) -> Page:
     """Return the page that says what went wrong, with its status."""
     if isinstance(error, NotFound):
         status = HTTPStatus.NOT_FOUND
+    elif isinstance(error, Forbidden):
+        status = HTTPStatus.FORBIDDEN
+    elif isinstance(error, TooMany):
+        status = HTTPStatus.TOO_MANY_REQUESTS
     elif isinstance(error, CallerError):
         status = HTTPStatus.BAD_REQUEST
     else:

@@ -11,6 +11,7 @@ class Page:
 
     ``view`` is a frozen dataclass, which the template has under the name ``view``. ``title`` is in the
     browser's title bar, and ``section`` is the address of the section that the navigation marks.
+    ``has_form``: it has a form for visitors without a session, who get a token for it.
     """
 
     template: str
@@ -18,3 +19,4 @@ class Page:
     view: object
     status: int = 200
     section: str = ""
+    has_form: bool = False

@@ -16,8 +16,10 @@ from digestry.web.visit import Visit
 Show: TypeAlias = Callable[[Visit], Page]
 """Reads what a page shows. Called in a thread, so that it may block. Raises :class:`NotFound`,
 :class:`CallerError` and :class:`SignInNeeded`."""
-Act: TypeAlias = Callable[[Visit, Mapping[str, str]], Awaitable[Response]]
-"""Carries out a form, whose fields it is given. Called on the event loop."""
+Act: TypeAlias = Callable[[Visit, Mapping[str, str]], Awaitable[Page | Response]]
+"""Carries out a form, whose fields it is given. Called on the event loop. Raises as :data:`Show` does."""
+
+NO_PAGE: Final = "there is no page at this address"
 
 _PARTS: Final = {
     "name": r"[a-z0-9][a-z0-9._/-]{0,254}",
@@ -32,7 +34,7 @@ _PARTS: Final = {
 class Route:
     """A page, or what a form does.
 
-    ``token``: the form must send back the token of the visitor's session.
+    ``token``: the form must send back the token that the visitor was given.
     """
 
     path: str
@@ -67,4 +69,4 @@ class RouteTable:
                 found = pattern.fullmatch(path)
                 if found is not None:
                     return route, found.groupdict()
-        raise NotFound("there is no page at this address")
+        raise NotFound(NO_PAGE)

@@ -38,6 +38,7 @@ def environment(static_files: Mapping[str, StaticFile]) -> Environment:
         "iso": iso,
         "ago": ago,
         "count": count,
+        "capitalize_first": capitalize_first,
         "plural": plural,
     }
     return made
@@ -90,6 +91,11 @@ def ago(at: int | datetime.datetime, now: int) -> str:
         if seconds >= length:
             return f"{plural(seconds // length, unit)} ago"
     return f"{plural(seconds // 60, 'minute')} ago" if seconds >= 60 else "just now"
+
+
+def capitalize_first(text: str) -> str:
+    """Return a text with its first letter in upper case."""
+    return text[:1].upper() + text[1:]
 
 
 def count(number: int) -> str:

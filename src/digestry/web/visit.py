@@ -8,7 +8,9 @@ from typing import Final
 
 from digestry.catalog.catalog import Catalog
 from digestry.errors import NotFound
-from digestry.web.host import Host, Visitor
+from digestry.web.documents import Platforms
+from digestry.web.host import Host, Scope, Visitor
+from digestry.web.sessions import Session, Sessions
 
 _LONGEST: Final = 300
 
@@ -23,19 +25,24 @@ class Visit:
 
     ``path`` has the variable parts of its path, by name, and ``query`` its parameters, the first of each
     name. ``registry`` is the registry's host and port as the visitor reaches it; ``address`` is the page's
-    own path with its query.
+    own path with its query. ``platforms`` are those of
+    images that were read before.
     """
 
     host: Host
+    sessions: Sessions
     visitor: Visitor
+    platforms: Platforms
     registry: str
     address: str
     path: Mapping[str, str] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
     theme: str = ""
     https: bool = False
+    scope: Scope = field(default_factory=dict, repr=False)
     csrf: str = ""
-    """The token that a form of this visitor's session must send back; empty without a session."""
+    """The token that this visitor's forms must send back."""
+    session: Session | None = None
 
     @property
     def catalog(self) -> Catalog:
@@ -45,8 +52,7 @@ class Visit:
     @property
     def user(self) -> str:
         """The name of the user who is signed in; empty for an anonymous visitor."""
-        identity = self.visitor.identity
-        return "" if identity.anonymous else identity.name
+        return "" if self.session is None else self.session.user
 
     def parameter(self, name: str) -> str:
         """Return a query parameter, without the spaces around it; empty if it is missing or too long."""

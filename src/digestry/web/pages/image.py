@@ -1,0 +1,188 @@
+"""A digest: an index, an image with its layers and their history, or a blob, and what is known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from digestry.catalog.browsing import DigestDetails
+from digestry.catalog.image_details import ManifestDetails, User
+from digestry.catalog.manifest_rows import StoredManifest
+from digestry.errors import NotFound
+from digestry.model.descriptor import Descriptor
+from digestry.model.digest import Digest
+from digestry.model.history import TagSpan
+from digestry.model.image_config import ImageConfig
+from digestry.model.manifest import Image, Index
+from digestry.model.sightings import SightingsOf
+from digestry.web import advisories, documents
+from digestry.web.advisories import Attached
+from digestry.web.page import Page
+from digestry.web.visit import Visit
+
+_MOST: Final = 200
+_SPANS: Final = 50
+_PLACES: Final = 50
+_LONGEST: Final = 4000
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """An entry of an index. ``size`` is that of its config and layers in bytes, None if the repository does
+    not have it."""
+
+    digest: Digest
+    platform: str
+    attests: bool
+    size: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step of an image's build, with the layer that it made, if it made one."""
+
+    command: str
+    created: str
+    layer: Descriptor | None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageView:
+    """What the page of a digest shows. ``kind`` is index, image, artifact or blob; ``config`` is the image's
+    config. ``pull`` is the command that pulls it, empty if it cannot be pulled."""
+
+    name: str
+    digest: Digest
+    kind: str
+    manifest: ManifestDetails | None
+    size: int | None
+    annotations: Mapping[str, str]
+    children: tuple[Child, ...]
+    config: ImageConfig | None
+    settings: tuple[tuple[str, str], ...]
+    steps: tuple[Step, ...]
+    layers_size: int
+    spans: tuple[TagSpan, ...]
+    users: tuple[User, ...]
+    referrers: tuple[StoredManifest, ...]
+    attached: Attached
+    sightings: SightingsOf | None
+    pull: str
+
+
+def show(visit: Visit) -> Page:
+    """Show all that the repository knows about a digest. Raises :class:`NotFound`, :class:`InvalidDigest`."""
+    name = visit.repository()
+    digest = Digest.parse(visit.path["digest"])
+    audits = visit.visitor.audits(name)
+    details = visit.catalog.browsing.digest(name, str(digest), running=audits, limit=_MOST)
+    if details.manifest is None and details.blob is None and not details.users:
+        raise NotFound(f"repository {name} never had {digest}")
+    spans = tuple(visit.catalog.tag_history.tags_for_digest(name, digest, limit=_SPANS))
+    sightings = visit.catalog.sightings.of(name, digest, limit=_PLACES) if audits else None
+    view = _view(visit, name, digest, details, spans=spans, sightings=sightings)
+    return Page("image.html", f"{name}@{str(digest)[:19]}", view, section="/")
+
+
+def _view(
+    visit: Visit,
+    name: str,
+    digest: Digest,
+    details: DigestDetails,
+    *,
+    spans: tuple[TagSpan, ...],
+    sightings: SightingsOf | None,
+) -> ImageView:
+    manifest = details.manifest
+    there = manifest is not None and manifest.deleted_at is None and not manifest.damaged
+    parsed = None
+    if manifest is not None and there:
+        parsed = documents.read_manifest(visit.host, digest, manifest.media_type, manifest.size)
+    config = documents.read_config(visit.host, parsed) if isinstance(parsed, Image) else None
+    tag = next((span.tag for span in spans if span.still and span.digest == digest), "")
+    layers = parsed.layers if isinstance(parsed, Image) else ()
+    mine = tuple(referrer for referrer in details.referrers if referrer.subject == digest)
+    return ImageView(
+        name=name,
+        digest=digest,
+        kind=_kind(manifest, parsed, config),
+        manifest=manifest,
+        size=details.images.sizes.get(str(digest)) if manifest is not None else details.blob,
+        annotations={} if parsed is None else parsed.annotations,
+        children=_children(parsed, details) if isinstance(parsed, Index) else (),
+        config=config,
+        settings=() if config is None else tuple(_settings(config)),
+        steps=_steps(config, layers),
+        layers_size=sum(layer.size for layer in layers),
+        spans=spans,
+        users=details.users,
+        referrers=mine,
+        attached=advisories.read_attached(visit.host, details.referrers),
+        sightings=sightings,
+        pull=f"docker pull {visit.registry}/{name}{':' if tag else ''}{tag}@{digest}" if there else "",
+    )
+
+
+def _kind(manifest: ManifestDetails | None, parsed: Image | Index | None, config: ImageConfig | None) -> str:
+    if manifest is None:
+        return "blob"
+    if isinstance(parsed, Index) or (parsed is None and manifest.config is None):
+        return "index"
+    return "image" if config is not None or parsed is None else "artifact"
+
+
+def _children(index: Index, details: DigestDetails) -> tuple[Child, ...]:
+    sizes = details.images.sizes
+    return tuple(
+        Child(
+            entry.digest,
+            str(entry.platform) if entry.platform is not None and entry.platform.is_stated else "",
+            entry.platform is not None and entry.platform.is_unknown,
+            sizes.get(str(entry.digest)),
+        )
+        for entry in index.manifests[:_MOST]
+    )
+
+
+def _settings(config: ImageConfig) -> list[tuple[str, str]]:
+    """Return the settings that a container of the image starts with, as one line each."""
+    found = []
+    for key, words in (
+        ("Entrypoint", "Entry point"),
+        ("Cmd", "Command"),
+        ("WorkingDir", "Directory"),
+        ("User", "User"),
+        ("ExposedPorts", "Ports"),
+        ("Volumes", "Volumes"),
+        ("Env", "Environment"),
+        ("Labels", "Labels"),
+    ):
+        value = config.settings.get(key)
+        if isinstance(value, dict):
+            lines = [f"{name}={text}" if isinstance(text, str) else str(name) for name, text in value.items()]
+        elif isinstance(value, list):
+            lines = [str(item) for item in value]
+        else:
+            lines = [value] if isinstance(value, str) else []
+        separator = "\n" if key in {"Env", "Labels"} else " "
+        text = separator.join(lines)[:_LONGEST]
+        if text:
+            found.append((words, text))
+    return found
+
+
+def _steps(config: ImageConfig | None, layers: Sequence[Descriptor]) -> tuple[Step, ...]:
+    """Return the steps of the build with their layers; the layers alone if the history does not fit them."""
+    history = () if config is None else config.history
+    if sum(not step.empty_layer for step in history) != len(layers):
+        return tuple(Step("", "", layer) for layer in layers)
+    left = iter(layers)
+    return tuple(
+        Step(
+            (step.created_by or step.comment or "")[:_LONGEST],
+            (step.created or "")[:10],
+            None if step.empty_layer else next(left),
+        )
+        for step in history
+    )
