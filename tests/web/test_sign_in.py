@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -187,7 +188,7 @@ def test_a_page_elsewhere_cannot_send_a_form(own_server: RegistryServer) -> None
 
 def test_who_comes_from_a_page_elsewhere_is_led_to_the_same_page_again(own_server: RegistryServer) -> None:
     browser = Browser(own_server)
-    came = {
+    came: dict[str, Any] = {
         "Sec_Fetch_Site": "cross-site",
         "Sec_Fetch_Mode": "navigate",
         "Sec_Fetch_Dest": "document",
