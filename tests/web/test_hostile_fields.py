@@ -117,7 +117,7 @@ def test_the_place_of_a_sighting(server: RegistryServer) -> None:
     check(page)
 
 
-@pytest.mark.parametrize("path", ["/", "/r/evil", "/r/{}", "/{}", "/sign-in"])
+@pytest.mark.parametrize("path", ["/", "/r/evil", "/r/{}", "/{}", "/sign-in", "/search"])
 def test_parameters_and_addresses(server: RegistryServer, path: str) -> None:
     quoted = "".join(f"%{byte:02x}" for byte in EVIL.encode())
     browser = Browser(server)

@@ -6,14 +6,23 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from digestry.catalog import image_details, image_summaries, repository_pages, repository_rows, tag_pages
+from digestry.catalog import (
+    image_details,
+    image_summaries,
+    repository_pages,
+    repository_rows,
+    search_pages,
+    tag_pages,
+)
 from digestry.catalog.blob_links import UnknownRepository
 from digestry.catalog.database import Database
 from digestry.catalog.image_details import ManifestDetails, User
 from digestry.catalog.image_summaries import Summaries
 from digestry.catalog.manifest_rows import StoredManifest
 from digestry.catalog.repository_pages import RepositoryRow
+from digestry.catalog.search_pages import FoundDigest, FoundTag
 from digestry.catalog.tag_pages import ListedTag, TagCursor
+from digestry.model.digest_prefix import DigestPrefix
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +120,24 @@ class Browsing:
                 _summaries(connection, repository, name, [digest], running=running),
                 users,
                 image_details.referrers_of(connection, repository, subjects, limit=limit),
+            )
+
+    def tags_beginning(
+        self, start: str, *, beginning: str, after: tuple[str, str] = ("", ""), limit: int
+    ) -> list[FoundTag]:
+        """Return the tags that begin with ``start``; see :func:`.search_pages.tags_beginning`."""
+        with self._database.read() as connection:
+            return search_pages.tags_beginning(
+                connection, start, beginning=beginning, after=after, limit=limit
+            )
+
+    def digests_beginning(
+        self, prefix: DigestPrefix, *, beginning: str, after: tuple[str, str] = ("", ""), limit: int
+    ) -> list[FoundDigest]:
+        """Return the digests that begin so; see :func:`.search_pages.digests_beginning`."""
+        with self._database.read() as connection:
+            return search_pages.digests_beginning(
+                connection, prefix, beginning=beginning, after=after, limit=limit
             )
 
 

@@ -113,7 +113,8 @@ class WebApp:
         return done
 
     def _show(self, request: Request, visit: Visit, show: Show) -> Response:
-        return self._render(request, visit, show(visit))
+        page = show(visit)
+        return self._render(request, visit, page) if isinstance(page, Page) else page
 
     def _render(self, request: Request, visit: Visit, page: Page) -> Response:
         """Return the rendered page, or 304 if the visitor has the same one. Blocks."""

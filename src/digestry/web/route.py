@@ -13,9 +13,9 @@ from digestry.errors import NotFound
 from digestry.web.page import Page
 from digestry.web.visit import Visit
 
-Show: TypeAlias = Callable[[Visit], Page]
-"""Reads what a page shows. Called in a thread, so that it may block. Raises :class:`NotFound`,
-:class:`CallerError` and :class:`SignInNeeded`."""
+Show: TypeAlias = Callable[[Visit], Page | Response]
+"""Reads what a page shows, or leads to another one. Called in a thread, so that it may block. Raises
+:class:`NotFound`, :class:`CallerError` and :class:`SignInNeeded`."""
 Act: TypeAlias = Callable[[Visit, Mapping[str, str]], Awaitable[Page | Response]]
 """Carries out a form, whose fields it is given. Called on the event loop. Raises as :data:`Show` does."""
 

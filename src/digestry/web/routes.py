@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from digestry.web.pages import image, repositories, repository, sign_in, theme
+from digestry.web.pages import image, repositories, repository, search, sign_in, theme
 from digestry.web.route import Route
 
 ROUTES: Final = (
     Route("/", repositories.show),
     Route("/r/{name}", repository.show),
     Route("/r/{name}@{digest}", image.show),
+    Route("/search", search.show),
     Route("/sign-in", sign_in.show, sign_in.sign_in),
     Route("/sign-out", act=sign_in.sign_out),
     Route("/theme", act=theme.change, token=False),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 from digestry.catalog.catalog import Catalog
 from digestry.errors import NotFound
@@ -12,7 +12,10 @@ from digestry.web.documents import Platforms
 from digestry.web.host import Host, Scope, Visitor
 from digestry.web.sessions import Session, Sessions
 
+T = TypeVar("T")
+
 _LONGEST: Final = 300
+_BATCH: Final = 500
 
 
 class SignInNeeded(Exception):
@@ -58,6 +61,29 @@ class Visit:
         """Return a query parameter, without the spaces around it; empty if it is missing or too long."""
         value = self.query.get(name, "").strip()
         return value if len(value) <= _LONGEST and value.isprintable() else ""
+
+    def first_visible(
+        self, read: Callable[[str, T | None, int], list[T]], repository: Callable[[T], str], limit: int
+    ) -> list[T]:
+        """Return the first ``limit`` rows whose repositories the visitor may see.
+
+        ``read`` is called with the beginning of the repositories' names, the row that the wanted ones follow,
+        and their number. It is called only with the prefixes of the rules, so that the time does not show how
+        many others there are.
+        """
+        batch = limit if self.visitor.pulls_everything() else max(limit, _BATCH)
+        found: list[T] = []
+        for beginning in self.visitor.seen_beginnings():
+            last: T | None = None
+            while True:
+                rows = read(beginning, last, batch)
+                found += [row for row in rows if self.visitor.may_see(repository(row))]
+                if len(found) >= limit:
+                    return found[:limit]
+                if len(rows) < batch:
+                    break
+                last = rows[-1]
+        return found
 
     def repository(self) -> str:
         """Return the repository in the page's path, which the visitor may see.

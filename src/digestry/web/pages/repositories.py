@@ -10,7 +10,6 @@ from digestry.web.page import Page
 from digestry.web.visit import SignInNeeded, Visit
 
 _PAGE: Final = 100
-_BATCH: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,22 +36,14 @@ def show(visit: Visit) -> Page:
 
 
 def visible(visit: Visit, *, after: str = "", containing: str = "", limit: int) -> list[RepositoryRow]:
-    """Return the first ``limit`` repositories after ``after`` that the visitor may see.
+    """Return the first ``limit`` repositories after ``after`` that the visitor may see."""
 
-    It reads only names with the prefixes of the rules, so that the time does not show how many others there
-    are.
-    """
-    browsing, visitor = visit.catalog.browsing, visit.visitor
-    batch = limit if visitor.pulls_everything() else max(limit, _BATCH)
-    found: list[RepositoryRow] = []
-    for beginning in visitor.seen_beginnings():
-        last = after
-        while True:
-            rows = browsing.repositories(after=last, beginning=beginning, containing=containing, limit=batch)
-            found += [row for row in rows if visitor.may_see(row.name)]
-            if len(found) >= limit:
-                return found[:limit]
-            if len(rows) < batch:
-                break
-            last = rows[-1].name
-    return found
+    def read(beginning: str, last: RepositoryRow | None, some: int) -> list[RepositoryRow]:
+        return visit.catalog.browsing.repositories(
+            after=after if last is None else last.name,
+            beginning=beginning,
+            containing=containing,
+            limit=some,
+        )
+
+    return visit.first_visible(read, lambda row: row.name, limit)
