@@ -13,6 +13,7 @@ import pytest
 from digestry.cli import main
 from digestry.model import media_types
 from digestry.model.digest import Digest
+from tests.cli.measuring import at_the_end
 from tests.client.liar import Reply, Request, lying
 from tests.support import descriptor
 
@@ -54,19 +55,7 @@ def registry(request: Request) -> Reply:
 
 def loaded_by(home: Path, *arguments: str) -> set[str]:
     """The modules that a command has loaded when it ends well."""
-    script = (
-        "import sys\nfrom digestry.cli.main import main\n"
-        "try: main()\nexcept SystemExit as end: assert not end.code, end.code\n"
-        "print(*sys.modules, file=sys.stderr)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script, *arguments],
-        env={**os.environ, "DIGESTRY_HOME": str(home)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return set(done.stderr.split())
+    return set(at_the_end("print(*sys.modules, file=sys.stderr)", home, *arguments))
 
 
 @pytest.mark.parametrize("name", sorted(set(main._COMMANDS) - {"demo"}))  # which runs other programs

@@ -5,9 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +14,7 @@ from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.reference import Reference
+from tests.cli.measuring import at_the_end
 from tests.support import RegistryServer, descriptor
 
 _MOST = 60 << 20
@@ -69,20 +67,11 @@ def image(request: pytest.FixtureRequest, registry: RegistryServer) -> str:
 
 def peak(home: Path, *arguments: str) -> int:
     """The most bytes of memory that a command has had when it ends well."""
-    script = (
-        "import sys\nfrom digestry.cli.main import main\n"
-        "try: main()\nexcept SystemExit as end: assert not end.code, end.code\n"
+    report = (
         "for line in open('/proc/self/status'):\n"
         "    if line.startswith('VmHWM'): print(line.split()[1], file=sys.stderr)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script, *arguments],
-        env={**os.environ, "DIGESTRY_HOME": str(home)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return int(done.stderr.split()[-1]) << 10
+    return int(at_the_end(report, home, *arguments)[-1]) << 10
 
 
 @pytest.mark.long

@@ -7,45 +7,34 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Iterator
+
+from tests.tcp_relay import TcpRelay, running
 
 _PIECE = 16 << 10
 _ON_THE_WAY = 64
 """Pieces that are on the line at a time."""
 
 
-class FarLine:
+class FarLine(TcpRelay):
     """Passes TCP connections on: every byte ``delay`` seconds late, and ``rate`` bytes a second from the
-    registry on each connection. ``connections`` counts them.
+    registry on each connection.
     """
 
     def __init__(self, port: int, *, rate: float, delay: float) -> None:
-        self._target = ("127.0.0.1", port)
+        super().__init__(port)
         self._rate = rate
         self._delay = delay
-        self.connections = 0
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.host = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
 
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                self.connections += 1
-                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
-        with client, socket.create_connection(self._target) as upstream:
-            threads = []
-            for source, target, rate in ((client, upstream, None), (upstream, client, self._rate)):
-                line: queue.Queue[tuple[float, bytes]] = queue.Queue(_ON_THE_WAY)
-                threads.append(threading.Thread(target=self._enter, args=(source, line), daemon=True))
-                threads.append(threading.Thread(target=self._leave, args=(line, target, rate), daemon=True))
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
+    def relay(self, client: socket.socket, upstream: socket.socket) -> None:
+        threads = []
+        for source, target, rate in ((client, upstream, None), (upstream, client, self._rate)):
+            line: queue.Queue[tuple[float, bytes]] = queue.Queue(_ON_THE_WAY)
+            threads.append(threading.Thread(target=self._enter, args=(source, line), daemon=True))
+            threads.append(threading.Thread(target=self._leave, args=(line, target, rate), daemon=True))
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
 
     def _enter(self, source: socket.socket, line: queue.Queue[tuple[float, bytes]]) -> None:
         data = b"."
@@ -76,15 +65,7 @@ class FarLine:
         while data:  # whoever enters must not wait for ever
             _, data = line.get()
 
-    def close(self) -> None:
-        self._listener.close()
 
-
-@contextlib.contextmanager
-def far_line(port: int, *, rate: float, delay: float = 0.0) -> Iterator[FarLine]:
+def far_line(port: int, *, rate: float, delay: float = 0.0) -> contextlib.AbstractContextManager[FarLine]:
     """Run a line before the registry at ``port``."""
-    line = FarLine(port, rate=rate, delay=delay)
-    try:
-        yield line
-    finally:
-        line.close()
+    return running(FarLine(port, rate=rate, delay=delay))

@@ -7,12 +7,13 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Iterator
+
+from tests.tcp_relay import TcpRelay, running
 
 _PIECE = 16 << 10
 
 
-class SlowProxy:
+class SlowProxy(TcpRelay):
     """Passes TCP connections on; ``rate`` is bytes a second from the registry, on all of them together.
 
     With ``cut_after`` a connection is cut after about so many bytes. ``uploads`` says that all this is about
@@ -21,31 +22,19 @@ class SlowProxy:
 
     def __init__(self, port: int, rate: float, cut_after: int = 0, *, uploads: bool = False) -> None:
         self._uploads = uploads
-        self._target = ("127.0.0.1", port)
         self._rate = rate
         self._cut_after = cut_after
         self._lock = threading.Lock()
         self._free_at = 0.0
         self._random = random.Random(1)
         self.sent = 0
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * _PIECE)
-        self.host = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__(port, room=_PIECE)
 
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _PIECE)
-                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
-        with client, socket.create_connection(self._target) as upstream:
-            ahead = threading.Thread(target=self._pass, args=(client, upstream, self._uploads), daemon=True)
-            ahead.start()
-            self._pass(upstream, client, not self._uploads)
-            ahead.join()
+    def relay(self, client: socket.socket, upstream: socket.socket) -> None:
+        ahead = threading.Thread(target=self._pass, args=(client, upstream, self._uploads), daemon=True)
+        ahead.start()
+        self._pass(upstream, client, not self._uploads)
+        ahead.join()
 
     def _pass(self, source: socket.socket, target: socket.socket, counted: bool) -> None:
         left = self._random.randint(1, 2 * self._cut_after) if counted and self._cut_after else None
@@ -72,15 +61,9 @@ class SlowProxy:
             pause = self._free_at - now
         time.sleep(pause)
 
-    def close(self) -> None:
-        self._listener.close()
 
-
-@contextlib.contextmanager
-def slow_proxy(port: int, *, rate: float, cut_after: int = 0, uploads: bool = False) -> Iterator[SlowProxy]:
+def slow_proxy(
+    port: int, *, rate: float, cut_after: int = 0, uploads: bool = False
+) -> contextlib.AbstractContextManager[SlowProxy]:
     """Run a proxy before the registry at ``port``."""
-    proxy = SlowProxy(port, rate, cut_after, uploads=uploads)
-    try:
-        yield proxy
-    finally:
-        proxy.close()
+    return running(SlowProxy(port, rate, cut_after, uploads=uploads))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from digestry.advisories.statements import SEVERITIES
 from digestry.cli.advised_image import find_target
 from digestry.cli.image_names import IMAGE
 from digestry.cli.output import json_document, json_option, note, printable, say, table
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from digestry.client.session import Session
     from digestry.model.reference import Reference
 
-SEVERITIES: Final = ("negligible", "low", "medium", "high", "critical")
 _MOST_SHOWN: Final = 20
 
 

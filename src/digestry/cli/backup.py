@@ -128,9 +128,14 @@ def backup(
         json_document(_document(taken))
     else:
         _tell(taken, tell)
-    _complain(taken)
-    if taken.findings:
-        ctx.exit(exit_codes.FINDINGS)
+    missing, broken = taken.description.missing, taken.description.journal.broken
+    exit_with_findings(
+        ctx,
+        missing,
+        f"{len(missing)} blobs are not in the backup; the rest of it is complete",
+        f"the journal's chain is broken: {broken}" if broken else "",
+        hint="digestry journal verify shows more",
+    )
 
 
 @contextlib.contextmanager
@@ -206,16 +211,20 @@ def _tell(taken: TakenBackup, tell: Callable[[str], None]) -> None:
         tell(printable(f"Not in it: {name} ({reason})"))
 
 
-def _complain(taken: TakenBackup) -> None:
-    description = taken.description
-    note_missing(description.missing)
-    if description.missing:
-        note(f"{len(description.missing)} blobs are not in the backup; the rest of it is complete")
-    if description.journal.broken:
-        complain(
-            f"the journal's chain is broken: {description.journal.broken}",
-            "digestry journal verify shows more",
-        )
+def exit_with_findings(
+    ctx: click.Context, missing: list[Missing], remark: str, broken: str, *, hint: str = ""
+) -> None:
+    """List the missing content, and exit with code 1 if there is any, or if the journal is ``broken``.
+
+    ``remark`` is a sentence about the missing content; it and ``broken`` are printed if they are not empty.
+    """
+    note_missing(missing)
+    if missing and remark:
+        note(remark)
+    if broken:
+        complain(broken, hint)
+    if missing or broken:
+        ctx.exit(exit_codes.FINDINGS)
 
 
 def note_missing(missing: list[Missing]) -> None:

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from digestry.cli import exit_codes
-from digestry.cli.backup import note_missing, rate_option
-from digestry.cli.output import complain, human_size, json_document, json_option, note, say
+from digestry.cli.backup import exit_with_findings, note_missing, rate_option
+from digestry.cli.output import human_size, json_document, json_option, note, say
 from digestry.model.text import number_of
 
 if TYPE_CHECKING:
@@ -95,12 +94,14 @@ def migrate_storage(
         json_document(_document(result))
     else:
         _tell(result, new_file)
-    note_missing(result.missing)
     broken = None if result.journal is None else result.journal.broken
-    if broken is not None:
-        complain(f"the journal's chain is broken, as it was before: entry {broken.sequence}: {broken.reason}")
-    if result.missing or broken is not None:
-        ctx.exit(exit_codes.FINDINGS)
+    said = f"entry {broken.sequence}: {broken.reason}" if broken else ""
+    exit_with_findings(
+        ctx,
+        result.missing,
+        "",
+        f"the journal's chain is broken, as it was before: {said}" if said else "",
+    )
 
 
 def _migrate(

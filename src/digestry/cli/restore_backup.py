@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from digestry.cli import exit_codes
-from digestry.cli.backup import note_missing, rate_option
+from digestry.cli.backup import exit_with_findings, rate_option
 from digestry.cli.file_modes import keep_private
 from digestry.cli.journal import hashes
-from digestry.cli.output import complain, human_size, json_document, json_option, note, say
+from digestry.cli.output import human_size, json_document, json_option, say
 from digestry.model.timestamps import rfc3339
 
 if TYPE_CHECKING:
@@ -106,13 +105,13 @@ def restore_backup(
         json_document(_document(restored, root))
     else:
         _tell(restored, root)
-    note_missing(restored.missing)
-    if restored.missing:
-        note(f"{len(restored.missing)} blobs are not there; pushing an image that holds one puts it back")
-    if broken := restored.description.journal.broken:
-        complain(f"the journal's chain was broken when the backup was taken: {broken}")
-    if restored.missing or broken:
-        ctx.exit(exit_codes.FINDINGS)
+    broken = restored.description.journal.broken
+    exit_with_findings(
+        ctx,
+        restored.missing,
+        f"{len(restored.missing)} blobs are not there; pushing an image that holds one puts it back",
+        f"the journal's chain was broken when the backup was taken: {broken}" if broken else "",
+    )
 
 
 def _document(restored: RestoredBackup, root: Path) -> documents.RestoreBackup:

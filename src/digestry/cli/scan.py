@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from digestry.advisories.statements import SEVERITIES
 from digestry.cli.advised_image import find_target
 from digestry.cli.advisory_import import (
-    SEVERITIES,
     ImportOutcome,
     carry_out,
     read_documents,
