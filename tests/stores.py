@@ -18,6 +18,11 @@ def blob_file(root: Path, digest: Digest) -> Path:
     return path
 
 
+def on_disk(root: Path) -> bool:
+    """Whether the content of the registry in this directory is in files there."""
+    return open_blobs(root).local_path(Digest.of(b"")) is not None
+
+
 def needs_disk(root: Path) -> Path:
     """The registry's directory. Skips the test unless its content is in files."""
     blob_file(root, Digest.of(b""))

@@ -8,9 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from digestry.backend import Backend
 from digestry.blobs.protocols import BlobStore
 from digestry.blobs.s3.config import S3Config
 from digestry.blobs.s3.store import S3Blobs
+from digestry.catalog import clock
 from tests import seaweed
 from tests.blobs.s3.stores import open_rows
 
@@ -27,6 +29,7 @@ def install(endpoint: str) -> None:
 
     os.environ.update(seaweed.environment(endpoint))
     vars(backend)["open_layout"] = partial(_open_blobs, endpoint)
+    vars(backend)["Backend"] = partial(_by_one_clock, backend.Backend)
     vars(server)["jobs"] = partial(_jobs, endpoint)
 
 
@@ -34,6 +37,7 @@ class RootBlobs(S3Blobs):
     """The store of a root directory, which remembers its folder of the bucket once it is prepared."""
 
     root = Path()
+    now = staticmethod(clock.now)
 
     def prepare(self) -> None:
         super().prepare()
@@ -45,9 +49,17 @@ class RootBlobs(S3Blobs):
 def _open_blobs(endpoint: str, root: Path) -> BlobStore:
     root = root.absolute()
     config = S3Config("digestry-tests", _folder(root), endpoint=endpoint, settle=0.0)
-    blobs = RootBlobs(config, partial(open_rows, root))
+    blobs = RootBlobs(config, lambda: open_rows(root, blobs.now))
     blobs.root = root
     return blobs
+
+
+def _by_one_clock(kind: type[Backend], *arguments: Any) -> Backend:
+    """Make a backend, whose clock is that of its store too: what waits for a lease to end does in both."""
+    made = kind(*arguments)
+    if isinstance(made.blobs, RootBlobs):
+        vars(made.blobs)["now"] = made.now
+    return made
 
 
 def _folder(root: Path) -> str:

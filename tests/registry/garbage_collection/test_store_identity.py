@@ -52,10 +52,12 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def other(root: Path, tmp_path: Path) -> None:
+    needs_disk(root)  # what is in other stores, the catalog says itself
     shutil.copy(made(tmp_path / "other", 0) / "catalog.db", root / "catalog.db")
 
 
 def older(root: Path, _: Path) -> None:
+    needs_disk(root)
     copy = root.with_name("copy.db")
     with closing(sqlite3.connect(root / "catalog.db")) as source, closing(sqlite3.connect(copy)) as target:
         source.backup(target)
@@ -138,7 +140,7 @@ def test_what_belongs_together_all_the_same_can_be_said_to(
 
 
 def test_a_backup_is_not_overwritten_by_one_of_another_registry(tmp_path: Path) -> None:
-    root, backup = made(tmp_path / "root"), tmp_path / "backup"
+    root, backup = needs_disk(made(tmp_path / "root")), tmp_path / "backup"
     back_up(root, backup)
     before = files(backup)
     another = made(tmp_path / "another", 0)  # without a journal that could tell
@@ -151,7 +153,7 @@ def test_a_backup_is_not_overwritten_by_one_of_another_registry(tmp_path: Path) 
 
 
 def test_a_backup_keeps_the_identity(tmp_path: Path) -> None:
-    root = made(tmp_path / "root")
+    root = needs_disk(made(tmp_path / "root"))
     back_up(root, tmp_path / "backup")
     restore(tmp_path / "backup", tmp_path / "again")
     assert open_blobs(tmp_path / "again").mark() == open_blobs(root).mark()
@@ -207,7 +209,7 @@ def test_a_registry_of_before_gets_an_identity_once(tmp_path: Path) -> None:
 
 @pytest.fixture
 def commands(tmp_path: Path) -> list[tuple[str | Path, ...]]:
-    root = made(tmp_path / "root")
+    root = needs_disk(made(tmp_path / "root"))  # what else is stored, a catalog says that can be read
     return [
         ("gc", "--root", root),
         ("gc", "--dry-run", "--root", root),

@@ -27,7 +27,7 @@ from tests.registry.access.support import RULES, As, guarded, of
 from tests.registry.observability.support import audited, configured, lines
 from tests.registry.pull_through.support import mirroring, upstream
 from tests.registry.support import Upload
-from tests.stores import blob_file
+from tests.stores import blob_file, needs_disk
 from tests.support import RegistryServer, run_digestry, wait_until
 
 PAGE = Path(__file__).parents[3] / "docs" / "observability.md"
@@ -341,6 +341,7 @@ def _as_root(root: Path, secret: Path) -> None:
 
 def test_a_backup_that_is_restored(tmp_path: Path) -> None:
     with configured("") as server:
+        needs_disk(server.root)  # for other stores there is no such backup
         server.push_image("audit/backup", "1")
         backup = tmp_path / "backup"
         assert call("backup", "--root", server.root, backup).exit_code == 0
