@@ -42,12 +42,19 @@ def audit(
     # Containers of one image have one answer.
     uses = _Uses()
     numbers = [uses.number(container) for container in gathered.containers]
-    found = _find_facts(uses.every, queries, names)
-    verdicts = [judge(result.container, result.facts) for result in found]
-    findings = _findings(gathered.containers, numbers, found, verdicts)
+    judged = judge_images(uses.every, queries, names)
+    found = [result for result, _ in judged]
+    findings = _findings(gathered.containers, numbers, found, [verdict for _, verdict in judged])
     problems = gathered.problems + _registry_problems(queries, [result.missed for result in found])
     names_of_sources = tuple(source.name for source in sources)
     return AuditReport(tuple(findings), tuple(problems), tuple(gathered.notes), names_of_sources)
+
+
+def judge_images(
+    uses: Sequence[ImageUse], queries: RegistryQueries, names: ImageNames = NO_NAMES
+) -> list[tuple[InquiryResult, Verdict]]:
+    """Return the facts of each image and the verdict on it. Raises nothing, as :func:`audit`."""
+    return [(result, judge(result.container, result.facts)) for result in _find_facts(uses, queries, names)]
 
 
 def _find_facts(uses: Sequence[ImageUse], queries: RegistryQueries, names: ImageNames) -> list[InquiryResult]:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
-    from digestry.registry.config import Options
+    from digestry.backend import Backend
+    from digestry.registry.config import Options, RegistryConfig
+    from digestry.registry.maintenance import Job
     from digestry.registry.mounts import Mounts
     from digestry.registry.page_host import PageHost
     from digestry.registry.pull_through.config import MirrorConfig
@@ -77,7 +79,21 @@ def serve(config: Path | None, **options: Unpack[Options]) -> None:
         sys.stdout.flush()
 
     make_mounts = pages if loaded.web.enabled else None
-    run(loaded, ready=ready, make_upstream=upstream, make_mounts=make_mounts, read_again=again)
+    run(
+        loaded,
+        ready=ready,
+        make_upstream=upstream,
+        make_mounts=make_mounts,
+        make_jobs=fleet_jobs,
+        read_again=again,
+    )
+
+
+def fleet_jobs(config: RegistryConfig, backend: Backend) -> list[Job]:
+    """Return the jobs that judge what agents report. Called in the maintenance process."""
+    from digestry.fleet.assessor import AssessorJob
+
+    return [] if config.read_only else [AssessorJob(config, backend)]
 
 
 def upstream(mirror: MirrorConfig) -> Upstream:

@@ -23,6 +23,8 @@ class Job(StrEnum):
     WEBHOOKS = "webhooks"
     SEQUENCING = "sequencing"
     """Giving the journal's entries their positions in the registry."""
+    ASSESSMENT = "assessment"
+    """Judging the images that agents reported."""
 
 
 class Lock(Protocol):

@@ -6,17 +6,27 @@ handlers, which would take longer than the rest of its start.
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
 
+from digestry.backend import Backend
 from digestry.registry.config import RegistryConfig
 from digestry.registry.maintenance import Job
 
 _SETTLED_SECONDS: Final = 60.0
 """After a start clients have the disk to themselves for so long."""
 
+MakeFurtherJobs: TypeAlias = Callable[[RegistryConfig, Backend], Sequence[Job]]
+"""Makes the jobs that whoever composes the server adds to the registry's own."""
 
-def jobs(config: RegistryConfig) -> list[Job]:
-    """Return the jobs of this registry. Called in the maintenance process."""
+
+def no_further_jobs(_config: RegistryConfig, _backend: Backend) -> Sequence[Job]:
+    """Return no jobs."""
+    return ()
+
+
+def jobs(config: RegistryConfig, further: MakeFurtherJobs = no_further_jobs) -> list[Job]:
+    """Return the jobs of this registry, and the ``further`` ones. Called in the maintenance process."""
     from digestry.registry.garbage_collection import CollectionJob  # noqa: PLC0415 - the server needs none of it
     from digestry.registry.observability.audit_events import DamageEvents  # noqa: PLC0415
     from digestry.registry.observability.audit_log import AuditLog, RotationJob  # noqa: PLC0415
@@ -34,4 +44,5 @@ def jobs(config: RegistryConfig) -> list[Job]:
         RotationJob(config.log, config.scratch),
         ReserveJob(reserve_of(backend)),
         *([] if config.read_only else [IdentityJob(backend)]),
+        *further(config, backend),
     ]

@@ -12,6 +12,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -31,8 +32,8 @@ from digestry.registry.connections import listening
 from digestry.registry.connections.heartbeat import Heartbeat
 from digestry.registry.connections.listening import Listening
 from digestry.registry.draining import Drain
-from digestry.registry.jobs import jobs
-from digestry.registry.maintenance import Maintenance
+from digestry.registry.jobs import MakeFurtherJobs, jobs, no_further_jobs
+from digestry.registry.maintenance import Maintenance, MakeJobs
 from digestry.registry.observability import exposition, logs
 from digestry.registry.observability.audit_log import AuditLog, record_path
 from digestry.registry.page_host import MakeMounts
@@ -114,6 +115,7 @@ def serve(
     ready: Callable[[str], None],
     make_upstream: MakeUpstream | None = None,
     make_mounts: MakeMounts | None = None,
+    make_jobs: MakeFurtherJobs = no_further_jobs,
     read_again: Callable[[], RegistryConfig] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT. Calls ``ready`` with the URL once requests are answered.
@@ -123,14 +125,15 @@ def serve(
     SIGHUP reloads the configuration, which ``read_again`` reads, as far as :mod:`.reloading` has it.
 
     ``make_upstream`` is for a configuration with mirrors, and ``make_mounts`` gives the applications that
-    answer beside the API; each worker process calls them.
+    answer beside the API; each worker process calls them. ``make_jobs`` gives jobs of the maintenance process
+    beside the registry's own; it is called there, and must be picklable.
 
     Raises :class:`Conflict` if another server has this root, :class:`InvalidConfiguration` if the
     address cannot be used, :class:`StorageError`.
     """
     with umask(group=config.group_access), with_scratch(config) as (node, scratch):
         fsio.make_directory(scratch)
-        _serve(node, scratch, ready, make_upstream, make_mounts, read_again=read_again)
+        _serve(node, scratch, ready, make_upstream, make_mounts, make_jobs=make_jobs, read_again=read_again)
 
 
 def _serve(
@@ -140,6 +143,7 @@ def _serve(
     make_upstream: MakeUpstream | None,
     make_mounts: MakeMounts | None,
     *,
+    make_jobs: MakeFurtherJobs,
     read_again: Callable[[], RegistryConfig] | None,
 ) -> None:
     backend = config.backend()
@@ -173,13 +177,17 @@ def _serve(
             address=socket.address,
             beat=heartbeat.beat,
         )
-        maintenance = Maintenance(partial(jobs, config), logs.configuration(config.log.format))
+
+        def make_all_jobs(of: RegistryConfig) -> MakeJobs:
+            return partial(jobs, of if of.socket is not None else replace(of, port=socket.port), make_jobs)
+
+        maintenance = Maintenance(make_all_jobs(config), logs.configuration(config.log.format))
         reloader = Reloader(
             announcements,
             None if read_again is None else partial(_read_again, read_again),
             prepare=partial(_prepare_reload, backend),
             workers=lambda: workers.processes(),  # noqa: PLW0108 - they are made below
-            changed=lambda new: maintenance.change(partial(jobs, new)),
+            changed=lambda new: maintenance.change(make_all_jobs(new)),
         )
         signal.signal(signal.SIGHUP, reloader.want)
         workers = Workers(config, socket, certificate, load=load, reload=reloader.want, drain=drain)
