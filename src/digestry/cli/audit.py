@@ -80,6 +80,15 @@ def _print_schema(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     metavar="FILE",
     help="A fleet file: sources, aliases and mirrors (docs/fleet.md).",
 )
+@click.option(
+    "--fleet",
+    "fleet_host",
+    is_flag=False,
+    flag_value="",
+    metavar="[HOST]",
+    help="What agents reported to a registry, without asking any host (docs/fleet.md). Without HOST: the"
+    " setting registry.",
+)
 @click.option("--all", "include_stopped", is_flag=True, help="Containers that do not run, too.")
 @click.option(
     "--format",
@@ -150,6 +159,7 @@ def audit(
     *,
     sources: tuple[str, ...],
     fleet_file: Path | None,
+    fleet_host: str | None,
     include_stopped: bool,
     format_: str | None,
     output: Path | None,
@@ -168,6 +178,9 @@ def audit(
     The engines report the digests of every container; the images' registries report what those
     digests are, where the tags pointed, and which advisories are attached. Every container is
     counted; what could not be seen is listed under problems.
+
+    With --fleet, the containers are those that agents reported to a registry. They are judged here, with
+    your own access to registries. A place that is silent is a problem: what it runs is not known.
 
     With --record, a message on standard error says what each registry recorded; a registry that could
     not record it is a warning there, and does not change the exit code.
@@ -189,6 +202,7 @@ def audit(
         fleet_file,
         include_stopped,
         timeout,
+        fleet_host=fleet_host,
         time_limit=time_limit,
         record=record,
         again=bool(watch),
@@ -217,6 +231,12 @@ def _status(report: AuditReport, wanted: Wanted) -> int:
     return exit_codes.REMOTE if report.problems or unknown else exit_codes.OK
 
 
+def _registry(settings: Settings, host: str) -> str:
+    from digestry.cli.settings import check_value
+
+    return check_value("registry", host) if host else settings.registry
+
+
 class _Auditor:
     """An audit with its sources, ready to be run once or again and again."""
 
@@ -228,6 +248,7 @@ class _Auditor:
         include_stopped: bool,
         timeout: float,
         *,
+        fleet_host: str | None,
         time_limit: float,
         record: bool,
         again: bool = False,
@@ -238,6 +259,7 @@ class _Auditor:
         from digestry.inventory.source_selection import parse_source
 
         self._settings = settings
+        self._fleet_host = fleet_host if fleet_host is None else _registry(settings, fleet_host)
         self._include_stopped = include_stopped
         self._timeout = timeout
         self._time_limit = time_limit
@@ -276,9 +298,9 @@ class _Auditor:
         end_promptly()
         chosen: list[Source] = list(self._sources)
         silent: list[Unseen] = []
-        if not chosen:
+        if not chosen and self._fleet_host is None:
             chosen, silent = engines_here(include_stopped=self._include_stopped, timeout=self._timeout)
-        if not chosen:
+        if not chosen and self._fleet_host is None:
             # Nothing was looked at: that must not pass for "nothing was found".
             nothing = () if silent else (nothing_found(),)
             return AuditReport((), (*silent, *nothing, *self._fleet.problems)), []
@@ -295,6 +317,11 @@ class _Auditor:
         )
         with Session(options) as session:
             lookup = RegistryQueries(session, timeout=self._timeout)
+            if self._fleet_host is not None:
+                from digestry.inventory.sources.fleet import ReportedFleet
+
+                fleet = session.registry(self._fleet_host).fleet
+                chosen = [*chosen, ReportedFleet(self._fleet_host, fleet)]
             report = run(chosen, lookup, names=self._fleet.names)
             histories = timelines(report, lookup) if wanted.format == "html" else []
             if self._record:

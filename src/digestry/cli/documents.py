@@ -178,3 +178,54 @@ class Explanation(Struct, frozen=True):
 
     name: str
     statements: Sequence[Statement]
+
+
+class FleetCounts(Struct, frozen=True):
+    """What runs, as agents reported it: containers and images by the audit's state."""
+
+    registry: str
+    at: str
+    containers: Mapping[str, int]
+    images: Mapping[str, int]
+    silent_containers: int
+    places: int
+    silent_places: int
+    agents: int
+    silent_agents: int
+    oldest_affected: str | None
+
+
+class HistoryPoint(Struct, frozen=True):
+    """How many containers ran from ``at`` (RFC 3339) on."""
+
+    at: str
+    containers: int
+
+
+class SilentRuns(Struct, frozen=True):
+    """Containers without an end in a place that has been silent since ``since`` (RFC 3339)."""
+
+    place: str
+    since: str
+    containers: int
+
+
+class FleetHistory(Struct, frozen=True):
+    """How many containers ran an image over time, and when the last one ended.
+
+    ``last_end`` is null while one runs, and while it is not known; the end was after ``last_end_after``.
+    ``exact`` is false if the points are of equal steps, and not of each change.
+    """
+
+    registry: str
+    target: str
+    points: Sequence[HistoryPoint]
+    exact: bool
+    running: int
+    unknown: int
+    total: int
+    first: str | None
+    last_end: str | None
+    last_end_after: str | None
+    silent: Sequence[SilentRuns]
+    sentence: str

@@ -18,6 +18,9 @@ LISTINGS: Final = {
     "token list": "token",
     "webhook list": "webhook",
     "advisory list": "advisory",
+    "fleet who": "fleet",
+    "fleet since": "fleet_changes",
+    "fleet silent": "fleet_silent",
 }
 """The commands that list, and their modules, which have a ``LISTING``."""
 _ELSEWHERE: Final = {"inspect": "inspect", "diff": "diff", "validate": "validate"}
@@ -31,6 +34,8 @@ _DOCUMENTS: Final = {
     "attach": "Attach",
     "advisory import": "AdvisoryImport",
     "scan": "AdvisoryImport",
+    "fleet summary": "FleetCounts",
+    "fleet timeline": "FleetHistory",
 }
 """The commands that print one object, and its type in :mod:`digestry.cli.documents`."""
 _LISTS: Final = {"rm": "DeletedTag", "advisory show": "AttachedAdvisory"}

@@ -13,6 +13,7 @@ from digestry.model.reference import Reference, check_host
 
 if TYPE_CHECKING:
     from digestry.client.credentials import Credentials
+    from digestry.client.fleet import Fleet
     from digestry.model.digest import Digest
     from digestry.model.digest_prefix import DigestPrefix
     from digestry.model.history import TagSpan
@@ -99,6 +100,13 @@ class Registry:
         from digestry.client import prefix_search
 
         return prefix_search.find_in_registry(self.connection, self.host, prefix)
+
+    @property
+    def fleet(self) -> Fleet:
+        """What agents reported to the registry."""
+        from digestry.client.fleet import Fleet
+
+        return Fleet(self.connection, self.host)
 
     def record_sightings(self, sightings_: Sequence[SightingReport]) -> SightingsReceipt | None:
         """Report sightings, with one request. None if the registry keeps no sightings.

@@ -61,9 +61,12 @@ def _verdict(result: InquiryResult, verdict: Verdict) -> FleetVerdict:
     assessment, fix = verdict.assessment, result.facts.fix.image
     bad = [advisory for advisory in assessment.advisories if advisory.statement.status == "affected"]
     names = dict.fromkeys(advisory.statement.vulnerability for advisory in bad)
+    part = next((advisory.part for advisory in bad if advisory.part is not None), None)
     return FleetVerdict(
         assessment.state,
         vulnerabilities=tuple(names)[:MOST_VULNERABILITIES],
+        layer=None if part is None else part.digest,
+        base="" if part is None or part.base is None else str(part.base),
         fixed="" if fix is None else str(fix),
         advice=verdict.action,
         tag=verdict.tag.state,

@@ -60,7 +60,7 @@ class OwnRegistries:
         """Answer as many of ``queries`` as one response of the API has room for."""
         if not self._is_own(host):
             _refuse(host)
-        found = self._catalog.resolve(queries, contents=contents)
+        found = self._catalog.resolve(queries, contents=contents, visible=_everything)
         return Resolutions(tuple(found.resolutions), self._contents(found.pieces))
 
     def _contents(self, pieces: Sequence[Piece]) -> dict[str, str]:
@@ -104,7 +104,7 @@ class OwnRepository:
     def resolve(self, target: str) -> Descriptor:
         """Return where a tag points."""
         (answer,) = self._catalog.resolve(
-            [ResolveQuery(self._name, tags=(target,))], contents=False
+            [ResolveQuery(self._name, tags=(target,))], contents=False, visible=_everything
         ).resolutions
         if not answer.tags or answer.tags[0].target is None:
             raise self._lacks(f"tag {target}")
@@ -219,6 +219,11 @@ class ForeignRepository:
 
     def tags_for_digest(self, digest: Digest, limit: int | None = None) -> Sequence[TagSpan] | None:
         _refuse(self._host)
+
+
+def _everything(_repository: str) -> bool:
+    """Return that a repository may be read."""
+    return True
 
 
 def _refuse(host: str) -> NoReturn:
