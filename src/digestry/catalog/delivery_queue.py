@@ -1,25 +1,30 @@
 """The delivery queue: events that webhooks have not accepted yet, written when each gets its position.
 
-A row names a journal entry, which never changes, so that an event has the same bytes each time that it
-is sent.
+A row names a journal entry, which never changes, or has the event itself, so that an event has the same bytes
+each time that it is sent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
+import msgspec
 from sqlalchemy import Connection, Select, Update, delete, insert, select, update
 
 from digestry.catalog import clock, journal
 from digestry.catalog.database import Database
 from digestry.catalog.schema import deliveries
 from digestry.catalog.transactions import retried
+from digestry.model.fleet_events import FleetEvent, FleetEventKind
 from digestry.model.history import EventKind, TagEvent
 from digestry.model.name_pattern import matches
 
 _LONGEST_PROBLEM: Final = 500
+
+Event: TypeAlias = TagEvent | FleetEvent
+"""An event that webhooks receive."""
 
 _Statement = TypeVar("_Statement", Select[Any], Update)
 
@@ -30,7 +35,7 @@ class Subscription:
 
     name: str
     repositories: tuple[str, ...] = ("**",)
-    events: frozenset[EventKind] = frozenset(("created", "moved", "deleted"))
+    events: frozenset[EventKind | FleetEventKind] = frozenset(("created", "moved", "deleted"))
 
     def wants(self, event: TagEvent) -> bool:
         """Return whether this event is for it."""
@@ -42,7 +47,8 @@ class Subscription:
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """One event for one webhook. Times are microseconds since 1970; ``dead_at`` is when it was
-    given up. ``problem`` is why the last attempt failed."""
+    given up. ``problem`` is why the last attempt failed. An event of the fleet is in ``document``, and its
+    ``sequence`` is 0."""
 
     id: int
     webhook: str
@@ -52,6 +58,7 @@ class Delivery:
     attempts: int
     dead_at: int | None
     problem: str
+    document: str | None = None
 
 
 class DeliveryQueue:
@@ -60,14 +67,22 @@ class DeliveryQueue:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def due(self, webhook: str, now: int, *, limit: int) -> list[tuple[Delivery, TagEvent]]:
-        """Return the events that are due, the longest due first, each with its journal entry."""
+    def due(self, webhook: str, now: int, *, limit: int) -> list[tuple[Delivery, Event]]:
+        """Return the deliveries that are due, the longest due first, each with its event."""
         with self._database.read() as connection:
             query = select(deliveries).where(
                 deliveries.c.webhook == webhook, deliveries.c.dead_at.is_(None), deliveries.c.due_at <= now
             )
             rows = connection.execute(query.order_by(deliveries.c.due_at, deliveries.c.id).limit(limit)).all()
-            return [(Delivery(*row), journal.entry(connection, row.sequence)) for row in rows]
+            return [
+                (
+                    Delivery(*row),
+                    journal.entry(connection, row.sequence)
+                    if row.document is None
+                    else msgspec.json.decode(row.document, type=FleetEvent),
+                )
+                for row in rows
+            ]
 
     @retried
     def settle(self, delivery: Delivery) -> None:
@@ -115,19 +130,36 @@ def _of(statement: _Statement, webhook: str | None) -> _Statement:
 
 def enqueue(connection: Connection, subscriptions: Sequence[Subscription], event: TagEvent) -> None:
     """Queue an event for each webhook that subscribes to it."""
-    at = clock.from_datetime(event.at)
     rows = [
-        {
-            "webhook": subscription.name,
-            "sequence": event.sequence,
-            "queued_at": at,
-            "due_at": 0,  # at once, even if the clock is set back
-            "attempts": 0,
-            "dead_at": None,
-            "problem": "",
-        }
+        _row(subscription.name, event, sequence=event.sequence)
         for subscription in subscriptions
         if subscription.wants(event)
     ]
     if rows:
         connection.execute(insert(deliveries), rows)
+
+
+def enqueue_fleet_event(
+    connection: Connection, subscriptions: Sequence[Subscription], event: FleetEvent
+) -> None:
+    """Queue an event of the fleet for each webhook that subscribes to it."""
+    document = msgspec.json.encode(event).decode()
+    rows = [
+        {**_row(subscription.name, event, sequence=0), "document": document}
+        for subscription in subscriptions
+        if event.event in subscription.events
+    ]
+    if rows:
+        connection.execute(insert(deliveries), rows)
+
+
+def _row(webhook: str, event: Event, *, sequence: int | None) -> dict[str, object]:
+    return {
+        "webhook": webhook,
+        "sequence": sequence,
+        "queued_at": clock.from_datetime(event.at),
+        "due_at": 0,  # at once, even if the clock is set back
+        "attempts": 0,
+        "dead_at": None,
+        "problem": "",
+    }

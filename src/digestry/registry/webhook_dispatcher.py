@@ -1,4 +1,4 @@
-"""The webhook dispatcher: delivers queued tag events until each was accepted or expires.
+"""The webhook dispatcher: delivers queued events until each was accepted or expires.
 
 It has threads in the worker process that holds the job's lock, so that one process at a time sends messages
 and another takes over when it ends. A node that loses the lock aborts its deliveries: its last message may
@@ -25,10 +25,9 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 
 from digestry import dns
 from digestry.catalog import clock
-from digestry.catalog.delivery_queue import Delivery, DeliveryQueue
+from digestry.catalog.delivery_queue import Delivery, DeliveryQueue, Event
 from digestry.coordination.protocol import Coordination, Job, Lock
 from digestry.errors import Conflict, DigestryError
-from digestry.model.history import TagEvent
 from digestry.registry.webhooks import Webhook, trusting
 from digestry.version import __version__
 
@@ -143,7 +142,7 @@ class WebhookDispatcher:
             if not batch:
                 ended.wait(_LOOK_SECONDS)
 
-    def _one(self, sender: Sender, delivery: Delivery, event: TagEvent, ended: threading.Event) -> None:
+    def _one(self, sender: Sender, delivery: Delivery, event: Event, ended: threading.Event) -> None:
         now = self._now()
         webhook = sender.webhook
         body = webhook.message(event)

@@ -21,9 +21,10 @@ from urllib.parse import urlsplit
 import msgspec
 
 from digestry.catalog import clock
-from digestry.catalog.delivery_queue import Subscription
+from digestry.catalog.delivery_queue import Event, Subscription
 from digestry.model.descriptor import encode_hook
-from digestry.model.history import EventKind, TagEvent
+from digestry.model.fleet_events import FLEET_EVENTS, FleetEvent, FleetEventKind
+from digestry.model.history import EventKind
 from digestry.registry import toml
 from digestry.registry.immutability_config import patterns
 from digestry.registry.toml import Key, Where
@@ -54,11 +55,12 @@ def _url(value: object, where: Where) -> str:
     return text
 
 
-def _events(value: object, where: Where) -> frozenset[EventKind]:
+def _events(value: object, where: Where) -> frozenset[EventKind | FleetEventKind]:
     wanted = toml.texts(value, where)
-    found = frozenset(kind for kind in _EVENTS if kind in wanted)
+    known: tuple[EventKind | FleetEventKind, ...] = (*_EVENTS, *FLEET_EVENTS)
+    found = frozenset(kind for kind in known if kind in wanted)
     if len(found) != len(set(wanted)):
-        raise ValueError(f"some of {', '.join(_EVENTS)} are required")
+        raise ValueError(f"some of {', '.join(known)} are required")
     return found
 
 
@@ -84,7 +86,7 @@ class Webhook:
     url: str
     secret: bytes = field(repr=False)
     repositories: tuple[str, ...] = ("**",)
-    events: frozenset[EventKind] = frozenset(_EVENTS)
+    events: frozenset[EventKind | FleetEventKind] = frozenset(_EVENTS)
     source: str = ""
     ca: Path | None = None
     timeout: float = 10.0
@@ -95,33 +97,41 @@ class Webhook:
         """Return which events the catalog queues for this webhook."""
         return Subscription(self.name, self.repositories, self.events)
 
-    def message(self, event: TagEvent) -> bytes:
+    def message(self, event: Event) -> bytes:
         """Return the message's body for ``event``: the same bytes each time."""
-        at = clock.to_rfc3339(clock.from_datetime(event.at))
+        if isinstance(event, FleetEvent):
+            room, where, subject = "fleet", "_digestry/fleet", event.subject
+        else:
+            room, where, subject = "tag", event.repository, event.tag
         return msgspec.json.encode(
             {
                 "specversion": "1.0",
-                "id": str(event.sequence),
-                "source": f"{self.source}/v2/{event.repository}",
-                "type": f"digestry.tag.{event.event}.v1",
-                "subject": event.tag,
-                "time": at,
+                "id": _id(event),
+                "source": f"{self.source}/v2/{where}",
+                "type": f"digestry.{room}.{event.event}.v1",
+                "subject": subject,
+                "time": clock.to_rfc3339(clock.from_datetime(event.at)),
                 "datacontenttype": "application/json",
-                "data": event,
+                "data": event.data if isinstance(event, FleetEvent) else event,
             },
             enc_hook=encode_hook,
         )
 
-    def headers(self, event: TagEvent, body: bytes, timestamp: int) -> dict[str, str]:
+    def headers(self, event: Event, body: bytes, timestamp: int) -> dict[str, str]:
         """Return the headers for ``body``, signed at ``timestamp`` (seconds since 1970)."""
-        signed = f"{event.sequence}.{timestamp}.".encode() + body
+        signed = f"{_id(event)}.{timestamp}.".encode() + body
         signature = base64.b64encode(hmac.new(self.secret, signed, hashlib.sha256).digest()).decode()
         return {
             "Content-Type": CONTENT_TYPE,
-            "Webhook-Id": str(event.sequence),
+            "Webhook-Id": _id(event),
             "Webhook-Timestamp": str(timestamp),
             "Webhook-Signature": f"v1,{signature}",
         }
+
+
+def _id(event: Event) -> str:
+    """Return the message's ID, by which a receiver recognises a repeated one."""
+    return event.id if isinstance(event, FleetEvent) else str(event.sequence)
 
 
 def parse(document: Mapping[str, object], where: Where) -> tuple[Webhook, ...]:
