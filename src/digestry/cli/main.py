@@ -67,6 +67,7 @@ _SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "audit": ("audit", "Find which digest every container really runs, and whether it is vulnerable."),
         "fleet": ("fleet", "Show what agents reported: who runs an image, since when, until when."),
         "advisory": ("advisory", "State and list which digests are vulnerable and which are fixed."),
+        "agent": ("agent", "Report what starts and stops on this host to a registry."),
         "scan": ("scan", "Have a scanner look at an image, and state what it finds."),
     },
     "Running a registry": {

@@ -109,6 +109,14 @@ class ContainerObservation:
     """False for a template: nothing of it runs now, but something will be started from it."""
     waiting: Waiting = ""
     """Why nothing of it runs yet, if it waits to be started."""
+    workload: str = ""
+    """What it is a part of, as ``kind/name``: ``compose/shop/web``, ``deployment/web``."""
+    started_at: datetime.datetime | None = None
+    """When it was started last, if the source says so."""
+    ended_at: datetime.datetime | None = None
+    """When it ended, if it did and the source says so."""
+    instance: str = ""
+    """The source's own words for its last start, the same whoever asks; "" if it has none."""
 
 
 @dataclass(frozen=True, slots=True)

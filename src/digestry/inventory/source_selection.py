@@ -77,27 +77,33 @@ def engines_here(
     root, the engines of other users are engines of this machine, too.
     """
     found: list[Source] = []
-    silent: list[Unseen] = []
-    for kind, present in (("docker", docker_is_here), ("podman", podman_is_here)):
-        try:
-            where = present()
-            if where is not None:
-                text = f"{kind}:{where}" if where else kind
-                found.append(parse_source(text, include_stopped=include_stopped, timeout=timeout))
-        except DigestryError as error:
-            silent.append(Unseen(kind, error.message, error.hint))
-    try:
-        texts = _runtimes(beside_docker=any(source.name.startswith("docker") for source in found))
-    except DigestryError as error:
-        texts = []
-        silent.append(Unseen("cri", error.message, error.hint))
-    texts += [f"{kind}:unix://{path}" for kind, path in users_sockets()]
+    texts, silent = names_here()
     for text in texts:
         try:
             found.append(parse_source(text, include_stopped=include_stopped, timeout=timeout))
         except DigestryError as error:
             silent.append(Unseen(text, error.message, error.hint))
     return found, silent
+
+
+def names_here() -> tuple[list[str], list[Unseen]]:
+    """Return the engines of :func:`engines_here` as ``--source`` takes them, and problems for unusable
+    ones."""
+    texts: list[str] = []
+    silent: list[Unseen] = []
+    for kind, present in (("docker", docker_is_here), ("podman", podman_is_here)):
+        try:
+            where = present()
+            if where is not None:
+                texts.append(f"{kind}:{where}" if where else kind)
+        except DigestryError as error:
+            silent.append(Unseen(kind, error.message, error.hint))
+    try:
+        texts += _runtimes(beside_docker=any(text.startswith("docker") for text in texts))
+    except DigestryError as error:
+        silent.append(Unseen("cri", error.message, error.hint))
+    texts += [f"{kind}:unix://{path}" for kind, path in users_sockets()]
+    return texts, silent
 
 
 def _runtimes(*, beside_docker: bool) -> list[str]:

@@ -12,7 +12,8 @@ import json
 import socket
 import ssl
 import threading
-from typing import Final
+from collections.abc import Callable, Iterator
+from typing import Final, TypeAlias
 from urllib.parse import quote
 
 from digestry.errors import (
@@ -38,6 +39,12 @@ _PARALLEL: Final = 8
 _PARALLEL_SSH: Final = 4
 _SSH_HINT: Final = "`ssh` must reach it without asking for anything, and find the engine's program there"
 _LONGEST_MESSAGE: Final = 300
+_LONGEST_LINE: Final = 4 << 20
+_STREAM_TIMEOUT: Final = 30.0
+"""Seconds in which the rest of a piece of an endless answer must come."""
+
+Waiting: TypeAlias = Callable[[int], bool]
+"""Waits until a descriptor can be read; False if it returned for another reason."""
 
 
 class Engine:
@@ -89,6 +96,50 @@ class Engine:
             except _Stale:
                 pass  # the engine had closed it meanwhile
         return self._ask(connection_to(self._endpoint, self._timeout), path)
+
+    def lines(self, path: str, wait: Waiting, **query: str) -> Iterator[bytes | None]:
+        """Yield the lines of the endless answer at ``path``, each as soon as it is whole; nothing (``b""``)
+        when the answer has begun, and before each wait for more; and None if ``wait`` returned False.
+
+        ``wait`` waits until its descriptor can be read. Raises as :meth:`get` does, and :class:`Unreachable`
+        when the answer ends.
+        """
+        if query:
+            path += "?" + "&".join(f"{key}={quote(value)}" for key, value in query.items())
+        connection = connection_to(self._endpoint, self._timeout)
+        try:
+            yield from self._lines(connection, path, wait)
+        except TimeoutError as error:
+            raise self._silent(connection) from error
+        except (OSError, http.client.HTTPException) as error:
+            raise self._broken(connection, error, threading.Event()) from error
+        finally:
+            _end(connection)
+
+    def _lines(
+        self, connection: http.client.HTTPConnection, path: str, wait: Waiting
+    ) -> Iterator[bytes | None]:
+        connection.connect()
+        link = connection.sock
+        connection.request("GET", path)
+        with contextlib.closing(connection.getresponse()) as response:
+            if response.status != 200:
+                self._decode(path, response.status, self._read(response))
+            rest = b""
+            while True:
+                # What is buffered is not seen by those who wait for the socket.
+                if not _is_buffered(response, link):
+                    yield b""
+                    if not wait(link.fileno()):
+                        yield None
+                        continue
+                part = response.read1(_CHUNK)
+                if not part:
+                    raise Unreachable(f"{self.url} ended the stream of its events")
+                *lines, rest = (rest + part).split(b"\n")
+                if len(rest) > _LONGEST_LINE:
+                    raise TooLarge(f"{self.url}: an event does not end", limit=_LONGEST_LINE)
+                yield from filter(bytes.strip, lines)
 
     def _ask(self, connection: http.client.HTTPConnection, path: str) -> object:
         kept = connection.sock is not None
@@ -192,6 +243,24 @@ class Engine:
         if status in {401, 403}:
             raise Unauthorized(message, status=status)
         raise Refused(message, status=status)
+
+
+def _is_buffered(response: http.client.HTTPResponse, link: socket.socket) -> bool:
+    """Return whether bytes of a response were received that nobody has read yet."""
+    if isinstance(link, ssl.SSLSocket) and link.pending():
+        return True
+    if response.isclosed():
+        return True  # it has ended, which reading tells
+    link.settimeout(0)
+    try:
+        ahead = response.fp.peek(1)
+        if response.chunked and response.chunk_left == 0:
+            ahead = ahead.strip()  # only the end of the piece before
+        return bool(ahead)
+    except (BlockingIOError, ssl.SSLWantReadError):
+        return False
+    finally:
+        link.settimeout(_STREAM_TIMEOUT)
 
 
 def _end(connection: http.client.HTTPConnection) -> None:

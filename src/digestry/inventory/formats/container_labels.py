@@ -26,6 +26,10 @@ class ContainerLabels(msgspec.Struct, frozen=True):
     cri_kind: str = msgspec.field(default="", name="io.cri-containerd.kind")
     nerdctl_name: str = msgspec.field(default="", name="nerdctl/name")
     nerdctl_namespace: str = msgspec.field(default="", name="nerdctl/namespace")
+    compose_service: str = msgspec.field(default="", name="com.docker.compose.service")
+    swarm_service: str = msgspec.field(default="", name="com.docker.swarm.service.name")
+    unit: str = msgspec.field(default="", name="PODMAN_SYSTEMD_UNIT")
+    nomad_job: str = msgspec.field(default="", name="com.hashicorp.nomad.job_name")
 
     @property
     def is_sandbox(self) -> bool:
@@ -37,6 +41,20 @@ class ContainerLabels(msgspec.Struct, frozen=True):
         """The name that containerd's client or the kubelet gave the container, with its pod's before it."""
         name = "(sandbox)" if self.is_sandbox else self.nerdctl_name or self.pod_container
         return self.in_pod(name)
+
+    @property
+    def workload(self) -> str:
+        """What the container is a part of, as ``kind/name``; "" if the labels do not say."""
+        if self.compose_service:
+            project = f"{self.compose_project}/" if self.compose_project else ""
+            return f"compose/{project}{self.compose_service}"
+        named = (
+            ("service", self.swarm_service),
+            ("unit", self.unit),
+            ("nomad", self.nomad_job),
+            ("pod", self.pod),
+        )
+        return next((f"{kind}/{name}" for kind, name in named if name), "")
 
     def in_pod(self, name: str) -> str:
         """Return ``name`` as ``pod/name`` if the container belongs to a pod."""

@@ -6,7 +6,9 @@ the file. An engine's answer is read leniently: such a value counts as missing, 
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
@@ -15,6 +17,15 @@ from digestry.inventory.formats.container_labels import NO_LABELS, ContainerLabe
 from digestry.inventory.formats.container_states import state_of
 from digestry.model.json_values import JsonObject, as_list, as_object, as_text
 from digestry.model.platform import Platform
+from digestry.model.timestamps import parse_rfc3339
+
+FIRST_START: Final = "first"
+"""The instance of a container's first start."""
+FIRST_WITHIN: Final = datetime.timedelta(minutes=1)
+"""The most time from a container's creation to a start that is taken for its first without being seen."""
+
+_ALIVE: Final = frozenset({"paused", "pausing", "stopping", "restarting"})
+"""States of containers that have not ended, though podman does not call them running."""
 
 
 class Descriptor(msgspec.Struct, frozen=True, rename="camel"):
@@ -32,10 +43,12 @@ class ContainerSettings(msgspec.Struct, rename="pascal"):
 
 
 class ContainerState(msgspec.Struct, rename="pascal"):
-    """Whether a container runs, as a word and as a flag."""
+    """Whether a container runs, as a word and as a flag, and when it started and ended last."""
 
     status: str | None = None
     running: bool | None = None
+    started_at: object = None
+    finished_at: object = None
 
 
 class InspectedContainer(msgspec.Struct, rename="pascal"):
@@ -56,12 +69,43 @@ class InspectedContainer(msgspec.Struct, rename="pascal"):
     pod: str | None = None
     is_infra: bool | None = None
     """These four are podman's alone."""
+    created: object = None
 
     @property
     def runs(self) -> bool:
         """Whether the container runs. One without a known state has not been seen to end."""
         state = self.state
         return state is None or state.running is True or state_of(state.status or "running") != "ended"
+
+    @property
+    def started_at(self) -> datetime.datetime | None:
+        """When it was started last; None if it never was."""
+        return time_of(self.state and self.state.started_at)
+
+    @property
+    def ended_at(self) -> datetime.datetime | None:
+        """When it ended; None if it has not, or runs again."""
+        state = self.state
+        if state is None or state.running is not False or state.status in _ALIVE:
+            return None
+        ended, started = time_of(state.finished_at), self.started_at
+        # An engine may write the start of a short one down later than its end.
+        return ended if ended is None or started is None else max(ended, started)
+
+    @property
+    def instance(self) -> str:
+        """The words for its last start that are the same whoever asks, and however late.
+
+        The first start can be told without asking, which matters where a container is gone before it can be
+        asked about. The end of one that is over hides whether it ended before.
+        """
+        started, created = self.started_at, time_of(self.created)
+        if started is None:
+            return ""
+        has_ended = time_of(self.state and self.state.finished_at) is not None
+        if not has_ended and created is not None and started - created <= FIRST_WITHIN:
+            return FIRST_START
+        return as_text(self.state and self.state.started_at)
 
     @property
     def typed(self) -> str:
@@ -149,6 +193,7 @@ def read_listed_container(value: object) -> ListedContainer:
         image=as_text(entry.get("Image")),
         image_id=as_text(entry.get("ImageID")),
         names=tuple(as_text(name) for name in as_list(entry.get("Names"))),
+        state=as_text(entry.get("State")) or None,
         is_infra=entry.get("IsInfra") is True,
         pod_name=as_text(entry.get("PodName")),
         labels=read_labels(as_object(entry.get("Labels"))),
@@ -158,11 +203,16 @@ def read_listed_container(value: object) -> ListedContainer:
 def read_inspected_container(value: object) -> InspectedContainer:
     """Return the container that an engine's answer ``value`` shows; its ID is "" if it shows none."""
     shown = as_object(value)
+    settings = as_object(shown.get("Config"))
     return InspectedContainer(
         id=as_text(shown.get("Id")),
         image=as_text(shown.get("Image")),
         name=as_text(shown.get("Name")).removeprefix("/"),
-        config=ContainerSettings(image=as_text(as_object(shown.get("Config")).get("Image"))),
+        config=ContainerSettings(
+            image=as_text(settings.get("Image")), labels=read_labels(as_object(settings.get("Labels")))
+        ),
+        state=_state(shown.get("State")),
+        created=shown.get("Created"),
         driver=as_text(shown.get("Driver")),
         image_manifest_descriptor=_descriptor(shown.get("ImageManifestDescriptor")),
         image_name=as_text(shown.get("ImageName")),
@@ -180,6 +230,26 @@ def read_image(value: object) -> ImageRecord:
         target=_descriptor(image.get("Descriptor")),
         driver=as_text(as_object(image.get("GraphDriver")).get("Name")),
     )
+
+
+def _state(value: object) -> ContainerState:
+    state = as_object(value)
+    running = state.get("Running")
+    return ContainerState(
+        as_text(state.get("Status")) or None,
+        running if isinstance(running, bool) else None,
+        state.get("StartedAt"),
+        state.get("FinishedAt"),
+    )
+
+
+def time_of(value: object) -> datetime.datetime | None:
+    """Return a time of an engine's; None for one that is missing, invalid, or the year 1 of Go's zero."""
+    try:
+        found = parse_rfc3339(as_text(value)).first
+    except ValueError:
+        return None
+    return found if found.year > 1 else None
 
 
 def _descriptor(value: object) -> Descriptor | None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from typing import Final
 from urllib.parse import quote
 
@@ -13,6 +12,7 @@ from digestry.inventory.engine_values import platform_of, reference_of
 from digestry.inventory.engines.client import Engine
 from digestry.inventory.formats.engine_documents import (
     NO_IMAGE,
+    ImageRecord,
     ListedContainer,
     read_image,
     read_inspected_container,
@@ -42,28 +42,39 @@ class DockerSource(EngineSource):
         self._made_up = made_up
 
     def _observe(self) -> Iterator[Observation]:
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - whoever follows needs none
+
         try:
-            listed = self._list()
+            listed = self.containers(include_stopped=self._include_stopped)
         except DigestryError as error:
             yield self._unseen(error)
             return
-        host, platform, remark = self._describe()
+        host, platform, remark = self.describe()
         if remark is not None:
             yield remark
 
         def observe(entry: ListedContainer, still_listed: bool) -> Observation | None:
-            return self._container(entry, host, platform, still_listed=still_listed)
+            return self.container(entry, host, platform, self.image, still_listed=still_listed)
+
+        def list_again() -> list[ListedContainer]:
+            return self.containers(include_stopped=self._include_stopped)
 
         with ThreadPoolExecutor(self._engine.parallel, "docker") as pool:
-            yield from observe_listed(self._name, listed, observe, self._list, run=pool.map)
+            yield from observe_listed(self._name, listed, observe, list_again, run=pool.map)
 
-    def _list(self) -> list[ListedContainer]:
-        listed = self._engine.get("/containers/json", **({"all": "true"} if self._include_stopped else {}))
+    def containers(self, *, include_stopped: bool) -> list[ListedContainer]:
+        """Return the engine's list of containers. Raises :class:`~digestry.errors.DigestryError`."""
+        listed = self._engine.get("/containers/json", **({"all": "true"} if include_stopped else {}))
         if not isinstance(listed, list):
             raise ProtocolViolation(f"{self._engine.url}: the list of containers is not a list")
         return [read_listed_container(entry) for entry in listed]
 
-    def _describe(self) -> tuple[str, Platform | None, Unseen | None]:
+    def image(self, identity: str) -> ImageRecord:
+        """Return the engine's record of an image, by its ID or name. Raises as :meth:`containers` does."""
+        return read_image(self._engine.get(f"/images/{quote(identity, safe=':/@')}/json"))
+
+    def describe(self) -> tuple[str, Platform | None, Unseen | None]:
+        """Return the engine's host and platform, and a problem if it does not tell them."""
         try:
             info = as_object(self._engine.get("/info"))
         except DigestryError as error:
@@ -72,9 +83,19 @@ class DockerSource(EngineSource):
         platform = platform_of(info.get("Architecture"), info.get("OSType"))
         return as_text(info.get("Name")) or self._engine.url, platform, None
 
-    def _container(
-        self, entry: ListedContainer, host: str, platform: Platform | None, *, still_listed: bool
+    def container(
+        self,
+        entry: ListedContainer,
+        host: str,
+        platform: Platform | None,
+        images: Callable[[str], ImageRecord],
+        *,
+        still_listed: bool,
     ) -> Observation | None:
+        """Return one container, with its image as ``images`` has it by its ID.
+
+        None if the engine does not show it, and it need not be there: it is not ``still_listed``.
+        """
         if not entry.id:
             return Unseen(self._name, f"{self._engine.url}: the list has a container without an ID")
         remarks: list[str] = []
@@ -94,9 +115,8 @@ class DockerSource(EngineSource):
         if image_id is None:
             remarks.append("the engine gives no image ID for this container")
         else:
-            image_path = f"/images/{image_id}/json"
-            answer = show_image(lambda: read_image(self._engine.get(image_path)), _WHO, remarks)
-            image = answer or NO_IMAGE
+            identity = str(image_id)
+            image = show_image(lambda: images(identity), _WHO, remarks) or NO_IMAGE
         # The list's own `Image` is a bare ID as soon as the name means another image.
         typed = detail.typed or entry.image or ""
         named = reference_of(typed)
@@ -122,6 +142,10 @@ class DockerSource(EngineSource):
             image=facts,
             seen_at=now(),
             remarks=tuple(remarks),
+            workload=detail.labels.workload,
+            started_at=detail.started_at,
+            ended_at=detail.ended_at,
+            instance=detail.instance,
         )
 
 

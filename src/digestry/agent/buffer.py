@@ -1,0 +1,341 @@
+"""The buffer: entries that no registry has yet, on disk, bounded.
+
+Entries are numbered, and written by one call to the file system: a kill of the process loses none that was
+appended. They are synced before they are sent: what a registry has was never lost here, so that no number is
+given twice. A power failure loses what was not sent yet.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from io import FileIO
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from digestry.agent import segments
+from digestry.agent.clock import ClockReading, HostClock, shifted
+from digestry.agent.losses import spans
+from digestry.errors import InvalidConfiguration
+from digestry.fsio import PRIVATE, make_directory, read_file, remove_file, storage_errors, write_file
+from digestry.model.descriptor import decode_hook, encode_hook
+from digestry.model.fleet import MOST_ENTRIES, Entry, Gap, ImageReport
+
+LARGEST: Final = 64 << 20
+"""Bytes of entries that are kept while a registry is away, unless others are given."""
+
+_SEGMENTS: Final = 32
+_SMALLEST_SEGMENT: Final = 64 << 10
+_AGENT: Final = "agent.json"
+
+
+class _Identity(msgspec.Struct, frozen=True):
+    agent: str
+
+
+class _Position(msgspec.Struct, frozen=True):
+    source: str
+    position: str
+
+
+class _Image(msgspec.Struct, frozen=True):
+    key: str
+    image: msgspec.Raw
+
+
+class _Of(msgspec.Struct, frozen=True):
+    image: str = ""
+
+
+class _Images(msgspec.Struct, frozen=True):
+    run: _Of | None = None
+    runs: tuple[_Of, ...] = ()
+
+    def keys(self) -> set[str]:
+        return {run.image for run in ((self.run,) if self.run else ()) + self.runs}
+
+
+@dataclass(slots=True)
+class Batch:
+    """Consecutive entries from the number ``first`` on, as JSON, with the images that they name."""
+
+    first: int
+    entries: list[msgspec.Raw] = field(default_factory=list)
+    images: dict[str, msgspec.Raw] = field(default_factory=dict)
+    size: int = 0
+
+    @property
+    def last(self) -> int:
+        """The number of the last entry; one less than ``first`` if there is none."""
+        return self.first + len(self.entries) - 1
+
+
+class EntryBuffer:
+    """The entries in ``directory``, which no other agent may use. Thread-safe.
+
+    ``limit`` is in bytes. Every method raises :class:`~digestry.errors.StorageError`.
+    """
+
+    def __init__(self, directory: Path, *, limit: int = LARGEST, clock: HostClock | None = None) -> None:
+        self._directory = directory
+        self._limit = limit
+        self._segment_size = max(_SMALLEST_SEGMENT, limit // _SEGMENTS)
+        self._clock = clock or HostClock()
+        self._lock = threading.Lock()
+        self._positions: dict[str, str] = {}
+        self._keys: set[str] = set()
+        self._reading = ClockReading(0.0)
+        self._file: FileIO | None = None
+        self._size = 0
+        self._sizes: dict[int, int] = {}
+        self._is_dirty = False
+        self._next = 1
+        self._first = 1
+        make_directory(directory, mode=PRIVATE)
+        self.agent = self._identity()
+        self._open()
+
+    # -- writing ----------------------------------------------------------------------------------
+
+    @property
+    def next(self) -> int:
+        """The number that the next entry gets."""
+        return self._next
+
+    @property
+    def first(self) -> int:
+        """The number of the first entry that is still here."""
+        return self._first
+
+    def position(self, source: str) -> str:
+        """Return where the follower of a source goes on; "" at the very first."""
+        return self._positions.get(source, "")
+
+    def append(
+        self, entries: Sequence[Entry], images: Mapping[str, ImageReport], *, source: str, position: str
+    ) -> None:
+        """Append entries, with the images that they name, and where the follower of ``source`` goes on then.
+
+        If the buffer is full, its oldest entries are dropped, and entries about that gap are appended.
+        """
+        with self._lock:
+            self._write(entries, images, source, position)
+            self._drop_oldest()
+
+    def _write(
+        self, entries: Sequence[Entry], images: Mapping[str, ImageReport], source: str, position: str
+    ) -> None:
+        if self._file is None or self._size >= self._segment_size:
+            self._start_segment()
+        parts = []
+        reading = self._clock.read()
+        if self._reading.boot != reading.boot or self._reading.step_to(reading):
+            self._reading = reading
+            parts.append(segments.encode("clock", msgspec.json.encode(reading)))
+        for key, image in images.items():
+            if key not in self._keys:
+                self._keys.add(key)
+                content = msgspec.json.encode(
+                    _Image(key, msgspec.Raw(msgspec.json.encode(image, enc_hook=encode_hook)))
+                )
+                parts.append(segments.encode("image", content))
+        parts += [
+            segments.encode("entry", msgspec.json.encode(entry, enc_hook=encode_hook)) for entry in entries
+        ]
+        if self._positions.get(source) != position:
+            self._positions[source] = position
+            parts.append(segments.encode("position", msgspec.json.encode(_Position(source, position))))
+        self._put(b"".join(parts), len(entries))
+
+    def _put(self, content: bytes, count: int) -> None:
+        assert self._file is not None  # noqa: S101 - its callers made it
+        path = segments.segment_path(self._directory, max(self._sizes))
+        if not content:
+            return
+        try:
+            with storage_errors("write", path):
+                if self._file.write(content) < len(content):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except BaseException:
+            # What was written of it must not stand before what follows.
+            segments.cut(path, self._size)
+            self._file.seek(self._size)
+            raise
+        self._size += len(content)
+        self._sizes[max(self._sizes)] = self._size
+        self._next += count
+        self._is_dirty = self._is_dirty or count > 0
+
+    def _start_segment(self) -> None:
+        """Begin a file, with the positions and the clock, so that it needs none before it."""
+        if self._file is not None:
+            self._sync()
+            self._file.close()
+        path = segments.segment_path(self._directory, self._next)
+        with storage_errors("create", path):
+            self._file = path.open("wb", buffering=0)
+        self._sizes[self._next] = self._size = 0
+        self._keys = set()
+        self._reading = self._clock.read()
+        parts = [segments.encode("clock", msgspec.json.encode(self._reading))]
+        parts += [
+            segments.encode("position", msgspec.json.encode(_Position(source, position)))
+            for source, position in self._positions.items()
+        ]
+        self._put(b"".join(parts), 0)
+
+    def sync(self) -> None:
+        """Write what was appended to the disk itself."""
+        with self._lock:
+            self._sync()
+
+    def _sync(self) -> None:
+        if self._file is not None and self._is_dirty:
+            with storage_errors("sync", self._directory):
+                os.fdatasync(self._file.fileno())
+            self._is_dirty = False
+
+    def close(self) -> None:
+        """Sync, and close the files."""
+        with self._lock:
+            self._sync()
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+
+    # -- dropping ---------------------------------------------------------------------------------
+
+    def acknowledge(self, number: int) -> None:
+        """Delete the files whose entries, up to ``number``, a registry has."""
+        with self._lock:
+            self._first = max(self._first, min(number, self._next - 1) + 1)
+            numbers = sorted(self._sizes)
+            for segment, following in zip(numbers, [*numbers[1:], self._next], strict=True):
+                if following > self._first or (segment == numbers[-1] and self._size < self._segment_size):
+                    break
+                if segment == numbers[-1]:
+                    self._start_segment()
+                self._remove(segment)
+
+    def _drop_oldest(self) -> None:
+        gaps: list[Gap] = []
+        while sum(self._sizes.values()) > self._limit and len(self._sizes) > 1:
+            oldest = min(self._sizes)
+            gaps += spans(self._entries_of(oldest), "the agent's buffer was full")
+            self._remove(oldest)
+            self._first = max(self._first, min(self._sizes))
+        for gap in gaps:
+            self._write((gap,), {}, gap.source, self._positions.get(gap.source, ""))
+
+    def _entries_of(self, segment: int) -> list[bytes]:
+        path = segments.segment_path(self._directory, segment)
+        return [record.content for record in segments.read(path) if record.kind == "entry"]
+
+    def _remove(self, segment: int) -> None:
+        remove_file(segments.segment_path(self._directory, segment), durable=False)
+        del self._sizes[segment]
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    def batch(self, first: int, largest: int, most: int = MOST_ENTRIES) -> Batch:
+        """Return entries from the number ``first`` on, or from the first that is here.
+
+        They take up to ``largest`` bytes with their images, but one at least is returned if there is any.
+        Their times are by the clock as it is now.
+        """
+        with self._lock:
+            batch = Batch(max(first, self._first))
+            present = self._clock.read()
+            numbers = sorted(self._sizes)
+            for segment, following in zip(numbers, [*numbers[1:], self._next], strict=True):
+                if following <= batch.first:
+                    continue
+                if not self._fill(batch, segment, present, largest, min(most, MOST_ENTRIES)):
+                    break
+            return batch
+
+    def _fill(self, batch: Batch, segment: int, present: ClockReading, largest: int, most: int) -> bool:
+        """Add entries of one segment to ``batch``; return whether it may take more."""
+        images: dict[str, msgspec.Raw] = {}
+        reading = present
+        number = segment
+        for record in segments.read(segments.segment_path(self._directory, segment)):
+            if record.kind == "clock":
+                reading = msgspec.json.decode(record.content, type=ClockReading)
+            elif record.kind == "image":
+                image = msgspec.json.decode(record.content, type=_Image)
+                images[image.key] = image.image.copy()
+            elif record.kind == "entry":
+                number += 1
+                if number - 1 < batch.first:
+                    continue
+                if number - 1 != batch.last + 1:
+                    return False  # some are missing: they begin the next report
+                keys = msgspec.json.decode(record.content, type=_Images).keys() - batch.images.keys()
+                more = {key: images[key] for key in keys if key in images}
+                size = len(record.content) + sum(len(bytes(image)) + len(key) for key, image in more.items())
+                if batch.entries and (batch.size + size > largest or len(batch.entries) >= most):
+                    return False
+                batch.entries.append(_corrected(record.content, reading.step_to(present)))
+                batch.images |= more
+                batch.size += size
+        return True
+
+    # -- what is there ----------------------------------------------------------------------------
+
+    def _identity(self) -> str:
+        path = self._directory / _AGENT
+        try:
+            return msgspec.json.decode(read_file(path), type=_Identity).agent
+        except FileNotFoundError:
+            return self._new_identity()
+        except (OSError, msgspec.DecodeError) as error:
+            raise InvalidConfiguration(
+                f"{path} cannot be read: {error}",
+                hint="remove it, and the agent takes a new identity",
+            ) from error
+
+    def _new_identity(self) -> str:
+        agent = secrets.token_hex(16)
+        write_file(self._directory / _AGENT, msgspec.json.encode(_Identity(agent)), mode=0o600)
+        return agent
+
+    def become_another(self) -> None:
+        """Take a new identity: a registry has entries with numbers that this buffer never gave."""
+        with self._lock:
+            self.agent = self._new_identity()
+
+    def _open(self) -> None:
+        """Read what an earlier process left, and cut what it was writing when it was killed."""
+        found = segments.segments(self._directory)
+        for first, path in found:
+            number, end = first, 0
+            for record in segments.read(path):
+                end = record.end
+                if record.kind == "entry":
+                    number += 1
+                elif record.kind == "position":
+                    left = msgspec.json.decode(record.content, type=_Position)
+                    self._positions[left.source] = left.position
+            if end < path.stat().st_size:
+                segments.cut(path, end)
+            self._sizes[first] = end
+            self._next = number
+        if found:
+            self._first = found[0][0]
+        # A new file is begun: what images the last one has is not known. One without entries is replaced.
+        self._sizes.pop(self._next, None)
+        self._start_segment()
+
+
+def _corrected(content: bytes, seconds: float) -> msgspec.Raw:
+    if not seconds:
+        return msgspec.Raw(content)
+    entry: Entry = msgspec.json.decode(content, type=Entry, dec_hook=decode_hook)
+    return msgspec.Raw(msgspec.json.encode(shifted(entry, seconds), enc_hook=encode_hook))

@@ -1,0 +1,51 @@
+"""The selection of followers, by the names of their sources: ``KIND[:WHERE]``."""
+
+from __future__ import annotations
+
+from digestry.errors import InvalidConfiguration
+from digestry.inventory.engines.client import TIMEOUT
+from digestry.inventory.followers.polling import PollingFollower
+from digestry.inventory.runs import Follower
+
+
+def parse_follower(text: str, *, timeout: float = TIMEOUT) -> Follower:
+    """Return the follower of the source that ``KIND[:WHERE]`` names. Raises :class:`InvalidConfiguration`.
+
+    A source without a stream of events is looked at every few seconds. ``timeout`` is in seconds, for each
+    question to an engine.
+    """
+    kind, _, where = text.partition(":")
+    maker = _KINDS.get(kind)
+    if maker is not None:
+        return maker(text, where, timeout)
+    from digestry.inventory.source_selection import parse_source  # noqa: PLC0415 - it loads every kind
+
+    return PollingFollower(parse_source(text, timeout=timeout))
+
+
+def followers_here(*, timeout: float = TIMEOUT) -> list[Follower]:
+    """Return the followers of this machine's engines. Raises :class:`InvalidConfiguration` if there is none,
+    or one that is there cannot be used."""
+    from digestry.inventory.source_selection import names_here, nothing_found  # noqa: PLC0415 - as above
+
+    texts, problems = names_here()
+    if not texts and not problems:
+        problems = [nothing_found()]
+    if problems:
+        problem = problems[0]
+        raise InvalidConfiguration(f"{problem.source}: {problem.message}", hint=problem.hint)
+    return [parse_follower(text, timeout=timeout) for text in texts]
+
+
+def _docker(name: str, where: str, timeout: float) -> Follower:
+    from digestry.inventory.engines.client import Engine  # noqa: PLC0415 - only what is followed is loaded
+    from digestry.inventory.engines.endpoints import docker_endpoint  # noqa: PLC0415
+    from digestry.inventory.followers.docker import DockerAPI  # noqa: PLC0415
+    from digestry.inventory.followers.engine import EngineFollower  # noqa: PLC0415
+    from digestry.inventory.sources.docker import DockerSource  # noqa: PLC0415
+
+    engine = Engine(docker_endpoint(where), timeout=timeout)
+    return EngineFollower(name, DockerAPI(DockerSource(name, engine), engine))
+
+
+_KINDS = {"docker": _docker}

@@ -1,0 +1,1 @@
+"""Followers of sources: what starts and stops, as each engine's events tell it."""

@@ -1,0 +1,331 @@
+"""The follower of an engine with Docker's API or podman's: its stream of events, and its lists.
+
+An event tells that a container started; the container itself is then asked for its image. One that is gone by
+then was removed after its first start, as a rule: the name of its image, which the event has, is looked up
+among the images. If that name was moved since, the run is reported without a digest.
+"""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from digestry.errors import DigestryError
+from digestry.inventory.engines.client import Waiting
+from digestry.inventory.followers.engine_events import (
+    ENDS,
+    GONE,
+    STARTS,
+    EngineEvent,
+    Position,
+    read_event,
+)
+from digestry.inventory.formats.container_labels import read_labels
+from digestry.inventory.formats.engine_documents import (
+    FIRST_START,
+    FIRST_WITHIN,
+    ImageRecord,
+    ListedContainer,
+)
+from digestry.inventory.formats.engine_images import shown_image
+from digestry.inventory.observation import ContainerObservation, ImageFacts, Observation
+from digestry.inventory.runs import (
+    AllRuns,
+    Run,
+    RunChange,
+    RunStarted,
+    RunStopped,
+    Step,
+    Unobserved,
+    Wakeup,
+    moment,
+    of_nanoseconds,
+)
+from digestry.model.digest import Digest
+from digestry.model.platform import Platform
+
+CHECKED_EVERY: Final = 300.0
+"""Seconds after which the engine's list is compared with what the events told."""
+
+_CATCHING_UP: Final = 0.3
+_MOST_ASKED: Final = 2000
+"""Containers that have ended and are asked when, after the events were interrupted."""
+_MOST_IMAGES: Final = 512
+_BEHIND: Final = datetime.timedelta(milliseconds=50)
+"""An engine may tell of a start before it writes its time down."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamedImage:
+    """The image that a name means, its ID, and when the name was set; None if the engine does not say."""
+
+    identity: Digest | None
+    record: ImageRecord
+    named_at: datetime.datetime | None = None
+
+
+class EngineAPI(Protocol):
+    """The questions to an engine. Each raises :class:`~digestry.errors.DigestryError`."""
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def made_up(self) -> bool:
+        """Whether the engine pairs names and digests itself."""
+        ...
+
+    def describe(self) -> tuple[str, Platform | None]: ...
+
+    def events(self, since: int, wait: Waiting) -> Iterator[bytes | None]: ...
+
+    def containers(self, *, include_stopped: bool) -> list[ListedContainer]: ...
+
+    def container(
+        self,
+        entry: ListedContainer,
+        host: str,
+        platform: Platform | None,
+        images: Callable[[str], ImageRecord],
+        *,
+        still_listed: bool,
+    ) -> Observation | None: ...
+
+    def image(self, identity: str) -> ImageRecord: ...
+
+    def named_image(self, name: str) -> NamedImage: ...
+
+
+class EngineFollower:
+    """Follows one engine through ``api``. ``checked_every`` is in seconds."""
+
+    def __init__(self, name: str, api: EngineAPI, *, checked_every: float = CHECKED_EVERY) -> None:
+        self._name = name
+        self._api = api
+        self._checked_every = checked_every
+        self._running: dict[str, Run] = {}
+        self._created: dict[str, datetime.datetime] = {}
+        self._images: dict[str, ImageRecord] = {}
+        self._named: dict[str, NamedImage] = {}
+        self._host = ""
+        self._platform: Platform | None = None
+        self._position = Position()
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def follow(self, position: str, wakeup: Wakeup) -> Iterator[Step]:
+        """See :class:`~digestry.inventory.runs.Follower`."""
+        before = self._position = Position.parse(position)
+        self._created.clear()
+        self._forget_images()
+        self._host, self._platform = self._api.describe()
+        opened = time.time_ns()
+        due = 0.0
+
+        def wait(descriptor: int) -> bool:
+            return wakeup.wait(max(0.0, due - time.monotonic()) if due else _CATCHING_UP, descriptor)
+
+        lines = self._api.events(before.last_at, wait)
+        replayed: list[EngineEvent] = []
+        for line in lines:  # what the engine still has in its memory comes at once
+            if line is None:
+                break
+            if line:
+                replayed.append(read_event(line, self._api.url))
+        yield self._step(self._resume(before, replayed, opened))
+        due = time.monotonic() + self._checked_every
+        for line in lines:
+            if line:
+                yield self._step(self._take(read_event(line, self._api.url)))
+                continue
+            if line is None and wakeup.take_request():
+                yield self._step(self._all())
+            if time.monotonic() >= due:
+                yield self._step(self._compare())
+                due = time.monotonic() + self._checked_every
+            self._position = Position(self._position.last, self._position.last_at, time.time_ns())
+            yield Step((), self._position.text(), idle=True)
+
+    def _step(self, changes: Iterator[RunChange]) -> Step:
+        told = tuple(changes)
+        return Step(told, self._position.text())
+
+    def _forget_images(self) -> None:
+        self._images.clear()
+        self._named.clear()
+
+    # -- what events tell -----------------------------------------------------------------------
+
+    def _take(self, event: EngineEvent) -> Iterator[RunChange]:
+        """Yield the changes that an event tells."""
+        self._position = Position(event.key, event.nanoseconds, max(event.nanoseconds, self._position.seen))
+        if event.moves_image:
+            self._forget_images()
+        if event.kind != "container" or not event.identity:
+            return
+        if event.action == "create":
+            self._created[event.identity] = event.at
+        elif event.action in STARTS:
+            run = self._started(event)
+            self._running[event.identity] = run
+            yield RunStarted(run)
+        elif event.action in ENDS or (event.action in GONE and event.identity in self._running):
+            ended = self._running.pop(event.identity, None)
+            self._created.pop(event.identity, None)
+            yield RunStopped(event.identity, event.at, ended.instance if ended else "")
+        elif event.action in GONE:
+            self._created.pop(event.identity, None)
+
+    def _started(self, event: EngineEvent) -> Run:
+        entry = ListedContainer(
+            id=event.identity,
+            image=event.attribute("image"),
+            names=(event.attribute("name"),),
+            labels=read_labels(event.attributes),
+        )
+        seen = self._api.container(entry, self._host, self._platform, self._image, still_listed=False)
+        if not isinstance(seen, ContainerObservation) or seen.started_at is None:
+            return self._gone(entry, event)
+        if seen.started_at > event.at + _BEHIND:
+            return _run(seen, self._instance(event), event.at)  # it was started again since
+        if seen.ended_at is not None and self._is_first(event):
+            return _run(seen, FIRST_START, seen.started_at)
+        return _run(seen, seen.instance, seen.started_at)
+
+    def _is_first(self, event: EngineEvent) -> bool:
+        created = self._created.get(event.identity)
+        return created is not None and event.at - created <= FIRST_WITHIN
+
+    def _instance(self, event: EngineEvent) -> str:
+        """Return the instance of a start of which the event alone is left."""
+        return FIRST_START if self._is_first(event) else f"start {event.nanoseconds}"
+
+    def _gone(self, entry: ListedContainer, event: EngineEvent) -> Run:
+        """Return the run of a container that cannot be asked about any more."""
+        labels = read_labels(event.attributes)
+        return Run(
+            container=event.identity,
+            instance=self._instance(event),
+            started_at=event.at,
+            image=self._image_named(entry.image or "", event.at),
+            name=entry.name,
+            namespace=labels.compose_project,
+            node=self._host,
+            workload=labels.workload,
+        )
+
+    def _image_named(self, name: str, at: datetime.datetime) -> ImageFacts:
+        """Return the image that ``name`` meant at a time, as far as that is certain."""
+        found = self._named.get(name)
+        if found is None:
+            try:
+                found = self._api.named_image(name)
+            except DigestryError:
+                return ImageFacts(name or None)
+            if found.named_at is not None and found.named_at > at:
+                return ImageFacts(name or None)
+            if len(self._named) >= _MOST_IMAGES:
+                self._named.clear()
+            self._named[name] = found
+        return shown_image(
+            typed=name,
+            image_id=found.identity,
+            image=found.record,
+            platform=found.record.platform or self._platform,
+            remarks=[],
+            made_up=self._api.made_up,
+        )
+
+    def _image(self, identity: str) -> ImageRecord:
+        found = self._images.get(identity)
+        if found is None:
+            found = self._api.image(identity)
+            if len(self._images) >= _MOST_IMAGES:
+                self._images.clear()
+            self._images[identity] = found
+        return found
+
+    # -- what lists tell --------------------------------------------------------------------------
+
+    def _resume(self, before: Position, replayed: list[EngineEvent], opened: int) -> Iterator[RunChange]:
+        """Yield what happened since ``before``, as far as the engine still says, and all that runs."""
+        if before.seen:
+            covered = bool(before.last) and bool(replayed) and replayed[0].key == before.last
+            if covered:
+                replayed = replayed[1:]
+            else:
+                yield Unobserved(
+                    of_nanoseconds(before.seen),
+                    of_nanoseconds(max(opened, before.seen)),
+                    "the engine does not have all events since then any more",
+                )
+        for event in replayed:
+            yield from self._take(event)
+        if before.seen:
+            yield from self._ended_since(of_nanoseconds(before.seen))
+        yield from self._all()
+
+    def _ended_since(self, since: datetime.datetime) -> Iterator[RunChange]:
+        """Yield the ends, since a time, of the containers that are still there."""
+        listed = [entry for entry in self._api.containers(include_stopped=True) if not entry.runs]
+        for entry in listed[:_MOST_ASKED]:
+            seen = self._observe(entry)
+            if seen is None or seen.ended_at is None or seen.ended_at < since:
+                continue
+            self._running.pop(entry.id, None)
+            if seen.started_at is None or seen.started_at < since:
+                yield RunStopped(entry.id, seen.ended_at)
+                continue
+            created = self._created.get(entry.id)
+            first = created is not None and seen.started_at - created <= FIRST_WITHIN
+            run = _run(seen, FIRST_START if first else seen.instance, seen.started_at)
+            yield RunStarted(run)
+            yield RunStopped(entry.id, seen.ended_at, run.instance)
+
+    def _all(self) -> Iterator[RunChange]:
+        """Yield all that runs, and before it the starts of what ended meanwhile."""
+        at = moment()
+        runs: dict[str, Run] = {}
+        for entry in self._api.containers(include_stopped=False):
+            seen = self._observe(entry)
+            if seen is None or seen.started_at is None:
+                known = self._running.get(entry.id)
+                if known is not None:
+                    runs[entry.id] = known
+                continue
+            run = _run(seen, seen.instance, seen.started_at)
+            runs[entry.id] = run
+            if seen.ended_at is not None:  # it has ended since the list was made; an event says so
+                runs[entry.id] = self._running.get(entry.id, run)
+                yield RunStarted(runs[entry.id])
+        self._running = runs
+        yield AllRuns(at, tuple(runs.values()))
+
+    def _compare(self) -> Iterator[RunChange]:
+        """Yield all that runs, if the engine's list has other containers than the events told."""
+        self._host, self._platform = self._api.describe()
+        listed = {entry.id for entry in self._api.containers(include_stopped=False)}
+        if listed != self._running.keys():
+            yield from self._all()
+
+    def _observe(self, entry: ListedContainer) -> ContainerObservation | None:
+        seen = self._api.container(entry, self._host, self._platform, self._image, still_listed=False)
+        return seen if isinstance(seen, ContainerObservation) else None
+
+
+def _run(seen: ContainerObservation, instance: str, started_at: datetime.datetime) -> Run:
+    return Run(
+        container=seen.id,
+        instance=instance,
+        started_at=started_at,
+        image=seen.image,
+        name=seen.name,
+        namespace=seen.namespace,
+        node=seen.host,
+        workload=seen.workload,
+    )
