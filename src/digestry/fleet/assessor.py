@@ -16,6 +16,7 @@ from digestry.audit.registry_queries import RegistryQueries
 from digestry.backend import Backend
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
+from digestry.catalog.delivery_queue import Subscription
 from digestry.catalog.fleet_judgements import FleetJudgements, Referrer
 from digestry.coordination.protocol import FencedLock, Job
 from digestry.errors import Conflict
@@ -23,6 +24,7 @@ from digestry.fleet.judging import judge_reports
 from digestry.fleet.own_names import OwnNames
 from digestry.fleet.own_registry import OwnRegistries
 from digestry.fleet.statements import read_statements
+from digestry.model.fleet_events import FLEET_EVENTS
 from digestry.registry.config import RegistryConfig
 
 log: Final = logging.getLogger("digestry.registry")
@@ -30,6 +32,7 @@ log: Final = logging.getLogger("digestry.registry")
 _LOOK_SECONDS: Final = 0.4
 _TAKE_OVER_SECONDS: Final = 2.0
 _CHANGES_SECONDS: Final = 1.0
+_EVENTS_SECONDS: Final = 5.0
 _EVERYTHING_SECONDS: Final = 600.0
 _LOOKED_SHARE: Final = 20
 _JUDGED_SHARE: Final = 2
@@ -50,6 +53,9 @@ class AssessorJob:
     def __init__(self, config: RegistryConfig, backend: Backend) -> None:
         self._backend = backend
         self._names = OwnNames(config)
+        self._subscriptions = [
+            webhook.subscription for webhook in config.webhooks if not webhook.events.isdisjoint(FLEET_EVENTS)
+        ]
         self._catalog: Catalog | None = None
 
     def run(self, stop: threading.Event) -> float:
@@ -59,12 +65,45 @@ class AssessorJob:
         try:
             with self._backend.coordination.only_one(Job.ASSESSMENT) as lock:
                 assessor = Assessor(self._catalog, self._backend, self._names, lock)
+                herald = Herald(self._catalog, self._subscriptions, self._backend.now, lock)
                 while not stop.is_set():
                     lock.check()
-                    stop.wait(assessor.step(stop))
+                    pause = assessor.step(stop)
+                    herald.step()
+                    stop.wait(pause)
         except Conflict:
             pass
         return _TAKE_OVER_SECONDS
+
+
+class Herald:
+    """Counts the fleet for the metrics, and queues what happens in it for webhooks."""
+
+    def __init__(
+        self, catalog: Catalog, subscriptions: Sequence[Subscription], now: clock.Clock, lock: FencedLock
+    ) -> None:
+        self._catalog = catalog
+        self._subscriptions = subscriptions
+        self._now = now
+        self._lock = lock
+        self._heard_since = now()
+        self._next = 0.0
+
+    def step(self) -> None:
+        """Count, and queue what has happened, if it is time to look."""
+        began = time.monotonic()
+        if began < self._next:
+            return
+        now = self._now()
+        counts = self._catalog.fleet_counts.count(now)
+        if counts.agents or counts.images:  # else no agent has ever reported
+            self._catalog.fleet_counts.store(counts, now, self._lock)
+            if self._subscriptions:
+                self._catalog.fleet_happenings.queue(
+                    self._subscriptions, now=now, heard_since=self._heard_since, fence=self._lock
+                )
+        took = time.monotonic() - began
+        self._next = time.monotonic() + max(_EVENTS_SECONDS, took * _LOOKED_SHARE)
 
 
 class Assessor:
