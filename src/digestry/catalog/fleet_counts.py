@@ -1,4 +1,4 @@
-"""Counts of the fleet for the metrics: one process counts for all nodes, and leaves the counts to the others."""
+"""Counts of the fleet for the metrics, which one process makes for all nodes."""
 
 from __future__ import annotations
 
