@@ -25,6 +25,7 @@ from digestry.catalog.damage import Damage
 from digestry.catalog.database import Database, Job, Outcome
 from digestry.catalog.delivery_queue import DeliveryQueue
 from digestry.catalog.digest_prefixes import DigestPrefixes
+from digestry.catalog.fleet.store import Fleet
 from digestry.catalog.fleet_counts import FleetCounts
 from digestry.catalog.fleet_happenings import FleetHappenings
 from digestry.catalog.fleet_judgements import FleetJudgements
@@ -60,9 +61,9 @@ class Catalog(RepositoryReads):
     ``delivery_queue`` has what webhooks are still to be sent, ``jobs`` how the registry's own work went,
     ``damage`` what cannot be served, ``identity`` which registry this is, ``relocation`` whether it has moved
     to other stores; ``browsing`` reads for the pages, and ``web_sessions`` has who is signed in to them;
-    ``fleet_judgements`` has the verdicts on what agents reported, ``fleet_counts`` how much of it there is,
-    and ``fleet_happenings`` queues what webhooks hear of it; ``sequencing`` gives the journal's entries their
-    positions.
+    ``fleet`` has what agents report, ``fleet_judgements`` the verdicts on it, ``fleet_counts`` how much of it
+    there is, and ``fleet_happenings`` queues what webhooks hear of it; ``sequencing`` gives the journal's
+    entries their positions.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Catalog(RepositoryReads):
         self.web_sessions = WebSessions(self._database)
         self.damage = Damage(self._database)
         self.sightings = Sightings(self._database)
+        self.fleet = Fleet(self._database)
         self.fleet_counts = FleetCounts(self._database)
         self.fleet_judgements = FleetJudgements(self._database)
         self.fleet_happenings = FleetHappenings(self._database)

@@ -36,6 +36,7 @@ fleet_agents = Table(
 
 # What an agent looks at, in one place: an engine, a cluster. Every open run of it is known to have run until
 # ``confirmed_at``; so a report that nothing changed writes one row, however many containers run.
+# ``snapshot_at`` is the time of the latest whole snapshot: an older one, which came late, ends no run.
 fleet_sources = Table(
     "fleet_sources",
     metadata,
@@ -45,6 +46,7 @@ fleet_sources = Table(
     Column("agent", BigInteger, nullable=False),
     Column("first_at", BigInteger, nullable=False),
     Column("confirmed_at", BigInteger, nullable=False),
+    Column("snapshot_at", BigInteger),
     Column("problem", TEXT, nullable=False),
     Column("problem_at", BigInteger),
     Index("fleet_sources_by_name", "place", "source", unique=True),
@@ -64,8 +66,10 @@ fleet_gaps = Table(
 )
 
 # Images as engines describe them: ``document`` is a model.fleet.ImageReport, ``hash`` is of it. ``host`` and
-# ``repository`` are of its reference; ``digest`` is the one that tells most, of ``kind``. ``state`` and
-# ``verdict`` (a model.fleet.FleetVerdict) are the audit's judgement, at ``judged_at``.
+# ``repository`` are of its reference; ``digest`` is the one that tells most, of ``kind``. ``home`` is the
+# repository of this registry that has or had it, by that name; empty if none. It was looked up at
+# ``related_at``. ``state`` and ``verdict`` (a model.fleet_answers.FleetVerdict) are the audit's judgement, at
+# ``judged_at``.
 fleet_images = Table(
     "fleet_images",
     metadata,
@@ -77,13 +81,17 @@ fleet_images = Table(
     Column("repository", TEXT, nullable=False),
     Column("digest", TEXT),
     Column("kind", TEXT, nullable=False),
+    Column("home", TEXT, nullable=False),
+    Column("related_at", BigInteger),
     Column("first_at", BigInteger, nullable=False),
     Column("state", TEXT, nullable=False),
     Column("verdict", TEXT),
     Column("judged_at", BigInteger),
     Index("fleet_images_by_state", "state"),
     Index("fleet_images_by_repository", "repository"),
+    Index("fleet_images_by_home", "home"),
     Index("fleet_images_by_judgement", "judged_at"),
+    Index("fleet_images_by_relation", "related_at"),
 )
 
 # Every digest that an image is known by: what engines said, and its index, manifest, config and layers as
@@ -130,13 +138,32 @@ fleet_runs = Table(
     Index(
         "fleet_runs_open",
         "source",
+        "container",
         sqlite_where=text("ended_at IS NULL"),
         postgresql_where=text("ended_at IS NULL"),
     ),
-    Index("fleet_runs_by_start", "image", "started_at"),
+    Index(
+        "fleet_runs_running",
+        "started_at",
+        sqlite_where=text("ended_at IS NULL"),
+        postgresql_where=text("ended_at IS NULL"),
+    ),
     Index("fleet_runs_by_end", "image", "ended_at"),
     Index("fleet_runs_started", "started_at"),
     Index("fleet_runs_ended", "ended_at"),
+)
+
+# Ends that were reported before their starts, by another agent of the same place.
+fleet_early_ends = Table(
+    "fleet_early_ends",
+    metadata,
+    Column("source", BigInteger, ForeignKey("fleet_sources.number"), primary_key=True),
+    Column("container", TEXT, primary_key=True),
+    Column("instance", TEXT, primary_key=True),
+    Column("ended_at", BigInteger, nullable=False),
+    Column("ended_after", BigInteger, nullable=False),
+    Column("received_at", BigInteger, nullable=False),
+    Index("fleet_early_ends_by_time", "received_at"),
 )
 
 # The runs that the parts of a snapshot named so far, for a snapshot of several reports.
@@ -146,6 +173,8 @@ fleet_snapshot_runs = Table(
     Column("source", BigInteger, primary_key=True, autoincrement=False),
     Column("snapshot", TEXT, primary_key=True),
     Column("run", BigInteger, primary_key=True, autoincrement=False),
+    Column("received_at", BigInteger, nullable=False),
+    Index("fleet_snapshot_runs_by_time", "received_at"),
 )
 
 TABLES: Final = (
@@ -156,6 +185,7 @@ TABLES: Final = (
     fleet_image_digests,
     fleet_image_vulnerabilities,
     fleet_runs,
+    fleet_early_ends,
     fleet_snapshot_runs,
 )
 """All of them, in the order in which rows refer to each other."""

@@ -25,13 +25,17 @@ PREFIX: Final = "dgr_"
 
 @dataclass(frozen=True, slots=True)
 class RobotToken:
-    """A token, without its secret; times in microseconds since 1970, None for never."""
+    """A token, without its secret; times in microseconds since 1970, None for never.
+
+    ``place`` is where an agent's token may report from, which may do nothing else; None for other tokens.
+    """
 
     name: str
     fingerprint: str
     created_at: int
     expires_at: int | None
     revoked_at: int | None
+    place: str | None = None
 
     def holds(self, now: int) -> bool:
         """Return whether it can be used at that time."""
@@ -55,8 +59,9 @@ class RobotTokens:
         self._database.close()
 
     @retried
-    def create(self, name: str, *, expires_at: int | None) -> str:
-        """Make a token and return its secret, which is kept nowhere.
+    def create(self, name: str, *, expires_at: int | None, place: str | None = None) -> str:
+        """Make a token and return its secret, which is kept nowhere. With ``place`` it is an agent's, which
+        may report what runs there, or within it, and do nothing else.
 
         Raises :class:`Conflict` while a token of this name can still be used.
         """
@@ -69,6 +74,7 @@ class RobotTokens:
                 "created_at": now,
                 "expires_at": expires_at,
                 "revoked_at": None,
+                "place": place,
             }
             if connection.execute(dialect.of(connection).upserts.robot_token, row).rowcount == 0:
                 raise Conflict(
@@ -94,7 +100,9 @@ class RobotTokens:
 
 
 def _token(row: Row[Any]) -> RobotToken:
-    return RobotToken(row.name, fingerprint(row.secret_hash), row.created_at, row.expires_at, row.revoked_at)
+    return RobotToken(
+        row.name, fingerprint(row.secret_hash), row.created_at, row.expires_at, row.revoked_at, row.place
+    )
 
 
 def fingerprint(secret_hash: str) -> str:

@@ -10,6 +10,14 @@ from sqlalchemy import ColumnElement, Insert, Table, case, false
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 from sqlalchemy.sql.elements import KeyedColumnElement
 
+from digestry.catalog.fleet_schema import (
+    fleet_agents,
+    fleet_early_ends,
+    fleet_image_digests,
+    fleet_images,
+    fleet_snapshot_runs,
+    fleet_sources,
+)
 from digestry.catalog.frequent import frequent
 from digestry.catalog.object_schema import blob_ingests, blob_objects, object_removals
 from digestry.catalog.schema import (
@@ -84,6 +92,16 @@ class Upserts:
         self.robot_token = dialect.insert_or_update(robot_tokens, ["name"], _robot_token)
         self.transaction_lock = dialect.insert_or_update(transaction_locks, ["name"], _unchanged)
         self.sighting = dialect.insert_or_update(sightings, ["digest", "repository", "place"], _sighting)
+        self.fleet_agent = dialect.insert_or_ignore(fleet_agents)
+        self.fleet_source = dialect.insert_or_ignore(fleet_sources)
+        self.fleet_image = dialect.insert_or_ignore(fleet_images)
+        self.fleet_image_digest = dialect.insert_or_update(
+            fleet_image_digests, ["digest", "image"], _all("kind")
+        )
+        self.fleet_early_end = dialect.insert_or_update(
+            fleet_early_ends, ["source", "container", "instance"], _all("ended_at", "ended_after")
+        )
+        self.fleet_snapshot_run = dialect.insert_or_ignore(fleet_snapshot_runs)
 
 
 def _all(*columns: str) -> Callable[[NewRow], Change]:
@@ -111,7 +129,7 @@ def _robot_token(new: NewRow) -> Change:
     usable = robot_tokens.c.revoked_at.is_(None) & (
         robot_tokens.c.expires_at.is_(None) | (robot_tokens.c.expires_at > new.created_at)
     )
-    columns = ("secret_hash", "created_at", "expires_at", "revoked_at")
+    columns = ("secret_hash", "created_at", "expires_at", "revoked_at", "place")
     return Change({column: new[column] for column in columns}, where=~usable)
 
 

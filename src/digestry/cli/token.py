@@ -28,6 +28,7 @@ LISTING: Final = Listing(
             "expires_at", "time", "When it ends, or null.", nullable=True, heading="EXPIRES", nothing="never"
         ),
         Column("state", "text", "valid, expired or revoked."),
+        Column("place", "text", "Where an agent's token reports from, or null.", nullable=True, nothing=""),
     ),
 )
 
@@ -46,28 +47,43 @@ def token() -> None:
 @click.option(
     "--days", type=click.IntRange(1, 3650), default=90, show_default=True, help="How long it can be used."
 )
+@click.option(
+    "--agent",
+    "place",
+    metavar="PLACE",
+    help="For the agent of PLACE, a host or cluster: the token reports what runs there, and in PLACE/…, and"
+    " does nothing else, whatever the rules say.",
+)
 @click.argument("name")
-def create(registry: RegistryConfig, days: int, name: str) -> None:
+def create(registry: RegistryConfig, days: int, place: str | None, name: str) -> None:
     """Make a token named NAME, and print its secret, which is shown only once and not stored.
 
     Log in with it: digestry login -u 'robot$NAME' --password-stdin HOST
+    An agent reads it from a file: digestry agent --token-file FILE
     """
     from digestry.catalog import clock
     from digestry.errors import InvalidConfiguration
+    from digestry.model.fleet import check_place
     from digestry.registry.access.identity import ROBOT_PREFIX, check_robot
 
     try:
         check_robot(name.removeprefix(ROBOT_PREFIX))
+        if place is not None:
+            check_place(place)
     except ValueError as error:
         raise InvalidConfiguration(str(error)) from error
     robots = _robots(registry)
     try:
         ends = datetime.now(UTC) + timedelta(days=days)
-        secret = robots.create(name.removeprefix(ROBOT_PREFIX), expires_at=clock.from_datetime(ends))
+        secret = robots.create(
+            name.removeprefix(ROBOT_PREFIX), expires_at=clock.from_datetime(ends), place=place
+        )
     finally:
         robots.close()
-    _audit(registry, "create-token", name, ends=rfc3339(ends))
-    note(f"user {ROBOT_PREFIX}{name.removeprefix(ROBOT_PREFIX)}, until {rfc3339(ends)}")
+    what = {} if place is None else {"place": place}
+    _audit(registry, "create-token", name, ends=rfc3339(ends), **what)
+    about = "" if place is None else f", the agent of {place}"
+    note(f"user {ROBOT_PREFIX}{name.removeprefix(ROBOT_PREFIX)}{about}, until {rfc3339(ends)}")
     say(secret)
 
 
@@ -78,7 +94,7 @@ def show(registry: RegistryConfig, view: View) -> None:
     """List the tokens, without their secrets.
 
     JSON: a list of objects with user, created_at and expires_at (RFC 3339; expires_at is null for a token
-    that does not expire), and state (valid, expired, revoked).
+    that does not expire), state (valid, expired, revoked), and place (an agent's, or null).
     """
     from digestry.catalog import clock
     from digestry.registry.access.identity import ROBOT_PREFIX
@@ -99,6 +115,7 @@ def show(registry: RegistryConfig, view: View) -> None:
             "created_at": clock.to_rfc3339(entry.created_at),
             "expires_at": None if entry.expires_at is None else clock.to_rfc3339(entry.expires_at),
             "state": state(entry.revoked_at is not None, entry.holds(now)),
+            "place": entry.place,
         }
         for entry in found
     ]

@@ -192,6 +192,14 @@ class FleetReceipt(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tr
     resynchronize: bool = False
 
 
+def check_place(place: str) -> str:
+    """Return ``place`` if it can be the name of a host or cluster. Raises ValueError."""
+    try:
+        return msgspec.convert(place, PlaceName)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"{place!r} cannot be a place: 1 to 256 printable characters") from error
+
+
 def within(place: str, allowed: str) -> bool:
     """Return whether a token for the place ``allowed`` may report for ``place``."""
     return place == allowed or place.startswith(f"{allowed}/")

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from digestry.errors import DigestryError
 from digestry.registry import proxies
+from digestry.registry.access.gate import refused_to_agent
 from digestry.registry.config import RegistryConfig
 from digestry.registry.connections.guard import ConnectionGuard
 from digestry.registry.error_responses import (
@@ -141,6 +142,8 @@ class RegistryApp:
             if principal is None:
                 principal = await service.gate.authenticate(exchange, header or "")
             exchange.principal = principal
+            if principal.place is not None and not route.agents:
+                raise refused_to_agent(principal)
             service.admission.check_writable(exchange)
         operation = route.operations.get(exchange.scope["method"])
         if service.mirrors is not None:

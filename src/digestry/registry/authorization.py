@@ -104,4 +104,6 @@ READER: Final = _registry(
 NAME: Final = _registry(
     "name", lambda service, exchange: service.gate.require_name(exchange, "log in to report what runs")
 )
+AGENT: Final = _registry("agent", lambda service, exchange: service.gate.require_agent(exchange))
+AUDITOR: Final = _registry("auditor", lambda service, exchange: service.gate.require_auditor(exchange))
 METRICS: Final = _registry("metrics", _metrics_reader)

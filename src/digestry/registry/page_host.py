@@ -82,16 +82,19 @@ class PageHost:
     async def check_password(self, scope: Mapping[str, Any], name: str, password: str) -> Proof:
         """Return the proof of a user's password, or of a robot's token.
 
-        Raises :class:`Forbidden` if it is wrong, :class:`TooMany` while too many were wrong.
+        Raises :class:`Forbidden` if it is wrong, or an agent's, :class:`TooMany` while too many were wrong.
         """
         try:
-            return await self._service().gate.password(_exchange(scope), name, password)
+            proof = await self._service().gate.password(_exchange(scope), name, password)
         except ErrorResponse as error:
             if error.status == 401:
                 raise Forbidden(error.message) from error
             if error.status == 429:
                 raise TooMany(error.message) from error
             raise
+        if proof.place is not None:
+            raise Forbidden("an agent's token reports what runs, and opens no pages")
+        return proof
 
     async def still_holds(self, name: str, credential: str) -> bool:
         """Return whether the password or token with the fingerprint ``credential`` is still the user's."""

@@ -49,7 +49,8 @@ class Route:
     ``check`` verifies its path, before the answer 405. ``upstream``: a repository on this path may be another
     registry's, which gets the request; ``local_copy``: the request is about the cached content of such a
     repository. ``identified`` is False where a login does not matter. ``changes``: its methods other than GET
-    and HEAD change stored content; ``audited``: these have a line in the audit log.
+    and HEAD change stored content; ``audited``: these have a line in the audit log, with ``refusals_only`` if
+    they are refused. ``agents``: an agent's token may use it.
     """
 
     path: str
@@ -62,6 +63,8 @@ class Route:
     identified: bool = True
     changes: bool = True
     audited: bool = True
+    refusals_only: bool = False
+    agents: bool = False
     unlisted: frozenset[str] = frozenset()
     """Methods that ``allow`` leaves out."""
 

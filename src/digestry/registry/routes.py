@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypedDict, Unpack
 
 from digestry.registry.authorization import (
+    AGENT,
     AUDIT,
+    AUDITOR,
     BY_METHOD,
     CATALOG,
     DELETE,
@@ -30,6 +32,8 @@ from digestry.registry.resources import (
     blobs,
     digests,
     discovery,
+    fleet,
+    fleet_reports,
     health,
     journal,
     layers,
@@ -58,6 +62,8 @@ class _Flags(TypedDict, total=False):
     identified: bool
     changes: bool
     audited: bool
+    refusals_only: bool
+    agents: bool
     unlisted: frozenset[str]
 
 
@@ -84,8 +90,10 @@ def _extension(
 
 
 ROUTES: Final[tuple[Route, ...]] = (
-    _route("/v2/", "base", *_read(base.get_base, LOGIN), refused=NOTHING),
-    _route("/v2", "base", *_read(base.get_base, LOGIN), refused=NOTHING),
+    *(
+        _route(path, "base", *_read(base.get_base, LOGIN), refused=NOTHING, agents=True)
+        for path in ("/v2/", "/v2")
+    ),
     _route("/v2/_catalog", "catalog", *_read(tags.list_repositories, CATALOG), refused=CATALOG),
     _route(
         "/v2/<name>/manifests/<reference>",
@@ -138,7 +146,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     _extension("/v2/<name>/_oci/tag-history/<tag>", "history", *_read(journal.get_tag_history)),
     *(
-        _route(path, "discover", *_read(discovery.lister(lambda: ROUTES), LOGIN), refused=LOGIN)
+        _route(path, "discover", *_read(discovery.lister(lambda: ROUTES), LOGIN), refused=LOGIN, agents=True)
         for path in ("/v2/_oci/ext/discover", "/v2/<name>/_oci/ext/discover")
     ),
     _extension("/v2/<name>/_digestry/journal", "journal", *_read(journal.get_journal)),
@@ -188,6 +196,18 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     _extension(
         "/v2/<name>/_digestry/sightings/<digest>", "sightings", *_read(sightings.list_sightings, AUDIT)
+    ),
+    _route(
+        "/v2/_digestry/fleet/reports",
+        "fleet",
+        Operation("POST", fleet_reports.record_report, AGENT, "report-fleet"),
+        refused=AGENT,
+        refusals_only=True,
+        agents=True,
+    ),
+    *(
+        _route(f"/v2/_digestry/fleet/{what}", "fleet", *_read(handler, AUDITOR), refused=AUDITOR)
+        for what, handler in (("runs", fleet.list_runs),)
     ),
     _route(
         "/token",

@@ -10,7 +10,7 @@ from digestry.catalog.postgresql.gathering import Gathering, Question, question
 from digestry.catalog.robot_tokens import RobotToken, fingerprint, hash_of
 
 _COLUMNS: Final = (
-    "SELECT w.number, t.name, t.secret_hash, t.created_at, t.expires_at, t.revoked_at"
+    "SELECT w.number, t.name, t.secret_hash, t.created_at, t.expires_at, t.revoked_at, t.place"
     " FROM unnest((SELECT $1::text[])) WITH ORDINALITY AS w(wanted, number) JOIN robot_tokens t"
 )
 _BY_SECRET: Final = question(f"{_COLUMNS} ON t.secret_hash = w.wanted")
@@ -36,7 +36,7 @@ class PostgresqlRobotReads:
         row = await self._gathering.ask(question, (value,))
         if row is None:
             return None
-        token = RobotToken(row[0], fingerprint(row[1]), row[2], row[3], row[4])
+        token = RobotToken(row[0], fingerprint(row[1]), row[2], row[3], row[4], row[5])
         return token if token.holds(self._now()) else None
 
     async def close(self) -> None:

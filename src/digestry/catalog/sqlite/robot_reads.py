@@ -11,7 +11,7 @@ from digestry.catalog.robot_tokens import RobotToken, fingerprint, hash_of
 from digestry.catalog.sqlite.connection import connect_directly
 from digestry.errors import StorageError
 
-_COLUMNS: Final = "SELECT name, secret_hash, created_at, expires_at, revoked_at FROM robot_tokens"
+_COLUMNS: Final = "SELECT name, secret_hash, created_at, expires_at, revoked_at, place FROM robot_tokens"
 _BY_SECRET: Final = f"{_COLUMNS} WHERE secret_hash = ?"
 _BY_NAME: Final = f"{_COLUMNS} WHERE name = ?"
 
@@ -39,7 +39,7 @@ class SqliteRobotReads:
             raise StorageError(f"the catalog {self._path} cannot be read: {error}") from error
         if row is None:
             return None
-        token = RobotToken(row[0], fingerprint(row[1]), row[2], row[3], row[4])
+        token = RobotToken(row[0], fingerprint(row[1]), row[2], row[3], row[4], row[5])
         return token if token.holds(self._now()) else None
 
     async def close(self) -> None:

@@ -18,7 +18,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
-from digestry.catalog.robot_tokens import PREFIX, RobotReads
+from digestry.catalog.robot_tokens import PREFIX, RobotReads, RobotToken
 from digestry.coordination.protocol import KeyStore, LoginFailures
 from digestry.errors import StorageError
 from digestry.registry.access import untrusted_tokens
@@ -27,7 +27,7 @@ from digestry.registry.access.identity import ANONYMOUS, ROBOT_PREFIX, Identity
 from digestry.registry.access.keys import KeyRing
 from digestry.registry.access.oidc import IssuerVerifier, Untrusted
 from digestry.registry.access.passwords import Passwords
-from digestry.registry.access.principal import EVERYBODY, Principal
+from digestry.registry.access.principal import EVERYBODY, AgentPrincipal, Principal
 from digestry.registry.access.request import AccessRequest
 from digestry.registry.access.rules import Rules
 from digestry.registry.access.tokens import Purpose, Tokens, VerifiedToken
@@ -49,11 +49,13 @@ _SCOPES: Final = {"push": "pull,push", "move-tag": "pull,push", "admin": "delete
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """A verified identity. ``credential`` changes when the password or token behind it does."""
+    """A verified identity. ``credential`` changes when the password or token behind it does; ``place`` is an
+    agent's."""
 
     identity: Identity
     credential: str = ""
     ends: float = float("inf")
+    place: str | None = None
 
 
 class Gate:
@@ -154,7 +156,7 @@ class Gate:
             raise self.unauthorized(request, "the Authorization header is too long")
         if scheme.lower() == "basic":
             proof = await self.basic(request, header)
-            principal = Principal(proof.identity, self.rules, ends=min(proof.ends, began + _BASIC_SECONDS))
+            principal = self._principal(proof, ends=min(proof.ends, began + _BASIC_SECONDS))
         elif scheme.lower() == "bearer":
             principal = await self._bearer(request, value)
         else:
@@ -214,7 +216,12 @@ class Gate:
                 return await self._own(await self.verify(token, "access"))
         except (InvalidToken, Untrusted) as error:
             raise self.unauthorized(request, str(error), error="invalid_token") from error
-        return Principal(proof.identity, self.rules, ends=proof.ends)
+        return self._principal(proof, ends=proof.ends)
+
+    def _principal(self, proof: Proof, *, ends: float) -> Principal:
+        if proof.place is not None:
+            return AgentPrincipal(proof.identity, proof.place, ends=ends)
+        return Principal(proof.identity, self.rules, ends=ends)
 
     async def verify(self, token: str, purpose: Purpose) -> VerifiedToken:
         """Return the content of a token that this registry signed. Raises :class:`InvalidToken`."""
@@ -223,34 +230,44 @@ class Gate:
         return self.tokens.verify(token, purpose)
 
     async def _own(self, token: VerifiedToken) -> Principal:
-        await self.still_holds(token)
+        proof = await self.still_holds(token)
+        if proof.place is not None:
+            return self._principal(proof, ends=token.ends)
         return Principal(
             Identity(token.name), self.rules, ends=token.ends, grants=token.grants, catalog=token.catalog
         )
 
     async def still_holds(self, token: VerifiedToken) -> Proof:
         """Raise :class:`InvalidToken` if the credential behind a token has changed since."""
-        if token.name != ANONYMOUS.name and not await self.holds(token.name, token.credential):
+        place = None
+        if token.name.startswith(ROBOT_PREFIX):
+            robot = await self._robot_of(token.name, token.credential)
+            holds, place = robot is not None, robot.place if robot else None
+        else:
+            holds = token.name == ANONYMOUS.name or await self.holds(token.name, token.credential)
+        if not holds:
             raise InvalidToken(f"the login of {token.name} is no longer valid: log in again")
-        return Proof(Identity(token.name), token.credential, token.ends)
+        return Proof(Identity(token.name), token.credential, token.ends, place)
 
     async def holds(self, name: str, credential: str) -> bool:
         """Return whether the fingerprint ``credential`` is of the user's present password or token."""
         if credential == OIDC_USER:
             return True
         if name.startswith(ROBOT_PREFIX):
-            if self._robots is None:
-                return False
-            robot = await self._robots.by_name(name.removeprefix(ROBOT_PREFIX))
-            return robot is not None and robot.fingerprint == credential
+            return await self._robot_of(name, credential) is not None
         return self._passwords is not None and self._passwords.fingerprint(name) == credential
+
+    async def _robot_of(self, name: str, credential: str) -> RobotToken | None:
+        """Return a robot's token, if ``credential`` is its fingerprint."""
+        robot = self._robots and await self._robots.by_name(name.removeprefix(ROBOT_PREFIX))
+        return robot if robot and robot.fingerprint == credential else None
 
     async def _robot(self, secret: str, name: str | None = None) -> Proof | None:
         found = self._robots and await self._robots.by_secret(secret)
         if not found or name not in {None, found.name}:
             return None
         ends = float("inf") if found.expires_at is None else found.expires_at / 1e6
-        return Proof(Identity(ROBOT_PREFIX + found.name), found.fingerprint, ends)
+        return Proof(Identity(ROBOT_PREFIX + found.name), found.fingerprint, ends, found.place)
 
     async def _outside(self, token: str) -> Proof:
         issuer = self._issuers.get(untrusted_tokens.issuer(token) or "")
@@ -327,6 +344,31 @@ class Gate:
         if request.principal is not EVERYBODY and request.principal.identity.anonymous:
             raise self.unauthorized(request, text)
 
+    def require_agent(self, request: AccessRequest) -> None:
+        """Check the right to report what runs: an agent's token has it, or anybody where there are no users.
+        Raises :class:`ErrorResponse` 401 and 403."""
+        principal = request.principal
+        if principal is EVERYBODY or principal.place is not None:
+            return
+        self.require_name(request, "log in with an agent's token to report what runs")
+        raise ErrorResponse(
+            403,
+            "DENIED",
+            f"{principal.identity.name} may not report what runs: an agent's token may"
+            " (digestry token create --agent PLACE NAME)",
+        )
+
+    def require_auditor(self, request: AccessRequest) -> None:
+        """Check the right to know what runs, of some repository at least. Raises :class:`ErrorResponse` 401
+        and 403."""
+        self.require_catalog(request)
+        principal = request.principal
+        if principal is EVERYBODY or principal.audits_anything():
+            return
+        self.require_name(request, "log in to see what runs")
+        text = f"{principal.identity.name} may not see what runs: no rule of this registry allows it to audit"
+        raise ErrorResponse(403, "DENIED", text, detail={"action": "audit"})
+
     def require_reader(self, request: AccessRequest, text: str) -> None:
         """Refuse principals that may read nothing, before their body is read. Raises :class:`ErrorResponse`
         401."""
@@ -368,6 +410,15 @@ class Gate:
             # The header is not verified. At worst, the client is sent to a closed port of that host.
             scheme = "https"
         return f"{scheme}://{request.host}/token"
+
+
+def refused_to_agent(principal: Principal) -> ErrorResponse:
+    """Return the 403 for an agent's token that is used for something else than reports."""
+    text = (
+        f"the token of {principal.identity.name} is an agent's: it reports what runs in {principal.place},"
+        " and may do nothing else, whatever the rules say"
+    )
+    return ErrorResponse(403, "DENIED", text, detail={"place": principal.place})
 
 
 def denied(identity: Identity, action: str, repository: str) -> ErrorResponse:

@@ -26,6 +26,9 @@ class Principal:
 
     __slots__ = ("_allowed", "_rules", "catalog", "ends", "grants", "identity")
 
+    place: str | None = None
+    """The place that an agent may report for; None for others."""
+
     def __init__(
         self,
         identity: Identity,
@@ -75,6 +78,10 @@ class Principal:
         """Return whether the principal may audit every repository, of any name."""
         return self._rules.everywhere(self.identity, "audit")
 
+    def audits_anything(self) -> bool:
+        """Return whether there may be a repository that the principal may audit."""
+        return bool(self._rules.beginnings(self.identity, "audit"))
+
     def pulls_everything(self) -> bool:
         """Return whether the principal may pull from every repository, of any name."""
         return self._rules.everywhere(self.identity, "pull")
@@ -97,6 +104,16 @@ class _Everybody(Principal):
 
     def ruled(self, repository: str) -> frozenset[str]:
         return ALL
+
+
+class AgentPrincipal(Principal):
+    """The principal of an agent's token: no rule allows it anything, whoever the rule is for."""
+
+    __slots__ = ("place",)
+
+    def __init__(self, identity: Identity, place: str, *, ends: float = float("inf")) -> None:
+        super().__init__(identity, Rules(()), ends=ends, catalog=False)
+        self.place = place
 
 
 EVERYBODY: Final = _Everybody(ANONYMOUS, Rules([EVERYTHING]))

@@ -42,6 +42,8 @@ def is_write(exchange: Exchange, status: int) -> bool:
     method = exchange.scope["method"]
     if method in READS or not exchange.route.audited:
         return False
+    if exchange.route.refusals_only:
+        return status >= 400
     return method != "PATCH" or (status >= 400 and status != CLIENT_CLOSED_REQUEST)
 
 

@@ -111,6 +111,8 @@ def _grant(gate: Gate, proof: Proof, service: str | None, scopes: Sequence[str])
 
 def _entry(gate: Gate, proof: Proof, scope: str) -> dict[str, object] | None:
     """Return the granted part of one scope; None for nothing. Raises :class:`Problem`."""
+    if proof.place is not None:
+        return None  # an agent reports, and has no rights to name
     kind, _, rest = scope.partition(":")
     name, colon, asked = rest.rpartition(":")
     if not colon or not name:

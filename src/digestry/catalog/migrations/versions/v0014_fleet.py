@@ -78,6 +78,7 @@ def _create_agents() -> None:
         sa.Column("agent", sa.BigInteger, nullable=False),
         sa.Column("first_at", sa.BigInteger, nullable=False),
         sa.Column("confirmed_at", sa.BigInteger, nullable=False),
+        sa.Column("snapshot_at", sa.BigInteger),
         sa.Column("problem", TEXT, nullable=False),
         sa.Column("problem_at", sa.BigInteger),
     )
@@ -105,6 +106,8 @@ def _create_images() -> None:
         sa.Column("repository", TEXT, nullable=False),
         sa.Column("digest", TEXT),
         sa.Column("kind", TEXT, nullable=False),
+        sa.Column("home", TEXT, nullable=False),
+        sa.Column("related_at", sa.BigInteger),
         sa.Column("first_at", sa.BigInteger, nullable=False),
         sa.Column("state", TEXT, nullable=False),
         sa.Column("verdict", TEXT),
@@ -112,7 +115,9 @@ def _create_images() -> None:
     )
     op.create_index("fleet_images_by_state", "fleet_images", ["state"])
     op.create_index("fleet_images_by_repository", "fleet_images", ["repository"])
+    op.create_index("fleet_images_by_home", "fleet_images", ["home"])
     op.create_index("fleet_images_by_judgement", "fleet_images", ["judged_at"])
+    op.create_index("fleet_images_by_relation", "fleet_images", ["related_at"])
     op.create_table(
         "fleet_image_digests",
         sa.Column("digest", TEXT, primary_key=True),
@@ -148,14 +153,29 @@ def _create_runs() -> None:
     )
     op.create_index("fleet_runs_by_container", "fleet_runs", ["source", "container", "instance"], unique=True)
     runs = sa.text("ended_at IS NULL")
-    op.create_index("fleet_runs_open", "fleet_runs", ["source"], sqlite_where=runs, postgresql_where=runs)
-    op.create_index("fleet_runs_by_start", "fleet_runs", ["image", "started_at"])
+    for name, columns in (
+        ("fleet_runs_open", ["source", "container"]),
+        ("fleet_runs_running", ["started_at"]),
+    ):
+        op.create_index(name, "fleet_runs", columns, sqlite_where=runs, postgresql_where=runs)
     op.create_index("fleet_runs_by_end", "fleet_runs", ["image", "ended_at"])
     op.create_index("fleet_runs_started", "fleet_runs", ["started_at"])
     op.create_index("fleet_runs_ended", "fleet_runs", ["ended_at"])
+    op.create_table(
+        "fleet_early_ends",
+        sa.Column("source", sa.BigInteger, sa.ForeignKey("fleet_sources.number"), primary_key=True),
+        sa.Column("container", TEXT, primary_key=True),
+        sa.Column("instance", TEXT, primary_key=True),
+        sa.Column("ended_at", sa.BigInteger, nullable=False),
+        sa.Column("ended_after", sa.BigInteger, nullable=False),
+        sa.Column("received_at", sa.BigInteger, nullable=False),
+    )
+    op.create_index("fleet_early_ends_by_time", "fleet_early_ends", ["received_at"])
     op.create_table(
         "fleet_snapshot_runs",
         sa.Column("source", sa.BigInteger, primary_key=True, autoincrement=False),
         sa.Column("snapshot", TEXT, primary_key=True),
         sa.Column("run", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("received_at", sa.BigInteger, nullable=False),
     )
+    op.create_index("fleet_snapshot_runs_by_time", "fleet_snapshot_runs", ["received_at"])

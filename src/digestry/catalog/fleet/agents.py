@@ -1,0 +1,135 @@
+"""The rows of agents and of the sources that they look at.
+
+Functions on a transaction. A report locks its agent's row first, then images, then its sources in the order
+of their names; so two reports at once never wait for each other in a circle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, func, select, update
+
+from digestry.catalog import dialect
+from digestry.catalog.fleet_schema import fleet_agents, fleet_sources
+from digestry.catalog.schema import robot_tokens
+from digestry.errors import Forbidden
+from digestry.model.fleet import FleetReport
+
+MOST_SOURCES: Final = 256
+"""The most sources in one place."""
+ROBOT_PREFIX: Final = "robot$"
+
+
+def lock_agent(connection: Connection, report: FleetReport, *, actor: str, now: int) -> tuple[Row[Any], bool]:
+    """Return an agent's row, locked, and whether it is new.
+
+    Raises :class:`Forbidden` if the agent is another user's, or another place's.
+    """
+    mine = select(fleet_agents).where(fleet_agents.c.id == report.agent).with_for_update()
+    row = connection.execute(mine).first()
+    new = row is None
+    if row is None:
+        values = {
+            "id": report.agent,
+            "place": report.place,
+            "actor": actor,
+            "version": report.version,
+            "interval": report.interval,
+            "first_at": now,
+            "last_at": now,
+            "sequence": 0,
+            "clock_offset": 0,
+        }
+        connection.execute(dialect.of(connection).upserts.fleet_agent, values)
+        row = connection.execute(mine).one()
+    if row.place != report.place:
+        raise Forbidden(
+            f"agent {report.agent} reports for {row.place}, not for {report.place}",
+            hint="give an agent of another place another state directory",
+        )
+    if row.actor != actor and _usable(connection, row.actor, now):
+        raise Forbidden(
+            f"agent {report.agent} belongs to another user",
+            hint="give each agent a state directory of its own",
+        )
+    return row, new
+
+
+def _usable(connection: Connection, actor: str, now: int) -> bool:
+    """Return whether an agent's user can still log in: else another one may take over."""
+    if not actor.startswith(ROBOT_PREFIX):
+        return actor != "anonymous"  # the registry had no users then
+    token = robot_tokens.c.name == actor.removeprefix(ROBOT_PREFIX)
+    ends = robot_tokens.c.expires_at
+    usable = robot_tokens.c.revoked_at.is_(None) & (ends.is_(None) | (ends > now))
+    return connection.execute(select(robot_tokens.c.name).where(token, usable)).first() is not None
+
+
+def update_agent(
+    connection: Connection,
+    number: int,
+    report: FleetReport,
+    *,
+    actor: str,
+    sequence: int,
+    ahead: int,
+    now: int,
+) -> None:
+    """Record that an agent was heard, and up to which number its entries are recorded."""
+    values = {
+        "actor": actor,
+        "version": report.version,
+        "interval": report.interval,
+        "last_at": now,
+        "sequence": sequence,
+        "clock_offset": ahead,
+        "stopped_at": now if report.stopping else None,
+        "silent_at": None,
+    }
+    connection.execute(update(fleet_agents).where(fleet_agents.c.number == number).values(**values))
+
+
+def lock_sources(
+    connection: Connection, place: str, names: Collection[str], *, agent: int, now: int
+) -> dict[str, Row[Any]]:
+    """Return the rows of a place's sources by their names, locked; they are made if they are not there.
+
+    Raises :class:`Forbidden` if the place would have too many.
+    """
+    if not names:
+        return {}
+    mine = (
+        select(fleet_sources)
+        .where(fleet_sources.c.place == place, fleet_sources.c.source.in_(sorted(names)))
+        .order_by(fleet_sources.c.source)
+        .with_for_update()
+    )
+    found = {row.source: row for row in connection.execute(mine)}
+    missing = sorted(set(names) - found.keys())
+    if missing:
+        there = connection.execute(
+            select(func.count()).select_from(fleet_sources).where(fleet_sources.c.place == place)
+        ).scalar_one()
+        if there + len(missing) > MOST_SOURCES:
+            raise Forbidden(f"{place} would have more than {MOST_SOURCES} sources")
+        rows = [
+            {
+                "place": place,
+                "source": name,
+                "agent": agent,
+                "first_at": now,
+                "confirmed_at": 0,
+                "problem": "",
+            }
+            for name in missing
+        ]
+        connection.execute(dialect.of(connection).upserts.fleet_source, rows)
+        found = {row.source: row for row in connection.execute(mine)}
+    return found
+
+
+def update_source(connection: Connection, number: int, **values: object) -> None:
+    """Change a source's row."""
+    connection.execute(update(fleet_sources).where(fleet_sources.c.number == number).values(**values))

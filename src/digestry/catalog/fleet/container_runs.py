@@ -1,0 +1,207 @@
+"""The rules by which reports make, end and reopen runs: values, without a database.
+
+The order in which two agents of one place report the same does not matter, and neither does a report that
+comes late (docs/adr/0028).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from digestry.catalog.fleet.report_times import TOLERANCE
+
+RunKey: TypeAlias = tuple[str, str]
+"""A container's ID and the engine's words for one of its starts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What a report says about a container beside its times; ``image`` is a row's number."""
+
+    image: int
+    name: str = ""
+    namespace: str = ""
+    node: str = ""
+    workload: str = ""
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """A container from one start to its end. ``number`` is its row's; None until it has one."""
+
+    container: str
+    instance: str
+    started_at: int
+    described: Described | None
+    """None for a run that was read from the database, whose description does not change."""
+    number: int | None = None
+    ended_at: int | None = None
+    ended_after: int | None = None
+    changed: bool = False
+
+    @property
+    def key(self) -> RunKey:
+        return self.container, self.instance
+
+    @property
+    def end_seen(self) -> bool:
+        """Return whether it has ended, and somebody saw when."""
+        return self.ended_at is not None and self.ended_at == self.ended_after
+
+    def end(self, at: int, after: int) -> None:
+        """Record that it ended after ``after`` and at ``at`` or before.
+
+        Of several ends that were seen, the earliest counts; of several that were not, what they agree on.
+        """
+        at = max(at, self.started_at)
+        after = min(max(after, self.started_at), at)
+        old_at, old_after = self.ended_at, self.ended_after
+        if old_at is None or old_after is None:
+            new = at, after
+        elif (at == after) != (old_at == old_after):
+            new = (at, after) if at == after else (old_at, old_after)
+        elif at == after:
+            new = min((at, after), (old_at, old_after))
+        else:
+            new = min(at, old_at), max(after, old_after)
+            if new[1] > new[0]:
+                new = min((at, after), (old_at, old_after))
+        if new != (old_at, old_after):
+            self.ended_at, self.ended_after = new
+            self.changed = True
+
+    def seen_alive(self, at: int) -> None:
+        """Record that it ran at ``at``: an end before that, which nobody saw, was none."""
+        if self.ended_at is None or self.ended_after is None or self.end_seen:
+            return
+        if at >= self.ended_at:
+            self.ended_at = self.ended_after = None
+            self.changed = True
+        elif at > self.ended_after:
+            self.ended_after = at
+            self.changed = True
+
+
+@dataclass(frozen=True, slots=True)
+class EarlyEnd:
+    """An end that was reported before its start."""
+
+    ended_at: int
+    ended_after: int
+
+
+@dataclass(slots=True)
+class ContainerRuns:
+    """The runs of one source that a report is about.
+
+    ``confirmed_at`` is until when all that ran is known; ``snapshot_at`` when the last whole snapshot was
+    taken. ``early_ends`` are of runs that are not there yet.
+    """
+
+    confirmed_at: int
+    snapshot_at: int | None = None
+    early_ends: dict[RunKey, EarlyEnd] = field(default_factory=dict)
+    used_ends: set[RunKey] = field(default_factory=set)
+    """Those of ``early_ends`` whose runs came."""
+    new_ends: set[RunKey] = field(default_factory=set)
+    """Those of ``early_ends`` that were reported now."""
+    runs: dict[RunKey, Run] = field(default_factory=dict)
+    _open: dict[str, list[Run]] = field(default_factory=dict)
+
+    def add(self, run: Run) -> None:
+        """Add a run that was read from the database."""
+        if run.key not in self.runs:
+            self.runs[run.key] = run
+            if run.ended_at is None:
+                self._open.setdefault(run.container, []).append(run)
+
+    def has(self, container: str, instance: str) -> bool:
+        """Return whether there is a run of that start."""
+        return (container, instance) in self.runs
+
+    def started(self, container: str, instance: str, at: int, described: Described) -> Run:
+        """Record a start, and return its run: a new one, or the one that is there."""
+        return self._run(container, instance, at, described, known=at)[0]
+
+    def listed(self, container: str, instance: str, started_at: int, described: Described, *, at: int) -> Run:
+        """Record that a snapshot of the time ``at`` has a container; return its run."""
+        run, new = self._run(container, instance, started_at, described, known=max(started_at, at))
+        if not new:
+            was_open = run.ended_at is None
+            run.seen_alive(at)
+            if run.ended_at is None and not was_open:
+                self._open.setdefault(container, []).append(run)
+        elif run.ended_at is None and self.snapshot_at is not None and at < self.snapshot_at - TOLERANCE:
+            # A later snapshot is recorded already, and did not have it.
+            self._end(run, self.snapshot_at, after=max(started_at, at))
+        return run
+
+    def _run(
+        self, container: str, instance: str, started_at: int, described: Described, *, known: int
+    ) -> tuple[Run, bool]:
+        key = container, instance
+        found = self.runs.get(key)
+        if found is not None:
+            return found, False
+        run = Run(container, instance, started_at, described, changed=True)
+        self.runs[key] = run
+        self._open.setdefault(container, []).append(run)
+        early = self.early_ends.pop(key, None)
+        if early is not None:
+            self.used_ends.add(key)
+            self._end(run, early.ended_at, after=early.ended_after)
+        for other in list(self._open[container]):
+            if other is run:
+                continue
+            if other.started_at <= started_at:
+                self._end(other, started_at, after=self._last_known(other, started_at))
+            elif run.ended_at is None:
+                self._end(run, other.started_at, after=min(known, other.started_at - 1))
+        return run, True
+
+    def stopped(self, container: str, instance: str, at: int, after: int) -> None:
+        """Record an end. Without ``instance`` it is the end of whichever start of the container runs."""
+        if not instance:
+            running = [run for run in self._open.get(container, ()) if run.started_at <= at + TOLERANCE]
+            if running:
+                self._end(max(running, key=lambda run: run.started_at), at, after=after)
+            return
+        key = container, instance
+        run = self.runs.get(key)
+        if run is not None:
+            self._end(run, at, after=after)
+            return
+        before = self.early_ends.get(key)
+        if before is None or at < before.ended_at:
+            self.early_ends[key] = EarlyEnd(at, after)
+            self.new_ends.add(key)
+
+    def complete(self, at: int, named: Collection[int], listed: Iterable[Run]) -> None:
+        """Record that a whole snapshot of the time ``at`` has only the runs of the row numbers ``named`` and
+        those ``listed`` now: all others that started before have ended. One that is older than another
+        ends nothing."""
+        if self.snapshot_at is not None and at < self.snapshot_at:
+            return
+        here = set(map(id, listed))
+        for run in [run for running in self._open.values() for run in running]:
+            # A start that is known to the second alone may seem to be before the snapshot.
+            if run.started_at < at - TOLERANCE and id(run) not in here and run.number not in named:
+                self._end(run, at, after=self._last_known(run, at))
+        self.snapshot_at = at
+        self.confirm(at)
+
+    def confirm(self, at: int) -> None:
+        """Record that all that ran until ``at`` is known."""
+        self.confirmed_at = max(self.confirmed_at, at)
+
+    def _last_known(self, run: Run, before: int) -> int:
+        """Return until when a run that ended before ``before``, unseen, is known to have run."""
+        return max(run.started_at, min(self.confirmed_at, before - 1))
+
+    def _end(self, run: Run, at: int, *, after: int) -> None:
+        run.end(at, after)
+        running = self._open.get(run.container, [])
+        if run in running:
+            running.remove(run)

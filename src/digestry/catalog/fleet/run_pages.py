@@ -1,0 +1,197 @@
+"""Pages of runs: those that run first, then those that ended, the latest first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, or_, select, true, tuple_
+
+from digestry.catalog import clock
+from digestry.catalog.fleet import images
+from digestry.catalog.fleet.selection import Asker, ImageFilter, chosen
+from digestry.catalog.fleet.silence import source_silent
+from digestry.catalog.fleet_schema import fleet_agents, fleet_images, fleet_runs, fleet_sources
+from digestry.model.digest import Digest
+from digestry.model.fleet_answers import FleetImage, FleetRun, FleetRuns
+
+MOST_COUNTED: Final = 1_000_000
+"""Runs are counted up to this number: there are as many, or more."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFilter:
+    """A choice of runs: those of ``images``, in the place ``place`` or within it.
+
+    With ``at`` (microseconds since 1970) those that ran then, with ``ever`` all; else those that run.
+    """
+
+    images: ImageFilter = field(default_factory=ImageFilter)
+    place: str = ""
+    at: int | None = None
+    ever: bool = False
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class RunCursor:
+    """Where a page ended: after the run with ``number``, which runs, or ``ended``, since ``at``."""
+
+    ended: bool
+    at: int
+    number: int
+
+    def __str__(self) -> str:
+        return f"{'e' if self.ended else 'r'}{self.at}.{self.number}"
+
+    @classmethod
+    def parse(cls, text: str) -> RunCursor:
+        """Return the cursor that ``text`` is. Raises ValueError."""
+        at, _, number = text[1:].partition(".")
+        if text[:1] not in {"e", "r"} or not at.isascii() or not number.isascii():
+            raise ValueError(f"{text!r} is no cursor of runs")
+        found = cls(text[0] == "e", int(at), int(number))
+        if not 0 <= max(found.at, found.number) < 1 << 62:
+            raise ValueError(f"{text!r} is no cursor of runs")
+        return found
+
+
+def page_of_runs(
+    connection: Connection,
+    choice: RunFilter,
+    asker: Asker,
+    *,
+    now: int,
+    limit: int,
+    after: RunCursor | None = None,
+    with_reports: bool = False,
+) -> FleetRuns:
+    """Return a page of the chosen runs that ``asker`` may know of, and their images."""
+    mine = _conditions(connection, choice, asker)
+    parts = [False, True] if choice.ever or choice.at is not None else [False]
+    rows: list[Row[Any]] = []
+    for ended in parts:
+        if (after is not None and after.ended and not ended) or len(rows) > limit:
+            continue
+        rows += _part(connection, mine, after, ended=ended, now=now, limit=limit + 1 - len(rows))
+    page = rows[:limit]
+    running = fleet_runs.c.ended_at.is_(None)
+    total = running_now = 0
+    if limit > 0 or after is None:
+        running_now = _count(connection, (*mine, running))
+        total = running_now
+        if len(parts) > 1:
+            total += _count(connection, (*mine, ~running))
+    following = ""
+    if limit > 0 and len(rows) > limit:
+        last = page[-1]
+        is_over = last.ended_at is not None
+        following = str(RunCursor(is_over, last.ended_at if is_over else last.started_at, last.number))
+    return FleetRuns(
+        runs=tuple(as_run(row) for row in page),
+        images=images_of(connection, {row.image for row in page}, with_reports=with_reports),
+        total=total,
+        running=running_now,
+        next=following,
+    )
+
+
+def _conditions(connection: Connection, choice: RunFilter, asker: Asker) -> tuple[ColumnElement[bool], ...]:
+    found: list[ColumnElement[bool]] = []
+    numbers = chosen(connection, choice.images, asker)
+    if numbers is not None:
+        found.append(fleet_runs.c.image.in_(numbers))
+    if choice.place:
+        found.append(fleet_runs.c.source.in_(_sources_within(choice.place)))
+    if choice.at is not None:
+        found.append(fleet_runs.c.started_at <= choice.at)
+        found.append(or_(fleet_runs.c.ended_at.is_(None), fleet_runs.c.ended_at > choice.at))
+    return tuple(found)
+
+
+def _sources_within(place: str) -> Select[Any]:
+    below = fleet_sources.c.place.startswith(f"{place}/", autoescape=True)
+    return select(fleet_sources.c.number).where((fleet_sources.c.place == place) | below)
+
+
+def _part(
+    connection: Connection,
+    mine: tuple[ColumnElement[bool], ...],
+    after: RunCursor | None,
+    *,
+    ended: bool,
+    now: int,
+    limit: int,
+) -> list[Row[Any]]:
+    running = fleet_runs.c.ended_at.is_(None)
+    at = fleet_runs.c.ended_at if ended else fleet_runs.c.started_at
+    query = run_rows(now).where(*mine, ~running if ended else running)
+    if after is not None and after.ended == ended:
+        query = query.where(tuple_(at, fleet_runs.c.number) < tuple_(after.at, after.number))
+    query = query.order_by(at.desc(), fleet_runs.c.number.desc()).limit(limit)
+    return list(connection.execute(query))
+
+
+def run_rows(now: int) -> Select[Any]:
+    """Return the SELECT of runs with what an answer says about their sources."""
+    return (
+        select(
+            fleet_runs,
+            fleet_sources.c.place,
+            fleet_sources.c.source.label("source_name"),
+            fleet_sources.c.confirmed_at,
+            fleet_agents.c.id.label("agent_id"),
+            source_silent(now).label("silent"),
+        )
+        .join_from(fleet_runs, fleet_sources, fleet_sources.c.number == fleet_runs.c.source)
+        .outerjoin(fleet_agents, fleet_agents.c.number == fleet_sources.c.agent)
+    )
+
+
+def _count(connection: Connection, conditions: Iterable[ColumnElement[bool]]) -> int:
+    inner = select(true().label("one")).select_from(fleet_runs).where(*conditions).limit(MOST_COUNTED)
+    return int(connection.execute(select(func.count()).select_from(inner.subquery())).scalar_one())
+
+
+def as_run(row: Row[Any]) -> FleetRun:
+    """Return the run of a row of :func:`run_rows`."""
+    known = row.ended_at if row.ended_at is not None else max(row.started_at, row.confirmed_at)
+    return FleetRun(
+        number=row.number,
+        place=row.place,
+        source=row.source_name,
+        container=row.container,
+        image=row.image,
+        from_=clock.to_datetime(row.started_at),
+        last_seen=clock.to_datetime(known),
+        agent=row.agent_id or "",
+        name=row.name,
+        namespace=row.namespace,
+        node=row.node,
+        workload=row.workload,
+        until=None if row.ended_at is None else clock.to_datetime(row.ended_at),
+        until_after=None if row.ended_after is None else clock.to_datetime(row.ended_after),
+        silent=row.ended_at is None and bool(row.silent),
+    )
+
+
+def images_of(connection: Connection, numbers: set[int], *, with_reports: bool) -> tuple[FleetImage, ...]:
+    """Return images by their numbers, in the order of these."""
+    if not numbers:
+        return ()
+    rows = connection.execute(
+        select(fleet_images).where(fleet_images.c.number.in_(sorted(numbers))).order_by(fleet_images.c.number)
+    )
+    return tuple(_image(row, with_report=with_reports) for row in rows)
+
+
+def _image(row: Row[Any], *, with_report: bool) -> FleetImage:
+    return FleetImage(
+        number=row.number,
+        reference=row.reference,
+        digest=None if row.digest is None else Digest.parse(row.digest),
+        kind=row.kind,
+        verdict=images.verdict_of(row.verdict, row.state),
+        judged_at=None if row.judged_at is None else clock.to_datetime(row.judged_at),
+        report=images.decode(row.document) if with_report else None,
+    )
