@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from digestry.advisories import attachments, publish
-from digestry.advisories.attachments import attestation_tag, list_tag
+from digestry.advisories.attachments import list_tag
+from digestry.advisories.attestation_forms import attestation_tag
 from digestry.advisories.statements import Status
 from digestry.audit.assessment import Assessment
 from digestry.audit.audit import audit

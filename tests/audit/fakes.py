@@ -157,9 +157,9 @@ class FakeRepository:
         assert len(content) == descriptor.size
         self.blobs[descriptor.digest] = content
 
-    def push_manifest(self, raw: bytes, media_type: str) -> Digest:
+    def push_manifest(self, raw: bytes, media_type: str, *, tags: Sequence[str] = ()) -> Digest:
         assert Manifest.parse(raw).media_type == media_type
-        return self.put(raw)
+        return self.put(raw, *tags)
 
     def tags(self) -> Iterator[str]:
         self._asked("tags")

@@ -121,7 +121,7 @@ def said(status: Status, vulnerability: str = "CVE-1", hour: int = 0, **more: An
     at = NOON + datetime.timedelta(hours=hour)
     fixed_by = (FIX,) if status == "affected" else ()
     statement = Statement(vulnerability, (), status, at, 1, "me", (), {}, fixed_by)
-    return Advisory(statement, REPOSITORY, OLD, Digest.of(f"{status}{hour}".encode()), False, "me", **more)
+    return Advisory(statement, REPOSITORY, OLD, Digest.of(f"{status}{hour}".encode()), "me", **more)
 
 
 def reading(*advisories: Advisory, missed: str = "") -> AdvisoryReading:

@@ -87,7 +87,7 @@ def test_csv_has_a_row_for_all_that_was_seen_and_was_not(large: Fleet) -> None:
     found = table(large.report)
     assert len(found) == len(large.report.findings) + 1
     assert found[0]["name"] == "golftrack-web-243"
-    assert found[0]["advisories"] == "CVE-2026-1505 affected by security@example"
+    assert found[0]["advisories"] == "CVE-2026-1505 affected by security@example (unsigned)"
     assert found[0]["advisory_state"] == "affected"
     assert found[-1]["row"] == "problem"
     assert found[-1]["reasons"] == "node-41:2375 does not answer"

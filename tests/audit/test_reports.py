@@ -301,7 +301,7 @@ def test_who_said_that_it_is_good_is_named() -> None:
     shown = [plain(line) for line in to_table.write(report, TableOptions(whole=True))]
     at = shown.index("SAID TO BE FIXED, OR NOT AFFECTED")
     assert shown[at + 1].startswith(
-        "  1 container: CVE-2026-1505: fixed, 2026-11-21T10:00:00.000000Z by security@example: Fixed"
+        "  1 container: CVE-2026-1505: fixed, 2026-11-21T10:00:00.000000Z by security@example (unsigned)"
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from digestry.advisories.trust_settings import read_trust
 from digestry.cli.registry_blocks import read_blocks
 from digestry.registry.config import load
 from tests.docs.pages import HOUSE, Block, blocks
@@ -36,12 +37,16 @@ def test_a_configuration_is_accepted(block: Block, tmp_path: Path) -> None:
     assert config.root == tmp_path / "root"
 
 
-def test_the_blocks_of_registries_are_accepted() -> None:
+def test_the_tables_of_the_user_s_own_file_are_accepted() -> None:
     page = HOUSE / "docs" / "configuration.md"
-    (block,) = [block for block in blocks(page) if block.language == "toml"]
-    read = read_blocks(tomllib.loads(block.text)["registries"], Path("/home/ada/config.toml"))
+    of_registries, of_advisories = [block for block in blocks(page) if block.language == "toml"]
+    file = Path("/home/ada/config.toml")
+    read = read_blocks(tomllib.loads(of_registries.text)["registries"], file)
     assert [rule.pattern for rule in read.hosts] == ["registry.example.com"]
     assert [rule.prefix for rule in read.names] == ["docker.io", "*.untrusted.example"]
+    trust = read_trust(tomllib.loads(of_advisories.text)["advisories"], file)
+    assert [signer.name for signer in trust.signers] == ["security"]
+    assert len(trust.rules) == 2
 
 
 def test_every_page_has_one() -> None:

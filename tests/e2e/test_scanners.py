@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.advisories.signed import pem, signing_key
 from tests.e2e.engines import Engine
 from tests.e2e.peers import built
 from tests.peers.build import cache
@@ -150,6 +152,55 @@ def test_what_cosign_attaches_is_read(
     assert [line.split()[:2] for line in listed[1:]] == [[VULNERABILITY, status]]
 
 
+@pytest.mark.parametrize("form", ["bundle", "tag"])
+def test_what_cosign_signs_is_verified(
+    cosign: Engine, tool: Engine, image: str, form: str, tmp_path: Path
+) -> None:
+    settings = Path(tool.environment["DIGESTRY_HOME"]) / "config.toml"
+    key = tmp_path / "cosign.pub"
+    settings.write_text(f'[advisories]\nrequire-signature = true\ntrusted-keys.team = "{key}"\n')
+    attach(cosign, image, "fixed", tmp_path, f"--new-bundle-format={str(form == 'bundle').lower()}")
+    tool("advisory", "add", image, "--status", "affected", "--id", VULNERABILITY)
+    (row,) = json.loads(tool("advisory", "list", image, "--format", "json"))
+    assert (row["status"], row["signature"], row["signer"]) == ("fixed", "verified", "team")
+
+
+@pytest.mark.parametrize(
+    "signed_as",
+    [
+        pytest.param((kind, form), id=f"{kind}-{form}", marks=() if kind == "cosign" else pytest.mark.long)
+        for kind in ("cosign", "P-384", "Ed25519", "RSA-2048")
+        for form in ("bundle", "tag")
+    ],
+)
+def test_cosign_verifies_what_digestry_signs(
+    cosign: Engine, tool: Engine, image: str, signed_as: tuple[str, str], tmp_path: Path
+) -> None:
+    kind, form = signed_as
+    key, public = tmp_path / "cosign.key", tmp_path / "cosign.pub"
+    if kind != "cosign":
+        key.write_bytes(pem(kind))
+        public.write_bytes(signing_key(kind).public_pem)
+    options = [
+        "--insecure-ignore-tlog",
+        "--allow-insecure-registry",
+        "--type",
+        "openvex",
+        "--key",
+        str(public),
+    ]
+    if form == "tag":
+        options.append("--new-bundle-format=false")
+    password = tmp_path / "password"
+    password.write_text("")
+    assert cosign.attempt("verify-attestation", *options, image).returncode != 0
+    signed = ("--key", key, "--key-password-file", password, "--signed-as", form)
+    tool("advisory", "add", image, "--status", "fixed", "--id", VULNERABILITY, *signed)
+    envelope = json.loads(cosign("verify-attestation", *options, image).strip().splitlines()[-1])
+    statement = json.loads(base64.b64decode(envelope["payload"]))
+    assert statement["predicate"]["statements"][0]["vulnerability"]["name"] == VULNERABILITY
+
+
 @pytest.mark.long
 def test_what_cosign_attaches_in_a_registry_without_referrers(
     cosign: Engine, tool: Engine, image: str, peer_registry: str, tmp_path: Path
@@ -164,7 +215,7 @@ def test_what_cosign_attaches_in_a_registry_without_referrers(
     assert [line.split()[:2] for line in listed[1:]] == [[VULNERABILITY, "affected"]]
 
 
-def attach(cosign: Engine, image: str, status: str, tmp_path: Path) -> None:
+def attach(cosign: Engine, image: str, status: str, tmp_path: Path, *options: str) -> None:
     """Has cosign sign an OpenVEX statement about ``image`` and hang it on that."""
     product, _, digest = image.partition("@sha256:")
     last = product.rpartition("/")[2]
@@ -192,5 +243,5 @@ def attach(cosign: Engine, image: str, status: str, tmp_path: Path) -> None:
     predicate.write_text(json.dumps(document))
     cosign(
         *("attest", "--yes", "--key", tmp_path / "cosign.key", "--type", "openvex", "--predicate", predicate),
-        *("--use-signing-config=false", "--tlog-upload=false", "--allow-insecure-registry", image),
+        *("--use-signing-config=false", "--tlog-upload=false", "--allow-insecure-registry", *options, image),
     )

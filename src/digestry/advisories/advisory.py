@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal, TypeAlias
 
+from digestry.advisories.signatures import UNSIGNED, Signature
 from digestry.advisories.statements import GOOD, Document, Statement, Status
 from digestry.model.digest import Digest
 from digestry.model.reference import Reference
@@ -44,16 +45,16 @@ class Advisory:
 
     ``product`` distinguishes the products of one image: empty for the image itself, else its name in the
     statement. ``component`` is the subcomponent that it is about. ``sure`` is False if it is about a package
-    that the image may not have in that version. ``part`` is the part of an image that the statement was read
-    for, if it is not attached to the image itself.
+    that the image may not have in that version. ``signature`` is that of its document. ``part`` is the part
+    of an image that the statement was read for, if it is not attached to the image itself.
     """
 
     statement: Statement
     repository: Reference
     subject: Digest
     referrer: Digest
-    enveloped: bool
     author: str
+    signature: Signature = UNSIGNED
     product: str = ""
     component: str = ""
     sure: bool = True
@@ -87,6 +88,13 @@ class AttachedDocument:
     document: Document
     subject: Digest
     referrer: Digest
+    signature: Signature = UNSIGNED
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """The document that this is a version of: another signer's is another one."""
+        document = self.document
+        return document.kind, document.identity, document.author, self.signature.signer
 
 
 @dataclass(slots=True)
@@ -151,7 +159,7 @@ def in_force(advisories: Iterable[Advisory]) -> list[Advisory]:
             advisory.statement.notes,
         )
         known = chosen.get(identity)
-        if known is None or str(advisory.referrer) > str(known.referrer):
+        if known is None or _preference(advisory) > _preference(known):
             chosen[identity] = advisory
     return sorted(
         chosen.values(),
@@ -167,6 +175,10 @@ def in_force(advisories: Iterable[Advisory]) -> list[Advisory]:
 
 
 _Scope: TypeAlias = tuple[tuple[Digest, Reference] | None, str, str, str]
+
+
+def _preference(advisory: Advisory) -> tuple[bool, str]:
+    return advisory.signature.state == "verified", str(advisory.referrer)
 
 
 def _places(advisory: Advisory) -> set[_Scope]:
@@ -212,49 +224,49 @@ def _of(advisory: Advisory) -> str:
 
 def drop_superseded(reading: AdvisoryReading) -> None:
     """Remove superseded versions of documents, and attribute a repeated statement to its first author."""
-    newest: dict[tuple[str, str, str], AttachedDocument] = {}
-    for attached in reading.attached:
-        document = attached.document
-        if document.identity:
-            name = (document.kind, document.identity, document.author)
-            if name not in newest or document.version > newest[name].document.version:
-                newest[name] = attached
-    old: dict[Digest, AttachedDocument] = {}
-    for attached in reading.attached:
-        newer = newest.get(
-            (attached.document.kind, attached.document.identity, attached.document.author), attached
-        )
+    counted = [attached for attached in reading.attached if attached.signature.state != "invalid"]
+    newest: dict[tuple[str, ...], AttachedDocument] = {}
+    for attached in counted:
+        if attached.document.identity:
+            known = newest.setdefault(attached.identity, attached)
+            if attached.document.version > known.document.version:
+                newest[attached.identity] = attached
+    old: set[int] = set()
+    for attached in counted:
+        newer = newest.get(attached.identity, attached)
         if newer.document.version > attached.document.version:
-            old[attached.referrer] = newer
+            old.add(id(attached))
             reading.reasons.append(
                 f"the advisory {attached.referrer} is version {attached.document.version} of a document of "
                 f"which {newer.referrer} is version {newer.document.version}: it is not in force any more"
             )
     replaced = {
-        id(st)
-        for attached in reading.attached
-        if attached.referrer in old
-        for st in attached.document.statements
+        id(st) for attached in reading.attached if id(attached) in old for st in attached.document.statements
     }
     kept = {
         id(st)
         for attached in reading.attached
-        if attached.referrer not in old
+        if id(attached) not in old
         for st in attached.document.statements
     }
-    first = _first_authors(reading)
+    first = _first_authors(counted)
     reading.advisories = [
-        replace(advisory, author=first.get(advisory.statement.identity, advisory.author))
+        replace(
+            advisory,
+            author=first.get((advisory.statement.identity, advisory.signature.signer), advisory.author),
+        )
         for advisory in reading.advisories
         if id(advisory.statement) not in replaced - kept
     ]
 
 
-def _first_authors(reading: AdvisoryReading) -> dict[str, str]:
-    first: dict[str, tuple[int, str, str]] = {}
-    for attached in reading.attached:
+def _first_authors(documents: Iterable[AttachedDocument]) -> dict[tuple[str, str], str]:
+    """Return the first author of each statement that digestry wrote, by its identity and signer."""
+    first: dict[tuple[str, str], tuple[int, str, str]] = {}
+    for attached in documents:
         for statement in attached.document.statements:
             if statement.identity and attached.document.ours:
                 key = (attached.document.version, str(attached.referrer), statement.author)
-                first[statement.identity] = min(first.get(statement.identity, key), key)
-    return {identity: author for identity, (_, _, author) in first.items()}
+                place = (statement.identity, attached.signature.signer)
+                first[place] = min(first.get(place, key), key)
+    return {place: author for place, (_, _, author) in first.items()}

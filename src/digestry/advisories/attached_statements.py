@@ -4,33 +4,50 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Final
 
 from digestry.advisories import products
 from digestry.advisories.advisory import Advisory, AdvisoryReading, AttachedDocument
 from digestry.advisories.attachment_queries import AttachmentQueries
 from digestry.advisories.products import SubjectImage
-from digestry.advisories.statements import GOOD, Product, Statement
+from digestry.advisories.signatures import Signature
+from digestry.advisories.statements import GOOD, Product, Statement, Status
 from digestry.errors import DigestryError, Unreachable
 from digestry.model.digest import Digest
 from digestry.model.reference import Reference
+from digestry.model.text import number_of
 
 _MOST_LOOKUPS: Final = 16  # of digests that products name and that are not known
 _AHEAD: Final = datetime.timedelta(days=1)
 
 
 class StatementMatcher:
-    """Adds to ``reading`` the statements of documents that are about an image of ``repository``."""
+    """Adds to ``reading`` the statements of documents that are about an image of ``repository``, and count by
+    the rules of trust for each of ``ruled_by``."""
 
-    def __init__(self, queries: AttachmentQueries, repository: Reference, reading: AdvisoryReading) -> None:
+    def __init__(
+        self,
+        queries: AttachmentQueries,
+        repository: Reference,
+        ruled_by: tuple[Reference, ...],
+        reading: AdvisoryReading,
+    ) -> None:
         self._queries = queries
         self._repository = repository
+        self._ruled_by = ruled_by
         self._reading = reading
         self._looked_up = 0
 
     def add(self, attached: AttachedDocument, about: SubjectImage) -> None:
         """Add the statements of ``attached`` that are about ``about``, and note the ignored ones."""
         document, digest = attached.document, attached.referrer
+        signature = self._queries.trust.verify(document, self._repository)
+        attached = replace(attached, signature=signature)
+        if signature.state == "invalid":
+            self._reading.attached.append(attached)
+            self._reading.note(f"the advisory {digest} does not count: {signature.reason}")
+            return
         if document.vague:
             self._reading.miss(
                 self._repository,
@@ -51,10 +68,10 @@ class StatementMatcher:
         self._reading.attached.append(attached)
         for fault in document.faults:
             self._reading.miss(self._repository, f"in the advisory {digest}, {fault}: it could not be read")
-        if document.enveloped:
+        if signature.state == "not verified":
             self._reading.note(f"the advisory {digest} is signed; the signature was not verified")
         passed_over: list[str] = []
-        for statement in document.statements:
+        for statement in self._counted(attached):
             if statement.status in GOOD and statement.timestamp > _now() + _AHEAD:
                 self._reading.miss(
                     self._repository,
@@ -67,6 +84,26 @@ class StatementMatcher:
         if passed_over:
             names = ", ".join(list(dict.fromkeys(passed_over))[:3])
             self._reading.note(f"the advisory {digest} is also, or only, about another product ({names})")
+
+    def _counted(self, attached: AttachedDocument) -> list[Statement]:
+        """Return the statements of a document that its signer may make, and note the others."""
+        signature, statements = attached.signature, attached.document.statements
+        objections = {
+            status: self._objection(signature, status)
+            for status in dict.fromkeys(statement.status for statement in statements)
+        }
+        for status, objection in objections.items():
+            if objection:
+                count = number_of(sum(statement.status == status for statement in statements), "statement")
+                self._reading.note(
+                    f"the advisory {attached.referrer} ({signature.shown}) has {count} without effect:"
+                    f" {objection}"
+                )
+        return [statement for statement in statements if not objections[statement.status]]
+
+    def _objection(self, signature: Signature, status: Status) -> str:
+        every = (self._queries.trust.objection(signature, status, where) for where in self._ruled_by)
+        return next(filter(None, every), "")
 
     def _advisories(
         self, statement: Statement, attached: AttachedDocument, about: SubjectImage, passed_over: list[str]
@@ -93,8 +130,8 @@ class StatementMatcher:
                     self._repository,
                     attached.subject,
                     attached.referrer,
-                    attached.document.enveloped,
                     statement.author,
+                    attached.signature,
                     product.shown if name is None and product is not None else name or "",
                     component,
                     sure=match != "package",

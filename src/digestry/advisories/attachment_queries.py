@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from digestry.advisories.trust import TrustPolicy
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.manifest import Manifest
@@ -13,6 +14,11 @@ from digestry.model.reference import Reference
 class AttachmentQueries(Protocol):
     """The questions to registries that reading attachments takes. Each raises
     :class:`~digestry.errors.DigestryError`."""
+
+    @property
+    def trust(self) -> TrustPolicy:
+        """The policy that decides which of the answers count; it sends no question."""
+        ...
 
     def resolve(self, repository: Reference, tag: str) -> Descriptor | None:
         """Return the descriptor that ``tag`` points to; None if there is no such tag."""

@@ -26,6 +26,7 @@ from digestry.advisories.attachment_kinds import (
     is_spdx,
 )
 from digestry.advisories.attachment_queries import AttachmentQueries
+from digestry.advisories.attestation_forms import attestation_tag
 from digestry.advisories.documents import decode_documents
 from digestry.advisories.products import SubjectImage
 from digestry.advisories.statements import Document, ForeignDocument, UnreadableDocument
@@ -57,11 +58,6 @@ def list_tag(subject: Digest) -> str:
     return f"{subject.algorithm}-{subject.encoded[:64]}"
 
 
-def attestation_tag(subject: Digest) -> str:
-    """Return the tag at which cosign puts the attestations of ``subject``."""
-    return f"{subject.algorithm}-{subject.encoded}.att"
-
-
 def read_advisories(
     queries: AttachmentQueries,
     repository: Reference,
@@ -70,16 +66,17 @@ def read_advisories(
     same_code: frozenset[Digest] = frozenset(),
     indexes: frozenset[Digest] = frozenset(),
     names: Iterable[Reference] = (),
+    ruled_by: Iterable[Reference] = (),
     tags: bool = True,
 ) -> AdvisoryReading:
     """Read every advisory that is attached to one of ``subjects``. Errors are reasons.
 
     ``same_code`` are further digests of the image, ``indexes`` those of the subjects that are indexes,
-    ``names`` the repository's other names. Without ``tags`` no tags are requested. A statement about another
-    product is ignored.
+    ``names`` the repository's other names, ``ruled_by`` further repositories whose rules of trust hold.
+    Without ``tags`` no tags are requested. A statement about another product is ignored.
     """
     repositories = tuple(dict.fromkeys((repository, *names)))
-    reader = _Reader(queries, repository, tags=tags)
+    reader = _Reader(queries, repository, tuple(dict.fromkeys((repository, *ruled_by))), tags=tags)
     for position, subject in enumerate(sorted(subjects)):
         if position == MOST_SUBJECTS:
             reader.reading.miss(
@@ -94,13 +91,20 @@ def read_advisories(
 
 
 class _Reader:
-    def __init__(self, queries: AttachmentQueries, repository: Reference, *, tags: bool) -> None:
+    def __init__(
+        self,
+        queries: AttachmentQueries,
+        repository: Reference,
+        ruled_by: tuple[Reference, ...],
+        *,
+        tags: bool,
+    ) -> None:
         self._tags = tags
         self._queries = queries
         self._repository = repository
         self._seen: set[tuple[Digest, Digest]] = set()
         self.reading = AdvisoryReading()
-        self._statements = StatementMatcher(queries, repository, self.reading)
+        self._statements = StatementMatcher(queries, repository, ruled_by, self.reading)
 
     def subject(self, subject: Digest, about: SubjectImage, *, is_index: bool) -> bool:
         """Read the attachments of one digest; return False if further requests are useless."""

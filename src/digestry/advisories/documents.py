@@ -1,12 +1,10 @@
 """Decoding attached documents of any kind: in-toto statements, DSSE envelopes, Sigstore bundles.
 
-A signature is never verified here: the content of an envelope is read, and a remark says that it was signed.
+Nothing is verified here: the content of an envelope is read, and the envelope is kept for who verifies it.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,6 +14,7 @@ import msgspec
 
 from digestry.advisories import csaf, cyclonedx, openvex, spdx3
 from digestry.advisories.attachment_kinds import is_other_predicate, may_mention_vulnerabilities
+from digestry.advisories.dsse import read_envelope
 from digestry.advisories.statements import Document, ForeignDocument, UnreadableDocument
 from digestry.advisories.values import read_digest
 from digestry.model.digest import Digest
@@ -100,15 +99,7 @@ def _read(value: JsonObject, depth: int) -> Read | None:
         return ForeignDocument("a signature")
     envelope = value if bundled is None else bundled
     if isinstance(envelope, dict) and "payload" in envelope:
-        inner = _json(payload) if isinstance(payload := _payload(envelope), bytes) else payload
-        if isinstance(inner, dict):
-            read = _read(inner, depth - 1)
-            return replace(read, enveloped=True, ours=False) if isinstance(read, Document) else read
-        return (
-            inner
-            if isinstance(inner, UnreadableDocument)
-            else UnreadableDocument("its envelope holds no JSON object")
-        )
+        return _enveloped(envelope, depth)
     if bundled is not None:
         return UnreadableDocument("its envelope has no payload")
     kind = value.get("_type")
@@ -117,13 +108,21 @@ def _read(value: JsonObject, depth: int) -> Read | None:
     return _bare(value)
 
 
-def _payload(envelope: JsonObject) -> bytes | UnreadableDocument:
-    """Return the payload of a DSSE envelope: base64, in the standard alphabet or the URL-safe one."""
-    payload = as_text(envelope["payload"]).translate({ord("-"): "+", ord("_"): "/"}).rstrip("=")
+def _enveloped(value: JsonObject, depth: int) -> Read | None:
+    """Return the document in a DSSE envelope. The innermost of several envelopes is kept with it."""
     try:
-        return base64.b64decode(payload + "=" * (-len(payload) % 4), validate=True)
-    except (binascii.Error, ValueError):
-        return UnreadableDocument("its envelope's payload is not base64")
+        envelope = read_envelope(value)
+    except ValueError as error:
+        return UnreadableDocument(str(error))
+    inner = _json(envelope.payload)
+    if isinstance(inner, UnreadableDocument):
+        return inner
+    if not isinstance(inner, dict):
+        return UnreadableDocument("its envelope holds no JSON object")
+    read = _read(inner, depth - 1)
+    if not isinstance(read, Document):
+        return read
+    return read if read.enveloped else replace(read, enveloped=True, envelope=envelope)
 
 
 def _statement(value: JsonObject, depth: int) -> Read | None:
@@ -156,7 +155,10 @@ def _statement(value: JsonObject, depth: int) -> Read | None:
         return ForeignDocument(predicate_type)
     if isinstance(read, Document):
         subjects = read.subjects | _subjects(value.get("subject"))
-        return replace(read, subjects=subjects, vague=not subjects and bool(value.get("subject")))
+        # An envelope in the predicate covers neither these subjects nor this predicate's type.
+        return replace(
+            read, subjects=subjects, vague=not subjects and bool(value.get("subject")), envelope=None
+        )
     return read
 
 

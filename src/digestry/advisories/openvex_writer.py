@@ -100,6 +100,7 @@ def make_attestation(
     author: str,
     timestamp: datetime.datetime,
     version: int,
+    predicate_type: str = PREDICATE_TYPE,
 ) -> bytes:
     """Return an in-toto statement about ``digest`` with an OpenVEX document of ``statements``, as JSON."""
     document = _document(statements, author=author, timestamp=timestamp, version=version)
@@ -107,7 +108,7 @@ def make_attestation(
         {
             "_type": STATEMENT_TYPE,
             "subject": [{"name": image.name, "digest": {digest.algorithm: digest.encoded}}],
-            "predicateType": PREDICATE_TYPE,
+            "predicateType": predicate_type,
             "predicate": document,
         }
     )

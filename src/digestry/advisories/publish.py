@@ -3,40 +3,35 @@
 from __future__ import annotations
 
 import datetime
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import BinaryIO, Final, Protocol
+from typing import Protocol
 
 from digestry.advisories import openvex_writer
 from digestry.advisories.advisory import Advisory, AdvisoryReading, PartKind, in_force
 from digestry.advisories.attachment_queries import AttachmentQueries
 from digestry.advisories.attachments import LARGEST_ADVISORY, read_advisories
+from digestry.advisories.attestation_forms import (
+    AttachingRepository,
+    Attestation,
+    Signing,
+    attach_attestation,
+    enveloped_size,
+)
 from digestry.advisories.openvex import PREDICATE_TYPE
-from digestry.advisories.statements import Status
-from digestry.errors import InvalidConfiguration, NotFound, Refused, RemoteNotFound, TooLarge
+from digestry.advisories.statements import Document, Status
+from digestry.errors import InvalidConfiguration, NotFound, RemoteNotFound, TooLarge
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.json_values import JsonObject
-from digestry.model.manifest import encode
 from digestry.model.reference import Reference
 
-_EMPTY: Final = b"{}"
-_CREATED: Final = "org.opencontainers.image.created"
 
-
-class PublishingRepository(Protocol):
-    """One repository, as far as publishing uses it. Its methods raise
-    :class:`~digestry.errors.DigestryError`."""
+class PublishingRepository(AttachingRepository, Protocol):
+    """One repository, as far as publishing uses it."""
 
     def resolve(self, target: str) -> Descriptor: ...
-
-    def push_blob(self, descriptor: Descriptor, source: Callable[[], BinaryIO]) -> object: ...
-
-    def push_manifest(self, raw: bytes, media_type: str) -> Digest: ...
-
-    def referrers(self, digest: Digest, artifact_type: str | None = None) -> Sequence[Descriptor]: ...
 
 
 class PublishingRegistries(Protocol):
@@ -132,6 +127,7 @@ def attach_statement(
     fixed_by: Sequence[TargetImage] = (),
     *,
     new_queries: Callable[[], AttachmentQueries],
+    signing: Signing | None = None,
 ) -> list[PublishedAdvisory]:
     """Attach ``statement`` to ``subject``, and to each of ``fixed_by`` that the same vulnerability is fixed
     there. ``new_queries`` makes queries without cached answers.
@@ -140,7 +136,9 @@ def attach_statement(
     Raises :class:`InvalidConfiguration`, :class:`Refused` and its family; documents that were attached by
     then stay, and a repetition completes the rest.
     """
-    return attach_with_fixes(registries, subject, [statement], fixed_by, new_queries=new_queries)
+    return attach_with_fixes(
+        registries, subject, [statement], fixed_by, new_queries=new_queries, signing=signing
+    )
 
 
 def attach_with_fixes(
@@ -150,6 +148,7 @@ def attach_with_fixes(
     fixed_by: Sequence[TargetImage] = (),
     *,
     new_queries: Callable[[], AttachmentQueries],
+    signing: Signing | None = None,
 ) -> list[PublishedAdvisory]:
     """Do as :func:`attach_statement` does, for several statements of one author in one document."""
     for statement in statements:
@@ -165,8 +164,10 @@ def attach_with_fixes(
             replace(statement, status="fixed", note=note, justification="", components=())
             for statement in statements
         ]
-        written += attach_statements(registries, target, good, new_queries=new_queries)
-    written += attach_statements(registries, subject, statements, fixed_by, new_queries=new_queries)
+        written += attach_statements(registries, target, good, new_queries=new_queries, signing=signing)
+    written += attach_statements(
+        registries, subject, statements, fixed_by, new_queries=new_queries, signing=signing
+    )
     return written
 
 
@@ -177,6 +178,7 @@ def attach_statements(
     fixed_by: Sequence[TargetImage] = (),
     *,
     new_queries: Callable[[], AttachmentQueries],
+    signing: Signing | None = None,
 ) -> list[PublishedAdvisory]:
     """Attach ``statements``, at least one and all of one author, to ``target`` in one document, and return it
     once for each status. Each statement that is affected names ``fixed_by``. Raises as
@@ -206,9 +208,10 @@ def attach_statements(
         registries,
         target,
         reading,
-        [*_carried_on(reading, statements), *new],
+        [*_carried_on(reading, statements, signing), *new],
         author=statements[0].author,
         timestamp=newest,
+        signing=signing,
     )
     statuses = dict.fromkeys(statement.status for statement in statements)
     return [
@@ -224,56 +227,51 @@ def attach_document(
     *,
     author: str,
     timestamp: datetime.datetime,
+    signing: Signing | None = None,
 ) -> PublishedDocument:
     """Attach one document of ``statements`` to ``target``, whose version follows those of ``reading``.
 
-    Raises :class:`TooLarge` for a document that no audit would read, and :class:`Refused` and its family.
+    One that is signed has the predicate type that cosign calls ``openvex``, without a version. Raises
+    :class:`InvalidConfiguration` for a form that is for images alone, :class:`TooLarge` for a document that
+    no audit would read, and :class:`Refused` and its family.
     """
+    if target.part is not None and signing is not None and signing.form == "tag":
+        raise InvalidConfiguration(
+            f"{target.digest} is a {target.part}, and cosign's tags are those of images",
+            hint="attach a bundle: --signed-as bundle",
+        )
     where = target.image.repository_only()
     repository = registries.repository(where)
     version = 1 + max((one.document.version for one in reading.attached), default=0)
+    predicate_type = PREDICATE_TYPE if signing is None else media_types.OPENVEX
     content = openvex_writer.make_attestation(
-        target.image, target.digest, list(statements), author=author, timestamp=timestamp, version=version
+        target.image,
+        target.digest,
+        list(statements),
+        author=author,
+        timestamp=timestamp,
+        version=version,
+        predicate_type=predicate_type,
     )
-    if len(content) > LARGEST_ADVISORY:
+    size = len(content) if signing is None else enveloped_size(content)
+    if size > LARGEST_ADVISORY:
         raise TooLarge(
-            f"the advisory of {len(statements)} statements about {target.image} has {len(content)} bytes, "
+            f"the advisory of {len(statements)} statements about {target.image} has {size} bytes, "
             f"and an audit reads {LARGEST_ADVISORY}",
             limit=LARGEST_ADVISORY,
             hint="nothing was written; state less, such as what is severe (--severity)",
         )
-    config = Descriptor(media_types.OCI_EMPTY, Digest.of(_EMPTY), len(_EMPTY))
-    annotations = {media_types.PREDICATE_TYPE: PREDICATE_TYPE}
-    layer = Descriptor(media_types.IN_TOTO, Digest.of(content), len(content), annotations=annotations)
-    raw = encode(
-        {
-            "schemaVersion": 2,
-            "mediaType": media_types.OCI_MANIFEST,
-            "artifactType": media_types.IN_TOTO,
-            "config": config,
-            "layers": [layer],
-            "subject": Descriptor(
-                target.descriptor.media_type, target.descriptor.digest, target.descriptor.size
-            ),
-            "annotations": {**annotations, _CREATED: openvex_writer.openvex_time(timestamp)},
-        }
-    )
-    repository.push_blob(config, lambda: io.BytesIO(_EMPTY))
-    repository.push_blob(layer, lambda: io.BytesIO(content))
-    referrer = repository.push_manifest(raw, media_types.OCI_MANIFEST)
-    if all(one.digest != referrer for one in repository.referrers(target.digest)):
-        raise Refused(
-            f"{where.host} took the advisory {referrer}, but does not list it with {target.image}",
-            status=200,
-            hint="this registry does not keep referrers; an audit would not find the advisory",
-        )
-    return PublishedDocument(referrer, version)
+    attestation = Attestation(content, predicate_type, target.descriptor, timestamp)
+    return PublishedDocument(attach_attestation(repository, attestation, signing), version)
 
 
-def _carried_on(reading: AdvisoryReading, statements: Sequence[NewStatement]) -> list[JsonObject]:
+def _carried_on(
+    reading: AdvisoryReading, statements: Sequence[NewStatement], signing: Signing | None
+) -> list[JsonObject]:
     """Return the statements in force that digestry wrote, except for those that ``statements`` replace.
 
-    Statements of others, perhaps signed, stay where they are, and are not repeated.
+    Statements of others stay where they are, and are not repeated: a key signs nothing that it has not signed
+    before, and what is signed is not repeated without a signature.
     """
     newest: dict[tuple[str, str], datetime.datetime] = {}
     for new in statements:
@@ -287,11 +285,28 @@ def _carried_on(reading: AdvisoryReading, statements: Sequence[NewStatement]) ->
         return any(newest[place] >= at for place in ((name, ""), (name, old.component)) if place in newest)
 
     # A statement about several components is in force as often, and is carried on once.
-    kept = {id(one.statement): one.statement.raw for one in own_in_force(reading) if not is_replaced(one)}
+    kept = {
+        id(one.statement): one.statement.raw for one in own_in_force(reading, signing) if not is_replaced(one)
+    }
     return list(kept.values())
 
 
-def own_in_force(reading: AdvisoryReading) -> list[Advisory]:
-    """Return the statements in force that documents of digestry have."""
-    ours = {one.referrer for one in reading.attached if one.document.ours}
-    return in_force(one for one in reading.advisories if one.referrer in ours)
+def own_in_force(reading: AdvisoryReading, signing: Signing | None = None) -> list[Advisory]:
+    """Return the statements in force that documents of digestry have: those that the key of ``signing`` has
+    signed, without one those that are not signed."""
+    own = [attached.document for attached in reading.attached if is_own(attached.document, signing)]
+    # Not by their manifests: cosign's tag is one manifest with documents of many.
+    ours = {id(statement) for document in own for statement in document.statements}
+    return in_force(one for one in reading.advisories if id(one.statement) in ours)
+
+
+def is_own(document: Document, signing: Signing | None = None) -> bool:
+    """Return whether digestry wrote ``document``, and signed it with ``signing``, or else did not sign it."""
+    if not document.ours or document.enveloped != (signing is not None):
+        return False
+    envelope = document.envelope
+    if signing is None:
+        return True
+    return envelope is not None and any(
+        signing.key.public_key.verifies(signature, envelope.message) for signature in envelope.signatures
+    )

@@ -16,6 +16,7 @@ from digestry.advisories.publish import (
     PublishingRepository,
     TargetImage,
     attach_document,
+    is_own,
     own_in_force,
 )
 from digestry.errors import NotFound
@@ -73,7 +74,7 @@ def plan_removal(
     for document in sorted(chosen - attached):
         raise NotFound(f"{document} is not an advisory that is attached to {target.image}")
     names = {name.strip().casefold(): name for name in vulnerabilities}
-    ours = {one.referrer for one in reading.attached if one.document.ours}
+    ours = {one.referrer for one in reading.attached if is_own(one.document)}
     named = [advisory for advisory in reading.advisories if names.keys() & advisory.names]
     known = {name for advisory in named for name in advisory.names}
     for name in sorted(names.keys() - known):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
+from digestry.advisories.dsse import Envelope
 from digestry.model.digest import Digest
 from digestry.model.json_values import JsonObject
 from digestry.model.reference import Reference
@@ -71,8 +72,8 @@ class Document:
     """One document. ``kind`` is its format, such as ``OpenVEX``; ``identity`` and ``author`` identify the
     document that it is a version of. ``subjects`` are the digests that the in-toto statement around it is
     about, and ``vague``: it names subjects by other means only; ``enveloped``: it was in an envelope with
-    signatures, which were not verified; ``ours``: digestry wrote it. ``faults`` are statements that could not
-    be read."""
+    signatures; ``envelope`` is that one, unless the envelope is around something else that the document was
+    found in. ``ours``: digestry wrote it. ``faults`` are statements that could not be read."""
 
     kind: str
     predicate: JsonObject
@@ -84,6 +85,7 @@ class Document:
     subjects: frozenset[Digest] = frozenset()
     vague: bool = False
     enveloped: bool = False
+    envelope: Envelope | None = None
     ours: bool = False
 
 

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from digestry.advisories.advisory import AdvisoryReading
-from digestry.advisories.attachments import attestation_tag, list_tag
+from digestry.advisories.attachments import list_tag
+from digestry.advisories.attestation_forms import attestation_tag
 from digestry.audit.assessment import AdvisoryIndex, known_in_force
 from digestry.audit.facts import ImageUse, PossibleImage, RegistryFacts
 from digestry.audit.fixed_images import find_fix
-from digestry.audit.image_advisories import ImageAdvisories, subjects_of
+from digestry.audit.image_advisories import ImageAdvisories, counted_for, subjects_of
 from digestry.audit.image_identity import ImageIdentity
 from digestry.audit.image_names import ImageNames
 from digestry.audit.registry_queries import RegistryQueries
@@ -175,7 +176,7 @@ class ImageInquiry:
         if tag.state == "current" and tag.digest is not None and identity.repository == own:
             identity = replace(identity, closure=identity.closure | {tag.digest})
         others = search.elsewhere(identity)
-        reading = self._advisories.gather(identity, others, without_tags=self._without_tags())
+        reading = self._advisories.gather(identity, others, without_tags=self._without_tags(), own=own)
         if search.failure is not None and own not in (identity.repository, *others):
             why = f"what is attached to it in its own repository is not known: {search.failure.message}"
             reading.miss(own or identity.repository, why)
@@ -203,7 +204,9 @@ def finish(
     facts, identity = found.facts, found.facts.identity
     if identity is None:
         return found
-    elsewhere = tuple(others.about(identity))
+    counted, objections = counted_for([identity.repository], others.about(identity), queries.trust)
+    elsewhere = tuple(counted)
+    facts = replace(facts, reasons=(*facts.reasons, *objections))
     bad = [
         advisory
         for advisory in known_in_force(facts.reading, elsewhere)

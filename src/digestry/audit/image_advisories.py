@@ -6,8 +6,9 @@ from collections.abc import Container, Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from digestry.advisories.advisory import AdvisoryReading
+from digestry.advisories.advisory import Advisory, AdvisoryReading
 from digestry.advisories.attachments import read_advisories
+from digestry.advisories.trust import TrustPolicy
 from digestry.audit.image_identity import ImageIdentity
 from digestry.audit.part_advisories import PartAdvisories
 from digestry.audit.registry_queries import RegistryQueries
@@ -31,13 +32,17 @@ class ImageAdvisories:
         elsewhere: Mapping[Reference, frozenset[Digest]] = NOWHERE_ELSE,
         *,
         without_tags: Container[Reference] = (),
+        own: Reference | None = None,
     ) -> AdvisoryReading:
         """Read the advisories of every manifest and index that is or holds the code of ``identity``.
 
         In the repositories ``elsewhere``, which have the same code as the given digests, advisories are
         searched as well: a mirror of an image often has no copies of its advisories. All errors are reasons:
-        an unread advisory may be worse. Repositories ``without_tags`` are not asked for tags.
+        an unread advisory may be worse. Repositories ``without_tags`` are not asked for tags. A statement
+        counts if the rules of trust for its own repository, for that of ``identity``, and for ``own``, by
+        which the image was named, let it.
         """
+        ruled_by = (identity.repository, *([own] if own is not None else []))
         indexes = frozenset(node.digest for node in identity.graph.nodes.values() if node.is_index)
 
         def look(repository: Reference, same_code: frozenset[Digest]) -> AdvisoryReading:
@@ -47,6 +52,7 @@ class ImageAdvisories:
                 same_code=same_code,
                 indexes=indexes,
                 names=(identity.repository, *elsewhere),
+                ruled_by=ruled_by,
                 tags=repository not in without_tags,
             )
 
@@ -67,10 +73,12 @@ class ImageAdvisories:
         same_code: frozenset[Digest] = frozenset(),
         indexes: frozenset[Digest] = frozenset(),
         names: Iterable[Reference] = (),
+        ruled_by: Iterable[Reference] = (),
         tags: bool = True,
     ) -> AdvisoryReading:
         """Read the advisories on ``subjects``, and on the layers and configs of the images among them. See
         :func:`~digestry.advisories.attachments.read_advisories`."""
+        rules = (repository, *ruled_by)
         reading = read_advisories(
             self._queries,
             repository,
@@ -78,12 +86,14 @@ class ImageAdvisories:
             same_code=same_code,
             indexes=indexes,
             names=names,
+            ruled_by=rules,
             tags=tags,
         )
         parts = self._parts.read(repository, subjects - indexes)
         reading.attached += parts.attached
-        reading.advisories += parts.advisories
-        reading.reasons += parts.reasons
+        counted, objections = counted_for(rules, parts.advisories, self._queries.trust)
+        reading.advisories += counted
+        reading.reasons += [*parts.reasons, *objections]
         reading.missed += parts.missed
         return reading
 
@@ -96,3 +106,22 @@ def subjects_of(identity: ImageIdentity, same_code: frozenset[Digest] | None = N
     """Return the manifests and indexes on which advisories about ``identity`` may be attached."""
     closure = identity.closure if same_code is None else same_code
     return closure - {identity.config} if identity.config else closure
+
+
+def counted_for(
+    repositories: Iterable[Reference], advisories: Iterable[Advisory], trust: TrustPolicy
+) -> tuple[list[Advisory], list[str]]:
+    """Return the ``advisories`` of other repositories that the rules of trust for ``repositories`` let count,
+    and why others do not."""
+    counted: list[Advisory] = []
+    objections: dict[str, None] = {}
+    ruling = tuple(dict.fromkeys(repositories))
+    for advisory in advisories:
+        status = advisory.statement.status
+        every = (trust.objection(advisory.signature, status, repository) for repository in ruling)
+        objection = next(filter(None, every), "")
+        if not objection:
+            counted.append(advisory)
+        elif advisory.repository not in ruling:
+            objections[f"what is stated in {advisory.repository.name} does not count: {objection}"] = None
+    return counted, list(objections)

@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
-from digestry.advisories.attachments import attestation_tag, list_tag
+from digestry.advisories.attachments import list_tag
+from digestry.advisories.attestation_forms import attestation_tag
 from digestry.audit.registry_queries import RegistryQueries
 from digestry.audit.repository_search import RepositoryQuestions
 from digestry.model.digest import Digest

@@ -10,6 +10,7 @@ from functools import partial
 from itertools import islice
 from typing import Final, Protocol
 
+from digestry.advisories.trust import TRUST_EVERYBODY, TrustPolicy
 from digestry.audit.bulk_answers import single_answers
 from digestry.audit.query_cache import TIMEOUT, QueryCache
 from digestry.audit.referred_parts import ReferredParts
@@ -72,12 +73,20 @@ class RegistryQueries:
     """Queries to registries, whose answers are cached during one audit. Thread-safe.
 
     Each takes ``timeout`` seconds at the most. A registry that does not answer is not asked again, as
-    :class:`~digestry.audit.query_cache.QueryCache` says.
+    :class:`~digestry.audit.query_cache.QueryCache` says. ``trust`` decides which advisories count.
     """
 
-    def __init__(self, registries: Registries, *, timeout: float = TIMEOUT) -> None:
+    def __init__(
+        self, registries: Registries, *, timeout: float = TIMEOUT, trust: TrustPolicy = TRUST_EVERYBODY
+    ) -> None:
         self._registries = registries
         self._cache = QueryCache(timeout)
+        self._trust = trust
+
+    @property
+    def trust(self) -> TrustPolicy:
+        """The policy that decides which advisories count."""
+        return self._trust
 
     def resolve(self, repository: Reference, tag: str) -> Descriptor | None:
         """Return the descriptor that ``tag`` points to now; None if there is no such tag."""

@@ -11,9 +11,13 @@ from digestry.cli.output import complain, note, printable
 
 if TYPE_CHECKING:
     from digestry.advisories.advisory import AdvisoryReading
+    from digestry.advisories.attestation_forms import Signing
     from digestry.advisories.publish import TargetImage
+    from digestry.advisories.statements import Status
+    from digestry.advisories.trust import TrustPolicy
     from digestry.cli.settings import Settings
     from digestry.client.session import Session
+    from digestry.model.reference import Reference
 
 
 def find_target(settings: Settings, session: Session, image: str) -> TargetImage:
@@ -39,6 +43,18 @@ def show_resolved(target: TargetImage) -> None:
         note(printable(f"digestry: {target.image.name}:{target.tag} is {target.digest}"))
 
 
+def show_objection(trust: TrustPolicy, status: Status, image: Reference, signing: Signing | None) -> None:
+    """Print why a statement that was just attached does not count by the settings here, if it does not."""
+    from digestry.advisories.signatures import UNSIGNED
+
+    repository, signature = image.repository_only(), UNSIGNED
+    if signing is not None and trust.signers:
+        signature = trust.identify(b"", [signing.key.sign(b"")], repository)
+    objection = trust.objection(signature, status, repository)
+    if objection:
+        note(printable(f"digestry: by the settings here this does not count: {objection}"))
+
+
 def read_target(reference: str) -> tuple[TargetImage, AdvisoryReading]:
     """Return the image that a name means in its registry, and what is attached to it."""
     from digestry.advisories.attachments import read_advisories
@@ -52,7 +68,7 @@ def read_target(reference: str) -> tuple[TargetImage, AdvisoryReading]:
         target = find_target(settings, session, reference)
         is_index = target.descriptor.media_type in media_types.INDEXES
         reading = read_advisories(
-            RegistryQueries(session, timeout=60),
+            RegistryQueries(session, timeout=60, trust=settings.trust()),
             target.image.repository_only(),
             [target.digest],
             indexes=frozenset({target.digest} if is_index else ()),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from digestry.cli.advised_image import finish, read_target, show_resolved, somebody
+from digestry.cli.advised_image import finish, read_target, show_objection, show_resolved, somebody
 from digestry.cli.advisory_export import export
 from digestry.cli.advisory_import import import_
 from digestry.cli.advisory_remove import remove
@@ -17,11 +17,13 @@ from digestry.cli.image_names import IMAGE
 from digestry.cli.listing import Column, Listing, View, listing_options
 from digestry.cli.output import json_document, printable, say
 from digestry.cli.row_template import Row
+from digestry.cli.signing_options import signing_options
 from digestry.cli.timeout_options import timeout_option
 from digestry.model.digest_prefix import DigestPrefix
 
 if TYPE_CHECKING:
     from digestry.advisories.advisory import Advisory
+    from digestry.advisories.attestation_forms import Signing
     from digestry.advisories.statements import Status
     from digestry.cli.settings import Settings
     from digestry.client.session import Session
@@ -46,6 +48,11 @@ def _fixes(row: Row, whole: bool) -> str:
     assert isinstance(fixed, list)  # noqa: S101 - for the type checker
     digests = [str(name).rpartition("@")[2] for name in fixed]
     return ", ".join(one if whole else one.partition(":")[2][:_SHORT] for one in digests) or "-"
+
+
+def _signed(row: Row, _: bool) -> str:
+    """Return who signed a statement, or that nobody did."""
+    return str(row["signer"] or row["signature"] or "unsigned")
 
 
 LISTING: Final = Listing(
@@ -74,10 +81,12 @@ LISTING: Final = Listing(
         Column(
             "signature",
             "text",
-            "'not verified' if it came in an envelope with signatures, or null.",
+            "null: unsigned; verified: by a trusted key; not verified: no key is trusted in the repository.",
             nullable=True,
-            shown=False,
+            show=_signed,
+            heading="SIGNED",
         ),
+        Column("signer", "text", "Whose trusted key has signed it, or null.", nullable=True, shown=False),
     ),
 )
 
@@ -137,6 +146,7 @@ for _command in (import_, export, remove):
 )
 @click.option("--author", default="", metavar="WHO", help="Who says so.  [default: this user and host]")
 @click.option("--timestamp", default="", metavar="RFC3339", help="Since when it is so.  [default: now]")
+@signing_options
 @timeout_option
 def add(
     *,
@@ -149,11 +159,15 @@ def add(
     justification: str,
     author: str,
     timestamp: str,
+    signing: Signing | None,
 ) -> None:
     """Publish a statement about an image; the latest statement on a vulnerability is in force.
 
     A tag is resolved first; the statement is about the digest that it points to now. Several --id are stated
     alike, in one document.
+
+    With --key the document is signed, as an in-toto statement in a DSSE envelope: `cosign verify-attestation
+    --key PUBLIC --type openvex` accepts it. Nothing is written to a transparency log.
     """
     from digestry.advisories import publish
     from digestry.advisories.subjects import find_subject
@@ -162,6 +176,7 @@ def add(
     from digestry.cli.settings import load
 
     settings = load()
+    trust = settings.trust()
     at = _time(timestamp)
     statements = [
         publish.NewStatement(
@@ -186,11 +201,17 @@ def add(
         for target in (subject, *targets):
             show_resolved(target)
         attached = publish.attach_with_fixes(
-            session, subject, statements, targets, new_queries=lambda: RegistryQueries(session)
+            session,
+            subject,
+            statements,
+            targets,
+            new_queries=lambda: RegistryQueries(session, trust=trust),
+            signing=signing,
         )
         names = ", ".join(statement.vulnerability for statement in statements)
         for written in attached:
             say(printable(f"{names}: {written.status}: {written.subject} (advisory {written.referrer})"))
+            show_objection(trust, written.status, written.subject, signing)
 
 
 @advisory.command("list")
@@ -204,7 +225,7 @@ def list_(*, reference: str, view: View) -> None:
     every advisory could be read, which is said.
 
     JSON: a list of objects with vulnerability, status, component, fixed_by, author, stated_at, advisory,
-    repository, digest, aliases, justification, note, action_statement, signature.
+    repository, digest, aliases, justification, note, action_statement, signature, signer.
     """
     target, reading = read_target(reference)
     show_resolved(target)
@@ -231,6 +252,7 @@ def _row(advised: Advisory) -> Row:
         "note": row.note,
         "action_statement": row.action_statement,
         "signature": row.signature,
+        "signer": row.signer,
     }
 
 
@@ -248,7 +270,8 @@ def show(reference: str) -> None:
                 image=str(target.image),
                 referrer=str(attached.referrer),
                 kind=attached.document.kind,
-                signature="not verified" if attached.document.enveloped else None,
+                signature=None if attached.signature.state == "unsigned" else attached.signature.state,
+                signer=attached.signature.signer or None,
                 document=attached.document.predicate,
             )
             for attached in sorted(

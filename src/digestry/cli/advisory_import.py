@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from digestry.advisories.statements import SEVERITIES
-from digestry.cli.advised_image import find_target
+from digestry.cli.advised_image import find_target, show_objection
 from digestry.cli.image_names import IMAGE
 from digestry.cli.output import json_document, json_option, note, printable, say, table
+from digestry.cli.signing_options import signing_options
 from digestry.cli.timeout_options import timeout_option
 from digestry.model.text import number_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from digestry.advisories.attestation_forms import Signing
     from digestry.advisories.publish import NewStatement, PublishedAdvisory, TargetImage
+    from digestry.advisories.trust import TrustPolicy
     from digestry.audit.advisory_imports import ImagePlan, ImportFile
     from digestry.cli.documents import AdvisoryImport
     from digestry.cli.settings import Settings
@@ -43,6 +46,7 @@ _MOST_SHOWN: Final = 20
 )
 @click.option("--author", default="", metavar="WHO", help="Who says so.  [default: whom the file names]")
 @click.option("--dry-run", is_flag=True, help="Say what would be stated about which images.")
+@signing_options
 @json_option
 @timeout_option
 @click.pass_context
@@ -54,6 +58,7 @@ def import_(
     severity: str | None,
     author: str,
     dry_run: bool,
+    signing: Signing | None,
     as_json: bool,
 ) -> None:
     """State what reports of scanners, and advisories of others, say about images.
@@ -80,7 +85,10 @@ def import_(
     ]
     with open_session(settings) as session:
         only = None if image is None else find_target(settings, session, image)
-        carry_out(settings, session, documents, outcome, only=only, severity=severity or "", author=author)
+        carry_out(
+            settings, session, documents, outcome, only=only, severity=severity or "", author=author,
+            signing=signing,
+        )  # fmt: skip
     outcome.print(as_json=as_json)
     if outcome.problems:
         ctx.exit(exit_codes.USAGE)
@@ -136,15 +144,17 @@ def carry_out(
     only: TargetImage | None,
     severity: str,
     author: str,
+    signing: Signing | None = None,
 ) -> None:
-    """Plan the import of ``documents`` and, unless it is a dry run, attach what is new."""
+    """Plan the import of ``documents`` and, unless it is a dry run, attach what is new, signed or not."""
     import datetime
 
     from digestry.audit.advisory_imports import ImportPlanner
     from digestry.audit.named_images import ImageFinder
     from digestry.audit.registry_queries import RegistryQueries
 
-    queries = RegistryQueries(session, timeout=60)
+    trust = settings.trust()
+    queries = RegistryQueries(session, timeout=60, trust=trust)
     host = settings.registry
     finder = ImageFinder(queries, host, lambda digest: session.registry(host).tags_for_digest(digest))
     now = datetime.datetime.now(datetime.UTC)
@@ -153,10 +163,12 @@ def carry_out(
     if not outcome.dry_run:
         for one in outcome.plan.images:
             if one.new:
-                outcome.published[str(one.image)] = _attach(session, one)
+                outcome.published[str(one.image)] = _attach(session, one, trust, signing)
 
 
-def _attach(session: Session, plan: ImagePlan) -> list[PublishedAdvisory]:
+def _attach(
+    session: Session, plan: ImagePlan, trust: TrustPolicy, signing: Signing | None
+) -> list[PublishedAdvisory]:
     """Attach what is new about an image: a document for each author."""
     from digestry.advisories import publish
     from digestry.audit.registry_queries import RegistryQueries
@@ -168,8 +180,14 @@ def _attach(session: Session, plan: ImagePlan) -> list[PublishedAdvisory]:
     published = []
     for statements in by_author.values():
         published += publish.attach_statements(
-            session, target, statements, new_queries=lambda: RegistryQueries(session)
+            session,
+            target,
+            statements,
+            new_queries=lambda: RegistryQueries(session, trust=trust),
+            signing=signing,
         )
+    for advisory in published:
+        show_objection(trust, advisory.status, advisory.subject, signing)
     return published
 
 

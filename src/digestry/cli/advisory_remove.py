@@ -64,9 +64,8 @@ def remove(
     settings = load()
     with open_session(settings) as session:
         target = find_target(settings, session, reference)
-        plan = removal.plan_removal(
-            RegistryQueries(session, timeout=60), target, vulnerabilities=vulnerabilities, documents=digests
-        )
+        queries = RegistryQueries(session, timeout=60, trust=settings.trust())
+        plan = removal.plan_removal(queries, target, vulnerabilities=vulnerabilities, documents=digests)
         _describe(plan)
         if dry_run:
             note("digestry: nothing was removed (--dry-run)")

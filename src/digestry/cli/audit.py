@@ -316,7 +316,7 @@ class _Auditor:
             retries=1,
         )
         with Session(options) as session:
-            lookup = RegistryQueries(session, timeout=self._timeout)
+            lookup = RegistryQueries(session, timeout=self._timeout, trust=self._settings.trust())
             if self._fleet_host is not None:
                 from digestry.inventory.sources.fleet import ReportedFleet
 

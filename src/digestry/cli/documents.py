@@ -105,6 +105,7 @@ class AttachedAdvisory(Struct, frozen=True):
     referrer: str
     kind: str
     signature: str | None
+    signer: str | None
     document: Mapping[str, object]
 
 

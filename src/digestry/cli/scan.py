@@ -17,9 +17,11 @@ from digestry.cli.advisory_import import (
 from digestry.cli.image_location import local_option
 from digestry.cli.image_names import IMAGE
 from digestry.cli.output import json_option, note, printable
+from digestry.cli.signing_options import signing_options
 from digestry.cli.timeout_options import transfer_timeout_option
 
 if TYPE_CHECKING:
+    from digestry.advisories.attestation_forms import Signing
     from digestry.advisories.publish import TargetImage
     from digestry.advisories.scanners import Scanner
     from digestry.audit.advisory_imports import ImportFile
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     help="Leave out what is less severe.  [default: leave out nothing]",
 )
 @click.option("--dry-run", is_flag=True, help="Scan, say what would be stated, and state nothing.")
+@signing_options
 @json_option
 @transfer_timeout_option
 @click.pass_context
@@ -63,6 +66,7 @@ def scan(
     local: bool,
     severity: str | None,
     dry_run: bool,
+    signing: Signing | None,
     as_json: bool,
 ) -> None:
     """Have a scanner look at an image, and state what it finds as advisories of the image.
@@ -90,7 +94,7 @@ def scan(
         documents = scanning.reports(chosen, outcome)
         carry_out(
             settings, session, documents, outcome, only=target, severity=severity or "",
-            author=scanning.author(documents),
+            author=scanning.author(documents), signing=signing,
         )  # fmt: skip
     outcome.print(as_json=as_json)
     if outcome.problems or outcome.plan.unmatched:

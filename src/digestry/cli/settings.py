@@ -19,6 +19,7 @@ from digestry.model.reference import DOCKER_HUB, Reference, check_host, names_it
 from digestry.model.text import did_you_mean
 
 if TYPE_CHECKING:
+    from digestry.advisories.trust import TrustPolicy
     from digestry.cli.registry_blocks import Blocks
     from digestry.client.configuration.files import ConfigurationFiles
 
@@ -33,6 +34,8 @@ KEYS: Final[dict[str, str]] = {
 }
 _PROGRAMS: Final = ("docker", "containers")
 _REGISTRIES: Final = "registries"
+_ADVISORIES: Final = "advisories"
+_TABLES: Final = (_REGISTRIES, _ADVISORIES)
 _HOST_ALONE: Final = re.compile(r"(?:localhost|[0-9]+(?:\.[0-9]+){3}):[0-9]+/?", re.ASCII)
 _THERE_ARE: Final = f"the settings are: {', '.join(KEYS)}"
 
@@ -51,6 +54,8 @@ class Settings:
     """Whose configuration files are read: docker's, containers'."""
     blocks: Blocks | None = None
     """The settings file's blocks of registries; None without any."""
+    advisories: object = None
+    """The settings file's table of whose advisories count, as it is written; None without it."""
     aliases: bool = True
     """Whether names without a registry may be the aliases of containers' files."""
     tell: Callable[[str], None] = field(default=lambda _: None, compare=False)
@@ -63,6 +68,16 @@ class Settings:
         return configuration_files(
             os.environ, docker="docker" in self.programs, containers="containers" in self.programs
         )
+
+    def trust(self) -> TrustPolicy:
+        """Return the policy that decides which advisories count. Raises :class:`InvalidConfiguration`."""
+        from digestry.advisories.trust import TRUST_EVERYBODY
+
+        if self.advisories is None:
+            return TRUST_EVERYBODY
+        from digestry.advisories.trust_settings import read_trust
+
+        return read_trust(self.advisories, self.config_file)
 
     def reference(self, text: str) -> Reference:
         """Parse ``text``, and return the image name; report an alias from containers' files.
@@ -127,11 +142,11 @@ def read_document(config_file: Path) -> dict[str, Any]:
         return {}
     document = parse_toml(text, config_file)
     for key, value in document.items():
-        if key == _REGISTRIES:
+        if key in _TABLES:
             continue
         if key not in KEYS:
             raise InvalidConfiguration(
-                f"{config_file}: unknown setting {shown(key)}{did_you_mean(key, (*KEYS, _REGISTRIES))}",
+                f"{config_file}: unknown setting {shown(key)}{did_you_mean(key, (*KEYS, *_TABLES))}",
                 hint=_THERE_ARE,
             )
         if not isinstance(value, str):
@@ -141,7 +156,7 @@ def read_document(config_file: Path) -> dict[str, Any]:
 
 def read_values(config_file: Path) -> dict[str, str]:
     """Return the settings file's values by key. Raises :class:`InvalidConfiguration`."""
-    return {key: value for key, value in read_document(config_file).items() if key != _REGISTRIES}
+    return {key: value for key, value in read_document(config_file).items() if key not in _TABLES}
 
 
 def read_blocks(config_file: Path, document: dict[str, Any]) -> Blocks | None:
@@ -189,7 +204,7 @@ def load() -> Settings:
 
     config_file, store = locate()
     document = read_document(config_file)
-    values = {key: check_value(key, value) for key, value in document.items() if key != _REGISTRIES}
+    values = {key: check_value(key, value) for key, value in document.items() if key not in _TABLES}
     programs = _programs(values.get("read-files-of", ",".join(_PROGRAMS)))
     reported: set[str] = set()
 
@@ -208,6 +223,7 @@ def load() -> Settings:
         docker_config=_expanded(docker),
         programs=programs,
         blocks=read_blocks(config_file, document),
+        advisories=document.get(_ADVISORIES),
         # The setting `registry` decides what such names mean.
         aliases="containers" in programs and "registry" not in values,
         tell=tell,

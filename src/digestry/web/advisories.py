@@ -15,6 +15,7 @@ from digestry.advisories.advisory import (
     in_force,
 )
 from digestry.advisories.documents import decode_documents
+from digestry.advisories.signatures import NOT_VERIFIED, UNSIGNED
 from digestry.advisories.statements import LONG_AGO, Document
 from digestry.catalog.manifest_rows import StoredManifest
 from digestry.errors import ContentError, InvalidManifest, StorageError
@@ -115,8 +116,8 @@ def _add(reading: AdvisoryReading, document: Document, referrer: StoredManifest)
                 _HERE,
                 subject,
                 referrer.digest,
-                document.enveloped,
                 statement.author,
+                NOT_VERIFIED if document.enveloped else UNSIGNED,
                 component=component,
             )
             for component in components or [""]
@@ -143,7 +144,7 @@ def _stated(advisory: Advisory) -> Stated:
             )
         ),
         tuple(map(str, statement.fixed_by)),
-        advisory.enveloped,
+        advisory.signature != UNSIGNED,
         advisory.referrer,
         advisory.subject,
     )

@@ -67,7 +67,8 @@ def _advisory_text(advisory: AdvisoryRow) -> str:
     part = advisory.part
     inside = "" if part is None else f" in the {part.kind} {part.digest}"
     came = "" if part is None or part.base is None else f" of {part.base}"
-    return f"{advisory.id} {STATUS_WORDS[advisory.status]}{by}{inside}{came}"
+    signed = f"signed by {advisory.signer}" if advisory.signer else advisory.signature or "unsigned"
+    return f"{advisory.id} {STATUS_WORDS[advisory.status]}{by}{inside}{came} ({signed})"
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -93,7 +93,7 @@ def write(
 
 
 _SIGNATURES: Final = (
-    "Whoever may push to a repository may state something there; signatures were not verified."
+    "Whoever may push to a repository may state something there, unless only signed advisories count."
 )
 
 

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from digestry.advisories.advisory import Advisory, ImagePart
+from digestry.advisories.signatures import SignatureState
 from digestry.audit.findings import AuditReport, ContainerFinding
 from digestry.audit.remediation import Origins, Remediation, plan
 from digestry.audit.tag_verdict import UNTAGGED_HERE
@@ -64,9 +65,13 @@ class AdvisoryRow(Struct, frozen=True):
     referrer: Annotated[_Digest, Meta(description="The manifest that carries it.")]
     component: Annotated[str | None, Meta(description="What of the image it is about; null if all of it.")]
     signature: Annotated[
-        Literal["not verified"] | None,
-        Meta(description="'not verified' if it came in an envelope with signatures."),
+        Literal["verified", "not verified"] | None,
+        Meta(
+            description="null: unsigned; verified: a trusted key has signed it; not verified: no key is"
+            " trusted in that repository."
+        ),
     ]
+    signer: Annotated[str | None, Meta(description="Whose trusted key has signed it.")]
     part: Annotated[
         PartRow | None,
         Meta(description="The layer or config that it is about; null if it is about the image itself."),
@@ -293,7 +298,8 @@ def advisory_row(advisory: Advisory) -> AdvisoryRow:
         subject=f"{advisory.repository.name}@{advisory.subject}",
         referrer=str(advisory.referrer),
         component=advisory.component or advisory.product or None,
-        signature="not verified" if advisory.enveloped else None,
+        signature=_signature(advisory.signature.state),
+        signer=advisory.signature.signer or None,
         part=None if advisory.part is None else _part(advisory.part),
     )
 
@@ -301,6 +307,10 @@ def advisory_row(advisory: Advisory) -> AdvisoryRow:
 def _part(part: ImagePart) -> PartRow:
     base = None if part.base is None else str(part.base)
     return PartRow(part.kind, str(part.digest), base, part.made_by or None)
+
+
+def _signature(state: SignatureState) -> Literal["verified", "not verified"] | None:
+    return state if state in {"verified", "not verified"} else None
 
 
 def rows(findings: Iterable[ContainerFinding], *, fixes: Origins | None = None) -> Iterable[ContainerRow]:

@@ -143,7 +143,7 @@ def statement_words(advisory: Advisory) -> str:
     says = f"{statement.vulnerability}{of}: {STATUS_WORDS[statement.status]}, {when}"
     if advisory.part is not None:
         says += f", {part_words(advisory.part)}"
-    by = f" by {advisory.author or 'an author who is not named'}"
+    by = f" by {advisory.author or 'an author who is not named'} ({advisory.signature.shown})"
     note = statement.notes or statement.impact
     return f"{says}{by}" + (f": {note}" if note else "")
 
