@@ -166,7 +166,7 @@ def test_not_everything_is_looked_into(shelf: Shelf, session: Session, store: Im
 def test_a_list_of_more_than_anybody_wants(
     shelf: Shelf, session: Session, store: ImageStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("digestry.images.pull.MOST_MANIFESTS", 10)
+    monkeypatch.setattr("digestry.images.index_content.MOST_MANIFESTS", 10)
     shelf.index([shelf.image(n=n) for n in range(12)], "1")
     with pytest.raises(ContentError, match="more than 10 manifests"):
         pull(session, Reference(shelf.liar.host, "app", "1"), store, all_platforms=True)

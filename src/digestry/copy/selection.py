@@ -9,14 +9,14 @@ from typing import Any, Final
 import msgspec
 
 from digestry.copy.protocols import ImageSource, ImageTarget
-from digestry.errors import ContentError, InvalidManifest, NotFound, RemoteNotFound, SizeMismatch, TooLarge
+from digestry.errors import ContentError, NotFound, RemoteNotFound, TooLarge
+from digestry.images.index_content import IndexContent, all_manifests
 from digestry.images.transfer import Skipped
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
-from digestry.model.image_config import ImageConfig
-from digestry.model.manifest import DEEPEST, MOST_MANIFESTS, Image, Index, Manifest, encode, parse_manifest
-from digestry.model.platform import Platform, by_preference
+from digestry.model.manifest import Image, Index, encode, parse_manifest
+from digestry.model.platform import Platform
 
 _MOST_REFERRERS: Final = 2_000
 _LISTED: Final = 20
@@ -55,33 +55,35 @@ def select(
     Raises :class:`NotFound` for a platform without an image, and for an image of an index that neither place
     has; :class:`ContentError`; and the places' errors.
     """
-    content = _SourceContent(source)
+    content = IndexContent(source.manifest, source.read_blob)
     top = content.pull(descriptor)
     wanted = list(platforms)
     if isinstance(top, Image):
         for platform in wanted:
-            _check_platform(content, top, platform)
+            content.check_platform(top, platform, top.digest)
         found = Selection(descriptor, top, (top,))
     else:
         if not wanted and not target.holds_indexes:
             wanted = [Platform.of_host()]
-        found = _of_index(content, descriptor, top, wanted, target)
+        found = _of_index(content, descriptor, top, wanted, target, source=source)
     if not referrers:
         return found
-    return _with_referrers(content, found)
+    return _with_referrers(source, content, found)
 
 
 def _of_index(
-    content: _SourceContent,
+    content: IndexContent,
     descriptor: Descriptor,
     top: Index,
     wanted: Sequence[Platform],
     target: ImageTarget,
+    *,
+    source: ImageSource,
 ) -> Selection:
     if not wanted:
-        walk = _Walk(content, target, top)
-        walk.into(top, 0)
-        return Selection(descriptor, top, tuple(walk.found.values()), tuple(walk.skipped))
+        whole = _Whole(source, content, target, top)
+        manifests = all_manifests(top, whole.pull, whole.skip)
+        return Selection(descriptor, top, tuple(manifests), tuple(whole.skipped))
     from digestry.images.platform_selection import select_image  # noqa: PLC0415 - for an index alone
 
     chosen: dict[Digest, Image | Index] = {}
@@ -121,29 +123,34 @@ def _narrowed(top: Index, kept: set[Digest]) -> Index:
 
 
 @dataclass(slots=True)
-class _Walk:
-    """All manifests below an index, those that the source has."""
+class _Whole:
+    """An index that is copied as a whole, without the images that neither place needs to have."""
 
-    content: _SourceContent
+    source: ImageSource
+    content: IndexContent
     target: ImageTarget
     top: Index
-    found: dict[Digest, Image | Index] = field(default_factory=dict)
     skipped: list[Skipped] = field(default_factory=list)
 
-    def into(self, manifest: Image | Index, depth: int) -> None:
-        if depth > DEEPEST:
-            raise ContentError(f"{self.top.digest} has more than {DEEPEST} indexes inside of each other")
-        for child in manifest.manifests:
-            if child.media_type not in media_types.MANIFESTS:
-                self.skipped.append(Skipped(child, f"{child.media_type} is not a kind of manifest"))
-            elif child.digest not in self.found:
-                if len(self.found) >= MOST_MANIFESTS:
-                    raise TooLarge(
-                        f"{self.top.digest} lists more than {MOST_MANIFESTS} manifests",
-                        limit=MOST_MANIFESTS,
-                    )
-                self._child(child, depth)
-        self.found.setdefault(manifest.digest, manifest)
+    def skip(self, entry: Descriptor, reason: str) -> None:
+        """Leave an entry out."""
+        self.skipped.append(Skipped(entry, reason))
+
+    def pull(self, entry: Descriptor) -> Image | Index | None:
+        """Return the manifest of an entry; None if it stays out, or is in the target already."""
+        try:
+            return self.content.pull(entry)
+        except (NotFound, RemoteNotFound) as error:
+            called = entry.platform or entry.digest
+            if self.target.may_lack_images:
+                self.skip(entry, f"{self.source.description} does not have it")
+            elif not self.target.has_manifest(entry):
+                raise NotFound(
+                    f"{self.top.digest} lists {called}, which is neither in"
+                    f" {self.source.description} nor in {self.target.description}",
+                    hint=f"copy the images that are there: {self._options()}",
+                ) from error
+            return None
 
     def _options(self) -> str:
         """Return the options that choose the images that the source has."""
@@ -156,30 +163,14 @@ class _Walk:
         ]
         return " ".join(f"--platform {platform}" for platform in here) or "--platform OS/ARCH, once for each"
 
-    def _child(self, child: Descriptor, depth: int) -> None:
-        try:
-            manifest = self.content.pull(child)
-        except (NotFound, RemoteNotFound) as error:
-            called = child.platform or child.digest
-            if self.target.may_lack_images:
-                self.skipped.append(Skipped(child, f"{self.content.source.description} does not have it"))
-            elif not self.target.has_manifest(child):
-                raise NotFound(
-                    f"{self.top.digest} lists {called}, which is neither in"
-                    f" {self.content.source.description} nor in {self.target.description}",
-                    hint=f"copy the images that are there: {self._options()}",
-                ) from error
-            return
-        self.into(manifest, depth + 1)
 
-
-def _with_referrers(content: _SourceContent, selection: Selection) -> Selection:
+def _with_referrers(source: ImageSource, content: IndexContent, selection: Selection) -> Selection:
     """Return ``selection`` with the referrers of its manifests, and their referrers."""
     seen = {manifest.digest for manifest in selection.manifests}
     waiting = list(seen)
     found: list[Image | Index] = []
     while waiting:
-        for entry in content.source.referrers(waiting.pop()):
+        for entry in source.referrers(waiting.pop()):
             if entry.digest in seen or entry.media_type not in media_types.MANIFESTS:
                 continue
             seen.add(entry.digest)
@@ -198,43 +189,3 @@ def _with_referrers(content: _SourceContent, selection: Selection) -> Selection:
         tuple(found),
         selection.remark,
     )
-
-
-class _SourceContent:
-    """The parts of an index, in a source."""
-
-    def __init__(self, source: ImageSource) -> None:
-        self.source = source
-
-    def pull(self, descriptor: Descriptor) -> Image | Index:
-        """Return the manifest of ``descriptor``. Raises :class:`SizeMismatch` too."""
-        manifest = self.source.manifest(descriptor)
-        if manifest.size != descriptor.size:
-            raise SizeMismatch(
-                f"{descriptor.digest} should have {descriptor.size} bytes, and has {manifest.size}"
-            )
-        return manifest
-
-    def manifest(self, descriptor: Descriptor) -> Image | Index | None:
-        try:
-            return self.pull(descriptor)
-        except (NotFound, RemoteNotFound):
-            return None
-
-    def platform(self, image: Manifest) -> Platform | None:
-        if image.config is None or image.config.media_type not in media_types.IMAGE_CONFIGS:
-            return None
-        try:
-            raw = self.source.read_blob(image.config)
-        except (NotFound, RemoteNotFound):
-            return None
-        try:
-            return ImageConfig.parse(raw, algorithm=image.config.digest.algorithm).platform
-        except InvalidManifest as error:
-            raise ContentError(f"the config of {image.digest} cannot be used: {error.message}") from error
-
-
-def _check_platform(content: _SourceContent, image: Image, platform: Platform) -> None:
-    stated = content.platform(image)
-    if stated is not None and stated.is_stated and not by_preference([stated], platform):
-        raise NotFound(f"{image.digest} is for {stated}, not for {platform}")

@@ -11,8 +11,9 @@ import msgspec
 
 from digestry.client.repository import Repository
 from digestry.client.session import Session
-from digestry.errors import ContentError, InvalidManifest, NotFound, RemoteNotFound, SizeMismatch, TooLarge
+from digestry.errors import ContentError, InvalidManifest, NotFound, RemoteNotFound, TooLarge
 from digestry.images.blob_fetch import fetch_blob
+from digestry.images.index_content import IndexContent, all_manifests
 from digestry.images.store import LARGEST_MANIFEST, ImageStore
 from digestry.images.transfer import (
     SilentObserver,
@@ -23,12 +24,10 @@ from digestry.images.transfer import (
     transfer_each,
     transferable_blobs,
 )
-from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
-from digestry.model.image_config import ImageConfig
-from digestry.model.manifest import DEEPEST, MOST_MANIFESTS, Image, Index, Manifest, parse_manifest
-from digestry.model.platform import Platform, by_preference
+from digestry.model.manifest import Image, Index, Manifest, parse_manifest
+from digestry.model.platform import Platform
 from digestry.model.reference import Reference
 
 
@@ -74,12 +73,14 @@ def pull(
         top = content.top(reference)
         tag_now = _tag_now(remote, reference)
         if all_platforms:
-            manifests = _all_manifests(content, top, tally)
+            manifests = all_manifests(
+                top, _content_of(content).pull, lambda *entry: tally.skipped.append(Skipped(*entry))
+            )
         else:
             manifests = manifests_for_platform(content, top, platform or Platform.of_host())
         blobs = transferable_blobs(manifests, tally, observer)
         if platform is not None and isinstance(top, Image):
-            _check_platform(content, top, platform)
+            _content_of(content).check_platform(top, platform, f"{reference}: this image")
 
         def fetch(descriptor: Descriptor, progress: Callable[[int], None]) -> None:
             pull_blob = functools.partial(remote.pull_blob, descriptor)
@@ -190,78 +191,11 @@ def manifests_for_platform(remote: Source, top: Image | Index, platform: Platfor
         return [top]
     from digestry.images.platform_selection import select_image  # noqa: PLC0415 - for an index alone
 
-    content = _RemoteContent(remote, top)
+    content = _content_of(remote)
     selection = select_image(top, platform, content)
     image = content.pull(selection.entry)
     return [image, *reversed(selection.inside), top]
 
 
-def _all_manifests(remote: Source, top: Image | Index, tally: TransferTally) -> list[Image | Index]:
-    """Return the manifests below and including ``top``, children before the indexes that they are in."""
-    content = _RemoteContent(remote, top)
-    found: dict[Digest, Image | Index] = {}
-
-    def walk(manifest: Image | Index, depth: int) -> None:
-        if depth > DEEPEST:
-            raise ContentError(f"{top.digest} has more than {DEEPEST} indexes inside of each other")
-        for child in manifest.manifests:
-            if child.media_type not in media_types.MANIFESTS:
-                tally.skipped.append(Skipped(child, f"{child.media_type} is not a kind of manifest"))
-            elif child.digest not in found:
-                if len(found) >= MOST_MANIFESTS:
-                    raise ContentError(f"{top.digest} lists more than {MOST_MANIFESTS} manifests")
-                walk(content.pull(child), depth + 1)
-        found.setdefault(manifest.digest, manifest)
-
-    walk(top, 0)
-    return list(found.values())
-
-
-class _RemoteContent:
-    """The parts of an index, in its registry."""
-
-    def __init__(self, remote: Source, top: Manifest) -> None:
-        self._remote = remote
-        self._top = top
-
-    def pull(self, descriptor: Descriptor) -> Image | Index:
-        """Return the manifest of ``descriptor``. Raises :class:`SizeMismatch`."""
-        manifest = self._remote.pull_manifest(str(descriptor.digest))
-        if manifest.size != descriptor.size:
-            raise SizeMismatch(
-                f"{self._top.digest} says that {descriptor.digest} has {descriptor.size} bytes; "
-                f"it has {manifest.size}"
-            )
-        return manifest
-
-    def manifest(self, descriptor: Descriptor) -> Image | Index | None:
-        try:
-            return self.pull(descriptor)
-        except RemoteNotFound:
-            return None
-
-    def platform(self, image: Manifest) -> Platform | None:
-        try:
-            config = _config(self._remote, image)
-        except RemoteNotFound:
-            return None
-        return None if config is None else config.platform
-
-
-def _check_platform(remote: Source, image: Image, platform: Platform) -> None:
-    """Raise :class:`NotFound` if the config of ``image`` says that it is for another platform."""
-    config = _config(remote, image)
-    if config is None or not config.platform.is_stated:
-        return
-    if not by_preference([config.platform], platform):
-        raise NotFound(f"{remote.reference}: this image is for {config.platform}, not for {platform}")
-
-
-def _config(remote: Source, image: Manifest) -> ImageConfig | None:
-    """Return the config of an image; None for an artifact. Raises :class:`ContentError` for a bad one."""
-    if image.config is None or image.config.media_type not in media_types.IMAGE_CONFIGS:
-        return None
-    try:
-        return ImageConfig.parse(remote.read_blob(image.config), algorithm=image.config.digest.algorithm)
-    except (InvalidManifest, TooLarge) as error:
-        raise ContentError(f"the config of {image.digest} cannot be used: {error.message}") from error
+def _content_of(remote: Source) -> IndexContent:
+    return IndexContent(lambda descriptor: remote.pull_manifest(str(descriptor.digest)), remote.read_blob)
