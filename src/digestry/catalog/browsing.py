@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
 
@@ -11,8 +12,10 @@ from digestry.catalog import (
     image_summaries,
     repository_pages,
     repository_rows,
+    running_images,
     search_pages,
     tag_pages,
+    tag_timeline,
 )
 from digestry.catalog.blob_links import UnknownRepository
 from digestry.catalog.database import Database
@@ -20,8 +23,10 @@ from digestry.catalog.image_details import ManifestDetails, User
 from digestry.catalog.image_summaries import Summaries
 from digestry.catalog.manifest_rows import StoredManifest
 from digestry.catalog.repository_pages import RepositoryRow
+from digestry.catalog.running_images import RunningImage, RunningPlace
 from digestry.catalog.search_pages import FoundDigest, FoundTag
 from digestry.catalog.tag_pages import ListedTag, TagCursor
+from digestry.catalog.tag_timeline import TagMove, TagPeriod, TagTotals
 from digestry.model.digest_prefix import DigestPrefix
 
 
@@ -48,6 +53,20 @@ class DigestDetails:
     images: Summaries
     users: tuple[User, ...]
     referrers: tuple[StoredManifest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TagTimeline:
+    """The history of a tag: its ``totals``, some ``moves``, the newest first, whether ``more`` follow, and
+    what it pointed to in a ``period``. Of the digests of the moves, those that are still ``present`` in the
+    repository, and those that are ``running``."""
+
+    totals: TagTotals
+    moves: tuple[TagMove, ...]
+    more: bool
+    period: TagPeriod
+    present: frozenset[str] = frozenset()
+    running: Mapping[str, RunningImage] = field(default_factory=dict)
 
 
 class Browsing:
@@ -139,6 +158,47 @@ class Browsing:
             return search_pages.digests_beginning(
                 connection, prefix, beginning=beginning, after=after, limit=limit
             )
+
+    def timeline(
+        self,
+        name: str,
+        tag: str,
+        *,
+        before: int | None,
+        limit: int,
+        last: int | None,
+        now: int,
+        running: bool,
+    ) -> TagTimeline | None:
+        """Return the history of a tag, also of one that was deleted; None if there never was one.
+
+        The moves are those before a time. The period ends ``now``, and begins with the first move, or as many
+        microseconds ago as ``last``. Only with ``running`` it says what runs.
+        """
+        with self._database.read() as connection:
+            totals = tag_timeline.totals(connection, name, tag)
+            if totals is None:
+                return None
+            moves = tag_timeline.moves(connection, name, tag, before=before, limit=limit + 1)
+            until = max(now, totals.last_at)
+            since = totals.first_at - 1 if last is None else max(totals.first_at - 1, until - last)
+            period = tag_timeline.period(connection, name, tag, since=since, until=until)
+            page, more = tuple(moves[:limit]), len(moves) > limit
+            repository = repository_rows.find(connection, name)
+            if repository is None:
+                return TagTimeline(totals, page, more, period)
+            digests = {str(move.event.to_digest or move.event.from_digest) for move in page}
+            present = repository_pages.present(connection, repository, digests)
+            runs = running_images.running(connection, repository, name, digests) if running else {}
+            return TagTimeline(totals, page, more, period, present, runs)
+
+    def places(self, name: str, digest: str, *, limit: int) -> list[RunningPlace]:
+        """Return where an image of a repository, or what it lists, runs: the last seen first."""
+        with self._database.read() as connection:
+            repository = repository_rows.find(connection, name)
+            if repository is None:
+                return []
+            return running_images.places(connection, repository, name, digest, limit=limit)
 
 
 def _summaries(

@@ -5,11 +5,13 @@ Functions on a transaction.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, exists, func, select
 
+from digestry.catalog import dialect
 from digestry.catalog.schema import journal, links, manifests, repositories, usage
 
 
@@ -60,3 +62,11 @@ def _listed() -> Select[Any]:
 
 def _row(found: Row[Any]) -> RepositoryRow:
     return RepositoryRow(found.name, found.tags or 0, found.bytes or 0, found.changed_at)
+
+
+def present(connection: Connection, repository: int, digests: Iterable[str]) -> frozenset[str]:
+    """Return which of the manifests the repository can serve."""
+    keys = dialect.of(connection).bulk_keys(sorted((repository, digest) for digest in digests), int)
+    here = (manifests.c.repository_id == keys.first) & (manifests.c.digest == keys.second)
+    query = select(manifests.c.digest).join_from(keys.table, manifests, here)
+    return frozenset(connection.execute(query.where(manifests.c.deleted_at.is_(None))).scalars())

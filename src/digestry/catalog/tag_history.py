@@ -140,7 +140,7 @@ def tags_at(repository: str, at: int, after: str, names: int) -> Select[Any]:
     )
     entry = journal.alias("entry")
     return (
-        select(listed.c.tag.label("name"), entry, _until(entry))
+        select(listed.c.tag.label("name"), entry, next_move(entry))
         .select_from(
             listed.outerjoin(
                 entry,
@@ -158,7 +158,7 @@ def tags_at(repository: str, at: int, after: str, names: int) -> Select[Any]:
 def pointing(repository: str, digest: str, earlier: ColumnElement[bool], limit: int) -> Select[Any]:
     """Return the query for the entries by which a tag came to ``digest``, newest first, those for which
     ``earlier`` holds."""
-    query = select(journal, _until(journal)).where(
+    query = select(journal, next_move(journal)).where(
         journal.c.repository == repository, journal.c.to_digest == digest, earlier
     )
     return query.order_by(journal.c.at.desc()).limit(limit)
@@ -179,14 +179,15 @@ def newest_pointing(
         .correlate(keys.table)
     )
     entry = journal.alias("entry")
-    query = select(entry, _until(entry)).join_from(
+    query = select(entry, next_move(entry)).join_from(
         keys.table, entry, (entry.c.repository == keys.first) & entry.c.at.in_(times)
     )
     rows = connection.execute(query.limit(limit)).all()
     return [(row.repository, _span(row, row.until)) for row in sorted(rows, key=lambda row: -int(row.at))]
 
 
-def _until(entry: Any) -> Any:
+def next_move(entry: Any) -> Any:
+    """Return the column ``until``: when the tag of ``entry``, the journal or an alias of it, moved next."""
     later = journal.alias("later")
     return (
         select(later.c.at)

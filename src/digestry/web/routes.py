@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from digestry.web.pages import image, repositories, repository, search, sign_in, theme
+from digestry.web.pages import changes, image, repositories, repository, search, sign_in, tag, theme
 from digestry.web.route import Route
 
 ROUTES: Final = (
@@ -12,6 +12,8 @@ ROUTES: Final = (
     Route("/r/{name}", repository.show),
     Route("/r/{name}@{digest}", image.show),
     Route("/search", search.show),
+    Route("/r/{name}:{tag}", tag.show),
+    Route("/changes/{name}", changes.show),
     Route("/sign-in", sign_in.show, sign_in.sign_in),
     Route("/sign-out", act=sign_in.sign_out),
     Route("/theme", act=theme.change, token=False),

@@ -37,6 +37,7 @@ def environment(static_files: Mapping[str, StaticFile]) -> Environment:
         "moment": moment,
         "iso": iso,
         "ago": ago,
+        "lasting": lasting,
         "count": count,
         "capitalize_first": capitalize_first,
         "plural": plural,
@@ -96,6 +97,19 @@ def ago(at: int | datetime.datetime, now: int) -> str:
 def capitalize_first(text: str) -> str:
     """Return a text with its first letter in upper case."""
     return text[:1].upper() + text[1:]
+
+
+def lasting(since: int | datetime.datetime, until: int | datetime.datetime) -> str:
+    """Return how long it was between two times, in its two largest units, such as ``3 days 4 hours``."""
+    seconds = int((_time(until) - _time(since)).total_seconds())
+    parts = []
+    for unit, length in (("year", 31_557_600), ("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1)):
+        if seconds >= length:
+            parts.append(plural(seconds // length, unit))
+            seconds %= length
+        elif parts:
+            break
+    return " ".join(parts[:2]) or "less than a second"
 
 
 def count(number: int) -> str:
