@@ -75,6 +75,11 @@ def test_the_fields_of_an_image_its_config_and_its_index(server: RegistryServer)
         page = Browser(server).text(path)
         check(page)
     assert "&lt;script&gt;alert(2)" in Browser(server).text(f"/r/evil@{digest}")
+    other = server.push_manifest("evil", "1", image(server, "evil", "two"))
+    for pair in (f"old={digest}&new={other}", f"old={other}&new={digest}"):
+        page = Browser(server).text(f"/changes/evil?{pair}")
+        check(page)
+        assert "&lt;script&gt;alert(2)" in page
 
 
 def test_the_texts_of_advisories(server: RegistryServer) -> None:
@@ -112,18 +117,33 @@ def test_the_place_of_a_sighting(server: RegistryServer) -> None:
     digest = server.push_manifest("seen", "1", image(server, "seen", "one"))
     seen = {"repository": "seen", "digest": str(digest), "place": EVIL, "containers": 1}
     assert server.request("POST", "/v2/_digestry/sightings", json.dumps({"sightings": [seen]})).status == 200
-    page = Browser(server).text(f"/r/seen@{digest}")
-    assert "&lt;img src=x" in page
+    other = server.push_manifest("seen", "1", image(server, "seen", "two"))
+    for path in (f"/r/seen@{digest}", f"/changes/seen?old={digest}&new={other}"):
+        page = Browser(server).text(path)
+        assert "&lt;img src=x" in page
+        check(page)
+
+
+def test_the_client_that_moved_a_tag(server: RegistryServer) -> None:
+    raw = json.dumps(image(server, "moved", "one")).encode()
+    kind = {"Content-Type": media_types.OCI_MANIFEST, "User-Agent": EVIL}
+    assert server.request("PUT", "/v2/moved/manifests/1", raw, kind).status == 201
+    page = Browser(server).text("/r/moved:1")
+    assert "&lt;img" in page
     check(page)
 
 
-@pytest.mark.parametrize("path", ["/", "/r/evil", "/r/{}", "/{}", "/sign-in", "/search"])
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/r/evil", "/r/evil:1", "/r/evil:{}", "/changes/evil", "/r/{}", "/{}", "/sign-in", "/search"],
+)
 def test_parameters_and_addresses(server: RegistryServer, path: str) -> None:
     quoted = "".join(f"%{byte:02x}" for byte in EVIL.encode())
     browser = Browser(server)
-    for query in ("filter", "after", "order", "q", "next", quoted):
+    parameters = ("filter", "after", "order", "q", "next", "before", "last", "old", "new", "platform", "tag")
+    for query in (*parameters, quoted):
         answer = browser.get(f"{path.format(quoted)}?{query}={quoted}")
-        assert answer.status in {200, 404}
+        assert answer.status in {200, 400, 404}
         check(answer.body.decode())
 
 
