@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 from digestry.catalog.catalog import Catalog
-from digestry.errors import Forbidden, TooMany
+from digestry.errors import Forbidden, NotFound, TooMany
 from digestry.model.digest import Digest
+from digestry.registry.access.code_flow import CodeFlow, Started
 from digestry.registry.access.gate import Proof
 from digestry.registry.access.identity import ANONYMOUS
 from digestry.registry.access.principal import Principal
@@ -95,6 +96,39 @@ class PageHost:
         if proof.place is not None:
             raise Forbidden("an agent's token reports what runs, and opens no pages")
         return proof
+
+    @property
+    def issuers(self) -> tuple[str, ...]:
+        """The names, for people, of the issuers at which they sign in."""
+        return tuple(flow.title for flow in self._service().gate.code_flows)
+
+    async def begin_sign_in(self, issuer: int, redirect: str) -> Started:
+        """Begin a sign-in at an issuer, given by its place in :attr:`issuers`, that comes back to
+        ``redirect``.
+
+        Raises :class:`NotFound`, and :class:`RemoteError` if the issuer does not answer as it should.
+        """
+        return await self._flow(issuer).begin(redirect)
+
+    async def finish_sign_in(
+        self, issuer: int, redirect: str, *, code: str, verifier: str, nonce: str, stated: str | None
+    ) -> Proof:
+        """Return the proof of who came back from an issuer with a ``code``; ``stated`` is the issuer that the
+        answer names, if it names one.
+
+        Raises :class:`Forbidden` for who is not known here, and as :meth:`begin_sign_in` does.
+        """
+        flow = self._flow(issuer)
+        if stated is not None and stated != flow.issuer:
+            raise Forbidden("the answer is of another issuer")
+        identity = await flow.finish(code, redirect, verifier=verifier, nonce=nonce)
+        return Proof(identity, flow.credential)
+
+    def _flow(self, issuer: int) -> CodeFlow:
+        flows = self._service().gate.code_flows
+        if not 0 <= issuer < len(flows):
+            raise NotFound("there is no such issuer")
+        return flows[issuer]
 
     async def still_holds(self, name: str, credential: str) -> bool:
         """Return whether the password or token with the fingerprint ``credential`` is still the user's."""

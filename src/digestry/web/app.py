@@ -20,6 +20,7 @@ from digestry.web import cookies, static_files, templates
 from digestry.web.documents import Platforms
 from digestry.web.host import Host
 from digestry.web.page import Page
+from digestry.web.redirects import led_on
 from digestry.web.route import NO_PAGE, RouteTable, Show
 from digestry.web.routes import NAVIGATION, ROUTES
 from digestry.web.sessions import Sessions, form_token
@@ -86,8 +87,6 @@ class WebApp:
         if path.startswith(STATIC):
             return self._static_file(path)
         visit = await self._visit(request)
-        if visit.session is None and self._host.has_logins and _has_just_arrived(request, visit):
-            return await self._host.run(self._arrival, request, visit)
         try:
             return await self._answer(request, visit)
         except SignInNeeded:
@@ -100,14 +99,19 @@ class WebApp:
         is_form = request.method == "POST"
         route, parts = self._routes.find(request.scope["path"], acts=is_form)
         visit = replace(visit, path=parts)
-        if not is_form and route.show is not None:
+        if route.show is not None and not is_form:
+            if self._host.has_logins and _has_just_arrived(request, visit):
+                return self._lead_on(visit)
             return await self._host.run(self._show, request, visit, route.show)
-        if route.act is None:
+        if route.act is not None and is_form:
+            fields = await _fields(request)
+            if route.token:
+                _check_token(request, visit, fields)
+            done = await route.act(visit, fields)
+        elif route.handle is not None:
+            done = await route.handle(visit)
+        else:
             raise NotFound(NO_PAGE)
-        fields = await _fields(request)
-        if route.token:
-            _check_token(request, visit, fields)
-        done = await route.act(visit, fields)
         if isinstance(done, Page):
             return await self._host.run(self._render, request, visit, done)
         return done
@@ -133,12 +137,9 @@ class WebApp:
             return Response(status_code=304, headers=headers)
         return Response(body, page.status, headers, _HTML)
 
-    def _arrival(self, request: Request, visit: Visit) -> Response:
-        """Return a page that leads to itself: then the browser sends the cookie of a session, which it keeps
-        back from the first request that a page elsewhere leads to (SameSite=Strict)."""
-        page = Page("arrival.html", visit.registry, None)
-        body = self._templates.get_template(page.template).render(visit=visit, page=page)
-        response = Response(body, 200, {"Cache-Control": "no-store"}, _HTML)
+    def _lead_on(self, visit: Visit) -> Response:
+        """Lead a visitor from elsewhere to the same page again, now with their session's cookie."""
+        response = led_on(visit.address)
         cookies.put(
             response, cookies.ARRIVAL, "1", https=visit.https, seconds=_ARRIVAL_SECONDS, same_site="lax"
         )
@@ -164,6 +165,7 @@ class WebApp:
             registry=host.registry_name(scope),
             address=templates.address(scope["path"], **query),
             query=query,
+            cookies=sent,
             theme=theme if theme in cookies.THEMES else "",
             https=https,
             csrf=form_token(sent, https=https) if session is None else session.csrf,
@@ -175,7 +177,8 @@ class WebApp:
 def _has_just_arrived(request: Request, visit: Visit) -> bool:
     """Return whether a page elsewhere led the visitor here, by their first request."""
     return (
-        request.method == "GET"
+        visit.session is None
+        and request.method == "GET"
         and request.headers.get("sec-fetch-site") == "cross-site"
         and cookies.full_name(cookies.ARRIVAL, https=visit.https) not in request.cookies
     )

@@ -77,6 +77,22 @@ class Proof(Protocol):
     def credential(self) -> str: ...
 
 
+class Started(Protocol):
+    """A sign-in that begins at an issuer: where the visitor goes, and what they must come back with."""
+
+    @property
+    def address(self) -> str: ...
+
+    @property
+    def state(self) -> str: ...
+
+    @property
+    def nonce(self) -> str: ...
+
+    @property
+    def verifier(self) -> str: ...
+
+
 class Host(Protocol):
     """The registry of one worker process. Its ``catalog`` blocks, and so does ``content``."""
 
@@ -123,6 +139,29 @@ class Host(Protocol):
         """Return the proof of a user's password, or of a robot's token.
 
         Raises :class:`Forbidden` if it is wrong, :class:`TooMany` while too many were wrong.
+        """
+        ...
+
+    @property
+    def issuers(self) -> tuple[str, ...]:
+        """The names, for people, of the issuers at which they sign in."""
+        ...
+
+    async def begin_sign_in(self, issuer: int, redirect: str, /) -> Started:
+        """Begin a sign-in at an issuer, given by its place in :attr:`issuers`, that comes back to
+        ``redirect``.
+
+        Raises :class:`NotFound`, and :class:`RemoteError` if the issuer does not answer as it should.
+        """
+        ...
+
+    async def finish_sign_in(
+        self, issuer: int, redirect: str, /, *, code: str, verifier: str, nonce: str, stated: str | None
+    ) -> Proof:
+        """Return the proof of who came back from an issuer with a ``code``; ``stated`` is the issuer that the
+        answer names, if it names one.
+
+        Raises :class:`Forbidden` for who is not known here, and as :meth:`begin_sign_in` does.
         """
         ...
 

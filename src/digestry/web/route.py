@@ -16,6 +16,8 @@ from digestry.web.visit import Visit
 Show: TypeAlias = Callable[[Visit], Page | Response]
 """Reads what a page shows, or leads to another one. Called in a thread, so that it may block. Raises
 :class:`NotFound`, :class:`CallerError` and :class:`SignInNeeded`."""
+Handle: TypeAlias = Callable[[Visit], Awaitable[Page | Response]]
+"""Answers on the event loop. Raises as :data:`Show` does."""
 Act: TypeAlias = Callable[[Visit, Mapping[str, str]], Awaitable[Page | Response]]
 """Carries out a form, whose fields it is given. Called on the event loop. Raises as :data:`Show` does."""
 
@@ -32,7 +34,8 @@ _PARTS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A page, or what a form does.
+    """A page, or what a form does. ``handle`` answers a GET on the event loop, where ``show`` would in a
+    thread.
 
     ``token``: the form must send back the token that the visitor was given.
     """
@@ -40,6 +43,7 @@ class Route:
     path: str
     show: Show | None = None
     act: Act | None = None
+    handle: Handle | None = None
     token: bool = True
 
     @property
@@ -65,7 +69,7 @@ class RouteTable:
         Raises :class:`NotFound`.
         """
         for pattern, route in self._patterns:
-            if (route.act if acts else route.show) is not None:
+            if (route.act if acts else route.show or route.handle) is not None:
                 found = pattern.fullmatch(path)
                 if found is not None:
                     return route, found.groupdict()

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from digestry.web.pages import changes, image, repositories, repository, search, sign_in, tag, theme
+from digestry.web.pages import (
+    changes,
+    image,
+    issuer_sign_in,
+    repositories,
+    repository,
+    search,
+    sign_in,
+    tag,
+    theme,
+)
 from digestry.web.route import Route
 
 ROUTES: Final = (
@@ -15,6 +25,8 @@ ROUTES: Final = (
     Route("/r/{name}:{tag}", tag.show),
     Route("/changes/{name}", changes.show),
     Route("/sign-in", sign_in.show, sign_in.sign_in),
+    Route("/sign-in/at", handle=issuer_sign_in.begin),
+    Route("/sign-in/return", handle=issuer_sign_in.finish),
     Route("/sign-out", act=sign_in.sign_out),
     Route("/theme", act=theme.change, token=False),
 )

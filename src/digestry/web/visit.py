@@ -41,6 +41,7 @@ class Visit:
     path: Mapping[str, str] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
     theme: str = ""
+    cookies: Mapping[str, str] = field(default_factory=dict, repr=False)
     https: bool = False
     scope: Scope = field(default_factory=dict, repr=False)
     csrf: str = ""

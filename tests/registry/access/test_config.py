@@ -27,7 +27,7 @@ from digestry.registry import (
 )
 from digestry.registry import observability_config as observing
 from digestry.registry.access import config as access
-from digestry.registry.access import issuers, passwords, rules
+from digestry.registry.access import issuers, passwords, rules, sign_in_config
 from digestry.registry.config import RegistryConfig, load
 from digestry.registry.pull_through import config as mirroring_config
 from digestry.registry.toml import Key
@@ -42,6 +42,7 @@ SECTIONS: dict[str, Iterable[Key]] = {
     "`[auth]`": access.KEYS,
     "`[[rule]]`": rules.KEYS,
     "`[[oidc]]`": issuers.KEYS,
+    "`[oidc.sign-in]`": sign_in_config.KEYS,
     "`[[oidc.identity]]`": issuers.IDENTITY_KEYS,
     "`[[quota]]`": quota_config.KEYS,
     "`[[sparse]]`": sparse_config.KEYS,

@@ -8,6 +8,7 @@ import io
 import socket
 import ssl
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -19,8 +20,16 @@ if TYPE_CHECKING:
 _LARGEST_PATH: Final = 8 << 10
 
 
-def fetch(url: str, *, seconds: float, most: int) -> bytes:
-    """Return the body that ``url`` answers to a GET with 200, if it has ``most`` bytes or fewer. Blocks.
+def fetch(
+    url: str,
+    *,
+    seconds: float,
+    most: int,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> bytes:
+    """Return the body that ``url`` answers with 200 to a GET, or to a POST of ``body``, if it has ``most``
+    bytes or fewer. Blocks.
 
     All of it takes ``seconds`` at most, the look-up of the host's name too, however slowly the other side
     sends. Redirects are not followed. Raises OSError and ValueError.
@@ -37,7 +46,8 @@ def fetch(url: str, *, seconds: float, most: int) -> bytes:
         connection.sock = _Timed(stream, ends)
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         try:
-            connection.request("GET", path, headers={"Accept": "application/json", "Connection": "close"})
+            sent = {"Accept": "application/json", "Connection": "close", **(headers or {})}
+            connection.request("GET" if body is None else "POST", path, body, sent)
             answer = connection.getresponse()
             if answer.status != http.HTTPStatus.OK:
                 raise ValueError(f"{url} answered {answer.status}")

@@ -22,6 +22,7 @@ from digestry.catalog.robot_tokens import PREFIX, RobotReads, RobotToken
 from digestry.coordination.protocol import KeyStore, LoginFailures
 from digestry.errors import StorageError
 from digestry.registry.access import untrusted_tokens
+from digestry.registry.access.code_flow import CodeFlow
 from digestry.registry.access.config import AccessConfig
 from digestry.registry.access.identity import ANONYMOUS, ROBOT_PREFIX, Identity
 from digestry.registry.access.keys import KeyRing
@@ -74,6 +75,12 @@ class Gate:
         self.tokens = Tokens(self.keys, config.service)
         self._passwords = None if config.htpasswd is None else Passwords(config.htpasswd, failures)
         self._issuers = {issuer.issuer: IssuerVerifier(issuer) for issuer in config.issuers}
+        self.code_flows = tuple(
+            CodeFlow(issuer.sign_in, self._issuers[issuer.issuer])
+            for issuer in config.issuers
+            if issuer.sign_in is not None
+        )
+        """The issuers at which people sign in to the pages."""
         self._robots = robots
         self._anonymous = Principal(ANONYMOUS, self.rules) if config.enabled else EVERYBODY
         self._principals: OrderedDict[bytes, Principal] = OrderedDict()
@@ -99,6 +106,8 @@ class Gate:
             self._passwords.close()
         for issuer in self._issuers.values():
             issuer.close()
+        for flow in self.code_flows:
+            flow.close()
 
     async def refresh(self) -> None:
         """Read changed users and keys again. Called periodically."""
@@ -251,7 +260,7 @@ class Gate:
 
     async def holds(self, name: str, credential: str) -> bool:
         """Return whether the fingerprint ``credential`` is of the user's present password or token."""
-        if credential == OIDC_USER:
+        if credential == OIDC_USER or any(flow.credential == credential for flow in self.code_flows):
             return True
         if name.startswith(ROBOT_PREFIX):
             return await self._robot_of(name, credential) is not None

@@ -12,7 +12,9 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from digestry.registry import toml
+from digestry.registry.access import sign_in_config
 from digestry.registry.access.identity import check_user
+from digestry.registry.access.sign_in_config import SignInConfig
 from digestry.registry.toml import Key, Where
 
 ALGORITHMS: Final = ("RS256", "ES256", "EdDSA")
@@ -24,6 +26,7 @@ KEYS: Final = (
     Key("jwks-seconds", toml.seconds(10, 7 * 86400), 3600.0),
     Key("leeway-seconds", toml.seconds(0, 300), 30.0),
     Key("identity", lambda value, _: value),
+    Key("sign-in", lambda value, _: value, None),
 )
 IDENTITY_KEYS: Final = (
     Key("claim", toml.text, "sub"),
@@ -43,7 +46,8 @@ class IdentityMapping:
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """A trusted issuer. ``jwks`` is the path or the URL of its keys."""
+    """A trusted issuer. ``jwks`` is the path or the URL of its keys; with ``sign_in``, people sign in to the
+    pages there."""
 
     issuer: str
     audience: str
@@ -52,6 +56,7 @@ class Issuer:
     jwks_seconds: float
     leeway_seconds: float
     identities: tuple[IdentityMapping, ...]
+    sign_in: SignInConfig | None = None
 
 
 def parse(table: object, where: Where) -> Issuer:
@@ -86,4 +91,9 @@ def parse(table: object, where: Where) -> Issuer:
         except ValueError as error:
             raise here.wrong(str(error)) from error
         found.append(mapping)
-    return Issuer(**{**values, "jwks": jwks}, identities=tuple(found))
+    table = values.pop("sign_in")
+    sign_in = None
+    if table is not None:
+        here = Where(where.file, f"{where.section} sign-in")
+        sign_in = sign_in_config.parse(table, values["issuer"], here)
+    return Issuer(**{**values, "jwks": jwks}, identities=tuple(found), sign_in=sign_in)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import logging
 import time
 import warnings
@@ -68,6 +69,23 @@ class IssuerVerifier:
 
         Raises :class:`Untrusted`, and :class:`~.untrusted_tokens.InvalidToken` for text that is not a token.
         """
+        claims = await self._claims(token)
+        return self._identity(claims), self._ends(claims, self.issuer.audience)
+
+    async def verify_sign_in(self, token: str, *, client_id: str, nonce: str) -> Identity:
+        """Return who an ID token says has signed in (OpenID Connect Core 1.0, section 3.1.3.7): it must be
+        for this client, and for the sign-in that ``nonce`` began. Raises as :meth:`verify` does."""
+        claims = await self._claims(token)
+        self._ends(claims, client_id)
+        if claims.get("azp", client_id) != client_id:
+            raise Untrusted("the token was issued to another program")
+        given = claims.get("nonce")
+        if not isinstance(given, str) or not hmac.compare_digest(given.encode(), nonce.encode()):
+            raise Untrusted("the token is of another sign-in")
+        return self._identity(claims)
+
+    async def _claims(self, token: str) -> Mapping[str, object]:
+        """Return the claims of a token that the issuer signed."""
         header = untrusted_tokens.header(token)
         if header.alg not in self.issuer.algorithms:
             raise Untrusted(f"tokens of {self.issuer.issuer} with this signature algorithm are not taken")
@@ -83,17 +101,16 @@ class IssuerVerifier:
         if payload is None:
             raise Untrusted(f"the token is not signed by {self.issuer.issuer}")
         try:
-            claims = msgspec.json.decode(payload, type=dict[str, object])
+            return msgspec.json.decode(payload, type=dict[str, object])
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise Untrusted("the token's claims cannot be read") from error
-        return self._identity(claims), self._ends(claims)
 
-    def _ends(self, claims: Mapping[str, object]) -> float:
+    def _ends(self, claims: Mapping[str, object], wanted: str) -> float:
         now, leeway = time.time(), self.issuer.leeway_seconds
         audience = claims.get("aud")
         audiences = audience if isinstance(audience, list) else [audience]
-        if claims.get("iss") != self.issuer.issuer or self.issuer.audience not in audiences:
-            raise Untrusted(f"the token is not for {self.issuer.audience}")
+        if claims.get("iss") != self.issuer.issuer or wanted not in audiences:
+            raise Untrusted(f"the token is not for {wanted}")
         expires, begins = (
             untrusted_tokens.moment(claims.get("exp")),
             untrusted_tokens.moment(claims.get("nbf", 0)),

@@ -18,18 +18,20 @@ _LONGEST: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class SignIn:
-    """The form. ``message`` says why the last attempt failed, and ``next`` is the page to go on to."""
+    """The form. ``message`` says why the last attempt failed, and ``next`` is the page to go on to;
+    at ``issuers`` people can sign in as well."""
 
     message: str
     name: str
     next: str
+    issuers: tuple[str, ...] = ()
 
 
 def show(visit: Visit) -> Page:
     """Show the form. Raises :class:`NotFound` if the registry has no users."""
     if not visit.host.has_logins:
         raise NotFound("this registry has no users: everything can be read without signing in")
-    return _page(SignIn("", "", back(visit.query.get("next", ""))))
+    return form(visit, back(visit.query.get("next", "")))
 
 
 async def sign_in(visit: Visit, fields: Mapping[str, str]) -> Page | Response:
@@ -41,9 +43,9 @@ async def sign_in(visit: Visit, fields: Mapping[str, str]) -> Page | Response:
     try:
         proof = await visit.host.check_password(visit.scope, name, password)
     except Forbidden as error:
-        return _page(SignIn(error.message, name, target), status=403)
+        return form(visit, target, error.message, name, status=403)
     except TooMany as error:
-        return _page(SignIn(error.message, name, target), status=429)
+        return form(visit, target, error.message, name, status=429)
     response = RedirectResponse(target, 303)
     await visit.sessions.begin(response, proof, https=visit.https, before=visit.session)
     return response
@@ -57,5 +59,7 @@ async def sign_out(visit: Visit, _: Mapping[str, str]) -> Response:
     return response
 
 
-def _page(view: SignIn, status: int = 200) -> Page:
+def form(visit: Visit, target: str, message: str = "", name: str = "", *, status: int = 200) -> Page:
+    """Return the page with the form; ``target`` is the page to go on to."""
+    view = SignIn(message, name, target, visit.host.issuers)
     return Page("sign_in.html", "Sign in", view, status, has_form=True)
