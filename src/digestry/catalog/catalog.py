@@ -25,10 +25,10 @@ from digestry.catalog.damage import Damage
 from digestry.catalog.database import Database, Job, Outcome
 from digestry.catalog.delivery_queue import DeliveryQueue
 from digestry.catalog.digest_prefixes import DigestPrefixes
+from digestry.catalog.fleet.counts import FleetCounts
+from digestry.catalog.fleet.happenings import FleetHappenings
+from digestry.catalog.fleet.judgements import FleetJudgements
 from digestry.catalog.fleet.store import Fleet
-from digestry.catalog.fleet_counts import FleetCounts
-from digestry.catalog.fleet_happenings import FleetHappenings
-from digestry.catalog.fleet_judgements import FleetJudgements
 from digestry.catalog.garbage import Garbage
 from digestry.catalog.job_states import Jobs
 from digestry.catalog.journal import Origin

@@ -17,7 +17,7 @@ from digestry.backend import Backend
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.delivery_queue import Subscription
-from digestry.catalog.fleet_judgements import FleetJudgements, Referrer
+from digestry.catalog.fleet.judgements import FleetJudgements, Referrer
 from digestry.coordination.protocol import FencedLock, Job
 from digestry.errors import Conflict
 from digestry.fleet.judging import judge_reports

@@ -13,7 +13,7 @@ from digestry.audit.image_identity import ImageIdentity
 from digestry.audit.image_names import ImageNames
 from digestry.audit.judge import Verdict
 from digestry.audit.registry_queries import RegistryQueries
-from digestry.catalog.fleet_judgements import FleetJudgements, Judgement, ReportedImage
+from digestry.catalog.fleet.judgements import FleetJudgements, Judgement, ReportedImage
 from digestry.inventory.image_reports import as_facts
 from digestry.model.digest import Digest
 from digestry.model.fleet_answers import FleetVerdict

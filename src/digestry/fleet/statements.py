@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from digestry.advisories.attachments import read_advisories
 from digestry.audit.registry_queries import RegistryQueries
 from digestry.catalog import clock
-from digestry.catalog.fleet_judgements import StatementRow
+from digestry.catalog.fleet.judgements import StatementRow
 from digestry.model.digest import Digest
 from digestry.model.reference import Reference
 

@@ -8,7 +8,7 @@ from typing import Final
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
 from digestry.catalog.clock import SECOND
-from digestry.catalog.fleet_counts import NAME, Counts, of_job
+from digestry.catalog.fleet.counts import NAME, Counts, of_job
 from digestry.catalog.job_states import JobState
 
 _STATES: Final = ("affected", "unknown", "not_assessed", "fixed", "not_affected", "unjudged")

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from digestry.catalog import dialect
 from digestry.catalog.database import Database
+from digestry.catalog.fleet.image_relations import relate_images
 from digestry.catalog.fleet_schema import (
     fleet_image_digests,
     fleet_image_vulnerabilities,
@@ -254,6 +255,8 @@ class FleetJudgements:
                     )
                 )
             _replace_vulnerabilities(connection, some)
+            # Images may have been pushed since they were reported.
+            relate_images(connection, sorted(there), at)
             _add_digests(connection, some)
 
     # -- statements ---------------------------------------------------------------------------------
