@@ -1,0 +1,139 @@
+"""The judging in the server: what agents report is judged by the audit, over the registry's own content."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from digestry.model.digest import Digest
+from tests.cli.test_layer_advisories import push
+from tests.fleet.support import SimulatedAgent, judged, references, runs, states
+from tests.support import RegistryServer, run_digestry, running_registry, start_registry
+
+
+@pytest.fixture
+def server() -> Iterator[RegistryServer]:
+    with running_registry() as server:
+        yield server
+
+
+def advise(
+    server: RegistryServer, image: str, vulnerability: str, *more: str, status: str = "affected"
+) -> None:
+    """State something about an image."""
+    done = run_digestry(
+        "advisory", "add", f"{server.host}/{image}", "--id", vulnerability, "--status", status,
+        "--author", "sec@example", *more, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_image_is_judged_and_judged_again(server: RegistryServer) -> None:
+    bad = push(server, "team/app", "1", b"bad")
+    good = push(server, "team/app", "2", b"good")
+    agent = SimulatedAgent(server, "h1")
+    began = time.monotonic()
+    agent.start({"a": f"team/app:1@{bad}", "b": f"team/app:2@{good}"})
+    judged(server, {"not_assessed": 2})
+    assert time.monotonic() - began < 60
+    advise(server, f"team/app@{bad}", "CVE-2026-7", "--fixed-by", f"{server.host}/team/app@{good}")
+    judged(server, {"affected": 1, "fixed": 1})
+    (found,) = runs(server, "vulnerability=CVE-2026-7")
+    assert found["container"] == "a"
+    assert found["verdict"]["vulnerabilities"] == ["CVE-2026-7"]
+    assert found["verdict"]["fixed"].endswith(f"team/app@{good}")
+    assert found["verdict"]["tag"] == "current"
+    push(server, "team/app", "1", b"newer")
+    wait = time.monotonic() + 60
+    while runs(server, f"digest={bad}")[0]["verdict"]["tag"] != "moved":
+        assert time.monotonic() < wait
+        time.sleep(0.1)
+    (advisory,) = server.request("GET", f"/v2/team/app/referrers/{bad}").json()["manifests"]
+    assert server.request("DELETE", f"/v2/team/app/manifests/{advisory['digest']}").status == 202
+    judged(server, {"not_assessed": 1}, f"digest={bad}")
+
+
+def test_a_layer_reaches_what_runs(server: RegistryServer) -> None:
+    base = push(server, "base", "12", b"bad base")
+    children = [push(server, f"team/app{number}", "1", b"bad base", b"%d" % number) for number in range(3)]
+    other = push(server, "team/other", "1", b"other")
+    layer = Digest.of(b"bad base")
+    SimulatedAgent(server, "h1").start(
+        {
+            f"c{number}": name
+            for number, name in enumerate(
+                [*references([f"team/app{number}" for number in range(3)], children), f"team/other:1@{other}"]
+            )
+        }
+    )
+    judged(server, {"not_assessed": 4})
+    advise(server, f"base@{layer}", "CVE-2026-9")
+    judged(server, {"affected": 3, "not_assessed": 1})
+    for run in runs(server, f"digest={layer}"):
+        assert run["verdict"]["layer"] == str(layer)
+        assert run["verdict"]["base"] == f"{server.host}/base:12@{base}"
+
+
+def test_images_of_another_registry_are_unknown(server: RegistryServer) -> None:
+    digest = push(server, "team/app", "1", b"copied")
+    elsewhere = Digest.of(b"elsewhere")
+    SimulatedAgent(server, "h1").start(
+        {"a": f"other.example/team/app:1@{digest}", "b": f"other.example/team/b:1@{elsewhere}"}
+    )
+    judged(server, {"unknown": 2})
+    for run in runs(server):
+        assert "other.example is another registry" in " ".join(run["verdict"]["reasons"]), run["verdict"]
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_registry_knows_its_names(tmp_path: Path, named: bool) -> None:
+    configuration = tmp_path / "registry.toml"
+    configuration.write_text('hosts = ["127.0.0.1", "reg.example"]\n' if named else "")
+    server = start_registry(tmp_path / "root", "--config", str(configuration))
+    try:
+        digest = push(server, "team/app", "1", b"one")
+        SimulatedAgent(server, "h1").start({"a": f"reg.example/team/app:1@{digest}"})
+        judged(server, {"not_assessed" if named else "unknown": 1})
+    finally:
+        server.stop()
+
+
+@pytest.mark.long
+def test_the_verdicts_are_the_audits(server: RegistryServer, tmp_path: Path) -> None:
+    """What the server judges in process is what an audit over HTTP finds."""
+    digests = [push(server, f"team/app{number % 4}", f"v{number}", b"%d" % number) for number in range(12)]
+    names = [f"team/app{number % 4}:v{number}@{digest}" for number, digest in enumerate(digests)]
+    advise(server, f"team/app0@{digests[0]}", "CVE-1", "--fixed-by", f"{server.host}/team/app0@{digests[4]}")
+    advise(server, f"team/app1@{digests[1]}", "CVE-2")
+    advise(server, f"team/app2@{digests[2]}", "CVE-3", status="under_investigation")
+    push(server, "team/app3", "v3", b"moved")
+    SimulatedAgent(server, "h1").start({f"c{number}": name for number, name in enumerate(names)})
+    listed = [
+        {
+            "host": "h1",
+            "name": f"c{number}",
+            "reference": f"{server.host}/{name.partition('@')[0]}",
+            "digest": str(digest),
+        }
+        for number, (name, digest) in enumerate(zip(names, digests, strict=True))
+    ]
+    (tmp_path / "fleet.json").write_text(json.dumps(listed))
+    done = run_digestry(
+        "audit", "--source", f"file:{tmp_path / 'fleet.json'}", "--format", "json", timeout=60
+    )
+    audited = {
+        row["name"]: (row["advisory_state"], row["tag_state"])
+        for row in json.loads(done.stdout)["containers"]
+    }
+    counted: dict[str, int] = {}
+    for state, _ in audited.values():
+        counted[state] = counted.get(state, 0) + 1
+    judged(server, counted)
+    assert {
+        run["container"]: (run["verdict"]["state"], run["verdict"]["tag"]) for run in runs(server)
+    } == audited
+    assert states(server, "vulnerability=CVE-2") == {"affected": 1}
