@@ -10,7 +10,10 @@ import pytest
 
 from digestry.catalog import clock as times
 from digestry.catalog.catalog import Catalog
-from digestry.catalog.fleet.run_pages import RunFilter
+from digestry.catalog.fleet.changes import ChangeCursor
+from digestry.catalog.fleet.places import PlaceCursor
+from digestry.catalog.fleet.run_pages import RunCursor, RunFilter
+from digestry.catalog.fleet.selection import EVERYBODY, Asker, ImageFilter
 from digestry.errors import CallerError, Forbidden
 from digestry.model.digest import Digest
 from digestry.model.fleet import (
@@ -26,8 +29,10 @@ from digestry.model.fleet import (
     Started,
     Stopped,
 )
-from digestry.model.fleet_answers import FleetRun
-from tests.catalog.support import Clock
+from digestry.model.fleet_answers import MOST_POINTS, FleetRun
+from digestry.model.platform import Platform
+from digestry.model.reference import Reference
+from tests.catalog.support import Clock, image, index, put
 
 AGENT = "a" * 32
 OTHER = "b" * 32
@@ -271,3 +276,213 @@ def test_a_report_that_is_no_whole_one(agent: Agent) -> None:
         agent.send(agent.snapshot(*runs, part="1", last=False), agent.snapshot(*runs, part="2"))
     with pytest.raises(CallerError, match="64 are the most"):
         agent.send(*(Gap(f"s{number}", agent.at(), agent.at(), "x") for number in range(65)))
+
+
+# -- questions ---------------------------------------------------------------------------------
+
+
+def containers(catalog: Catalog, clock: Clock, choice: RunFilter, asker: Asker = EVERYBODY) -> list[str]:
+    return [run.container for run in catalog.fleet.runs(choice, asker, now=clock.now, limit=100).runs]
+
+
+def test_an_image_is_found_by_every_digest_of_it(agent: Agent, catalog: Catalog, clock: Clock) -> None:
+    old = put(catalog, "app", image(catalog, "app"))
+    other = put(catalog, "app", image(catalog, "app"))
+    parent = put(catalog, "app", index(old, other))
+    assert old.config is not None
+    assert other.config is not None
+    reported = ImageReport("reg.example/app:1", (ClaimReport(parent.digest),), image_id=old.config.digest)
+    agent.send(agent.started("c1"), images={"i": reported})
+    for digest in (old.digest, parent.digest, old.config.digest, old.layers[0].digest):
+        assert containers(catalog, clock, RunFilter(ImageFilter(digest=digest))) == ["c1"], digest
+    for digest in (other.digest, other.config.digest, other.layers[0].digest):
+        assert containers(catalog, clock, RunFilter(ImageFilter(digest=digest))) == [], digest
+    (found,) = catalog.fleet.runs(now=clock.now, limit=1).images
+    assert (found.digest, found.kind) == (parent.digest, "index")
+
+
+def test_an_image_that_is_pushed_after_it_ran(agent: Agent, catalog: Catalog, clock: Clock) -> None:
+    manifest = image(catalog, "app")
+    named = ImageReport("reg.example/app:1", (ClaimReport(manifest.digest),))
+    agent.send(agent.started("c1"), images={"i": named})
+    layer = RunFilter(ImageFilter(digest=manifest.layers[0].digest))
+    alice = Asker(everything=False, may_audit=lambda name: name == "app")
+    assert containers(catalog, clock, layer) == []
+    assert containers(catalog, clock, RunFilter(), alice) == []
+    put(catalog, "app", manifest)
+    pass_time(clock, 400)
+    numbers = catalog.fleet.stale_images(clock.now - 300 * times.SECOND, limit=10)
+    assert catalog.fleet.relate(numbers, now=clock.now) == 1
+    assert containers(catalog, clock, layer) == ["c1"]
+    assert containers(catalog, clock, RunFilter(), alice) == ["c1"]
+    assert containers(catalog, clock, RunFilter(), Asker(False, lambda name: name != "app")) == []
+    assert catalog.fleet.stale_images(clock.now - 300 * times.SECOND, limit=10) == []
+
+
+def test_the_manifest_of_a_platform_is_asked_for(agent: Agent, catalog: Catalog, clock: Clock) -> None:
+    one, two = (put(catalog, "app", image(catalog, "app")) for _ in range(2))
+    parent = put(catalog, "app", index(one, two))
+    arm = Platform("linux", "arm64")
+    agent.send(
+        agent.started("c1"), images={"i": ImageReport("app", (ClaimReport(parent.digest),), platform=arm)}
+    )
+    by_layer = RunFilter(ImageFilter(digest=two.layers[0].digest))
+    assert containers(catalog, clock, by_layer) == []
+    asked = []
+
+    def choose(digest: str, platform: Platform) -> str:
+        asked.append((digest, platform))
+        return str(two.digest)
+
+    catalog.fleet.relate([1], now=clock.now, choose=choose)
+    assert asked == [(str(parent.digest), arm)]
+    assert containers(catalog, clock, by_layer) == ["c1"]
+
+
+def test_a_tag_is_what_it_points_to_or_pointed_to(agent: Agent, catalog: Catalog, clock: Clock) -> None:
+    old, new = image(catalog, "app"), image(catalog, "app")
+    put(catalog, "app", old, "1")
+    put(catalog, "app", new, "1")
+    images = {
+        key: ImageReport("reg.example/app:1", (ClaimReport(manifest.digest),))
+        for key, manifest in (("old", old), ("new", new))
+    }
+    agent.send(
+        *(Started("docker", RunReport(f"c-{key}", "1", key, agent.at(-9))) for key in images), images=images
+    )
+    tag = Reference("any.example", "app", "1")
+    assert containers(catalog, clock, RunFilter(ImageFilter(reference=tag))) == ["c-new"]
+    assert set(containers(catalog, clock, RunFilter(ImageFilter(reference=tag, ever=True)))) == {
+        "c-new", "c-old",
+    }  # fmt: skip
+    pinned = Reference("any.example", "app", "1", old.digest)
+    assert containers(catalog, clock, RunFilter(ImageFilter(reference=pinned))) == ["c-old"]
+    # Of another registry, its name is all that is known.
+    foreign = ImageFilter(reference=tag, own=False)
+    assert containers(catalog, clock, RunFilter(foreign)) == []
+    same = ImageFilter(reference=Reference("reg.example", "app", "1"), own=False)
+    assert set(containers(catalog, clock, RunFilter(same))) == {"c-new", "c-old"}
+
+
+def test_runs_at_a_time_and_in_pages(agent: Agent, catalog: Catalog, clock: Clock) -> None:
+    for number in range(7):
+        agent.send(agent.started(f"c{number}", -100 + number), agent.started(f"d{number}", -90))
+        agent.send(agent.stopped(f"c{number}", -50 + number))
+    at = clock.now - 49 * times.SECOND
+    found = containers(catalog, clock, RunFilter(at=at))
+    assert found == [f"d{number}" for number in range(6, -1, -1)] + ["c6", "c5", "c4", "c3", "c2"]
+    pages, after = [], None
+    while True:
+        page = catalog.fleet.runs(RunFilter(ever=True), now=clock.now, limit=3, after=after)
+        pages += [run.container for run in page.runs]
+        assert (page.total, page.running) == (14, 7)
+        if not page.next:
+            break
+        after = RunCursor.parse(page.next)
+    assert len(pages) == len(set(pages)) == 14
+    assert pages[7:] == [f"c{number}" for number in range(6, -1, -1)]
+
+
+def test_changes_oldest_first(agent: Agent, catalog: Catalog, clock: Clock) -> None:
+    for number in range(5):
+        agent.send(agent.started(f"c{number}", -50 + number), agent.stopped(f"c{number}", -46 + number))
+    found, after = [], None
+    while True:
+        page = catalog.fleet.changes(
+            since=clock.now - 49 * times.SECOND, until=clock.now, now=clock.now, limit=2, after=after
+        )
+        found += [(change.change, change.run.container) for change in page.changes]
+        assert page.total == 9
+        if not page.next:
+            break
+        after = ChangeCursor.parse(page.next)
+    assert found == [
+        ("started", "c1"), ("started", "c2"), ("started", "c3"), ("started", "c4"), ("stopped", "c0"),
+        ("stopped", "c1"), ("stopped", "c2"), ("stopped", "c3"), ("stopped", "c4"),
+    ]  # fmt: skip
+
+
+def test_silence_is_not_gone(agent: Agent, catalog: Catalog, clock: Clock) -> None:
+    other = Agent(catalog, clock, OTHER, "n2")
+    agent.send(agent.started("c1"))
+    agent.confirm()
+    other.send(other.started("c2"))
+    pass_time(clock, 170)
+    other.confirm()
+    assert catalog.fleet.places(now=clock.now, limit=10, silent=True).sources == ()
+    pass_time(clock, 30)
+    silent = catalog.fleet.places(now=clock.now, limit=10, silent=True)
+    assert [(source.place, source.running) for source in silent.sources] == [("n1", 1)]
+    assert [(agent.place, agent.silent) for agent in silent.agents] == [("n1", True)]
+    everything = catalog.fleet.places(now=clock.now, limit=1)
+    assert everything.sources[0].place == "n1"
+    after = PlaceCursor.parse(everything.next)
+    assert [s.place for s in catalog.fleet.places(now=clock.now, limit=1, after=after).sources] == ["n2"]
+    runs = {run.container: run.silent for run in catalog.fleet.runs(now=clock.now, limit=10).runs}
+    assert runs == {"c1": True, "c2": False}
+    told = catalog.fleet.summary(now=clock.now)
+    assert (told.containers, told.silent_containers) == ({"unjudged": 2}, 1)
+    assert (told.places, told.silent_places, told.agents, told.silent_agents) == (2, 1, 2, 1)
+    # An engine that does not answer is no better.
+    agent.confirm(problem="the engine does not answer")
+    assert catalog.fleet.places(now=clock.now, limit=10).sources[1].problem
+    assert catalog.fleet.summary(now=clock.now).silent_containers == 1
+    agent.confirm()
+    assert catalog.fleet.summary(now=clock.now).silent_containers == 0
+
+
+def test_an_agent_that_stops_on_purpose_is_not_silent_but_its_containers_are(
+    agent: Agent, catalog: Catalog, clock: Clock
+) -> None:
+    agent.send(agent.started("c1"), stopping=True, sources=(SourceReport("docker", agent.at()),))
+    pass_time(clock, 1000)
+    (found,) = catalog.fleet.places(now=clock.now, limit=10).agents
+    assert (found.silent, found.stopped is None) == (False, False)
+    assert catalog.fleet.runs(now=clock.now, limit=10).runs[0].silent
+    agent.send(agent.stopped("c1", 0))
+    assert catalog.fleet.places(now=clock.now, limit=10).agents[0].stopped is None
+
+
+def test_a_timeline_ends_at_the_right_second(agent: Agent, catalog: Catalog, clock: Clock) -> None:
+    for number in range(4):
+        agent.send(agent.started(f"c{number}", -100 + number))
+    choice = RunFilter(ImageFilter(digest=Digest.of(b"app")))
+    told = catalog.fleet.timeline(choice, now=clock.now)
+    assert [point.containers for point in told.points] == [1, 2, 3, 4]
+    assert (told.running, told.last_end, told.exact) == (4, None, True)
+    agent.send(*(agent.stopped(f"c{number}", -50 + number) for number in range(4)))
+    told = catalog.fleet.timeline(choice, now=clock.now)
+    assert [point.containers for point in told.points] == [1, 2, 3, 4, 3, 2, 1, 0]
+    assert (told.running, told.unknown, told.total) == (0, 0, 4)
+    assert told.last_end == told.last_end_after == told.points[-1].at == agent.at(-47)
+    none = RunFilter(ImageFilter(vulnerability="CVE-1"))
+    assert catalog.fleet.timeline(none, now=clock.now).total == 0
+
+
+def test_a_long_timeline_has_equal_steps(agent: Agent, catalog: Catalog, clock: Clock) -> None:
+    agent.send(*(agent.started(f"c{number}", -1000 + number) for number in range(600)))
+    agent.send(*(agent.stopped(f"c{number}", -900 + number) for number in range(600)))
+    told = catalog.fleet.timeline(RunFilter(ImageFilter(digest=Digest.of(b"app"))), now=clock.now)
+    assert not told.exact
+    assert len(told.points) <= MOST_POINTS
+    assert max(point.containers for point in told.points) == 100
+    assert told.points[-1].containers == 0
+
+
+def test_who_may_not_audit_everything_sees_no_other_names(
+    agent: Agent, catalog: Catalog, clock: Clock
+) -> None:
+    mine, other = (put(catalog, name, image(catalog, name)) for name in ("mine", "other"))
+    images = {
+        "mine": ImageReport("reg.example/mine:1", (ClaimReport(mine.digest),)),
+        "other": ImageReport("reg.example/other:1", (ClaimReport(other.digest),)),
+        "hub": IMAGE,
+    }
+    agent.send(*(Started("docker", RunReport(key, "1", key, agent.at(-9))) for key in images), images=images)
+    asker = Asker(everything=False, may_audit=lambda name: name == "mine")
+    page = catalog.fleet.runs(RunFilter(ever=True), asker, now=clock.now, limit=10, with_reports=True)
+    assert ([run.container for run in page.runs], page.total, page.limited) == (["mine"], 1, True)
+    assert page.images[0].report is None
+    assert catalog.fleet.summary(asker, now=clock.now).containers == {"unjudged": 1}
+    changed = catalog.fleet.changes(asker=asker, since=0, until=clock.now, now=clock.now, limit=10)
+    assert [change.run.container for change in changed.changes] == ["mine"]

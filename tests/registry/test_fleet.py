@@ -184,3 +184,37 @@ def test_the_audit_log_has_refusals_alone(agent: As, server: RegistryServer) -> 
     assert good.headers["x-request-id"] not in {line.get("request_id") for line in lines}
     (line,) = [one for one in lines if one.get("request_id") == bad.headers["x-request-id"]]
     assert line["action"] == "report-fleet"
+
+
+def test_changes_places_summary_and_timeline(registry: RegistryServer) -> None:
+    digest = registry.push_image("fleet/timed", "t", os.urandom(10))
+    images = {"i": image("reg.example/fleet/timed:t", digest)}
+    state = {"source": "docker", "confirmedAt": now()}
+    assert post(registry, report("timed", started("c1"), images=images, sources=[state])).status == 200
+
+    def get(path: str) -> dict[str, Any]:
+        answer = registry.request("GET", f"/v2/_digestry/fleet/{path}")
+        assert answer.status == 200, answer.body
+        found: dict[str, Any] = answer.json()
+        return found
+
+    (change,) = get("changes?place=timed")["changes"]
+    assert (change["change"], change["run"]["container"]) == ("started", "c1")
+    places = get("places?place=timed")
+    assert [source["running"] for source in places["sources"]] == [1]
+    assert places["agents"][0]["user"] == "anonymous"
+    assert get("places?place=timed&silent=1").get("sources") is None
+    assert get("summary")["containers"]["unjudged"] >= 1
+    name = f"{registry.host}/fleet/timed:t"
+    assert [point["containers"] for point in get(f"timeline?reference={name}")["points"]] == [1]
+    assert get(f"runs?reference={name}")["total"] == 1
+    assert registry.request("GET", "/v2/_digestry/fleet/timeline").status == 400
+    for query in ("changes?after=x", "changes?after=a.b.c", "places?after=.", "places?silent=2"):
+        assert registry.request("GET", f"/v2/_digestry/fleet/{query}").status == 400, query
+
+
+def test_places_are_for_who_audits_everything(server: RegistryServer) -> None:
+    path = "/v2/_digestry/fleet/places"
+    assert of(server, "carol").request("GET", path).status == 200
+    assert of(server, "alice").request("GET", path).status == 403
+    assert of(server, "alice").request("GET", "/v2/_digestry/fleet/summary").json()["limited"] is True

@@ -148,9 +148,27 @@ fleet_runs = Table(
         sqlite_where=text("ended_at IS NULL"),
         postgresql_where=text("ended_at IS NULL"),
     ),
-    Index("fleet_runs_by_end", "image", "ended_at"),
+    Index(
+        "fleet_runs_running_by_image",
+        "image",
+        "started_at",
+        sqlite_where=text("ended_at IS NULL"),
+        postgresql_where=text("ended_at IS NULL"),
+    ),
     Index("fleet_runs_started", "started_at"),
-    Index("fleet_runs_ended", "ended_at"),
+    Index(
+        "fleet_runs_by_end",
+        "image",
+        "ended_at",
+        sqlite_where=text("ended_at IS NOT NULL"),
+        postgresql_where=text("ended_at IS NOT NULL"),
+    ),
+    Index(
+        "fleet_runs_ended",
+        "ended_at",
+        sqlite_where=text("ended_at IS NOT NULL"),
+        postgresql_where=text("ended_at IS NOT NULL"),
+    ),
 )
 
 # Ends that were reported before their starts, by another agent of the same place.

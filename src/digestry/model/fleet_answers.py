@@ -77,13 +77,15 @@ class FleetRun(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 
 class FleetRuns(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """A page of runs, those that run first, then the latest first, with their images. ``total`` counts all
-    of the pages, ``running`` those that run; ``next`` is the parameter ``after`` of the next page."""
+    of the pages, a million at the most, ``running`` those that run; ``next`` is the parameter ``after`` of
+    the next page. ``limited``: only the images of some repositories are counted, which the user may audit."""
 
     runs: tuple[FleetRun, ...]
     images: tuple[FleetImage, ...]
     total: int
     running: int
     next: str = ""
+    limited: bool = False
 
 
 class FleetAgent(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -135,7 +137,7 @@ class FleetPlaces(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tru
 class FleetSummary(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """How many containers run, by state; how many of them in places that are silent.
 
-    ``oldest_affected`` is when the oldest affected one started.
+    ``oldest_affected`` is when the oldest affected one started; ``limited`` as of :class:`FleetRuns`.
     """
 
     at: datetime.datetime
@@ -147,6 +149,7 @@ class FleetSummary(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tr
     agents: int
     silent_agents: int
     oldest_affected: datetime.datetime | None = None
+    limited: bool = False
 
 
 class FleetChange(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -158,12 +161,14 @@ class FleetChange(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tru
 
 
 class FleetChanges(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """A page of changes, the oldest first, with the images of their runs."""
+    """A page of changes, the oldest first, with the images of their runs; the rest as of
+    :class:`FleetRuns`."""
 
     changes: tuple[FleetChange, ...]
     images: tuple[FleetImage, ...]
     total: int
     next: str = ""
+    limited: bool = False
 
 
 class TimelinePoint(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -190,3 +195,4 @@ class FleetTimeline(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
     first: datetime.datetime | None = None
     last_end: datetime.datetime | None = None
     last_end_after: datetime.datetime | None = None
+    limited: bool = False

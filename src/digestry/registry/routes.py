@@ -207,7 +207,13 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     *(
         _route(f"/v2/_digestry/fleet/{what}", "fleet", *_read(handler, AUDITOR), refused=AUDITOR)
-        for what, handler in (("runs", fleet.list_runs),)
+        for what, handler in (
+            ("runs", fleet.list_runs),
+            ("changes", fleet.list_changes),
+            ("places", fleet.list_places),
+            ("summary", fleet.get_summary),
+            ("timeline", fleet.get_timeline),
+        )
     ),
     _route(
         "/token",

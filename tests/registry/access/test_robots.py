@@ -105,7 +105,7 @@ def test_the_list_for_programs(server: RegistryServer) -> None:
     assert secret not in listed
     rows = {row["user"]: row for row in json.loads(listed)}
     row = rows["robot$ci-listed"]
-    assert set(row) == {"user", "created_at", "expires_at", "state"}
+    assert set(row) == {"user", "created_at", "expires_at", "state", "place"}
     assert row["state"] == "revoked"
     assert row["created_at"] < row["expires_at"]
 

@@ -246,3 +246,14 @@ class _Graph:
         query = select(manifest_references.c.parent, manifest_references.c.child)
         rows = self.connection.execute(query.join_from(keys.table, manifest_references, here))
         return [(row.parent, row.child) for row in rows]
+
+
+def oldest_relations(connection: Connection, before: int, limit: int) -> list[int]:
+    """Return the images that were looked up last before that time, the oldest first."""
+    query = (
+        select(fleet_images.c.number)
+        .where(fleet_images.c.related_at < before)
+        .order_by(fleet_images.c.related_at)
+        .limit(limit)
+    )
+    return list(connection.execute(query).scalars())

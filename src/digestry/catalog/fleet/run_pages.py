@@ -6,15 +6,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, func, or_, select, true, tuple_
+from msgspec import structs
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, select, true, tuple_
 
-from digestry.catalog import clock
+from digestry.catalog import clock, dialect
 from digestry.catalog.fleet import images
 from digestry.catalog.fleet.selection import Asker, ImageFilter, chosen
 from digestry.catalog.fleet.silence import source_silent
 from digestry.catalog.fleet_schema import fleet_agents, fleet_images, fleet_runs, fleet_sources
+from digestry.errors import InvalidReference
 from digestry.model.digest import Digest
-from digestry.model.fleet_answers import FleetImage, FleetRun, FleetRuns
+from digestry.model.fleet_answers import FleetImage, FleetRun, FleetRuns, FleetVerdict
+from digestry.model.reference import Reference
 
 MOST_COUNTED: Final = 1_000_000
 """Runs are counted up to this number: there are as many, or more."""
@@ -67,21 +70,19 @@ def page_of_runs(
     with_reports: bool = False,
 ) -> FleetRuns:
     """Return a page of the chosen runs that ``asker`` may know of, and their images."""
-    mine = _conditions(connection, choice, asker)
+    mine = run_conditions(connection, choice, asker)
     parts = [False, True] if choice.ever or choice.at is not None else [False]
     rows: list[Row[Any]] = []
     for ended in parts:
         if (after is not None and after.ended and not ended) or len(rows) > limit:
             continue
-        rows += _part(connection, mine, after, ended=ended, now=now, limit=limit + 1 - len(rows))
+        here = (*mine, _in_part(choice, ended=ended))
+        rows += _part(connection, here, after, ended=ended, now=now, limit=limit + 1 - len(rows))
     page = rows[:limit]
-    running = fleet_runs.c.ended_at.is_(None)
-    total = running_now = 0
-    if limit > 0 or after is None:
-        running_now = _count(connection, (*mine, running))
-        total = running_now
-        if len(parts) > 1:
-            total += _count(connection, (*mine, ~running))
+    running = _count(connection, (*mine, _in_part(choice, ended=False)))
+    total = running
+    if len(parts) > 1:
+        total += _count(connection, (*mine, _in_part(choice, ended=True)))
     following = ""
     if limit > 0 and len(rows) > limit:
         last = page[-1]
@@ -89,14 +90,18 @@ def page_of_runs(
         following = str(RunCursor(is_over, last.ended_at if is_over else last.started_at, last.number))
     return FleetRuns(
         runs=tuple(as_run(row) for row in page),
-        images=images_of(connection, {row.image for row in page}, with_reports=with_reports),
+        images=images_of(connection, {row.image for row in page}, asker, with_reports=with_reports),
+        limited=not asker.everything,
         total=total,
-        running=running_now,
+        running=running,
         next=following,
     )
 
 
-def _conditions(connection: Connection, choice: RunFilter, asker: Asker) -> tuple[ColumnElement[bool], ...]:
+def run_conditions(
+    connection: Connection, choice: RunFilter, asker: Asker
+) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions of a choice on rows of ``fleet_runs``, but for whether they run."""
     found: list[ColumnElement[bool]] = []
     numbers = chosen(connection, choice.images, asker)
     if numbers is not None:
@@ -105,8 +110,14 @@ def _conditions(connection: Connection, choice: RunFilter, asker: Asker) -> tupl
         found.append(fleet_runs.c.source.in_(_sources_within(choice.place)))
     if choice.at is not None:
         found.append(fleet_runs.c.started_at <= choice.at)
-        found.append(or_(fleet_runs.c.ended_at.is_(None), fleet_runs.c.ended_at > choice.at))
     return tuple(found)
+
+
+def _in_part(choice: RunFilter, *, ended: bool) -> ColumnElement[bool]:
+    """Return whether a run has ended, after the time of the choice, or else still runs."""
+    if not ended:
+        return fleet_runs.c.ended_at.is_(None)
+    return fleet_runs.c.ended_at > choice.at if choice.at is not None else fleet_runs.c.ended_at.is_not(None)
 
 
 def _sources_within(place: str) -> Select[Any]:
@@ -123,9 +134,8 @@ def _part(
     now: int,
     limit: int,
 ) -> list[Row[Any]]:
-    running = fleet_runs.c.ended_at.is_(None)
     at = fleet_runs.c.ended_at if ended else fleet_runs.c.started_at
-    query = run_rows(now).where(*mine, ~running if ended else running)
+    query = run_rows(now).where(*mine)
     if after is not None and after.ended == ended:
         query = query.where(tuple_(at, fleet_runs.c.number) < tuple_(after.at, after.number))
     query = query.order_by(at.desc(), fleet_runs.c.number.desc()).limit(limit)
@@ -175,23 +185,40 @@ def as_run(row: Row[Any]) -> FleetRun:
     )
 
 
-def images_of(connection: Connection, numbers: set[int], *, with_reports: bool) -> tuple[FleetImage, ...]:
-    """Return images by their numbers, in the order of these."""
+def images_of(
+    connection: Connection, numbers: set[int], asker: Asker, *, with_reports: bool = False
+) -> tuple[FleetImage, ...]:
+    """Return images by their numbers, in the order of these, as ``asker`` may see them."""
     if not numbers:
         return ()
-    rows = connection.execute(
-        select(fleet_images).where(fleet_images.c.number.in_(sorted(numbers))).order_by(fleet_images.c.number)
-    )
-    return tuple(_image(row, with_report=with_reports) for row in rows)
+    listed = dialect.of(connection).bulk_keys([(number, "") for number in sorted(numbers)], int)
+    query = select(fleet_images).join_from(listed.table, fleet_images, fleet_images.c.number == listed.first)
+    rows = connection.execute(query.order_by(fleet_images.c.number))
+    return tuple(_image(row, asker, with_report=with_reports and asker.everything) for row in rows)
 
 
-def _image(row: Row[Any], *, with_report: bool) -> FleetImage:
+def _image(row: Row[Any], asker: Asker, *, with_report: bool) -> FleetImage:
+    verdict = images.verdict_of(row.verdict, row.state)
     return FleetImage(
         number=row.number,
         reference=row.reference,
         digest=None if row.digest is None else Digest.parse(row.digest),
         kind=row.kind,
-        verdict=images.verdict_of(row.verdict, row.state),
+        verdict=verdict if asker.everything else _redacted(verdict, asker),
         judged_at=None if row.judged_at is None else clock.to_datetime(row.judged_at),
         report=images.decode(row.document) if with_report else None,
+    )
+
+
+def _redacted(verdict: FleetVerdict, asker: Asker) -> FleetVerdict:
+    """Return a verdict without the names of repositories that ``asker`` may not know."""
+
+    def known(name: str) -> str:
+        try:
+            return name if name and asker.may_audit(Reference.parse(name).repository) else ""
+        except InvalidReference:
+            return ""
+
+    return structs.replace(
+        verdict, base=known(verdict.base), fixed=known(verdict.fixed), advice="", reasons=()
     )

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final, TypeVar
 
+from digestry.catalog import clock
+from digestry.catalog.fleet.changes import ChangeCursor
+from digestry.catalog.fleet.places import PlaceCursor
 from digestry.catalog.fleet.run_pages import RunCursor, RunFilter
 from digestry.catalog.fleet.selection import Asker, ImageFilter
 from digestry.errors import InvalidReference
@@ -11,7 +16,7 @@ from digestry.model.digest import Digest
 from digestry.model.fleet import LONGEST_TEXT
 from digestry.model.fleet_answers import MOST_ROWS
 from digestry.model.reference import Reference
-from digestry.registry.error_responses import bad_parameter
+from digestry.registry.error_responses import ErrorResponse, bad_parameter
 from digestry.registry.exchange import Exchange
 from digestry.registry.resources.tag_history import time_parameter
 from digestry.registry.service import Service
@@ -20,31 +25,102 @@ NO_HOST: Final = "registry.invalid"
 """The host of an image's name without one: it is of this registry."""
 
 _PAGE: Final = 100
+_DAY: Final = 86_400 * clock.SECOND
+
+_Cursor = TypeVar("_Cursor")
 
 
 async def list_runs(service: Service, exchange: Exchange, _: str, __: str) -> None:
     """Answer with a page of runs, those that run first, then the latest first."""
-    ever = _flag(exchange, "ever")
-    after = exchange.parameter("after")
-    try:
-        cursor = None if not after else RunCursor.parse(after)
-    except ValueError as error:
-        raise bad_parameter("after", str(after), "it must be the next of a page before") from error
     answer = await service.executors.run(
         service.stores.catalog.fleet.runs,
-        RunFilter(
-            images=image_filter(exchange, ever=ever),
-            place=exchange.parameter("place") or "",
-            at=time_parameter(exchange, "at", last=True),
-            ever=ever,
-        ),
+        _choice(exchange),
         asker(exchange),
         now=service.now(),
         limit=exchange.number("n", default=_PAGE, most=MOST_ROWS),
-        after=cursor,
+        after=_after(exchange, RunCursor.parse),
         with_reports=_flag(exchange, "with-images"),
     )
     await exchange.json(answer)
+
+
+async def list_changes(service: Service, exchange: Exchange, _: str, __: str) -> None:
+    """Answer with a page of what started and ended in a time, the oldest first."""
+    now = service.now()
+    since, until = time_parameter(exchange, "since"), time_parameter(exchange, "until", last=True)
+    answer = await service.executors.run(
+        service.stores.catalog.fleet.changes,
+        _choice(exchange),
+        asker(exchange),
+        since=now - _DAY if since is None else since,
+        until=(now if until is None else until) + 1,
+        now=now,
+        limit=exchange.number("n", default=_PAGE, most=MOST_ROWS),
+        after=_after(exchange, ChangeCursor.parse),
+    )
+    await exchange.json(answer)
+
+
+async def list_places(service: Service, exchange: Exchange, _: str, __: str) -> None:
+    """Answer with a page of the agents and what they look at, the longest silent first."""
+    principal = exchange.principal
+    if not principal.audits_everything():
+        raise ErrorResponse(
+            403,
+            "DENIED",
+            f"{principal.identity.name} may not see all places: no rule of this registry allows it to audit"
+            " every repository",
+            detail={"action": "audit"},
+        )
+    answer = await service.executors.run(
+        service.stores.catalog.fleet.places,
+        now=service.now(),
+        limit=exchange.number("n", default=_PAGE, most=MOST_ROWS),
+        place=exchange.parameter("place") or "",
+        silent=_flag(exchange, "silent"),
+        after=_after(exchange, PlaceCursor.parse),
+    )
+    await exchange.json(answer)
+
+
+async def get_summary(service: Service, exchange: Exchange, _: str, __: str) -> None:
+    """Answer with the fleet in numbers."""
+    answer = await service.executors.run(
+        service.stores.catalog.fleet.summary, asker(exchange), now=service.now()
+    )
+    await exchange.json(answer)
+
+
+async def get_timeline(service: Service, exchange: Exchange, _: str, __: str) -> None:
+    """Answer with how many containers of some images ran over time, and when the last one ended."""
+    choice = replace(_choice(exchange), images=image_filter(exchange, ever=True))
+    if choice.images.everything:
+        raise bad_parameter("digest", "", "a digest, a reference or a vulnerability is required")
+    answer = await service.executors.run(
+        service.stores.catalog.fleet.timeline, choice, asker(exchange), now=service.now()
+    )
+    await exchange.json(answer)
+
+
+def _choice(exchange: Exchange) -> RunFilter:
+    ever = _flag(exchange, "ever")
+    return RunFilter(
+        images=image_filter(exchange, ever=ever),
+        place=exchange.parameter("place") or "",
+        at=time_parameter(exchange, "at", last=True),
+        ever=ever,
+    )
+
+
+def _after(exchange: Exchange, parse: Callable[[str], _Cursor]) -> _Cursor | None:
+    """Return where the page before ended; None for the first page."""
+    value = exchange.parameter("after")
+    if not value:
+        return None
+    try:
+        return parse(value)
+    except ValueError as error:
+        raise bad_parameter("after", value, "it must be the next of a page before") from error
 
 
 def asker(exchange: Exchange) -> Asker:

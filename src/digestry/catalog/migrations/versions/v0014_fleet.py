@@ -156,11 +156,16 @@ def _create_runs() -> None:
     for name, columns in (
         ("fleet_runs_open", ["source", "container"]),
         ("fleet_runs_running", ["started_at"]),
+        ("fleet_runs_running_by_image", ["image", "started_at"]),
     ):
         op.create_index(name, "fleet_runs", columns, sqlite_where=runs, postgresql_where=runs)
-    op.create_index("fleet_runs_by_end", "fleet_runs", ["image", "ended_at"])
     op.create_index("fleet_runs_started", "fleet_runs", ["started_at"])
-    op.create_index("fleet_runs_ended", "fleet_runs", ["ended_at"])
+    ended = sa.text("ended_at IS NOT NULL")
+    for name, columns in (
+        ("fleet_runs_by_end", ["image", "ended_at"]),
+        ("fleet_runs_ended", ["ended_at"]),
+    ):
+        op.create_index(name, "fleet_runs", columns, sqlite_where=ended, postgresql_where=ended)
     op.create_table(
         "fleet_early_ends",
         sa.Column("source", sa.BigInteger, sa.ForeignKey("fleet_sources.number"), primary_key=True),
