@@ -14,11 +14,18 @@ from digestry.client.configuration.rules import ClientCertificate, HostRule, Reg
 from digestry.client.options import ClientOptions, is_loopback
 from digestry.client.session import Session
 from digestry.client.transport import Call
+from digestry.client.trust import Trust
 from digestry.errors import InvalidConfiguration, RemoteNotFound, Unreachable
 from digestry.model.reference import Reference
-from tests.certificates import Certificates
+from tests.certificates import Certificates, make
 from tests.client.liar import Liar, Reply, Request, lying
 from tests.support import PATIENCE, program
+
+
+@pytest.fixture
+def strangers(tmp_path: Path) -> Certificates:
+    """Certificates of an authority that no registry knows."""
+    return make(tmp_path / "strangers")
 
 
 @pytest.fixture
@@ -171,6 +178,49 @@ def test_dockers_directory_has_authorities_and_client_certificates(
     directories = (tmp_path / "absent", folder(tmp_path / "certs.d", wary.host, **files))
     with pytest.raises(RemoteNotFound):
         ask(ClientOptions(timeout=PATIENCE, certificate_directories=directories), wary.host)
+
+
+@pytest.mark.peer("openssl")
+@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_of_several_client_certificates_the_next_is_shown_if_one_is_refused(
+    pki: Certificates, strangers: Certificates, tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    """In TLS 1.3 a server refuses it only after the client has begun its request."""
+    context = pki.context(wants_client=True)
+    context.minimum_version = context.maximum_version = version
+    (theirs, their_key), (ours, our_key) = strangers.client, pki.client
+    files = {
+        "ca_crt": pki.authority,
+        "a_cert": theirs,
+        "a_key": their_key,
+        "c_cert": theirs,
+        "c_key": their_key,
+    }
+    with lying(tls=context) as wary:
+        directory = folder(tmp_path / "certs.d", wary.host, **files, b_cert=ours, b_key=our_key)
+        options = ClientOptions(timeout=PATIENCE, retries=0, certificate_directories=(directory,))
+        with pytest.raises(RemoteNotFound):
+            ask(options, wary.host)
+        assert len(wary.seen) > 0
+        directory = folder(tmp_path / "others", wary.host, **files)
+        options = ClientOptions(timeout=PATIENCE, retries=0, certificate_directories=(directory,))
+        wary.seen.clear()
+        with pytest.raises(Unreachable):
+            ask(options, wary.host)
+        assert wary.seen == []
+
+
+@pytest.mark.peer("openssl")
+def test_no_thread_passes_a_certificate_over(pki: Certificates) -> None:
+    """Several may be refused the same one at the same time."""
+    trust = Trust(clients=[ClientCertificate(*pki.client)] * 3)
+    assert trust.shown == 0
+    assert [trust.show_next(0), trust.show_next(0), trust.show_next(0)] == [True] * 3
+    assert trust.shown == 1
+    assert trust.show_next(1)
+    assert not trust.show_next(2)
+    assert trust.shown == 2
 
 
 @pytest.mark.peer("openssl")

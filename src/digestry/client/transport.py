@@ -270,17 +270,18 @@ class Transport:
             if self.options.retries:
                 self._limits.wait(host)
             fails = True
+            shown = self._shown_certificate(call)
             try:
                 tell = self.options.tell_request
                 response = (self._exchange if tell is None else self._report_exchange)(call, authorization)
             except ConnectFailed:
                 if tried >= min(1, attempts) or call.guessed:
                     raise
-            except ssl.SSLCertVerificationError as error:
-                if not self._accepts_any(call, error):
+            except ssl.SSLError as error:
+                if not self._may_try_anew(call, error, shown):
                     raise
                 continue
-            except (LeadsInside, ProxyFailed, ssl.SSLError):
+            except (LeadsInside, ProxyFailed):
                 raise
             except FAILURES:
                 if tried >= attempts or call.guessed:
@@ -336,9 +337,15 @@ class Transport:
         self._peers[host] = response.peer
         return Response(response, call.method, call.url, patience=options.patience)
 
-    def _accepts_any(self, call: Call, error: ssl.SSLCertVerificationError) -> bool:
-        """Return whether any certificate of a call's host is accepted from now on, though ``error``."""
-        return self._host_trusts().accept_any(self._configured_host(call), error)
+    def _shown_certificate(self, call: Call) -> int:
+        """Return the number of the client certificate that is shown to the host of a call."""
+        return trust.shown if (trust := self._trust_of(call)) else 0
+
+    def _may_try_anew(self, call: Call, error: ssl.SSLError, shown: int) -> bool:
+        """Return whether the host of a call can be asked again; see :meth:`HostTrusts.may_try_anew`."""
+        return self._host_trusts().may_try_anew(
+            self._configured_host(call), self._trust_of(call), error, shown
+        )
 
     def _redirects_outside(self, named_by: str, host: str) -> bool:
         """Return whether ``host`` must not be this machine or on its link, as ``named_by`` is not either."""
@@ -349,10 +356,8 @@ class Transport:
     def _pool(self, call: Call) -> HttpPool:
         parts = urlsplit(call.url)
         proxy = proxy_for(parts.scheme, parts.netloc)
-        trust = None
-        if parts.scheme == "https":
-            trust = self._host_trusts().of(self._configured_host(call), call.registry)
-        elif proxy is not None:
+        trust = self._trust_of(call)
+        if trust is None and proxy is not None:
             trust = self._host_trusts().usual
         with self._lock:
             pool = self._pools.get((trust, proxy or ""))
@@ -364,6 +369,12 @@ class Transport:
                     max(4, self.options.parallel * 2),
                 )
             return pool
+
+    def _trust_of(self, call: Call) -> Trust | None:
+        """Return the trust in the host of a call; None if it is asked without TLS."""
+        if not call.url.startswith("https:"):
+            return None
+        return self._host_trusts().of(self._configured_host(call), call.registry)
 
     def _host_trusts(self) -> HostTrusts:
         """Return the trust in each host, made when TLS is first spoken."""

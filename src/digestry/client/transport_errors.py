@@ -39,12 +39,16 @@ def root_cause(error: BaseException) -> BaseException:
 def is_not_tls(error: BaseException) -> bool:
     """Return whether the other side answered a TLS greeting with something else, such as plain HTTP."""
     cause = root_cause(error)
-    # A TLS alert, such as that a client certificate is required.
     return (
         isinstance(cause, ssl.SSLError)
         and not isinstance(cause, ssl.SSLCertVerificationError | CertificateChanged)
-        and "ALERT" not in (cause.reason or "")
+        and not is_refusal(cause)
     )
+
+
+def is_refusal(error: ssl.SSLError) -> bool:
+    """Return whether it is a TLS alert, such as that another client certificate is required."""
+    return "ALERT" in (error.reason or "")
 
 
 def is_not_http(error: BaseException) -> bool:
@@ -77,7 +81,7 @@ def unreachable(host: str, error: BaseException) -> Unreachable:
         )
     elif isinstance(cause, CertificateChanged):
         reason = "its certificate has changed since the first request"
-    elif isinstance(cause, ssl.SSLError) and "ALERT" in (cause.reason or ""):
+    elif isinstance(cause, ssl.SSLError) and is_refusal(cause):
         said = (cause.reason or "").partition("ALERT_")[2].lower().replace("_", " ")
         reason = f"it refuses the TLS connection ({said})"
         hint = (

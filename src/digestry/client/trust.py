@@ -13,7 +13,7 @@ from typing import Final
 from digestry.client.configuration.certificates import host_certificates
 from digestry.client.configuration.rules import ClientCertificate, first
 from digestry.client.options import ClientOptions
-from digestry.client.transport_errors import CertificateChanged
+from digestry.client.transport_errors import CertificateChanged, is_refusal
 from digestry.errors import InvalidConfiguration
 
 _SYSTEM: Final = {"SSL_CERT_FILE": os.path.isfile, "SSL_CERT_DIR": os.path.isdir}
@@ -24,7 +24,8 @@ class Trust:
     """The certificates that are trusted, and those that are shown. Thread-safe.
 
     Trusted are the system's, and those in the files ``authorities``. If not ``verify``, any certificate is,
-    and the first that is seen is the only one from then on. ``clients`` are shown to servers that ask.
+    and the first that is seen is the only one from then on. Of ``clients`` one is shown to servers that ask:
+    the first, until a server refuses it.
     """
 
     def __init__(
@@ -40,6 +41,25 @@ class Trust:
         self._lock = threading.Lock()
         self._context: ssl.SSLContext | None = None
         self._seen: str | None = None
+        self._shown = 0
+
+    @property
+    def shown(self) -> int:
+        """The number of the client certificate that is shown, among those that there are."""
+        return self._shown
+
+    def show_next(self, refused: int) -> bool:
+        """Show another client certificate than the one whose number was ``refused``.
+
+        Return False if there is no other, which has not been refused.
+        """
+        with self._lock:
+            if refused == self._shown:
+                if self._shown + 1 >= len(self._clients):
+                    return False
+                self._shown += 1
+                self._context = None
+            return True
 
     def context(self) -> ssl.SSLContext:
         """Return the TLS context, made when it is first needed. Raises :class:`InvalidConfiguration`."""
@@ -70,9 +90,8 @@ class Trust:
                     f"cannot use {path} as the certificates of a CA: {_reason(error)}",
                     hint="it must be a file of certificates in PEM form that this user may read",
                 ) from error
-        # Of several, OpenSSL shows the one that was loaded last.
-        for client in reversed(self._clients):
-            _load(context, client)
+        if self._clients:
+            _load(context, self._clients[self._shown])
         return context
 
     def without_clients(self) -> Trust:
@@ -168,6 +187,16 @@ class HostTrusts:
         if client is not None:
             return authorities + (files.authorities if files else ()), (client,)
         return (authorities + files.authorities, files.clients) if files else (authorities, ())
+
+    def may_try_anew(self, host: str, trust: Trust | None, error: ssl.SSLError, shown: int) -> bool:
+        """Return whether ``host[:port]`` can be asked again after ``error``.
+
+        Any certificate of it is accepted from now on, or it is shown another client certificate of ``trust``
+        than the one whose number was ``shown``.
+        """
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return self.accept_any(host, error)
+        return trust is not None and is_refusal(error) and trust.show_next(shown)
 
     def accept_any(self, host: str, error: ssl.SSLCertVerificationError) -> bool:
         """Accept any certificate of ``host[:port]`` from now on, and say why; return whether that is allowed.
