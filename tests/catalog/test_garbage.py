@@ -22,6 +22,7 @@ from digestry.catalog.retention_rules import Retention, TagRetention
 from digestry.catalog.tag_policy import TagPolicy, TagRule
 from digestry.errors import StorageError
 from digestry.model import media_types
+from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.manifest import Manifest
 from digestry.model.sightings import SightingReport
@@ -46,6 +47,19 @@ def referrer(catalog: Catalog, subject: Manifest, *, name: str = "x") -> Manifes
     body = json.loads(image(catalog, name).raw)
     body["subject"] = {"mediaType": subject.media_type, "digest": str(subject.digest), "size": subject.size}
     body["artifactType"] = "application/x"
+    return Manifest.parse(json.dumps(body).encode())
+
+
+def advisory_on(
+    catalog: Catalog, part: Descriptor, *, name: str = "x", layers: tuple[Descriptor, ...] = ()
+) -> Manifest:
+    """A manifest whose subject is a layer or a config."""
+    body = json.loads(image(catalog, name).raw)
+    body["subject"] = {"mediaType": part.media_type, "digest": str(part.digest), "size": part.size}
+    body["artifactType"] = "application/x"
+    body["layers"] += [
+        {"mediaType": one.media_type, "digest": str(one.digest), "size": one.size} for one in layers
+    ]
     return Manifest.parse(json.dumps(body).encode())
 
 
@@ -76,6 +90,63 @@ def test_what_a_head_found_is_held(catalog: Catalog, later: Clock) -> None:
     assert catalog.blob_size("x", blob) is not None  # of a manifest that is held
     assert catalog.blob_size("x", other.layers[0].digest) is not None  # itself
     assert names(items, "link") == [str(other.config.digest) if other.config else ""]
+
+
+@pytest.mark.parametrize("what", ["layer", "config"])
+def test_what_refers_to_a_part_is_held_by_any_image_with_it(
+    catalog: Catalog, later: Clock, what: str
+) -> None:
+    base = put(catalog, "base", image(catalog, "base"), "12")
+    body = json.loads(base.raw) | {"annotations": {"child": "1"}}
+    for blob in (*base.layers, base.config):
+        assert blob is not None
+        catalog.add_blob("app", blob.digest, blob.size)
+    child = put(catalog, "app", Manifest.parse(json.dumps(body).encode()), "1")
+    assert base.config is not None
+    part = base.layers[0] if what == "layer" else base.config
+    stated = put(catalog, "base", advisory_on(catalog, part, name="base"))
+    catalog.delete_tag("base", "12", origin=ORIGIN)
+    later.now += LEASE + 1
+    items = collected(catalog)
+    # The base image itself is not held by what is stated about its layer.
+    assert names(items, "manifest") == [str(base.digest)]
+    assert catalog.manifest("base", stated.digest) is not None
+    assert catalog.manifest("app", child.digest) is not None
+    catalog.delete_tag("app", "1", origin=ORIGIN)
+    later.now += LEASE + 1
+    collected(catalog)
+    collected(catalog)  # the repositories follow each other
+    assert catalog.manifest("app", child.digest) is None
+    assert catalog.manifest("base", stated.digest) is None
+
+
+def test_what_refers_to_the_layer_of_nothing_is_not_held(catalog: Catalog, later: Clock) -> None:
+    gone = image(catalog, "x").layers[0]
+    one = put(catalog, "x", advisory_on(catalog, gone))
+    # With the layer that they refer to as one of their own.
+    two, three = (put(catalog, "x", advisory_on(catalog, gone, layers=(gone,))) for _ in range(2))
+    later.now += LEASE + 1
+    collected(catalog)
+    assert there(catalog, one, two, three) == [False, False, False]
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_circle_over_a_layer_goes(catalog: Catalog, later: Clock, held: bool) -> None:
+    """An index refers to an advisory on a layer of the image that the index lists."""
+    one = put(catalog, "x", image(catalog, "x"))
+    stated = put(catalog, "x", advisory_on(catalog, one.layers[0]))
+    body = json.loads(index(one).raw) | {
+        "subject": {"mediaType": stated.media_type, "digest": str(stated.digest), "size": stated.size}
+    }
+    listing = put(catalog, "x", Manifest.parse(json.dumps(body).encode()))
+    if held:
+        catalog.add_blob("y", one.layers[0].digest, one.layers[0].size)
+        other = json.loads(image(catalog, "y").raw)
+        other["layers"] = json.loads(one.raw)["layers"]
+        put(catalog, "y", Manifest.parse(json.dumps(other).encode()), "t")
+    later.now += LEASE + 1
+    collected(catalog)
+    assert there(catalog, one, stated, listing) == [held] * 3
 
 
 def test_no_promise_of_what_another_repository_has(catalog: Catalog, later: Clock) -> None:

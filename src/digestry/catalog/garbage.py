@@ -243,7 +243,10 @@ class Garbage:
     def _circle(self, key: RepositoryKey, start: str) -> Batch:
         gone: list[Row[Any]] = []
         with self._writing(key) as connection:
-            root = liveness.alone(key, self._retention, self._rules.now())
+            root = or_(
+                liveness.alone(key, self._retention, self._rules.now()),
+                liveness.about_part(repositories.c.id != key.row),
+            )
             circle: set[str] = set()
             frontier = {start}
             while frontier and len(circle) <= _CIRCLE:

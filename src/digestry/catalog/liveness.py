@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, Table, exists, or_, select, true
+from sqlalchemy import ColumnElement, Connection, Table, and_, exists, or_, select, true
 
 from digestry.catalog import clock
 from digestry.catalog.expired_tags import seen_running
@@ -18,6 +18,7 @@ from digestry.catalog.schema import (
     links,
     manifest_references,
     manifests,
+    repositories,
     sightings,
     upstream_tags,
 )
@@ -32,6 +33,7 @@ TABLES: Final = tuple(
 
 _PARENT: Final = manifests.alias("parent")  # once: to make one takes longer than to ask
 _SUBJECT: Final = manifests.alias("subject")
+_PARTS: Final = ("layer", "config")
 
 
 def manifest(key: RepositoryKey, retention: Retention, now: int) -> ColumnElement[bool]:
@@ -46,7 +48,37 @@ def manifest(key: RepositoryKey, retention: Retention, now: int) -> ColumnElemen
         )
         .correlate(manifests)
     )
-    return or_(alone(key, retention, now), listed, refers)
+    return or_(alone(key, retention, now), listed, refers, about_part())
+
+
+def about_part(*where: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Return whether a row of ``manifests`` refers to a layer or config of an image that can be pulled, in
+    any repository for which ``where`` holds: such as an advisory on that layer. It does not hold the image."""
+    is_manifest = (
+        exists()
+        .where(
+            _SUBJECT.c.repository_id == manifests.c.repository_id, _SUBJECT.c.digest == manifests.c.subject
+        )
+        .correlate(manifests)
+    )
+    in_image = (
+        exists()
+        .where(
+            manifest_references.c.repository_id == repositories.c.id,
+            manifest_references.c.child == manifests.c.subject,
+            manifest_references.c.role.in_(_PARTS),
+            _PARENT.c.repository_id == manifest_references.c.repository_id,
+            _PARENT.c.digest == manifest_references.c.parent,
+            _PARENT.c.deleted_at.is_(None),
+            # Two that refer to a layer, and have it too, would hold each other.
+            _PARENT.c.subject.is_(None),
+        )
+        .correlate(manifests, repositories)
+    )
+    # One look into an index for each repository: the index begins with the repository.
+    has_part = exists().where(in_image, *where).select_from(repositories).correlate(manifests)
+    # In this order: hardly any subject is no manifest.
+    return and_(manifests.c.subject.is_not(None), ~is_manifest, has_part)
 
 
 def alone(key: RepositoryKey, retention: Retention, now: int) -> ColumnElement[bool]:
@@ -98,7 +130,8 @@ def leased(digest: ColumnElement[str], now: int) -> ColumnElement[bool]:
 
 
 def holders(connection: Connection, repository: int, digests: set[str]) -> set[str]:
-    """Return the manifests that can be pulled and hold one of these: the indexes, and the subjects."""
+    """Return the manifests that can be pulled and hold one of these: the indexes, the subjects, and the
+    images whose layer or config is a subject."""
     chunk = list(digests)
     listing = select(_PARENT.c.digest).where(
         manifest_references.c.repository_id == repository,
@@ -116,4 +149,16 @@ def holders(connection: Connection, repository: int, digests: set[str]) -> set[s
         _PARENT.c.digest == manifests.c.subject,
         _PARENT.c.deleted_at.is_(None),
     )
-    return {digest for query in (listing, subjects) for digest in connection.execute(query).scalars()}
+    images = select(_PARENT.c.digest).where(
+        manifests.c.repository_id == repository,
+        manifests.c.digest.in_(chunk),
+        manifests.c.deleted_at.is_(None),
+        manifest_references.c.repository_id == repository,
+        manifest_references.c.child == manifests.c.subject,
+        manifest_references.c.role.in_(_PARTS),
+        _PARENT.c.repository_id == repository,
+        _PARENT.c.digest == manifest_references.c.parent,
+        _PARENT.c.deleted_at.is_(None),
+    )
+    queries = listing, subjects, images
+    return {digest for query in queries for digest in connection.execute(query).scalars()}
