@@ -16,7 +16,7 @@ from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.history import Holder, Holders, TagEvent, TagSpan
-from digestry.model.image_parts import LayerImage, PartReferrers
+from digestry.model.image_parts import LayerImage, LayerImages, PartReferrers
 from digestry.model.manifest import Manifest
 from digestry.model.reference import Reference
 from digestry.model.resolution import Resolution, Resolutions, ResolveQuery, TagState
@@ -57,19 +57,24 @@ class FakeRepository:
             self.point(tag, manifest.digest)
         return manifest.digest
 
-    def image(self, code: str, tag: str | None = None, *, squeezed: str = "gzip") -> Image:
-        """An image whose config is decided by ``code`` alone, its manifest by ``squeezed`` as well."""
-        config = json.dumps({"architecture": "amd64", "os": "linux", "code": code}).encode()
-        layer = f"{code} {squeezed}".encode()
-        digests = [Digest.of(config), Digest.of(layer)]
-        self.blobs |= {digests[0]: config, digests[1]: layer}
-        document = {
+    def image(
+        self, code: str, tag: str | None = None, *, squeezed: str = "gzip", below: Sequence[str] = ()
+    ) -> Image:
+        """An image whose config is decided by ``code`` alone, its manifest by ``squeezed`` and the layers
+        ``below`` its own as well."""
+        layers = [*(text.encode() for text in below), f"{code} {squeezed}".encode()]
+        document: dict[str, Any] = {"architecture": "amd64", "os": "linux", "code": code}
+        if below:
+            document["history"] = [{"created_by": f"ADD {layer.decode()}"} for layer in layers]
+        config = json.dumps(document).encode()
+        self.blobs |= {Digest.of(one): one for one in (config, *layers)}
+        manifest = {
             "schemaVersion": 2,
             "mediaType": media_types.OCI_MANIFEST,
-            "config": entry(media_types.OCI_CONFIG, digests[0], len(config)),
-            "layers": [entry(media_types.OCI_LAYER_GZIP, digests[1], len(layer))],
+            "config": entry(media_types.OCI_CONFIG, Digest.of(config), len(config)),
+            "layers": [entry(media_types.OCI_LAYER_GZIP, Digest.of(one), len(one)) for one in layers],
         }
-        return Image(self.put(document, tag), digests[0])
+        return Image(self.put(manifest, tag), Digest.of(config))
 
     def index(self, children: dict[str, Image], tag: str | None = None, note: str = "") -> Digest:
         document: dict[str, Any] = {
@@ -197,6 +202,14 @@ class FakeRepository:
             for until in [next((one.at for one in self.events[:place][::-1] if one.tag == event.tag), None)]
             if event.to_digest in digests
         ][:limit]
+
+    def images_with_layer(self, layer: Digest, *, limit: int = 100) -> LayerImages | None:
+        self._asked("layers", layer)
+        if not self.owner.remembers:
+            return None
+        with contextlib.suppress(ValueError):
+            return LayerImages(layer, (_smallest([self], layer),))
+        return LayerImages(layer, ())
 
     def holders(self, digest: Digest) -> Holders | None:
         self._asked("holders", digest)

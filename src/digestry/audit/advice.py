@@ -47,6 +47,11 @@ def _find_out(container: ImageUse, facts: RegistryFacts, tag: TagVerdict) -> str
 def _replace(fix: FixedImage, names: str, *, runs: bool) -> str:
     if fix.image is not None:
         return f"restart from {fix.image}" if runs else f"before it runs again, let it name {fix.image}"
+    if fix.bases:
+        bases = " or ".join(str(base) for base in fix.bases)
+        if runs:
+            return f"rebuild it on {bases} and restart from that; stop it or shield it until then"
+        return f"before it runs again, rebuild it on {bases}"
     why = "; ".join(fix.refused)
     if runs:
         return f"stop it or shield it: {why or f'no fixed image is named for {names}'}"

@@ -123,6 +123,7 @@ def _findings(
                 facts.fix.image,
                 found[number].placement,
                 facts.fix.refused,
+                facts.fix.bases,
             )
         )
     findings.sort(key=_order)

@@ -14,7 +14,7 @@ from digestry.advisories.attachments import list_tag
 from digestry.advisories.attestation_forms import attestation_tag
 from digestry.audit.assessment import AdvisoryIndex, known_in_force
 from digestry.audit.facts import ImageUse, PossibleImage, RegistryFacts
-from digestry.audit.fixed_images import find_fix
+from digestry.audit.fixed_images import FixSearch
 from digestry.audit.image_advisories import ImageAdvisories, counted_for, subjects_of
 from digestry.audit.image_identity import ImageIdentity
 from digestry.audit.image_names import ImageNames
@@ -213,7 +213,7 @@ def finish(
         if advisory.statement.status == "affected"
     ]
     if bad:
-        fix = find_fix(queries, advisories, identity, bad)
+        fix = FixSearch(queries, advisories).find(identity, facts.tag, bad)
         return replace(found, facts=replace(facts, elsewhere=elsewhere, fix=fix))
     possible = _possible(advisories, identity)
     return replace(found, facts=replace(facts, elsewhere=elsewhere, possible=possible))

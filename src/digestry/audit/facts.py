@@ -37,10 +37,13 @@ class PossibleImage:
 @dataclass(frozen=True, slots=True)
 class FixedImage:
     """``image`` fixes the vulnerabilities, None if none is known; ``refused`` are the images that an advisory
-    calls a fix, with the reasons against them."""
+    calls a fix, with the reasons against them. ``bases`` are the images to build it on anew, if a layer is
+    bad that came with another image. ``remarks`` say how the image was found."""
 
     image: Reference | None = None
     refused: tuple[str, ...] = ()
+    bases: tuple[Reference, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

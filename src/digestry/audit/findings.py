@@ -31,6 +31,8 @@ class ContainerFinding:
     placement: TagPlacement = NOWHERE
     refused: tuple[str, ...] = ()
     """The images that were called a fix and are none, and why."""
+    bases: tuple[Reference, ...] = ()
+    """The images to build its image on anew, if a layer is bad that came with another image."""
 
 
 @dataclass(frozen=True, slots=True)

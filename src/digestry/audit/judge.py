@@ -36,5 +36,12 @@ def judge(container: ImageUse, facts: RegistryFacts) -> Verdict:
         tag,
         assessment,
         advise(container, facts, tag, assessment),
-        (*facts.reasons, *identified, *tag.reasons, *assessment.reasons, *facts.fix.refused),
+        (
+            *facts.reasons,
+            *identified,
+            *tag.reasons,
+            *assessment.reasons,
+            *facts.fix.refused,
+            *facts.fix.remarks,
+        ),
     )

@@ -13,11 +13,12 @@ from typing import Final, Protocol
 from digestry.advisories.trust import TRUST_EVERYBODY, TrustPolicy
 from digestry.audit.bulk_answers import single_answers
 from digestry.audit.query_cache import TIMEOUT, QueryCache
-from digestry.audit.referred_parts import ReferredParts
+from digestry.audit.referred_parts import ReferredParts, base_reference
 from digestry.errors import DigestryError, RemoteDamaged, RemoteError, RemoteNotFound, Unreachable
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.history import Holders, TagEvent, TagSpan
+from digestry.model.image_parts import LayerImages
 from digestry.model.manifest import Manifest
 from digestry.model.reference import Reference
 from digestry.model.resolution import MOST_QUERIES, Resolutions, ResolveQuery
@@ -49,6 +50,8 @@ class RegistryRepository(Protocol):
     def holders(self, digest: Digest) -> Holders | None: ...
 
     def tags_for_digest(self, digest: Digest, limit: int | None = ...) -> Sequence[TagSpan] | None: ...
+
+    def images_with_layer(self, layer: Digest, *, limit: int = ...) -> LayerImages | None: ...
 
 
 class Registries(Protocol):
@@ -204,6 +207,21 @@ class RegistryQueries:
 
         return self._cache.once(repository.host, ("prefix", repository, encoded), ask)
 
+    def base_with(self, repository: Reference, layer: Digest) -> Reference | None:
+        """Return the image of ``repository`` that a layer came with, by tag and digest; None if none has it,
+        or the registry cannot say."""
+
+        def ask() -> Reference | None:
+            try:
+                found = self._registries.repository(repository).images_with_layer(layer, limit=1)
+            except RemoteNotFound:
+                return None
+            if found is None or not found.images:
+                return None
+            return base_reference(repository.host, found.images[0])
+
+        return self._cache.once(repository.host, ("base", repository, layer), ask)
+
     def referred_parts(self, repository: Reference, image: Digest) -> ReferredParts | None:
         """Return the layers and configs of ``image``, a manifest, that something refers to; None if the
         registry cannot say. The referrers are answers of :meth:`referrers` then."""
@@ -261,6 +279,12 @@ class RegistryQueries:
                 for start in range(0, len(unasked), _EACH)
             ]
             self.prefetch(repository.host, queries)
+
+    def prefetch_tags(self, repository: Reference, tags: Sequence[str]) -> None:
+        """Do as :meth:`prefetch` does, for the tags of one repository."""
+        unasked = tuple(tag for tag in tags if ("resolve", repository, tag) not in self._cache)
+        if len(unasked) > 1:
+            self.prefetch(repository.host, [ResolveQuery(repository.repository, tags=unasked)])
 
     def prefetch(self, host: str, queries: Sequence[ResolveQuery]) -> None:
         """Send ``host`` all of these queries in as few requests as possible, and cache the answers.

@@ -81,6 +81,9 @@ def _without_fix(finding: ContainerFinding) -> str:
         for advisory in finding.assessment.advisories
         if advisory.statement.status == "affected"
     )
+    if finding.bases:
+        bases = " or ".join(str(base) for base in finding.bases)
+        return f"rebuild its image on {bases}, push it, and start it from that: {bad} came with its base"
     return f"no fixed image is known for {bad}: stop it or shield it, until an advisory names one"
 
 

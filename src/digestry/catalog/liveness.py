@@ -52,8 +52,8 @@ def manifest(key: RepositoryKey, retention: Retention, now: int) -> ColumnElemen
 
 
 def about_part(*where: ColumnElement[bool]) -> ColumnElement[bool]:
-    """Return whether a row of ``manifests`` refers to a layer or config of an image that can be pulled, in
-    any repository for which ``where`` holds: such as an advisory on that layer. It does not hold the image."""
+    """Return whether a row of ``manifests``, such as an advisory, refers to a layer or config of an image
+    that can be pulled, in any repository for which ``where`` holds. It does not hold that image."""
     is_manifest = (
         exists()
         .where(
