@@ -25,6 +25,7 @@ from digestry.errors import (
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.history import Holders, TagEvent, TagSpan
+from digestry.model.image_parts import LayerImages
 from digestry.model.manifest import Manifest
 from digestry.model.reference import Reference
 from digestry.model.resolution import Resolutions, ResolveQuery
@@ -173,6 +174,11 @@ class OwnRepository:
         """Return the times that tags came to ``digest``, or to what holds it, the newest first."""
         return self._catalog.tag_history.tags_for_digest(self._name, digest, limit=limit or _MOST_EVENTS)
 
+    def images_with_layer(self, layer: Digest, *, limit: int = _PAGE) -> LayerImages | None:
+        """Return the images with ``layer``, those with the fewest layers first."""
+        found = self._catalog.images_with_layer(self._name, layer, limit=limit + 1)
+        return LayerImages(layer, tuple(found[:limit]), more=len(found) > limit)
+
     def _read(self, digest: Digest, size: int) -> bytes:
         try:
             content = self._blobs.read(digest, limit=size)
@@ -218,6 +224,9 @@ class ForeignRepository:
         _refuse(self._host)
 
     def tags_for_digest(self, digest: Digest, limit: int | None = None) -> Sequence[TagSpan] | None:
+        _refuse(self._host)
+
+    def images_with_layer(self, layer: Digest, *, limit: int = _PAGE) -> LayerImages | None:
         _refuse(self._host)
 
 
