@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 from digestry.catalog.catalog import Catalog
-from digestry.errors import Forbidden, NotFound, TooMany
+from digestry.catalog.tag_moves import Expected
+from digestry.errors import Conflict, DigestryError, Forbidden, NotFound, StorageError, TooMany
 from digestry.model.digest import Digest
+from digestry.model.history import Restored
 from digestry.registry.access.code_flow import CodeFlow, Started
 from digestry.registry.access.gate import Proof
 from digestry.registry.access.identity import ANONYMOUS
@@ -15,6 +17,8 @@ from digestry.registry.access.principal import Principal
 from digestry.registry.error_responses import ErrorResponse
 from digestry.registry.exchange import Exchange
 from digestry.registry.mounts import EXCHANGE, Mounts
+from digestry.registry.resources import tag_history
+from digestry.registry.routes import find
 from digestry.registry.service import Service
 from digestry.registry.web_config import WebConfig
 
@@ -133,6 +137,44 @@ class PageHost:
     async def still_holds(self, name: str, credential: str) -> bool:
         """Return whether the password or token with the fingerprint ``credential`` is still the user's."""
         return await self._service().gate.holds(name, credential)
+
+    # -- what forms do ---------------------------------------------------------------------------
+
+    def address(self, scope: Mapping[str, Any]) -> str:
+        """Return the address of the request's client, as the journal and the audit log have it."""
+        return _exchange(scope).address
+
+    async def restore_tag(
+        self, scope: Mapping[str, Any], name: str, tag: str, digest: Digest, *, before: Digest | None
+    ) -> Restored:
+        """Point a tag back at a digest that it had, if it points to ``before`` now; None if it is deleted.
+
+        The visitor needs the same rights as for the API's request, which this counts as. Raises
+        :class:`Forbidden`, :class:`NotFound`, :class:`Conflict`.
+        """
+        service, exchange = self._service(), _exchange(scope)
+        exchange.route = route = find(f"/v2/{name}/_digestry/restore/{tag}")[0]
+        expected = Expected(none_of=_ANY) if before is None else Expected(any_of=frozenset({str(before)}))
+        try:
+            service.admission.check_writable(exchange)
+            if service.mirrors is not None:
+                service.mirrors.check_not_upstream(name)
+            allowed: Service = route.operations["POST"].access.check(service, exchange, name)
+            return await tag_history.restore(allowed, exchange, name, tag, digest, expected=expected)
+        except DigestryError as error:
+            exchange.failure = error.message
+            raise _of_page(error) from error
+
+
+_ANY: Final = frozenset("*")
+
+
+def _of_page(error: DigestryError) -> DigestryError:
+    """Return the error that a page shows for an error of the API."""
+    if not isinstance(error, ErrorResponse):
+        return error
+    kinds: dict[int, type[DigestryError]] = {401: Forbidden, 403: Forbidden, 404: NotFound}
+    return kinds.get(error.status, Conflict if error.status < 500 else StorageError)(error.message)
 
 
 def _exchange(scope: Mapping[str, Any]) -> Exchange:

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from digestry.errors import CallerError, DigestryError, Forbidden, NotFound, TooLarge, TooMany
+from digestry.errors import CallerError, Conflict, DigestryError, Forbidden, NotFound, TooLarge, TooMany
 from digestry.web import cookies, static_files, templates
 from digestry.web.documents import Platforms
 from digestry.web.host import Host
@@ -214,6 +214,8 @@ def problem_page(error: DigestryError) -> Page:
         status = HTTPStatus.FORBIDDEN
     elif isinstance(error, TooMany):
         status = HTTPStatus.TOO_MANY_REQUESTS
+    elif isinstance(error, Conflict):
+        status = HTTPStatus.CONFLICT
     elif isinstance(error, CallerError):
         status = HTTPStatus.BAD_REQUEST
     else:

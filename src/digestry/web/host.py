@@ -7,6 +7,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 
 from digestry.catalog.catalog import Catalog
 from digestry.model.digest import Digest
+from digestry.model.history import Restored
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -133,6 +134,19 @@ class Host(Protocol):
 
     def visitor(self, scope: Scope, name: str | None, /) -> Visitor:
         """Return what the user ``name`` may do, or anybody for None."""
+        ...
+
+    def address(self, scope: Scope, /) -> str:
+        """Return the address of the request's client, as the journal has it."""
+        ...
+
+    async def restore_tag(
+        self, scope: Scope, name: str, tag: str, digest: Digest, /, *, before: Digest | None
+    ) -> Restored:
+        """Point a tag back at a digest that it had, if it points to ``before`` now; None if it is deleted.
+
+        Raises :class:`Forbidden`, :class:`NotFound`, :class:`Conflict`.
+        """
         ...
 
     async def check_password(self, scope: Scope, name: str, password: str, /) -> Proof:

@@ -8,9 +8,10 @@ from typing import Final
 from msgspec import structs
 
 from digestry.catalog import clock
+from digestry.catalog.tag_moves import Expected
 from digestry.errors import NotFound
 from digestry.model.digest import Digest
-from digestry.model.history import TagAsOf, TagsAsOf, TagsForDigest, TagSpan
+from digestry.model.history import Restored, TagAsOf, TagsAsOf, TagsForDigest, TagSpan
 from digestry.model.reference import check_tag
 from digestry.model.timestamps import parse_rfc3339, rfc3339
 from digestry.registry.access.principal import Principal
@@ -177,6 +178,19 @@ async def restore_tag(service: Service, exchange: Exchange, name: str, tag: str)
     wanted = at if to is None else Digest.parse(to)
     if wanted is None or (to is not None and at is not None):
         raise ErrorResponse(400, "UNSUPPORTED", "either to=<digest> or at=<time> is required")
+    restored = await restore(service, exchange, name, tag, wanted, expected=expectation(exchange))
+    headers = [("Docker-Content-Digest", str(restored.to_digest)), ("ETag", f'"{restored.to_digest}"')]
+    if restored.event is not None:
+        redacted = redaction.event(restored.event, audits=exchange.may_audit)
+        restored = structs.replace(restored, event=redacted)
+    await exchange.json(restored, headers=headers)
+
+
+async def restore(
+    service: Service, exchange: Exchange, name: str, tag: str, wanted: Digest | int, *, expected: Expected
+) -> Restored:
+    """Point a tag back at a digest that it had, or at the one that it had at a time (microseconds since
+    1970), and record that. Raises :class:`ErrorResponse`, and as :meth:`Catalog.restore_tag` does."""
     exchange.record_audit_event(action="restore-tag", tag=tag)
     try:
         restored = await service.executors.write(
@@ -185,7 +199,7 @@ async def restore_tag(service: Service, exchange: Exchange, name: str, tag: str)
             tag,
             wanted,
             origin=exchange.origin,
-            expected=expectation(exchange),
+            expected=expected,
         )
     except NotFound as error:
         if not await service.executors.run(service.stores.queries.has_repository, name):
@@ -196,8 +210,4 @@ async def restore_tag(service: Service, exchange: Exchange, name: str, tag: str)
     exchange.record_audit_event(
         digest=restored.to_digest, events=[] if restored.event is None else [restored.event]
     )
-    headers = [("Docker-Content-Digest", str(restored.to_digest)), ("ETag", f'"{restored.to_digest}"')]
-    if restored.event is not None:
-        redacted = redaction.event(restored.event, audits=exchange.may_audit)
-        restored = structs.replace(restored, event=redacted)
-    await exchange.json(restored, headers=headers)
+    return restored

@@ -64,6 +64,7 @@ class TagView:
     moves: tuple[MoveLine, ...]
     still: tuple[MoveLine, ...]
     audits: bool
+    pushes: bool
     periods: tuple[str, ...]
     last: str
     before: int
@@ -95,6 +96,7 @@ def show(visit: Visit) -> Page:
         moves=lines,
         still=tuple(seen.values()),
         audits=audits,
+        pushes="push" in visit.visitor.allowed(name),
         periods=tuple(period for period, length in _PERIODS.items() if now - totals.first_at > length),
         last=last,
         before=before,
