@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 if TYPE_CHECKING:
@@ -12,23 +14,27 @@ if TYPE_CHECKING:
 SMALLEST_RSA: Final = 2048
 """In bits, of a modulus."""
 
+_MOST_REMEMBERED: Final = 64
 _Verify: TypeAlias = Callable[[bytes, bytes], None]
 
 
+@dataclass(frozen=True, slots=True)
 class PublicKey:
     """The public key in ``pem``. Raises ``ValueError``, which says why, if it is none that can be used.
 
     The kind of the key alone decides how it verifies: nothing that comes with a signature is believed.
     """
 
-    def __init__(self, pem: bytes) -> None:
-        self._checks = _checks(pem)
+    pem: bytes
+
+    def __post_init__(self) -> None:
+        _checks(self.pem)
 
     def verifies(self, signature: bytes, message: bytes) -> bool:
         """Return whether ``signature`` is this key's, of ``message``."""
         from cryptography.exceptions import InvalidSignature
 
-        for verify in self._checks:
+        for verify in _checks(self.pem):
             try:
                 verify(signature, message)
             except (InvalidSignature, ValueError):
@@ -37,6 +43,7 @@ class PublicKey:
         return False
 
 
+@functools.lru_cache(_MOST_REMEMBERED)
 def _checks(pem: bytes) -> tuple[_Verify, ...]:
     """Return the ways in which the key in ``pem`` may have signed."""
     from cryptography.exceptions import UnsupportedAlgorithm

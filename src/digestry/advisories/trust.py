@@ -116,10 +116,10 @@ def _decides(rule: TrustRule, status: Status, repository: Reference) -> bool:
 def _fits(patterns: Sequence[str], repository: Reference) -> bool:
     """Return whether one of ``patterns`` is the beginning of the repository's name; True for none.
 
-    A pattern is ``HOST[:PORT]``, a longer part of a name, or ``*.DOMAIN``.
+    A pattern is ``HOST[:PORT]``, a longer part of a name, ``*.DOMAIN``, or ``/REPOSITORY`` of any host.
     """
-    name = repository.name
     for pattern in patterns:
+        name = f"/{repository.repository}" if pattern.startswith("/") else repository.name
         if pattern.startswith(_WILDCARD):
             if repository.host.partition(":")[0].endswith(pattern[1:]):
                 return True

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from digestry.advisories.public_keys import PublicKey
 from digestry.advisories.statements import STATUSES, Status
@@ -21,17 +21,22 @@ _OF_SIGNER: Final = ("key", "repositories")
 _OF_RULE: Final = ("repositories", "statuses", "signers", "require-signature")
 _LARGEST_KEY: Final = 64 << 10  # bytes
 
+_Check: TypeAlias = Callable[[str], str]
+"""Returns a pattern of repositories as the policy has it. Raises :class:`InvalidReference`."""
 
-def read_trust(table: object, file: Path) -> TrustPolicy:
+
+def read_trust(table: object, file: Path, *, own: bool = False) -> TrustPolicy:
     """Return the policy that the table ``advisories`` of ``file`` is.
 
-    Keys are PEM, or files with PEM; a relative path is beside ``file``. Raises
-    :class:`InvalidConfiguration`, which names the file and what is wrong.
+    Keys are PEM, or files with PEM; a relative path is beside ``file``. ``own`` is for a registry's own file,
+    where the names of repositories have no host. Raises :class:`InvalidConfiguration`, which names the file
+    and what is wrong.
     """
+    check = _check_own if own else _check_name
     where = f"{file}: [{TABLE}]"
     values = _table(table, where, KEYS)
     signers = tuple(
-        _signer(name, value, f'{file}: [{TABLE}.trusted-keys] "{name}"', file)
+        _signer(name, value, f'{file}: [{TABLE}.trusted-keys] "{name}"', file, check)
         for name, value in _mapping(values.get("trusted-keys", {}), f"{where}: trusted-keys").items()
     )
     rules = values.get("rules", [])
@@ -39,7 +44,9 @@ def read_trust(table: object, file: Path) -> TrustPolicy:
         raise InvalidConfiguration(f"{where}: rules must be written as [[{TABLE}.rules]]")
     policy = TrustPolicy(
         signers,
-        tuple(_rule(rule, f"{file}: [[{TABLE}.rules]] {number}") for number, rule in enumerate(rules, 1)),
+        tuple(
+            _rule(rule, f"{file}: [[{TABLE}.rules]] {number}", check) for number, rule in enumerate(rules, 1)
+        ),
         _truth(values.get("require-signature", False), f"{where}: require-signature"),
     )
     _check(policy, where)
@@ -63,7 +70,7 @@ def _check(policy: TrustPolicy, where: str) -> None:
         )
 
 
-def _signer(name: str, value: object, where: str, file: Path) -> TrustedSigner:
+def _signer(name: str, value: object, where: str, file: Path, check: _Check) -> TrustedSigner:
     """Return one signer: a key, several keys, or a table with ``key`` and ``repositories``."""
     if not name.strip() or not name.isprintable():
         raise InvalidConfiguration(f"{where}: a signer needs a name that can be shown")
@@ -71,7 +78,7 @@ def _signer(name: str, value: object, where: str, file: Path) -> TrustedSigner:
     if isinstance(value, Mapping):
         table = _table(value, where, _OF_SIGNER)
         value = table.get("key", "")
-        repositories = _patterns(table, where)
+        repositories = _patterns(table, where, check)
     keys = tuple(_key(text, where, file) for text in _texts(value, f"{where}: key"))
     if not keys:
         raise InvalidConfiguration(
@@ -100,14 +107,14 @@ def _key(text: str, where: str, file: Path) -> PublicKey:
         ) from error
 
 
-def _rule(value: object, where: str) -> TrustRule:
+def _rule(value: object, where: str, check: _Check) -> TrustRule:
     table = _table(value, where, _OF_RULE)
     signers = table.get("signers")
     names = None if signers is None else _texts(signers, f"{where}: signers")
     required = _truth(table.get("require-signature", True), f"{where}: require-signature")
     if names is not None and not required:
         raise InvalidConfiguration(f"{where}: signers cannot go with require-signature = false")
-    return TrustRule(_patterns(table, where), _statuses(table, where), names, required)
+    return TrustRule(_patterns(table, where, check), _statuses(table, where), names, required)
 
 
 def _statuses(table: Mapping[str, object], where: str) -> tuple[Status, ...]:
@@ -123,22 +130,34 @@ def _statuses(table: Mapping[str, object], where: str) -> tuple[Status, ...]:
     return tuple(found)
 
 
-def _patterns(table: Mapping[str, object], where: str) -> tuple[str, ...]:
+def _patterns(table: Mapping[str, object], where: str, check: _Check) -> tuple[str, ...]:
     patterns = _texts(table.get("repositories", []), f"{where}: repositories")
-    for pattern in patterns:
-        host, slash, path = pattern.removeprefix("*.").partition("/")
-        try:
-            check_host(host)
-            if slash:
-                check_repository(path)
-            if slash and pattern.startswith("*."):
-                raise InvalidReference(f"{shown(pattern)} is not *.DOMAIN")
-        except InvalidReference as error:
-            raise InvalidConfiguration(
-                f"{where}: repositories: {error.message}",
-                hint="write HOST, HOST:PORT, HOST/PATH or *.DOMAIN",
-            ) from error
-    return patterns
+    try:
+        return tuple(map(check, patterns))
+    except InvalidReference as error:
+        raise InvalidConfiguration(f"{where}: repositories: {error.message}", hint=error.hint) from error
+
+
+def _check_name(pattern: str) -> str:
+    """Return the beginning of names with hosts."""
+    host, slash, path = pattern.removeprefix("*.").partition("/")
+    try:
+        check_host(host)
+        if slash and pattern.startswith("*."):
+            raise InvalidReference(f"{shown(pattern)} is not *.DOMAIN")
+        if slash:
+            check_repository(path)
+    except InvalidReference as error:
+        raise InvalidReference(error.message, hint="write HOST, HOST:PORT, HOST/PATH or *.DOMAIN") from error
+    return pattern
+
+
+def _check_own(pattern: str) -> str:
+    """Return the beginning of names without hosts, as :class:`TrustPolicy` marks them."""
+    try:
+        return f"/{check_repository(pattern)}"
+    except InvalidReference as error:
+        raise InvalidReference(error.message, hint="write the beginning of repositories, as team") from error
 
 
 def _table(value: object, where: str, keys: Iterable[str]) -> Mapping[str, object]:

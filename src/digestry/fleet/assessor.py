@@ -12,6 +12,7 @@ import time
 from collections.abc import Collection, Sequence
 from typing import Final
 
+from digestry.advisories.trust import TRUST_EVERYBODY
 from digestry.audit.registry_queries import RegistryQueries
 from digestry.backend import Backend
 from digestry.catalog import clock
@@ -114,6 +115,7 @@ class Assessor:
         self._store: FleetJudgements = catalog.fleet_judgements
         self._registries = OwnRegistries(catalog, backend.blobs, names.is_own)
         self._names = names
+        self._trust = names.config.trust
         self._lock = lock
         self._now = backend.now
         self._last_move = self._store.last_move()
@@ -164,7 +166,8 @@ class Assessor:
             unread = {
                 (one.repository, one.subject)
                 for one in current
-                if one.deleted == ((one.repository, one.digest) in stated)
+                # Another policy may have read the rest.
+                if one.deleted == ((one.repository, one.digest) in stated) or self._trust != TRUST_EVERYBODY
             }
             self._unread = sorted(unread)
             changed = set()  # all images are judged after a start
@@ -193,4 +196,4 @@ class Assessor:
             self._store.record(judged, at=at, fence=self._lock)
 
     def _queries(self) -> RegistryQueries:
-        return RegistryQueries(self._registries, timeout=_QUESTION_SECONDS)
+        return RegistryQueries(self._registries, timeout=_QUESTION_SECONDS, trust=self._trust)

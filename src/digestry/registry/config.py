@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, TypedDict
 
+from digestry.advisories.trust import TRUST_EVERYBODY, TrustPolicy
 from digestry.backend import Backend, open_backend
 from digestry.catalog import clock
 from digestry.catalog.options import CatalogOptions
@@ -23,6 +24,7 @@ from digestry.errors import InvalidConfiguration
 from digestry.model.digest import shown
 from digestry.model.text import did_you_mean
 from digestry.registry import (
+    advisories_config,
     cors,
     hosts,
     immutability_config,
@@ -101,6 +103,7 @@ SECTIONS: Final = frozenset(
         "health",
         "log",
         "storage",
+        "advisories",
     }
 )
 
@@ -167,6 +170,8 @@ class RegistryConfig:
     sparse: tuple[str, ...] = ()
     """Patterns of repositories in which an index may list manifests that are not there."""
     webhooks: tuple[Webhook, ...] = ()
+    trust: TrustPolicy = TRUST_EVERYBODY
+    """Whose advisories count where the registry judges what runs."""
     mirrors: tuple[MirrorConfig, ...] = ()
     collection: CollectionConfig = field(default_factory=CollectionConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
@@ -306,6 +311,7 @@ def load(
         tags=immutability_config.parse(sections, where),
         sparse=sparse_config.parse(sections, where),
         webhooks=webhooks.parse(sections, where),
+        trust=advisories_config.parse(sections, where),
         mirrors=pull_through_config.parse(sections, where),
         collection=retention_config.parse(sections, where),
         metrics=observing.metrics(sections, where),

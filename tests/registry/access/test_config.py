@@ -22,6 +22,7 @@ from digestry.registry import (
     scrub,
     sparse_config,
     storage_config,
+    toml,
     web_config,
     webhooks,
 )
@@ -54,6 +55,11 @@ SECTIONS: dict[str, Iterable[Key]] = {
     "`[metrics]`": observing.METRICS_KEYS,
     "`[health]`": observing.HEALTH_KEYS,
     "`[web]`": web_config.KEYS,
+    "`[advisories]`": (
+        Key("require-signature", toml.flag, False),
+        Key("trusted-keys", toml.text, {}),
+        Key("rules", toml.text, []),
+    ),
     "`[log]`": observing.LOG_KEYS,
     '`[mirror."HOST"]`': mirroring_config.KEYS,
     "`[storage]`": storage_config.KEYS,
