@@ -90,8 +90,10 @@ class Watch:
             except DigestryError as error:
                 self._fail(error.message, error.hint)
             except Exception as error:  # a defect in reading one source must not end the others
-                log.exception("source %s: the agent failed on it", self.name)
-                self._fail(f"the agent failed on it: {type(error).__name__}", "")
+                problem = f"the agent failed on it: {type(error).__name__}"
+                if problem != self._reported:
+                    log.exception("source %s", self.name)
+                self._fail(problem, "")
             pause = _FIRST_PAUSE if time.monotonic() - began > _LONGEST_PAUSE else pause
             with contextlib.suppress(FollowingEnded):
                 self._wait(pause * random.uniform(0.8, 1.2))  # noqa: S311 - no secret

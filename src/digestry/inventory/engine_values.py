@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
+from typing import Final
+
 from digestry.errors import DigestryError, InvalidDigest, InvalidReference
 from digestry.inventory.observation import DigestKind
 from digestry.model import media_types
@@ -9,6 +12,10 @@ from digestry.model.digest import Digest
 from digestry.model.json_values import as_text
 from digestry.model.platform import Platform
 from digestry.model.reference import Reference
+from digestry.model.timestamps import parse_rfc3339
+
+FIRST_START: Final = "first"
+"""The instance of a container's first start, and of containers that are started once."""
 
 
 def digest_of(value: object) -> Digest | None:
@@ -19,6 +26,15 @@ def digest_of(value: object) -> Digest | None:
         return Digest.parse(value if ":" in value else f"sha256:{value}")
     except InvalidDigest:
         return None
+
+
+def time_of(value: object) -> datetime.datetime | None:
+    """Return a time of an engine's; None for one that is missing, invalid, or the year 1 of Go's zero."""
+    try:
+        found = parse_rfc3339(as_text(value)).first
+    except ValueError:
+        return None
+    return found if found.year > 1 else None
 
 
 def platform_of(architecture: object, system: object, variant: object = None) -> Platform | None:

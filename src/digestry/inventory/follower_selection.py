@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Final
+
 from digestry.errors import InvalidConfiguration
 from digestry.inventory.engines.client import TIMEOUT
 from digestry.inventory.followers.polling import PollingFollower
 from digestry.inventory.runs import Follower
+
+_PROGRAM_EVERY: Final = 30.0
+"""Seconds between two runs of a program that is asked, each of which takes a part of a second."""
 
 
 def parse_follower(text: str, *, timeout: float = TIMEOUT) -> Follower:
@@ -48,4 +54,52 @@ def _docker(name: str, where: str, timeout: float) -> Follower:
     return EngineFollower(name, DockerAPI(DockerSource(name, engine), engine))
 
 
-_KINDS = {"docker": _docker}
+def _podman(name: str, where: str, timeout: float) -> Follower:
+    from digestry.inventory.engines.client import Engine  # noqa: PLC0415 - as above
+    from digestry.inventory.engines.endpoints import podman_endpoint, podman_sockets  # noqa: PLC0415
+    from digestry.inventory.followers.docker import DockerAPI  # noqa: PLC0415
+    from digestry.inventory.followers.engine import EngineFollower  # noqa: PLC0415
+    from digestry.inventory.followers.podman import LibpodAPI  # noqa: PLC0415
+    from digestry.inventory.sources.docker import DockerSource  # noqa: PLC0415
+
+    sockets = [path for path in podman_sockets() if path.exists()]
+    if not where and not sockets:
+        from digestry.inventory.source_selection import parse_source  # noqa: PLC0415 - as above
+
+        return PollingFollower(parse_source(name, timeout=timeout), every=_PROGRAM_EVERY)
+    engine = Engine(podman_endpoint(where or f"unix://{sockets[0]}"), timeout=timeout)
+    compatible = DockerAPI(DockerSource(name, engine, made_up=True), engine, made_up=True)
+    return EngineFollower(name, LibpodAPI(name, engine), fallback=compatible)
+
+
+def _kubernetes(name: str, where: str, timeout: float) -> Follower:
+    from digestry.inventory.followers.kubernetes import KubernetesFollower  # noqa: PLC0415 - as above
+    from digestry.inventory.sources.kubernetes import Where  # noqa: PLC0415
+
+    return KubernetesFollower(name, Where.parse(where), timeout=timeout)
+
+
+def _containerd(name: str, where: str, timeout: float) -> Follower:
+    from digestry.inventory.engines.containerd_api import Containerd  # noqa: PLC0415 - as above
+    from digestry.inventory.engines.grpc import Channel  # noqa: PLC0415
+    from digestry.inventory.engines.runtime_endpoints import containerd_socket  # noqa: PLC0415
+    from digestry.inventory.followers.containerd import ContainerdFollower  # noqa: PLC0415
+    from digestry.inventory.sources.containerd import ContainerdSource  # noqa: PLC0415
+
+    path, options = containerd_socket(where)
+    containerd = Containerd(Channel(path, timeout=timeout))
+    source = ContainerdSource(
+        name,
+        containerd,
+        namespaces=options.get("namespace", ()),
+        without=options.get("without", ()),
+    )
+    return ContainerdFollower(name, containerd, source)
+
+
+_KINDS: Final[dict[str, Callable[[str, str, float], Follower]]] = {
+    "docker": _docker,
+    "podman": _podman,
+    "containerd": _containerd,
+    "kubernetes": _kubernetes,
+}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from digestry.errors import RemoteNotFound, TooLarge
+from digestry.inventory.engines.client import Waiting
 from digestry.inventory.engines.grpc import Channel, Metadata
 from digestry.inventory.engines.protobuf import Message, string
 from digestry.model.digest import Digest
@@ -62,6 +63,27 @@ class Stored:
     labels: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Process:
+    """The first process of a container. ``runs`` is None where containerd does not know; ``ended`` is in
+    nanoseconds since 1970, 0 if it has not."""
+
+    container: str
+    number: int
+    runs: bool | None
+    ended: int
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerdEvent:
+    """An event. ``at`` is in nanoseconds since 1970; what ``event`` has goes by the topic."""
+
+    at: int
+    namespace: str
+    topic: str
+    event: Message
+
+
 class Containerd:
     """One containerd. Every method raises as :meth:`Channel.unary` does."""
 
@@ -83,17 +105,39 @@ class Containerd:
         """Yield the containers of a namespace. Read all of them before asking anything else."""
         method = f"{_SERVICES}.containers.v1.Containers/ListStream"
         for answer in self._channel.stream(method, metadata=_of(namespace)):
-            message = Message(answer).message(1)
-            yield Container(
-                message.text(1),
-                message.labels(2),
-                message.text(3),
-                message.text(6),
-                message.text(7),
-                message.nanoseconds(8),
-                message.message(5).raw(2),
-                {name: value.raw(2) for name, value in message.mapping(10).items()},
+            yield _container(Message(answer).message(1))
+
+    def container(self, namespace: str, identity: str) -> Container:
+        """Return one container."""
+        method = f"{_SERVICES}.containers.v1.Containers/Get"
+        answer = self._channel.unary(method, string(1, identity), _of(namespace))
+        return _container(Message(answer).message(1))
+
+    def processes(self, namespace: str) -> list[Process]:
+        """Return the first process of each container that has one, whether it runs or has ended."""
+        answer = self._channel.unary(f"{_SERVICES}.tasks.v1.Tasks/List", metadata=_of(namespace))
+        return [
+            Process(
+                message.text(2) or message.text(1),
+                message.number(3),
+                _runs(message),
+                message.nanoseconds(10),
             )
+            for message in Message(answer).messages(1)
+        ]
+
+    def events(self, topics: tuple[str, ...], wait: Waiting) -> Iterator[ContainerdEvent | bytes | None]:
+        """Yield the events of ``topics`` in all namespaces, and beside them what
+        :meth:`Channel.endless` does."""
+        method = f"{_SERVICES}.events.v1.Events/Subscribe"
+        filters = b"".join(string(1, f'topic=="{topic}"') for topic in topics)
+        for answer in self._channel.endless(method, filters, wait):
+            if not answer:
+                yield answer
+                continue
+            envelope = Message(answer)
+            event = Message(envelope.message(4).raw(2))
+            yield ContainerdEvent(envelope.nanoseconds(1), envelope.text(2), envelope.text(3), event)
 
     def tasks(self, namespace: str) -> dict[str, bool | None]:
         """Return whether each container with a task runs; None where containerd does not know."""
@@ -147,6 +191,19 @@ class Containerd:
         if Digest.of(content, digest.algorithm) != digest:
             raise RemoteNotFound(f"{self.url}: what is stored as {digest} is something else", status=404)
         return content
+
+
+def _container(message: Message) -> Container:
+    return Container(
+        message.text(1),
+        message.labels(2),
+        message.text(3),
+        message.text(6),
+        message.text(7),
+        message.nanoseconds(8),
+        message.message(5).raw(2),
+        {name: value.raw(2) for name, value in message.mapping(10).items()},
+    )
 
 
 def _of(namespace: str) -> Metadata:

@@ -28,7 +28,7 @@ from digestry.errors import (
     Unauthorized,
     Unreachable,
 )
-from digestry.inventory.engines.client import LARGEST_ANSWER, TIMEOUT
+from digestry.inventory.engines.client import LARGEST_ANSWER, TIMEOUT, Waiting
 from digestry.model.digest import shown
 from digestry.model.text import number_of
 
@@ -120,6 +120,45 @@ class Channel:
         finally:
             if not done:
                 self.close()
+
+    def endless(self, method: str, message: bytes, wait: Waiting) -> Iterator[bytes | None]:
+        """Call ``method``, and yield the messages of its response as they come, for as long as it lasts;
+        nothing (``b""``) before each wait for more, and None if ``wait`` returned False.
+
+        It has a connection of its own. Raises as :meth:`unary` does, also when the response ends.
+        """
+        link: _Link | None = None
+        try:
+            link = _Link(self._path, time.monotonic() + self._timeout)
+            yield from self._endless(link, method, message, wait)
+        except TimeoutError as error:
+            raise Unreachable(f"{self.url} did not answer within {self._timeout:g} s") from error
+        except OSError as error:
+            raise Unreachable(f"{self.url} does not answer: {error.strerror or error}") from error
+        except h2.exceptions.H2Error as error:
+            raise ProtocolViolation(f"{self.url} does not speak gRPC: {type(error).__name__}") from error
+        finally:
+            if link is not None:
+                link.socket.close()
+
+    def _endless(self, link: _Link, method: str, message: bytes, wait: Waiting) -> Iterator[bytes | None]:
+        stream = link.http.get_next_available_stream_id()
+        link.http.send_headers(stream, _headers(method, (), None))
+        link.http.send_data(stream, len(message).to_bytes(_PREFIX, "big") + message, end_stream=True)
+        answer = _Answer(self.url, method, self._limit)
+        while not answer.complete:
+            link.socket.settimeout(self._timeout)
+            link.socket.sendall(link.http.data_to_send())
+            yield b""
+            if not wait(link.socket.fileno()):
+                yield None
+                continue
+            for event in link.exchange(time.monotonic() + self._timeout):
+                link.take(event, answer)
+            yield from answer.messages()
+            answer.forget()
+        answer.check()
+        raise Unreachable(f"{self.url}{method}: the stream has ended")
 
     def _call(self, method: str, message: bytes, metadata: Metadata, deadline: float) -> Iterator[bytes]:
         if self._link is not None and self._link.ended:
@@ -242,6 +281,10 @@ class _Answer:
             position = end
         del self._buffer[:position]
 
+    def forget(self) -> None:
+        """Count the messages that were taken no more."""
+        self._total = len(self._buffer)
+
     def check(self) -> None:
         """Raise the error of the status, or an error if there is no status."""
         if self._status == _OK:
@@ -267,8 +310,12 @@ class _Answer:
         return Refused(message, status=500)
 
 
-def _headers(method: str, metadata: Metadata, deadline: float) -> list[tuple[str, str]]:
-    left = max(1, round((deadline - time.monotonic()) * 1000))
+def _headers(method: str, metadata: Metadata, deadline: float | None) -> list[tuple[str, str]]:
+    """Return the headers of a call; one without a ``deadline`` may last for ever."""
+    limits = []
+    if deadline is not None:
+        left = max(1, round((deadline - time.monotonic()) * 1000))
+        limits = [("grpc-timeout", f"{min(left, 99_999_999)}m")]
     return [
         (":method", "POST"),
         (":scheme", "http"),
@@ -277,7 +324,7 @@ def _headers(method: str, metadata: Metadata, deadline: float) -> list[tuple[str
         ("te", "trailers"),
         ("content-type", "application/grpc"),
         ("user-agent", _CALLER),
-        ("grpc-timeout", f"{min(left, 99_999_999)}m"),
+        *limits,
         *metadata,
     ]
 

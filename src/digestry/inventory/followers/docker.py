@@ -7,21 +7,19 @@ from collections.abc import Callable, Iterator
 from typing import Final
 from urllib.parse import quote
 
-from digestry.inventory.engine_values import digest_of
+from digestry.inventory.engine_values import digest_of, time_of
 from digestry.inventory.engines.client import Engine, Waiting
-from digestry.inventory.followers.engine import NamedImage
+from digestry.inventory.followers.engine import NANOSECONDS, NamedImage
 from digestry.inventory.formats.engine_documents import (
     ImageRecord,
     ListedContainer,
     read_image,
-    time_of,
 )
 from digestry.inventory.observation import Observation
 from digestry.inventory.sources.docker import DockerSource
 from digestry.model.json_values import as_object
 from digestry.model.platform import Platform
 
-_NANO: Final = 1_000_000_000
 # Others, such as those of health checks, would wake whoever follows for nothing.
 _FILTERS: Final = json.dumps(
     {
@@ -34,10 +32,9 @@ _FILTERS: Final = json.dumps(
 class DockerAPI:
     """The engine of ``source``. See :class:`~digestry.inventory.followers.engine.EngineAPI`."""
 
-    made_up = False
-
-    def __init__(self, source: DockerSource, engine: Engine) -> None:
+    def __init__(self, source: DockerSource, engine: Engine, *, made_up: bool = False) -> None:
         self._source = source
+        self.made_up = made_up
         self._engine = engine
         self.url = engine.url
 
@@ -50,7 +47,7 @@ class DockerAPI:
         """Yield the lines of the stream of events, from the time ``since`` on if it is not 0."""
         query = {"filters": _FILTERS}
         if since:
-            query["since"] = f"{since // _NANO}.{since % _NANO:09d}"
+            query["since"] = f"{since // NANOSECONDS}.{since % NANOSECONDS:09d}"
         return self._engine.lines("/events", wait, **query)
 
     def containers(self, *, include_stopped: bool) -> list[ListedContainer]:

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from digestry.errors import DigestryError
+from digestry.errors import DigestryError, RemoteNotFound
+from digestry.inventory.engine_values import FIRST_START
 from digestry.inventory.engines.client import Waiting
 from digestry.inventory.followers.engine_events import (
     ENDS,
@@ -25,12 +26,11 @@ from digestry.inventory.followers.engine_events import (
 )
 from digestry.inventory.formats.container_labels import read_labels
 from digestry.inventory.formats.engine_documents import (
-    FIRST_START,
     FIRST_WITHIN,
     ImageRecord,
     ListedContainer,
 )
-from digestry.inventory.formats.engine_images import shown_image
+from digestry.inventory.formats.engine_images import shown_image, with_podman_digest
 from digestry.inventory.observation import ContainerObservation, ImageFacts, Observation
 from digestry.inventory.runs import (
     AllRuns,
@@ -54,6 +54,7 @@ _CATCHING_UP: Final = 0.3
 _MOST_ASKED: Final = 2000
 """Containers that have ended and are asked when, after the events were interrupted."""
 _MOST_IMAGES: Final = 512
+NANOSECONDS: Final = 1_000_000_000
 _BEHIND: Final = datetime.timedelta(milliseconds=50)
 """An engine may tell of a start before it writes its time down."""
 
@@ -100,11 +101,22 @@ class EngineAPI(Protocol):
 
 
 class EngineFollower:
-    """Follows one engine through ``api``. ``checked_every`` is in seconds."""
+    """Follows one engine through ``api``, or ``fallback`` if the engine does not have that.
 
-    def __init__(self, name: str, api: EngineAPI, *, checked_every: float = CHECKED_EVERY) -> None:
+    ``checked_every`` is in seconds.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        api: EngineAPI,
+        *,
+        fallback: EngineAPI | None = None,
+        checked_every: float = CHECKED_EVERY,
+    ) -> None:
         self._name = name
         self._api = api
+        self._fallback = fallback
         self._checked_every = checked_every
         self._running: dict[str, Run] = {}
         self._created: dict[str, datetime.datetime] = {}
@@ -123,7 +135,7 @@ class EngineFollower:
         before = self._position = Position.parse(position)
         self._created.clear()
         self._forget_images()
-        self._host, self._platform = self._api.describe()
+        self._describe()
         opened = time.time_ns()
         due = 0.0
 
@@ -150,6 +162,15 @@ class EngineFollower:
                 due = time.monotonic() + self._checked_every
             self._position = Position(self._position.last, self._position.last_at, time.time_ns())
             yield Step((), self._position.text(), idle=True)
+
+    def _describe(self) -> None:
+        try:
+            self._host, self._platform = self._api.describe()
+        except RemoteNotFound:
+            if self._fallback is None:
+                raise
+            self._api, self._fallback = self._fallback, None
+            self._host, self._platform = self._api.describe()
 
     def _step(self, changes: Iterator[RunChange]) -> Step:
         told = tuple(changes)
@@ -232,7 +253,7 @@ class EngineFollower:
             if len(self._named) >= _MOST_IMAGES:
                 self._named.clear()
             self._named[name] = found
-        return shown_image(
+        image = shown_image(
             typed=name,
             image_id=found.identity,
             image=found.record,
@@ -240,6 +261,7 @@ class EngineFollower:
             remarks=[],
             made_up=self._api.made_up,
         )
+        return with_podman_digest(image, "", []) if self._api.made_up else image
 
     def _image(self, identity: str) -> ImageRecord:
         found = self._images.get(identity)
@@ -255,9 +277,9 @@ class EngineFollower:
     def _resume(self, before: Position, replayed: list[EngineEvent], opened: int) -> Iterator[RunChange]:
         """Yield what happened since ``before``, as far as the engine still says, and all that runs."""
         if before.seen:
-            covered = bool(before.last) and bool(replayed) and replayed[0].key == before.last
-            if covered:
-                replayed = replayed[1:]
+            keys = [event.key for event in replayed]
+            if before.last in keys:  # the engine still has all that came after it
+                replayed = replayed[keys.index(before.last) + 1 :]
             else:
                 yield Unobserved(
                     of_nanoseconds(before.seen),
@@ -308,7 +330,7 @@ class EngineFollower:
 
     def _compare(self) -> Iterator[RunChange]:
         """Yield all that runs, if the engine's list has other containers than the events told."""
-        self._host, self._platform = self._api.describe()
+        self._describe()
         listed = {entry.id for entry in self._api.containers(include_stopped=False)}
         if listed != self._running.keys():
             yield from self._all()

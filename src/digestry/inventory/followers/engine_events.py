@@ -13,7 +13,7 @@ from digestry.inventory.runs import of_nanoseconds
 from digestry.model.digest import shown
 from digestry.model.json_values import as_object, as_text
 
-STARTS: Final = frozenset({"start", "restart"})
+STARTS: Final = frozenset({"start"})
 ENDS: Final = frozenset({"die", "died"})
 GONE: Final = frozenset({"destroy", "remove"})
 _IMAGES_CHANGE: Final = frozenset(

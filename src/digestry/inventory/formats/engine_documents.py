@@ -12,15 +12,12 @@ from typing import Final
 
 import msgspec
 
-from digestry.inventory.engine_values import platform_of
+from digestry.inventory.engine_values import FIRST_START, platform_of, time_of
 from digestry.inventory.formats.container_labels import NO_LABELS, ContainerLabels, read_labels
 from digestry.inventory.formats.container_states import state_of
 from digestry.model.json_values import JsonObject, as_list, as_object, as_text
 from digestry.model.platform import Platform
-from digestry.model.timestamps import parse_rfc3339
 
-FIRST_START: Final = "first"
-"""The instance of a container's first start."""
 FIRST_WITHIN: Final = datetime.timedelta(minutes=1)
 """The most time from a container's creation to a start that is taken for its first without being seen."""
 
@@ -241,15 +238,6 @@ def _state(value: object) -> ContainerState:
         state.get("StartedAt"),
         state.get("FinishedAt"),
     )
-
-
-def time_of(value: object) -> datetime.datetime | None:
-    """Return a time of an engine's; None for one that is missing, invalid, or the year 1 of Go's zero."""
-    try:
-        found = parse_rfc3339(as_text(value)).first
-    except ValueError:
-        return None
-    return found if found.year > 1 else None
 
 
 def _descriptor(value: object) -> Descriptor | None:

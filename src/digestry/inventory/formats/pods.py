@@ -16,8 +16,9 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from digestry.inventory.engine_values import platform_of
+from digestry.inventory.engine_values import FIRST_START, platform_of, time_of
 from digestry.inventory.formats.pod_images import PodImage, PodImages
+from digestry.inventory.formats.pod_owners import workload_of
 from digestry.inventory.observation import ContainerObservation, Observation, Unseen, now
 from digestry.inventory.waiting_reasons import Waiting, waits_for
 from digestry.model.digest import shown
@@ -130,6 +131,7 @@ class _State:
 
 
 _RUNS: Final = _State(runs=True, ended=False)
+_Times: TypeAlias = tuple[datetime.datetime | None, datetime.datetime | None]
 
 
 class _Pod:
@@ -145,6 +147,7 @@ class _Pod:
         self._namespace = options.images.text(as_text(self._metadata.get("namespace")))
         self._host = options.images.text(as_text(self._spec.get("nodeName")))
         self._seen_at = seen_at
+        self._workload = options.images.text(workload_of(self._metadata))
         self._runs = False
         self._runtime = ""
         self._platform = options.nodes.get(self._host) or self._required_platform()
@@ -241,7 +244,8 @@ class _Pod:
         image = self._options.images.container(
             reference, image_id if was_started else None, runtime, self._platform
         )
-        return self._row(f"{self._name}/{name}", identity, image, remarks, state.waiting)
+        times = _times(status)
+        return self._row(f"{self._name}/{name}", identity, image, remarks, state.waiting, times=times)
 
     def _fallback(self, image: str, remarks: list[str]) -> str | None:
         if image and not image.startswith("sha256:"):
@@ -297,7 +301,14 @@ class _Pod:
     # -- both ---------------------------------------------------------------------------------
 
     def _row(
-        self, name: str, identity: str, image: PodImage, remarks: list[str], waiting: Waiting = ""
+        self,
+        name: str,
+        identity: str,
+        image: PodImage,
+        remarks: list[str],
+        waiting: Waiting = "",
+        *,
+        times: _Times = (None, None),
     ) -> ContainerObservation:
         if image.local:
             where = self._host or "its node"
@@ -312,6 +323,10 @@ class _Pod:
             seen_at=self._seen_at,
             remarks=self._options.images.remarks(*remarks, *image.remarks),
             waiting=waiting,
+            workload=self._workload,
+            started_at=times[0],
+            ended_at=times[1],
+            instance=FIRST_START if identity and times[0] is not None else "",
         )
 
     def _required_platform(self) -> Platform | None:
@@ -323,6 +338,16 @@ class _Pod:
     def _problem(self, message: str) -> Unseen:
         where = "/".join(part for part in (self._namespace, self._name) if part)
         return Unseen(self._options.source, f"pod {where}: {message}")
+
+
+def _times(status: JsonObject) -> _Times:
+    """Return when a container started, and when it ended, each None if its status does not say."""
+    state = as_object(status.get("state"))
+    ended = as_object(state.get("terminated"))
+    return (
+        time_of(ended.get("startedAt") or as_object(state.get("running")).get("startedAt")),
+        time_of(ended.get("finishedAt")),
+    )
 
 
 def _state(status: JsonObject) -> _State:

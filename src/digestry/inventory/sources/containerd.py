@@ -127,7 +127,7 @@ class ContainerdSource(EngineSource):
             if not container.id:
                 yield Unseen(self._name, f"namespace {namespace}: the list has a container without an ID")
                 continue
-            yield self._container(namespace, container, states[container.id], store)
+            yield self.container(namespace, container, states[container.id], store)
 
     def _state(self, namespace: str, identity: str, tasks: dict[str, bool | None] | None) -> bool | None:
         if tasks is None:
@@ -142,9 +142,16 @@ class ContainerdSource(EngineSource):
         except DigestryError:
             return None
 
-    def _container(
+    def looks_into(self, namespace: str) -> bool:
+        """Return whether the containers of a namespace belong to this source."""
+        if self._named:
+            return namespace in self._named
+        return namespace not in self._without and namespace != DOCKERS
+
+    def container(
         self, namespace: str, container: Container, runs: bool | None, store: NamespaceStore
     ) -> ContainerObservation:
+        """Return one container, with its image by what ``store`` has."""
         labels = read_labels(container.labels)
         record = read_record(container.extensions.get(CRI_RECORD, b""))
         typed = (config_image(record.config).typed if record else "") or container.image
@@ -179,6 +186,7 @@ class ContainerdSource(EngineSource):
             ),
             seen_at=now(),
             remarks=tuple(dict.fromkeys(remarks + found.remarks)),
+            workload=labels.workload,
         )
 
 

@@ -139,9 +139,9 @@ class KubernetesSource:
             return None
         kept: dict[tuple[str, str], Informer] = {}
         for namespace in self._where.namespaces or ("",):
-            path = f"/api/v1{_scope(namespace)}/pods"
+            path = pods_path(namespace)
             kept[server, namespace] = self._kept.get((server, namespace)) or Informer(
-                path, "pods", "Pod", _query(self._where)
+                path, "pods", "Pod", query_of(self._where)
             )
         self._kept = kept
         return {namespace: informer for (_, namespace), informer in kept.items()}
@@ -275,7 +275,7 @@ class _Reading:
 
     def _pages(self, group: str, resource: str, namespace: str) -> Iterator[list[object]]:
         path = f"{group}{_scope(namespace)}/{resource}"
-        return self._api.pages(path, f"list {resource}", **_query(self._where))
+        return self._api.pages(path, f"list {resource}", **query_of(self._where))
 
     def _problem(self, error: DigestryError, consequence: str, hint: str = "") -> Unseen:
         message = f"{error.message}; {consequence}" if consequence else error.message
@@ -284,11 +284,17 @@ class _Reading:
         return Unseen(self._name, message, hint or error.hint)
 
 
+def pods_path(namespace: str) -> str:
+    """Return the path of the pods of a namespace, or, if it is empty, of all."""
+    return f"/api/v1{_scope(namespace)}/pods"
+
+
 def _scope(namespace: str) -> str:
     return f"/namespaces/{namespace}" if namespace else ""
 
 
-def _query(where: Where) -> dict[str, str]:
+def query_of(where: Where) -> dict[str, str]:
+    """Return the query of a list, or a watch, of the pods that ``where`` selects."""
     return {"labelSelector": where.selector} if where.selector else {}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 from urllib.parse import quote
 
@@ -39,7 +39,7 @@ from digestry.inventory.sources.engine_source import EngineSource
 from digestry.model.json_values import JsonObject, as_object, as_text
 from digestry.model.platform import Platform
 
-_API: Final = "/v4.0.0/libpod"  # its paths have no form without a version; newer engines accept this one
+LIBPOD: Final = "/v4.0.0/libpod"  # its paths have no form without a version; newer engines accept this one
 _COMMAND_TIMEOUT: Final = 30.0
 _WHO: Final = "podman"
 _LONGEST_MESSAGE: Final = 300
@@ -67,21 +67,21 @@ class PodmanAPI:
         self._engine = engine
 
     def info(self) -> JsonObject:
-        return as_object(self._engine.get(f"{_API}/info"))
+        return as_object(self._engine.get(f"{LIBPOD}/info"))
 
     def containers(self, *, include_stopped: bool) -> list[ListedContainer]:
         query = {"pod": "true"} | ({"all": "true"} if include_stopped else {})
-        return _entries(self._engine.get(f"{_API}/containers/json", **query))
+        return _entries(self._engine.get(f"{LIBPOD}/containers/json", **query))
 
     def close(self) -> None:
         self._engine.close()
 
     def container(self, identity: str) -> InspectedContainer:
-        shown = self._engine.get(f"{_API}/containers/{quote(identity, safe='')}/json")
+        shown = self._engine.get(f"{LIBPOD}/containers/{quote(identity, safe='')}/json")
         return read_inspected_container(shown)
 
     def image(self, identity: str) -> ImageRecord:
-        return read_image(self._engine.get(f"{_API}/images/{quote(identity, safe='')}/json"))
+        return read_image(self._engine.get(f"{LIBPOD}/images/{quote(identity, safe='')}/json"))
 
 
 class PodmanProgram:
@@ -160,7 +160,7 @@ class PodmanSource(EngineSource):
 
     def _observe(self) -> Iterator[Observation]:
         try:
-            listed = self._podman.containers(include_stopped=self._include_stopped)
+            listed = self.containers(include_stopped=self._include_stopped)
         except RemoteNotFound as error:
             if self._fallback is None:
                 yield self._unseen(error)
@@ -170,32 +170,44 @@ class PodmanSource(EngineSource):
         except DigestryError as error:
             yield self._unseen(error)
             return
-        host, platform = "", None
+        host, platform = self._name, None
         try:
-            described = as_object(self._podman.info().get("host"))
-            host = as_text(described.get("hostname"))
-            platform = platform_of(described.get("arch"), described.get("os"))
+            host, platform = self.describe()
         except DigestryError as error:
             yield Unseen(self._name, f"the host's name: {error.message}")
         images = CachedAnswers(self._podman.image)
 
         def observe(entry: ListedContainer, still_listed: bool) -> Observation | None:
-            return self._container(entry, host or self._name, platform, images, still_listed=still_listed)
+            return self.container(entry, host, platform, images.get, still_listed=still_listed)
 
         def list_again() -> list[ListedContainer]:
-            return self._podman.containers(include_stopped=self._include_stopped)
+            return self.containers(include_stopped=self._include_stopped)
 
         yield from observe_listed(self._name, listed, observe, list_again)
 
-    def _container(
+    def containers(self, *, include_stopped: bool) -> list[ListedContainer]:
+        """Return podman's list of containers. Raises :class:`~digestry.errors.DigestryError`."""
+        return self._podman.containers(include_stopped=include_stopped)
+
+    def describe(self) -> tuple[str, Platform | None]:
+        """Return podman's host and platform. Raises :class:`~digestry.errors.DigestryError`."""
+        described = as_object(self._podman.info().get("host"))
+        host = as_text(described.get("hostname")) or self._name
+        return host, platform_of(described.get("arch"), described.get("os"))
+
+    def container(
         self,
         entry: ListedContainer,
         host: str,
         platform: Platform | None,
-        images: CachedAnswers[ImageRecord],
+        images: Callable[[str], ImageRecord],
         *,
         still_listed: bool,
     ) -> Observation | None:
+        """Return one container, with its image as ``images`` has it by the hex digits of its ID.
+
+        None if podman does not show it, and it need not be there: it is not ``still_listed``.
+        """
         if not entry.id:
             return Unseen(self._name, "podman lists a container without an ID")
         remarks = [INFRASTRUCTURE] if entry.is_infra else []
@@ -212,7 +224,7 @@ class PodmanSource(EngineSource):
             remarks.append("podman gives no image ID for this container (a plain root directory?)")
         else:
             encoded = image_id.encoded
-            image = show_image(lambda: images.get(encoded), _WHO, remarks) or NO_IMAGE
+            image = show_image(lambda: images(encoded), _WHO, remarks) or NO_IMAGE
         facts = shown_image(
             typed=detail.image_name or entry.image or "",
             image_id=image_id,
@@ -232,6 +244,10 @@ class PodmanSource(EngineSource):
             image=with_podman_digest(facts, detail.image_digest or "", remarks),
             seen_at=now(),
             remarks=tuple(remarks),
+            workload=detail.labels.workload or (f"pod/{entry.pod_name}" if entry.pod_name else ""),
+            started_at=detail.started_at,
+            ended_at=detail.ended_at,
+            instance=detail.instance,
         )
 
 
