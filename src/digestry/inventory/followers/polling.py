@@ -24,7 +24,7 @@ from digestry.inventory.runs import (
     moment,
 )
 
-EVERY: Final = 5.0
+EVERY: Final = 2.0
 """Seconds between two looks."""
 
 _LISTED: Final = "listed"

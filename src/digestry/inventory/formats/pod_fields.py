@@ -15,17 +15,24 @@ from digestry.model.json_values import JsonObject
 _Selector = TypedDict("_Selector", {"kubernetes.io/arch": str, "kubernetes.io/os": str}, total=False)
 
 
-class _Nothing(TypedDict):
-    """An object that only has to be there."""
-
-
 class _Name(TypedDict, total=False):
     name: str
+
+
+class _Owner(TypedDict, total=False):
+    kind: str
+    name: str
+    controller: bool
+
+
+_Labels = TypedDict("_Labels", {"pod-template-hash": str}, total=False)
 
 
 class _Unnamed(TypedDict, total=False):
     namespace: str
     uid: str
+    labels: _Labels
+    ownerReferences: list[_Owner]
 
 
 class _Metadata(_Unnamed):
@@ -52,8 +59,14 @@ class _Spec(TypedDict, total=False):
     volumes: list[_Volume]
 
 
+class _Running(TypedDict, total=False):
+    startedAt: str
+
+
 class _Ended(TypedDict, total=False):
     reason: str
+    startedAt: str
+    finishedAt: str
 
 
 class _Waiting(TypedDict, total=False):
@@ -62,7 +75,7 @@ class _Waiting(TypedDict, total=False):
 
 
 class _State(TypedDict, total=False):
-    running: _Nothing
+    running: _Running
     terminated: _Ended
     waiting: _Waiting
 

@@ -15,10 +15,10 @@ from typing import Final, NamedTuple
 import msgspec
 
 from digestry.errors import DigestryError, RemoteNotFound
-from digestry.inventory.engine_values import digest_of, platform_of
+from digestry.inventory.engine_values import FIRST_START, digest_of, platform_of
 from digestry.inventory.engines.grpc import Channel, Unimplemented
 from digestry.inventory.engines.protobuf import Message, integer, nested, string
-from digestry.inventory.formats.container_labels import read_labels
+from digestry.inventory.formats.container_labels import NO_LABELS, read_labels
 from digestry.inventory.formats.cri_documents import (
     ContainerInfo,
     CriContainer,
@@ -28,6 +28,7 @@ from digestry.inventory.formats.cri_documents import (
 )
 from digestry.inventory.formats.cri_images import CONTAINERD, CRI_O, read_cri_image
 from digestry.inventory.observation import ContainerObservation, Observation, Unseen, now
+from digestry.inventory.runs import of_nanoseconds
 from digestry.inventory.sources.engine_answers import (
     CachedAnswers,
     observe_listed,
@@ -74,6 +75,14 @@ class _Image:
     platform: Platform | None = None
 
 
+class _Status(NamedTuple):
+    """A container with the times of its start and its end, in nanoseconds since 1970, or 0."""
+
+    container: CriContainer
+    started: int
+    ended: int
+
+
 class Runtime:
     """A CRI runtime. Every method raises as :meth:`Channel.unary` does."""
 
@@ -103,14 +112,15 @@ class Runtime:
         answer = Message(self._ask("RuntimeService/ListContainers"))
         return [_container(message, _LISTED) for message in answer.messages(1)]
 
-    def container(self, identity: str) -> CriContainer:
+    def container(self, identity: str) -> _Status:
         question = string(1, identity) + integer(2, 1)
         answer = Message(self._ask("RuntimeService/ContainerStatus", question))
-        container = _container(answer.message(1), _STATUS)
+        status = answer.message(1)
+        container = _container(status, _STATUS)
         typed = _typed(answer.labels(2).get("info", ""))
         if typed:
             container.image = ImageSpec((container.image or ImageSpec()).image, typed)
-        return container
+        return _Status(container, status.number(5), status.number(6))
 
     def image(self, reference: str) -> _Image:
         question = nested(1, string(1, reference)) + integer(2, 1)
@@ -197,10 +207,12 @@ class CriSource(EngineSource):
             )
         except RemoteNotFound:
             return None
-        if status is not None and status.id != listed.id:
-            remarks.append(f"the runtime shows another container in its place: {shown(status.id)}")
+        if status is not None and status.container.id != listed.id:
+            remarks.append(f"the runtime shows another container in its place: {shown(status.container.id)}")
             status = None
-        container = listed if status is None else _completed(status, listed)
+        container = listed if status is None else _completed(status.container, listed)
+        started = 0 if status is None else status.started
+        ended = 0 if status is None else status.ended
         if not still_listed and not self._is_reported(container):
             return None
         if not container.has_known_state:
@@ -226,6 +238,10 @@ class CriSource(EngineSource):
             image=read.facts,
             seen_at=now(),
             remarks=read.remarks,
+            workload=(container.labels or NO_LABELS).workload,
+            started_at=of_nanoseconds(started) if started > 0 else None,
+            ended_at=of_nanoseconds(ended) if ended > 0 else None,
+            instance=FIRST_START,  # a container of the CRI is started once
         )
 
 
