@@ -15,7 +15,7 @@ from digestry.audit.image_names import HUB, Alias, Mirror, RepositoryPrefix
 from digestry.errors import InvalidConfiguration
 from digestry.inventory.gathering import SOURCE_TIMEOUT
 
-PAGE = Path(__file__).parents[2] / "docs" / "fleet.md"
+PAGE = Path(__file__).parents[2] / "docs" / "fleet-file.md"
 
 
 def written(tmp_path: Path, text: str) -> Path:

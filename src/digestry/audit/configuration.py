@@ -1,6 +1,6 @@
 """The configuration of an audit, ``fleet.toml``: where containers run, and the other names of images.
 
-Every key is described, with its default, in docs/fleet.md.
+Every key is described, with its default, in docs/fleet-file.md.
 """
 
 from __future__ import annotations

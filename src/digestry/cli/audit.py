@@ -78,7 +78,7 @@ def _print_schema(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     "fleet_file",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="A fleet file: sources, aliases and mirrors (docs/fleet.md).",
+    help="A fleet file: sources, aliases and mirrors (docs/fleet-file.md).",
 )
 @click.option(
     "--fleet",

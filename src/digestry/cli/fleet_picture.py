@@ -13,15 +13,20 @@ Point = tuple[datetime.datetime, int]
 """From when on there were how many."""
 
 
-def picture(points: Sequence[Point], end: datetime.datetime, width: int) -> Iterator[str]:
-    """Yield the lines of a picture of ``points``, the oldest first, up to ``end``; none without points.
+def picture(
+    points: Sequence[Point], width: int, *, begin: datetime.datetime | None = None, end: datetime.datetime
+) -> Iterator[str]:
+    """Yield the lines of a picture of ``points``, the oldest first, from ``begin`` to ``end``.
+
+    There are none without points.
 
     A column has the highest number of its time, so that a short rise is seen.
     """
+    points = list(_between(points, begin, end))
     if not points:
         return
     begin = points[0][0]
-    end = max(end, points[-1][0])
+    end = max(end, begin + datetime.timedelta(seconds=1))
     columns = _columns(points, begin, end, width)
     highest = max(columns)
     label = len(str(highest))
@@ -33,6 +38,26 @@ def picture(points: Sequence[Point], end: datetime.datetime, width: int) -> Iter
     yield f"{0:>{label}} └{'─' * width}"
     left, right = _label(begin), _label(end)
     yield f"{' ' * label}  {left}{right:>{max(width - len(left), len(right) + 1)}}"
+
+
+def _between(
+    points: Sequence[Point], begin: datetime.datetime | None, end: datetime.datetime
+) -> Iterator[Point]:
+    """Yield the points of a time, the first with the number at its beginning."""
+    before = 0
+    started = begin is None
+    for at, count in points:
+        if begin is not None and at <= begin:
+            before = count
+            continue
+        if at > end:
+            break
+        if not started and begin is not None:
+            yield begin, before
+            started = True
+        yield at, count
+    if not started and begin is not None and points:
+        yield begin, before
 
 
 def _columns(

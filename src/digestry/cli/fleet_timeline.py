@@ -54,7 +54,7 @@ def timeline(
     from digestry.cli.fleet_knowledge import status
 
     with open_fleet(registry, target, place) as asked:
-        found = asked.fleet.timeline(asked.choice, since=since, until=until)
+        found = asked.fleet.timeline(asked.choice)
         dark, affected = _running(asked, found, by_name=is_vulnerability(target))
         known = asked.fleet.summary()
         host = asked.host
@@ -77,9 +77,11 @@ def timeline(
             )
         )
     else:
-        for line in picture([(point.at, point.containers) for point in found.points], known.at, _WIDTH):
+        points = [(point.at, point.containers) for point in found.points]
+        lines = list(picture(points, _WIDTH, begin=since, end=until or known.at))
+        for line in lines:
             say(line)
-        if found.points:
+        if lines:
             say()
         say(printable(sentence))
     raise click.exceptions.Exit(status(known, host, affected=affected, uncertain=bool(found.unknown)))
@@ -92,7 +94,7 @@ def _running(
     container that runs is affected."""
     dark: dict[str, tuple[datetime.datetime, int]] = {}
     affected = by_name and found.running > 0
-    if not found.running and not found.unknown:
+    if not found.running:
         return dark, affected
     for page in asked.fleet.runs(asked.choice):
         bad = {image.number for image in page.images if image.verdict.state == "affected"}
@@ -112,7 +114,10 @@ def last_end(found: FleetTimeline, dark: dict[str, tuple[datetime.datetime, int]
         silent = "silent places" if not dark else _places(dark)
         many = number_of(found.unknown, "container")
         verb = "runs" if found.unknown == 1 else "run"
-        others = f"{number_of(found.running, 'container')} known to run; " if found.running else ""
+        known = found.running - found.unknown
+        others = (
+            f"{number_of(known, 'container')} still {'runs' if known == 1 else 'run'} it; " if known else ""
+        )
         return f"When the last one ends is not known: {others}{many} {verb} in {silent}."
     if found.running:
         verb = "runs" if found.running == 1 else "run"

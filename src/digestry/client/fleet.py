@@ -120,20 +120,9 @@ class Fleet:
         """Return how many containers run, by the audit's state of their images."""
         return self._ask("summary", {}, FleetSummary)
 
-    def timeline(
-        self,
-        choice: FleetChoice,
-        *,
-        since: datetime.datetime | None = None,
-        until: datetime.datetime | None = None,
-    ) -> FleetTimeline:
-        """Return how many of the chosen containers ran over time."""
-        parameters = choice.parameters()
-        if since is not None:
-            parameters["since"] = rfc3339(since)
-        if until is not None:
-            parameters["until"] = rfc3339(until)
-        return self._ask("timeline", parameters, FleetTimeline)
+    def timeline(self, choice: FleetChoice) -> FleetTimeline:
+        """Return how many of the chosen containers ran over time; ``choice`` is not everything."""
+        return self._ask("timeline", choice.parameters(), FleetTimeline)
 
     def _following(self, before: str, after: str) -> str:
         if after == before:

@@ -38,6 +38,10 @@ class ReportedFleet:
         """See :class:`~digestry.inventory.observation.Source`."""
         try:
             yield from self._places()
+        except DigestryError as error:
+            # A user who may not see all places may still see where some images run.
+            yield Unseen(self.name, f"which places report is not known: {error.message}", error.hint)
+        try:
             yield from self._containers()
         except DigestryError as error:
             yield Unseen(self.name, error.message, error.hint)
