@@ -141,3 +141,15 @@ def test_another_key_is_not_trusted(trusting: dict[str, str], image: str, tmp_pa
     report = run(trusting, "advisory", "list", image)
     assert report.returncode == 0
     assert "does not count: no trusted key has made its signature" in report.stderr
+
+
+def test_explain_says_who_may_state_what(trusting: dict[str, str]) -> None:
+    done = run(trusting, "config", "explain", "registry.example.com/app", "--format", "json")
+    said = {one["key"]: one["value"] for one in json.loads(done.stdout)["statements"]}
+    assert {key: value for key, value in said.items() if key.startswith("states ")} == {
+        "states affected": "anybody",
+        "states under_investigation": "anybody",
+        "states fixed": "signed by team",
+        "states not_affected": "signed by team",
+    }
+    assert "states" not in run(trusting, "config", "explain", "registry.example.com").stdout

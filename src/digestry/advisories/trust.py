@@ -88,17 +88,30 @@ class TrustPolicy:
         """Return why a statement that ``status`` holds does not count in ``repository``; empty if it does."""
         if signature.state == "invalid":
             return signature.reason
-        rule = next((rule for rule in self.rules if _decides(rule, status, repository)), None)
+        rule = self._rule(status, repository)
         verified = signature.state == "verified"
-        if rule is not None and rule.signers is not None:
+        if rule.signers is not None:
             if verified and signature.signer in rule.signers:
                 return ""
             may = " or ".join(rule.signers) or "nobody"
             return f"only {may} may state {status.replace('_', ' ')} of {repository.name}"
-        required = self.require_signature if rule is None else rule.require_signature
-        if not required or verified:
+        if verified or not rule.require_signature:
             return ""
         return f"{status.replace('_', ' ')} of {repository.name} needs the signature of a trusted key"
+
+    def who_may(self, status: Status, repository: Reference) -> str:
+        """Return who may state ``status`` about images of ``repository``, in words."""
+        rule = self._rule(status, repository)
+        if not rule.require_signature:
+            return "anybody"
+        trusted = [signer.name for signer in self._trusted(repository)]
+        names = [name for name in (trusted if rule.signers is None else rule.signers) if name in trusted]
+        return f"signed by {' or '.join(names)}" if names else "nobody"
+
+    def _rule(self, status: Status, repository: Reference) -> TrustRule:
+        """Return the rule that decides: the first that fits, or else one for everything."""
+        fitting = (rule for rule in self.rules if _decides(rule, status, repository))
+        return next(fitting, TrustRule(require_signature=self.require_signature))
 
 
 TRUST_EVERYBODY: Final = TrustPolicy()

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
+from digestry.advisories.trust import TRUST_EVERYBODY, TrustPolicy
 from digestry.audit.audit import audit
 from digestry.audit.findings import AuditReport
 from digestry.audit.image_names import NO_NAMES, ImageNames
@@ -26,6 +27,7 @@ def audit_containers(
     options: ClientOptions | None = None,
     session: Session | None = None,
     names: ImageNames = NO_NAMES,
+    trust: TrustPolicy = TRUST_EVERYBODY,
     include_stopped: bool = False,
     timeout: float = TIMEOUT,
 ) -> AuditReport:
@@ -34,8 +36,9 @@ def audit_containers(
     ``sources`` are named as ``digestry audit --source`` takes them: ``docker``, ``podman:unix:///…``,
     ``kubernetes``, ``file:PATH``; the default is the engines of this machine. Registries are asked with
     ``options`` (by default without a login), or over a ``session``, which its owner closes. ``names`` are
-    other names under which images are known. ``include_stopped`` adds the containers that do not run.
-    ``timeout`` is in seconds, for each response of an engine or a registry.
+    other names under which images are known. ``trust`` decides which advisories count, as
+    :func:`digestry.advisories.trust_settings.read_trust` reads it. ``include_stopped`` adds the containers
+    that do not run. ``timeout`` is in seconds, for each response of an engine or a registry.
 
     A source or a registry that fails raises nothing: it is one of the report's ``problems``, and the states
     that depend on it are ``unknown``. Only an image that was checked is called fixed or current. Raises
@@ -51,7 +54,7 @@ def audit_containers(
     if not found:
         return AuditReport((), tuple(silent or (nothing_found(),)))
     with _opened(options, session, timeout) as registries:
-        report = audit(found, RegistryQueries(registries, timeout=timeout), names=names)
+        report = audit(found, RegistryQueries(registries, timeout=timeout, trust=trust), names=names)
     return replace(report, problems=(*silent, *report.problems))
 
 

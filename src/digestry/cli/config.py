@@ -105,11 +105,12 @@ def explain(*, name: str, as_json: bool) -> None:
     """Show what holds for a registry (HOST[:PORT]) or an image, and which file says so.
 
     The settings, docker's certs.d, and containers' registries.conf and policy.json are taken together, as a
-    pull does it. Nothing is asked of the registry.
+    pull does it; for an image, also who may state what about it. Nothing is asked of the registry.
 
     JSON: an object with name, and statements (a list of objects with key, value and origin, which is a file,
     default, or what the host is).
     """
+    from digestry.advisories.statements import STATUSES
     from digestry.cli.sessions import client_options
     from digestry.client import explanation
     from digestry.model.reference import check_host
@@ -121,6 +122,12 @@ def explain(*, name: str, as_json: bool) -> None:
         image = settings.reference(name).or_latest()
         host = image.host
     statements = explanation.explain(client_options(settings), host, image)
+    if image is not None and settings.advisories is not None:
+        trust, origin = settings.trust(), str(settings.config_file)
+        statements += [
+            explanation.Statement(f"states {status}", trust.who_may(status, image.repository_only()), origin)
+            for status in STATUSES
+        ]
     whole = host if image is None else str(image)
     if as_json:
         from digestry.cli import documents
