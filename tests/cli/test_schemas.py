@@ -11,6 +11,7 @@ import pytest
 from digestry.cli import exit_codes
 from digestry.cli.schemas import LISTINGS, NAMES, schema_of
 from tests.cli.conftest import Run
+from tests.fleet.support import SimulatedAgent, judged, moment
 from tests.json_schema import conforms
 from tests.support import running_registry
 
@@ -81,16 +82,31 @@ def test_what_commands_print(run: Run, app: Path, tmp_path: Path) -> None:
             "token list": ["--root", str(server.root)],
             "webhook list": ["--root", str(server.root)],
             "advisory list": [f"{name}:1"],
+            "fleet who": [f"{name}:1"],
+            "fleet since": ["1h", "--registry", server.host],
+            "fleet silent": ["--registry", server.host],
         }
         assert lines.keys() == LISTINGS.keys()
+        agent = SimulatedAgent(server, "h1")
+        agent.start({"c1": f"team/app:1@{digest}"})
+        agent.report(
+            {"type": "gap", "source": "docker", "from": moment(-9), "until": moment(-8), "reason": "full"}
+        )
+        judged(server, {"affected": 1})
         for command, line in lines.items():
-            rows = conforming(run, command, *line, "--format", "json")
+            ending = exit_codes.FINDINGS if command in {"fleet who", "fleet since"} else exit_codes.OK
+            rows = conforming(run, command, *line, "--format", "json", status=ending)
             schema = schema_of(command)
             assert rows or command == "webhook list", command
             assert all(list(row) == list(schema["items"]["properties"]) for row in rows), command
-            shown = run(*command.split(), *line, "--format", "{{json .}}").stdout.splitlines()
+            shown = run(*command.split(), *line, "--format", "{{json .}}", status=ending).stdout.splitlines()
             assert [json.loads(text) for text in shown] == rows
         json_ = ("--format", "json")
+        asked = ("--registry", server.host, *json_)
+        counts = conforming(run, "fleet summary", *asked, status=exit_codes.FINDINGS)
+        assert counts["containers"]["affected"] == 1
+        line = conforming(run, "fleet timeline", "CVE-1", *asked, status=exit_codes.FINDINGS)
+        assert (line["running"], line["sentence"]) == (1, "1 container still runs it.")
         assert conforming(run, "inspect", f"{name}:1", *json_)["digest"] == digest
         assert conforming(run, "diff", f"{name}:1", *json_)["new"] == digest
         assert conforming(run, "validate", f"{name}:all", *json_)["valid"]

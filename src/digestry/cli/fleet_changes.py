@@ -56,6 +56,7 @@ class _Time(click.ParamType[datetime.datetime]):
 @click.option("--place", default="", metavar="NAME", help="Only in this host or cluster.")
 @click.option(
     "--limit",
+    "-n",
     type=click.IntRange(min=1),
     default=MOST_ROWS,
     show_default=True,

@@ -17,6 +17,8 @@ def unknown_parts(summary: FleetSummary, host: str) -> list[str]:
     if not summary.agents:
         return [f"no agent has reported what runs to {host}: nothing is known"]
     found = []
+    if summary.limited:
+        found.append("only images of repositories that you may audit are counted")
     if summary.silent_places:
         places = number_of(summary.silent_places, "place")
         verb = "is" if summary.silent_places == 1 else "are"

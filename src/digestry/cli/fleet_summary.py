@@ -59,8 +59,10 @@ def summary(*, registry: str | None, as_json: bool) -> None:
         rows.append(["all", str(sum(found.containers.values())), str(sum(found.images.values()))])
         table(["STATE", "CONTAINERS", "IMAGES"], rows)
         say()
-        places = number_of(found.places, "place")
-        say(f"{places} and {number_of(found.agents, 'agent')} reported until {short_time(found.at)}.")
+        if found.agents:
+            places = number_of(found.places, "place")
+            agents = number_of(found.agents, "agent")
+            say(f"{places} and {agents} have reported, as of {short_time(found.at)}.")
         if found.silent_containers:
             many = number_of(found.silent_containers, "container")
             say(f"{many} ran in places that are silent: whether they still run is not known.")
