@@ -9,6 +9,7 @@ import pytest
 
 from digestry.advisories import importing
 from digestry.advisories.statements import Document, ForeignDocument, Statement, UnreadableDocument
+from tests.advisories.signed import RECORDED
 
 CONFIG = "sha256:" + "c" * 64
 MANIFEST = "sha256:" + "a" * 64
@@ -285,3 +286,44 @@ def test_a_severity_that_is_not_known_is_not_left_out(severity: str, least: str,
     (statement,) = read(trivy(openssl(Severity=severity.upper()))).statements
     assert isinstance(statement, Statement)
     assert importing.is_at_least(statement, least) is kept
+
+
+# -- what the programs themselves wrote ----------------------------------------------------------------
+
+SCANNED = "localhost:5055/alpine@sha256:34ee4932003d065a93acded62f6cb29cb06124c36c7a283fb30cf286f490d2b9"
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "author"),
+    [
+        ("grype.json", "affected", "Grype (database of 2026-11-28)"),
+        ("grype.sarif", "affected", "grype 0.0.0-dev"),
+        ("grype.cyclonedx.json", "under_investigation", ""),
+    ],
+)
+def test_what_grype_wrote_names_its_image_and_the_package(name: str, status: str, author: str) -> None:
+    document = read(json.loads((RECORDED / name).read_bytes()))
+    (statement,) = document.statements
+    assert (statement.vulnerability, statement.status, statement.author) == ("CVE-2026-4242", status, author)
+    (product,) = statement.products
+    image, (component,) = importing.image_and_components(product, document)
+    assert SCANNED in image.names
+    assert component.startswith("pkg:apk/alpine/openssl@3.3.1-r0")
+
+
+@pytest.mark.parametrize("form", ["cyclonedx", "spdx", "syft"])
+def test_what_syft_wrote_states_nothing(form: str) -> None:
+    (read,) = importing.read_file((RECORDED / f"syft.{form}.json").read_bytes())
+    assert isinstance(read, ForeignDocument), read
+
+
+def test_a_sarif_log_of_several_images_names_none() -> None:
+    log = json.loads((RECORDED / "grype.sarif").read_bytes())
+    (run,) = log["runs"]
+    other = json.loads(
+        json.dumps(run["results"][0]).replace("localhost:5055/alpine@", "localhost:5055/other@")
+    )
+    run["results"].append(other)
+    document = read(log)
+    (product,) = {one.products[0] for one in document.statements}
+    assert (product.names, product.hashes) == ((), ())

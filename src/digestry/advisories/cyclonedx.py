@@ -62,6 +62,11 @@ def main_product(bom: JsonObject) -> Product:
     """Return the image that a CycloneDX document describes; without names and hashes if it names none."""
     main = as_object(as_object(bom.get("metadata")).get("component"))
     described = _described(main)
+    name, version = as_text(main.get("name")), as_text(main.get("version"))
+    # Grype and Syft name an image by its repository, and by its tag or digest as the version.
+    if as_text(main.get("type")) == "container" and name and version and not _is_image(described):
+        separator = "@" if version.lower().startswith(("sha256:", "sha512:")) else ":"
+        return Product((f"{name}{separator}{version}",), described.hashes)
     return Product() if described.inside else described
 
 

@@ -13,6 +13,7 @@ from digestry.advisories.scanner_reports import (
     read_report_time,
     read_severity,
     scanned_image,
+    with_database,
 )
 from digestry.advisories.statements import Document, UnreadableDocument
 from digestry.model.digest import shown
@@ -50,11 +51,18 @@ def read_document(report: JsonObject) -> Document | UnreadableDocument:
             faults.append(f"match {position} has no vulnerability.id")
         else:
             findings.append(finding)
-    version = as_text(descriptor.get("version"))
     return as_document(
-        report, kind="Grype", author=f"Grype {version}" if version else "Grype",
+        report, kind="Grype", author=_author(descriptor),
         image=_image(source.get("target")), at=at, findings=findings, faults=faults,
     )  # fmt: skip
+
+
+def _author(descriptor: JsonObject) -> str:
+    """Return Grype with its version, if it knows it, and the date of its database."""
+    version, database = as_text(descriptor.get("version")), as_object(descriptor.get("db"))
+    built = as_text(as_object(database.get("status")).get("built")) or as_text(database.get("built"))
+    name = f"Grype {version}" if version[:1].isdigit() else "Grype"
+    return with_database(name, built)
 
 
 def _finding(match: JsonObject) -> Finding | None:

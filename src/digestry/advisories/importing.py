@@ -25,7 +25,7 @@ from digestry.advisories.statements import (
     Statement,
     UnreadableDocument,
 )
-from digestry.model.json_values import JsonObject
+from digestry.model.json_values import JsonObject, as_object, as_text
 
 REPORTS: Final = frozenset({"Trivy", "Grype", "SARIF"})
 """The kinds of documents that are reports of scanners."""
@@ -54,10 +54,17 @@ def read_file(content: bytes) -> list[Document | ForeignDocument | UnreadableDoc
     except (msgspec.DecodeError, RecursionError):
         value = None  # JSON lines, or nothing that can be read
     if isinstance(value, dict):
+        if _is_list_of_syft(value):
+            return [ForeignDocument("a list of packages by Syft")]
         report = _read_report(value)
         if report:
             return list(report)
     return list(decode_documents(content))
+
+
+def _is_list_of_syft(value: JsonObject) -> bool:
+    descriptor = as_object(value.get("descriptor"))
+    return as_text(descriptor.get("name")) == "syft" and isinstance(value.get("artifacts"), list)
 
 
 def _read_report(value: JsonObject) -> Sequence[Document | UnreadableDocument]:

@@ -21,6 +21,8 @@ _VULNERABILITY: Final = re.compile(
     r"(CVE-\d{4}-\d{4,}|GHSA(?:-[0-9a-z]{4}){3}|[A-Z][A-Z0-9]*-(?:SA-)?\d{4}[-:]\d+)", re.ASCII
 )
 """The names of vulnerabilities, which a rule's ID is or begins with (Grype adds the package)."""
+_IN_LAYER: Final = re.compile(r"(\S+)@sha(?:256:[0-9a-f]{64}|512:[0-9a-f]{128}):/", re.ASCII)
+"""A file in a layer of an image, as Grype writes it."""
 _SCORES: Final = ((9.0, "critical"), (7.0, "high"), (4.0, "medium"), (0.1, "low"))
 _GOOD_KINDS: Final = frozenset({"pass", "notApplicable"})
 
@@ -61,7 +63,7 @@ def _document(run: JsonObject) -> Document | UnreadableDocument:
     version = as_text(driver.get("version")) or as_text(driver.get("semanticVersion"))
     author = f"{name} {version}" if version and version not in name else name
     return as_document(
-        run, kind="SARIF", author=author, image=_image(as_object(run.get("properties"))),
+        run, kind="SARIF", author=author, image=_image(as_object(run.get("properties"))) or _located(results),
         at=_time(run) or LONG_AGO, findings=findings, faults=faults,
     )  # fmt: skip
 
@@ -75,7 +77,7 @@ def _finding(result: JsonObject, rules: dict[str, JsonObject]) -> Finding | None
     rule = rules.get(identity, {})
     return Finding(
         vulnerability=match[1],
-        package="",
+        package=_package(as_object(rule.get("properties"))),
         severity=_severity(as_object(rule.get("properties"))),
         title=_first_line(rule.get("shortDescription")) or _first_line(result.get("message")),
     )
@@ -105,6 +107,23 @@ def _image(properties: JsonObject) -> ScannedImage | None:
     names = [*map(as_text, as_list(properties.get("repoDigests"))), as_text(properties.get("imageName"))]
     names += map(as_text, as_list(properties.get("repoTags")))
     return scanned_image(names, (as_text(properties.get("imageID")),))
+
+
+def _package(properties: JsonObject) -> str:
+    """Return the package URL of a rule, if it has one, as Grype's rules have."""
+    purls = [as_text(purl) for purl in as_list(properties.get("purls"))]
+    return purls[0] if len(purls) == 1 else ""
+
+
+def _located(results: object) -> ScannedImage | None:
+    """Return the image of all results' places, which Grype writes before the layer and the file."""
+    names = set()
+    for result in map(as_object, as_list(results)[:MOST_FINDINGS]):
+        for location in map(as_object, as_list(result.get("locations"))):
+            for place in map(as_object, as_list(location.get("logicalLocations"))):
+                match = _IN_LAYER.match(as_text(place.get("fullyQualifiedName")))
+                names.add("" if match is None else match[1])
+    return scanned_image(names, ()) if len(names) == 1 else None
 
 
 def _time(run: JsonObject) -> datetime.datetime | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -14,6 +15,7 @@ from digestry.model.json_values import JsonObject
 MOST_FINDINGS: Final = 200_000
 """Findings of one report that are read."""
 
+_DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _SAME_SEVERITY: Final = {
     "moderate": "medium",
     "important": "high",
@@ -62,6 +64,11 @@ def scanned_image(names: Iterable[str], digests: Sequence[str]) -> ScannedImage 
 def package_name(purl: str, name: str, version: str) -> str:
     """Return what a finding calls a package: its package URL, or else its name, with the version if any."""
     return purl or (f"{name}@{version}" if version else name)
+
+
+def with_database(scanner: str, built: str) -> str:
+    """Return the name of a scanner with the date of its database, if ``built`` begins with one."""
+    return f"{scanner} (database of {built[:10]})" if _DATE.match(built) else scanner
 
 
 def read_severity(word: str) -> str:

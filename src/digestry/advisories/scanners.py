@@ -91,7 +91,8 @@ def run_scanner(scanner: Scanner, layout: Path, *, limit: int) -> bytes:
 
 
 def database_date(scanner: Scanner) -> str:
-    """Return the date of the scanner's database, such as ``2026-11-27``; empty if it does not say it."""
+    """Return the date of the scanner's database, such as ``2026-11-27``; empty if it does not say it, or says
+    it in its reports, as Grype does."""
     read = _DATES.get(scanner.name)
     if read is None:
         return ""
@@ -106,10 +107,6 @@ def _trivy_date(program: str) -> str:
     return as_text(as_object(answer.get("VulnerabilityDB")).get("UpdatedAt"))[:10]
 
 
-def _grype_date(program: str) -> str:
-    return as_text(as_object(_answer(program, "db", "status", "--output", "json")).get("built"))[:10]
-
-
 def _answer(program: str, *arguments: str) -> object:
     done = subprocess.run(
         [program, *arguments], stdin=subprocess.DEVNULL, capture_output=True, timeout=_SHORT, check=False
@@ -117,4 +114,4 @@ def _answer(program: str, *arguments: str) -> object:
     return msgspec.json.decode(done.stdout)
 
 
-_DATES: Final[dict[str, Callable[[str], str]]] = {"trivy": _trivy_date, "grype": _grype_date}
+_DATES: Final[dict[str, Callable[[str], str]]] = {"trivy": _trivy_date}

@@ -137,11 +137,11 @@ class _Scanning:
 
     def author(self, documents: list[ImportFile]) -> str:
         """Return who states it: the scanner with its version, and the date of its database."""
+        from digestry.advisories.scanner_reports import with_database
         from digestry.advisories.scanners import database_date
 
         said = next((one.document.author for one in documents if one.document.author), self._scanner.name)
-        date = database_date(self._scanner)
-        return f"{said} (database of {date})" if date else said
+        return with_database(said, database_date(self._scanner))
 
     def _fetch(self, layout: Path, platforms: tuple[Platform, ...]) -> None:
         from digestry.cli.sessions import open_surroundings
