@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
@@ -19,16 +18,14 @@ _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 
 @dataclass(frozen=True, slots=True)
 class OwnNames:
-    """The names of one registry: those of ``hosts`` in its configuration and of its token endpoint, the
-    address that it listens on, and the names by which agents report to it, which ``heard`` returns.
-    """
+    """The names of one registry: those of ``hosts`` in its configuration and of its token endpoint, and the
+    address that it listens on."""
 
     config: RegistryConfig
-    heard: Callable[[], Sequence[str]] = tuple
 
     def is_own(self, host: str) -> bool:
         """Return whether ``host[:port]`` is a name of this registry."""
-        return host == self.primary or self._is_configured(host) or host.lower() in self.heard()
+        return host == self.primary or self._is_configured(host)
 
     @property
     def primary(self) -> str:
