@@ -21,6 +21,7 @@ from digestry.model.history import TAG_EVENT, TAG_TIMESTAMP
 from digestry.model.manifest import Manifest
 from digestry.model.reference import Reference
 from tests.client.liar import Liar, Reply, Request
+from tests.stores import blob_file
 from tests.support import RegistryServer, run_digestry
 
 
@@ -272,7 +273,7 @@ def test_what_a_registry_has_damaged_is_not_what_it_has_not(
     digest = registry.push_image(name, "1", layer)
     repository = session.repository(Reference(registry.host, name))
     for damaged in (digest, Digest.of(layer)):
-        (registry.root / "blobs" / "sha256" / damaged.encoded).write_bytes(b"evil")
+        blob_file(registry.root, damaged).write_bytes(b"evil")
     # The manifest is in memory: nobody else has looked at its file yet.
     assert run_digestry("scrub", "--root", registry.root, str(digest)).returncode == 1
     with pytest.raises(RemoteDamaged, match="damaged here"):

@@ -80,7 +80,6 @@ def test_methods(registry: RegistryServer, method: str) -> None:
 
 
 TRICKS = [
-    "/",
     "/etc/passwd",
     "/v1/",
     "/v2x/",
