@@ -95,3 +95,130 @@ def test_a_layer_reaches_every_image_with_it(
             "base": f"{registry.host}/{name}/base:12@{base}",
             "made_by": f"COPY {layers[0].decode()}",
         }
+
+
+@pytest.fixture
+def story(registry: RegistryServer, name: str) -> dict[str, Any]:
+    """A base image, and one that was built on it: their digests, and those of the layers."""
+    layers = [f"{name} base".encode(), f"{name} app".encode()]
+    return {
+        "base": push(registry, f"{name}/base", "12", layers[0]),
+        "app": push(registry, f"{name}/app", "1", *layers),
+        "layer": Digest.of(layers[0]),
+        "step": f"COPY {layers[0].decode()}",
+    }
+
+
+def test_whose_a_layer_is(
+    environment: dict[str, str], registry: RegistryServer, name: str, story: dict[str, Any]
+) -> None:
+    layer = story["layer"]
+    anywhere = run(environment, "whose", str(layer), "--registry", registry.host, "--format", "json")
+    assert anywhere.returncode == 0, anywhere.stderr
+    found = {(row["repository"], row["tag"], row["via"]) for row in json.loads(anywhere.stdout)}
+    assert found == {
+        (f"{name}/base", "12", str(story["base"])), (f"{name}/app", "1", str(story["app"])),
+    }  # fmt: skip
+    one = run(environment, "whose", f"{registry.host}/{name}/app@{layer}", "--format", "json")
+    assert [row["tag"] for row in json.loads(one.stdout)] == ["1"]
+
+
+def test_a_layer_is_inspected(
+    environment: dict[str, str], registry: RegistryServer, name: str, story: dict[str, Any]
+) -> None:
+    where = f"{registry.host}/{name}"
+    done = run(environment, "inspect", f"{where}/app@{story['layer']}", "--format", "json")
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    assert shown["image"] is None
+    assert shown["part"] == {
+        "kind": "layer",
+        "base": f"{where}/base:12@{story['base']}",
+        "made_by": story["step"],
+        "images": [f"{where}/base:12@{story['base']}", f"{where}/app:1@{story['app']}"],
+    }
+    text = run(environment, "inspect", f"{where}/app@{story['layer']}").stdout
+    assert f"{where}/base:12@{story['base']}" in text
+    image = json.loads(run(environment, "inspect", f"{where}/app:1", "--format", "json").stdout)
+    assert image["image"]["layers"][0]["made_by"] == story["step"]
+    assert image["part"] is None
+
+
+def test_statements_about_a_layer_are_listed_exported_and_removed(
+    environment: dict[str, str], registry: RegistryServer, name: str, story: dict[str, Any]
+) -> None:
+    where = f"{registry.host}/{name}/base@{story['layer']}"
+    add = ("advisory", "add", where, "--id", "CVE-1", "--id", "CVE-2", "--status", "affected")
+    assert run(environment, *add, "--fixed-by", f"{registry.host}/{name}/app:1").returncode == 0
+    listed = json.loads(run(environment, "advisory", "list", where, "--format", "json").stdout)
+    assert {row["vulnerability"] for row in listed} == {"CVE-1", "CVE-2"}
+    assert {row["digest"] for row in listed} == {str(story["layer"])}
+    (shown,) = json.loads(run(environment, "advisory", "show", where).stdout)
+    assert len(shown["document"]["statements"]) == 2
+    exported = run(environment, "advisory", "export", where).stdout
+    dry = run(environment, "advisory", "remove", where, "--id", "CVE-1", "--dry-run")
+    assert "nothing was removed" in dry.stderr
+    assert run(environment, "advisory", "remove", where, "--id", "CVE-1", "--yes").returncode == 0
+    listed = json.loads(run(environment, "advisory", "list", where, "--format", "json").stdout)
+    assert [row["vulnerability"] for row in listed] == ["CVE-2"]
+    # What was exported is imported again: the layer is found by its digest.
+    again = run(environment, "advisory", "import", "-", stdin=exported)
+    assert again.returncode == 0, again.stderr
+    listed = json.loads(run(environment, "advisory", "list", where, "--format", "json").stdout)
+    assert {row["vulnerability"] for row in listed} == {"CVE-1", "CVE-2"}
+
+
+def test_an_import_finds_a_layer_by_its_digest_alone(
+    environment: dict[str, str], registry: RegistryServer, name: str, story: dict[str, Any]
+) -> None:
+    """Thousands of ids are one document on the layer."""
+    number = 3000
+    layer = story["layer"]
+    document = {
+        "@context": "https://openvex.dev/ns/v0.2.0", "@id": "urn:x", "author": "them",
+        "timestamp": "2026-11-21T10:00:00Z", "version": 1,
+        "statements": [
+            {
+                "vulnerability": {"name": f"CVE-2026-{one}"}, "status": "affected",
+                "action_statement": "Wait.",
+                "products": [{"@id": str(layer), "hashes": {"sha-256": layer.encoded}}],
+            }
+            for one in range(number)
+        ],
+    }  # fmt: skip
+    assert run(environment, "config", "set", "registry", registry.host).returncode == 0
+    given = json.dumps(document)
+    dry = run(environment, "advisory", "import", "-", "--dry-run", stdin=given)
+    assert dry.returncode == 0, dry.stderr
+    referrers = f"/v2/{name}/base/referrers/{layer}"
+    assert registry.request("GET", referrers).json()["manifests"] == []
+    done = run(environment, "advisory", "import", "-", stdin=given)
+    assert done.returncode == 0, done.stderr
+    assert len(registry.request("GET", referrers).json()["manifests"]) == 1
+    (row,) = audited(environment, registry, f"{name}/app:1@{story['app']}")
+    assert len(row["advisories"]) == number
+    assert {one["part"]["digest"] for one in row["advisories"]} == {str(layer)}
+
+
+@pytest.mark.parametrize("format_", ["table", "csv", "markdown", "html", "junit", "sarif"])
+def test_every_report_names_the_layer_and_its_base(
+    environment: dict[str, str], registry: RegistryServer, name: str, story: dict[str, Any], format_: str
+) -> None:
+    where = f"{registry.host}/{name}"
+    stated = run(
+        environment,
+        "advisory",
+        "add",
+        f"{where}/base@{story['layer']}",
+        "--id",
+        "CVE-1",
+        "--status",
+        "affected",
+    )
+    assert stated.returncode == 0, stated.stderr
+    seen = inventory({"host": "n", "name": "web", "reference": f"{where}/app:1", "digest": str(story["app"])})
+    done = run(environment, "audit", "--source", "file:-", "--format", format_, stdin=seen)
+    assert done.returncode == 1, done.stderr
+    printed = re.sub(r"\s", "", done.stdout)
+    assert str(story["layer"]) in printed
+    assert f"{where}/base:12@{story['base']}" in printed

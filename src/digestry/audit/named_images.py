@@ -13,6 +13,7 @@ from digestry.audit.registry_queries import RegistryQueries
 from digestry.errors import DigestryError
 from digestry.model.digest import Digest
 from digestry.model.history import TagSpan
+from digestry.model.image_parts import LayerImages
 from digestry.model.reference import DOCKER_HUB, Reference
 
 _MOST_REPOSITORIES: Final = 64
@@ -32,7 +33,9 @@ class ImageFinder:
     """Finds images that registries have or had. Thread-safe as ``queries`` is.
 
     ``everywhere`` returns when tags of any repository of ``host`` pointed to a digest, or to what holds it,
-    and None if the registry cannot say. Names without a registry are of Docker Hub, as in every document.
+    and None if the registry cannot say; ``with_layer`` returns the images of ``host`` with a layer. A layer
+    is found as such, in the repository of the image that it came with. Names without a registry are of Docker
+    Hub, as in every document.
     """
 
     def __init__(
@@ -40,10 +43,12 @@ class ImageFinder:
         queries: RegistryQueries,
         host: str,
         everywhere: Callable[[Digest], Sequence[TagSpan] | None],
+        with_layer: Callable[[Digest], LayerImages | None] = lambda _: None,
     ) -> None:
         self._queries = queries
         self._host = host
         self._everywhere = everywhere
+        self._with_layer = with_layer
         self._known: dict[ProductIdentity, NamedImages] = {}
 
     def find(self, product: Product) -> NamedImages:
@@ -71,6 +76,7 @@ class ImageFinder:
             lambda: NamedImages(self._holding(here, identity.digests)),
             lambda: self._anywhere(identity),
             lambda: NamedImages(self._holding(elsewhere, identity.digests)),
+            lambda: NamedImages(self._layers(repositories, identity.digests)),
         ]
         names = ", ".join(str(digest) for digest in identity.digests)
         reasons = []
@@ -117,6 +123,20 @@ class ImageFinder:
             return NamedImages(reason=f"no tag of what you may see in {self._host} points, or pointed, to it")
         left = len(chosen) - _MOST_REPOSITORIES
         return NamedImages(found, f"{left} further repositories have it" if left > 0 else "")
+
+    def _layers(self, repositories: Sequence[Reference], digests: Sequence[Digest]) -> tuple[Reference, ...]:
+        """Return the layers among ``digests``: in the first of ``repositories`` that has it, or else in that
+        of the image that the layer came with."""
+        found = []
+        for digest in digests:
+            having = [one for one in repositories if self._queries.base_with(one, digest) is not None]
+            if not having and self._host != DOCKER_HUB:
+                images = self._with_layer(digest)
+                having = (
+                    [Reference(self._host, image.repository) for image in images.images] if images else []
+                )
+            found += [one.with_digest(digest) for one in having[:1]]
+        return tuple(found)
 
     def _tagged(self, identity: ProductIdentity) -> NamedImages:
         """Return the images that the names' tags point to now."""

@@ -149,11 +149,29 @@ class PartAdvisories:
 
     def _read_step(self, layer: Digest, image: _Image) -> str:
         manifest = self._manifest(image)
-        if manifest is None or manifest.config is None or layer not in _layers(manifest):
-            return ""
-        raw = self._queries.blob(image.repository, manifest.config, limit=_LARGEST_CONFIG)
-        config = ImageConfig.parse(raw, algorithm=manifest.config.digest.algorithm)
-        return config.step_of(_layers(manifest).index(layer))[:_LONGEST_STEP]
+        return "" if manifest is None else _step(self._queries, image.repository, manifest, layer)
+
+
+def step_of(queries: RegistryQueries, image: Reference, layer: Digest) -> str:
+    """Return the step of a build that made ``layer`` of ``image``, a manifest or an index of one; empty if it
+    is not known. Raises what the queries raise."""
+    assert image.digest is not None  # noqa: S101 - the caller has resolved it
+    manifest = queries.manifest(image.repository_only(), image.digest)
+    if manifest is None:
+        return ""
+    for child in manifest.manifests:
+        inner = queries.manifest(image.repository_only(), child.digest)
+        if inner is not None and layer in _layers(inner):
+            return _step(queries, image.repository_only(), inner, layer)
+    return _step(queries, image.repository_only(), manifest, layer)
+
+
+def _step(queries: RegistryQueries, repository: Reference, manifest: Manifest, layer: Digest) -> str:
+    if manifest.config is None or layer not in _layers(manifest):
+        return ""
+    raw = queries.blob(repository, manifest.config, limit=_LARGEST_CONFIG)
+    config = ImageConfig.parse(raw, algorithm=manifest.config.digest.algorithm)
+    return config.step_of(_layers(manifest).index(layer))[:_LONGEST_STEP]
 
 
 def _add(result: AdvisoryReading, other: AdvisoryReading) -> None:

@@ -30,19 +30,43 @@ def find_holders(connection: Connection, repository: int, digest: str) -> list[H
     )
     frontier = list(found)
     for _ in range(_ROUNDS):
-        parents: set[str] = set()
-        for start in range(0, len(frontier), _CHUNK):
-            query = select(manifest_references.c.parent).where(
-                manifest_references.c.repository_id == repository,
-                manifest_references.c.role == "manifest",
-                manifest_references.c.child.in_(frontier[start : start + _CHUNK]),
-            )
-            parents.update(connection.execute(query).scalars())
-        frontier = list(parents - found)
+        frontier = list(_listing(connection, repository, frontier) - found)
         found.update(frontier)
         if not frontier:
             break
     return _as_holders(connection, repository, sorted(found))
+
+
+def find_layer_images(connection: Connection, repository: int, layer: str, *, limit: int) -> list[Holder]:
+    """Return images that have ``layer``, up to ``limit`` of them, and the indexes that list them, deleted
+    ones included."""
+    query = select(manifest_references.c.parent).where(
+        manifest_references.c.repository_id == repository,
+        manifest_references.c.child == layer,
+        manifest_references.c.role == "layer",
+    )
+    images = connection.execute(query.order_by(manifest_references.c.parent).limit(limit)).scalars().all()
+    found: set[str] = set(images)
+    frontier = list(found)
+    for _ in range(_ROUNDS):
+        frontier = list(_listing(connection, repository, frontier) - found)
+        found.update(frontier)
+        if not frontier:
+            break
+    return _as_holders(connection, repository, sorted(found))
+
+
+def _listing(connection: Connection, repository: int, digests: Sequence[str]) -> set[str]:
+    """Return the indexes that list one of ``digests``."""
+    parents: set[str] = set()
+    for start in range(0, len(digests), _CHUNK):
+        query = select(manifest_references.c.parent).where(
+            manifest_references.c.repository_id == repository,
+            manifest_references.c.role == "manifest",
+            manifest_references.c.child.in_(digests[start : start + _CHUNK]),
+        )
+        parents.update(connection.execute(query).scalars())
+    return parents
 
 
 def _as_holders(connection: Connection, repository: int, digests: Sequence[str]) -> list[Holder]:

@@ -38,6 +38,7 @@ class TagHistoryQueries(Protocol):
         *,
         before: int | None = None,
         before_time: int | None = None,
+        layers: bool = False,
         limit: int,
     ) -> list[TagSpan]: ...
 

@@ -148,10 +148,11 @@ class RepositoryReads(BlobLinks):
         with self._database.read() as connection:
             return list(connection.execute(query.order_by(repositories.c.name).limit(limit)).scalars())
 
-    def repositories_of(self, digest: Digest) -> list[str]:
-        """Return the repositories that ever had ``digest``, in the order of their bytes."""
+    def repositories_of(self, digest: Digest, *, layers: bool = False) -> list[str]:
+        """Return the repositories that ever had ``digest``, with ``layers`` as a layer too, in the order of
+        their bytes."""
         with self._database.read() as connection:
-            return repository_rows.that_had(connection, str(digest))
+            return repository_rows.that_had(connection, str(digest), layers=layers)
 
     def journal(self, repository: str, **filters: Unpack[Filters]) -> list[TagEvent]:
         """Return the repository's tag events, newest first; filters as :func:`journal.entries` has them."""

@@ -35,9 +35,9 @@ def lock_or_make(connection: Connection, name: str, now: int) -> int:
     return found
 
 
-def that_had(connection: Connection, digest: str) -> list[str]:
+def that_had(connection: Connection, digest: str, *, layers: bool = False) -> list[str]:
     """Return the repositories that ever had ``digest``: as a manifest, as one's config, as an index's child,
-    or under a tag. In the order of their bytes."""
+    under a tag, or, with ``layers``, as a layer. In the order of their bytes."""
     row = repositories.c.id
     # One look into an index for each repository: each index begins with the repository.
     known = (
@@ -46,7 +46,7 @@ def that_had(connection: Connection, digest: str) -> list[str]:
         exists().where(
             manifest_references.c.repository_id == row,
             manifest_references.c.child == digest,
-            manifest_references.c.role == "manifest",
+            manifest_references.c.role.in_(("manifest", "layer") if layers else ("manifest",)),
         ),
         exists().where(journal.c.repository == repositories.c.name, journal.c.to_digest == digest),
     )

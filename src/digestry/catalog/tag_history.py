@@ -13,12 +13,14 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, func, literal, se
 
 from digestry.catalog import clock, dialect, repository_rows
 from digestry.catalog.database import Database
-from digestry.catalog.holders import find_holders
+from digestry.catalog.holders import find_holders, find_layer_images
 from digestry.catalog.journal import before_position, time_of
 from digestry.catalog.schema import journal
 from digestry.model.digest import Digest
 from digestry.model.history import TagSpan
 
+_MOST_IMAGES: Final = 5000
+"""Images of one repository with one layer whose tags are searched."""
 _NAMES: Final = (200, 5000)  # so many tags are looked at together at first, and at most
 
 
@@ -69,9 +71,13 @@ class TagHistory:
         *,
         before: int | None = None,
         before_time: int | None = None,
+        layers: bool = False,
         limit: int,
     ) -> list[TagSpan]:
         """Each time that a tag came to ``digest``, or to an index or image that holds it, newest first.
+
+        With ``layers``, a digest that is no manifest, index or config here may be a layer: then the images
+        with that layer hold it.
 
         ``before`` is an entry's position in the registry, and ``before_time`` a time in microseconds since
         1970, both exclusive.
@@ -82,6 +88,8 @@ class TagHistory:
                 earlier &= journal.c.at < before_time
             row = repository_rows.find(connection, repository)
             holding = [] if row is None else find_holders(connection, row, str(digest))
+            if layers and row is not None and not holding:
+                holding = find_layer_images(connection, row, str(digest), limit=_MOST_IMAGES)
             digests = sorted({str(digest), *(str(holder.digest) for holder in holding)})
             found: list[Row[Any]] = []
             # One query each: for several at once SQLite would scan the repository's whole journal.

@@ -156,7 +156,13 @@ def carry_out(
     trust = settings.trust()
     queries = RegistryQueries(session, timeout=60, trust=trust)
     host = settings.registry
-    finder = ImageFinder(queries, host, lambda digest: session.registry(host).tags_for_digest(digest))
+    registry = session.registry(host)
+    finder = ImageFinder(
+        queries,
+        host,
+        registry.tags_for_digest,
+        lambda digest: registry.images_with_layer(digest, limit=1),
+    )
     now = datetime.datetime.now(datetime.UTC)
     planner = ImportPlanner(queries, finder, only)
     outcome.plan = planner.plan(documents, severity=severity.lower(), author=author, now=now)
@@ -194,11 +200,12 @@ def _attach(
 def _target(session: Session, image: Reference) -> TargetImage:
     """Return the image in its registry, also one that the registry had and deleted."""
     from digestry.advisories import publish
+    from digestry.advisories.subjects import find_subject
     from digestry.errors import NotFound
     from digestry.model.descriptor import Descriptor
 
     try:
-        return publish.find_image(session, image)
+        return find_subject(session, image, hint="check the name, or push it first")
     except NotFound:
         assert image.digest is not None  # noqa: S101 - for the type checker
         holders = session.repository(image).holders(image.digest)

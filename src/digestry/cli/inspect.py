@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -17,6 +17,7 @@ from digestry.model.digest import Digest
 if TYPE_CHECKING:
     from digestry.cli.settings import Settings
     from digestry.client.repository import Repository
+    from digestry.client.session import Session
     from digestry.model.image_config import ImageConfig
     from digestry.model.manifest import Image, Index, Manifest
     from digestry.model.platform import Platform
@@ -33,6 +34,16 @@ class _Layer(msgspec.Struct, frozen=True):
     digest: Digest
     media_type: str
     size: int
+    made_by: str | None
+
+
+class _Part(msgspec.Struct, frozen=True):
+    """A layer or config: ``base`` is the image that a layer came with, ``images`` some that have it."""
+
+    kind: str
+    base: str | None
+    made_by: str | None
+    images: Sequence[str]
 
 
 class _Image(msgspec.Struct, frozen=True):
@@ -55,6 +66,7 @@ class Document(msgspec.Struct, frozen=True):
     annotations: Mapping[str, str]
     manifests: Sequence[_Child]
     image: _Image | None
+    part: _Part | None
 
 
 @click.command()
@@ -77,12 +89,15 @@ def inspect(*, reference: str, platform: str | None, remote: bool, raw: bool, fo
     """Show an image's manifest and config: from the local store, else from its registry.
 
     REF is a name as `images` lists it, NAME@DIGEST, or a digest or an image ID of the local store. The
-    first 7 or more digits of a digest or an ID are enough.
+    first 7 or more digits of a digest or an ID are enough. NAME@DIGEST may be a layer or a config in the
+    registry, by its whole digest.
 
     JSON: an object with name, digest, media_type, size, source (local, registry), annotations; manifests (of
     an index: a list of digest, media_type, size, platform, which may be null); image (null if an index has
     none for the platform: digest, image_id, platform, created_at, config as it is in the image, and layers, a
-    list of digest, media_type, size). A template has these keys, and those of the image beside them.
+    list of digest, media_type, size, made_by: the step of the build, or null); part (of a layer or config of
+    images, else null: kind, base, the image that a layer came with, made_by, images, some that have it). A
+    template has these keys, and those of the image beside them.
     """
     from digestry.cli.settings import load
     from digestry.model.platform import Platform
@@ -101,7 +116,7 @@ def inspect(*, reference: str, platform: str | None, remote: bool, raw: bool, fo
         _print(document)
 
 
-_NESTED: Final = ("annotations", "config", "image")
+_NESTED: Final = ("annotations", "config", "image", "part")
 _IMAGE_KEYS: Final = ("image_id", "platform", "created_at", "config", "layers")
 
 
@@ -161,10 +176,45 @@ def _look(
             # A digest alone names no repository: that the local store does not have it is the answer.
             if missing is not None and DigestPrefix.read(text) is not None:
                 raise missing from error
-            raise
+            part = None if raw or "@" not in text else _find_part(settings, session, text)
+            if part is None:
+                raise
+            return part
         if raw:
             return top.raw
         return _remote(str(named), top, place, repository)
+
+
+def _find_part(settings: Settings, session: Session, text: str) -> Document | None:
+    """Return the layer or config that ``text`` names in its registry; None if there is none."""
+    from digestry.advisories.subjects import find_subject
+    from digestry.cli.digest_completion import complete_reference
+    from digestry.cli.layer_images import images_with, made_by
+    from digestry.errors import NotFound
+
+    try:
+        target = find_subject(session, complete_reference(settings, session, text), hint="")
+    except NotFound:
+        return None
+    if target.part is None:
+        return None
+    images = images_with(session, target)
+    return Document(
+        name=str(target.image),
+        digest=target.digest,
+        media_type=target.descriptor.media_type,
+        size=target.descriptor.size,
+        source="registry",
+        annotations={},
+        manifests=[],
+        image=None,
+        part=_Part(
+            target.part,
+            str(images[0]) if images and target.part == "layer" else None,
+            made_by(session, target, images),
+            [str(image) for image in images],
+        ),
+    )
 
 
 def _remote(wanted: str, top: Image | Index, place: Platform | None, repository: Repository) -> Document:
@@ -222,9 +272,17 @@ def _document(
             platform=_platform(config),
             created_at=config.created if config else None,
             config=config.settings if config else None,
-            layers=[_Layer(layer.digest, layer.media_type, layer.size) for layer in image.layers],
+            layers=[
+                _Layer(layer.digest, layer.media_type, layer.size, _step(config, number))
+                for number, layer in enumerate(image.layers)
+            ],
         ),
+        part=None,
     )
+
+
+def _step(config: ImageConfig | None, layer: int) -> str | None:
+    return (config.step_of(layer) or None) if config is not None else None
 
 
 def _platform(config: ImageConfig | None) -> str | None:
@@ -245,6 +303,9 @@ def _print(document: Document) -> None:
         line("Annotation", f"{key}={annotation}")
     for child in document.manifests:
         line("Manifest", f"{child.digest} {child.platform or child.media_type}")
+    if document.part is not None:
+        _print_part(document, document.part, line)
+        return
     image = document.image
     if image is None:
         line("Image", "none for this machine's platform; choose with --platform")
@@ -259,6 +320,19 @@ def _print(document: Document) -> None:
         line(key, _text(value))
     for layer in image.layers:
         line("Layer", f"{layer.digest} {human_size(layer.size)} {layer.media_type}")
+        if layer.made_by:
+            line("  made by", layer.made_by)
+
+
+def _print_part(document: Document, part: _Part, line: Callable[[str, object], None]) -> None:
+    line("Kind", f"a {part.kind} of images")
+    line("Size", human_size(document.size))
+    if part.base is not None:
+        line("Came with", part.base)
+    if part.made_by is not None:
+        line("Made by", part.made_by)
+    for image in part.images:
+        line("In image", image)
 
 
 def _text(value: object) -> str:

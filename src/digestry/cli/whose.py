@@ -81,8 +81,9 @@ def whose(*, reference: str, registry: str | None, view: View) -> None:
 
     The first 7 or more digits of a digest are enough; a tag means the digest that it points to now. A digest
     alone is searched in every repository of a registry that you may pull from. The search includes tags of
-    an index that lists the digest, and accepts an image ID, which is the digest of a config: VIA is what the
-    tag itself pointed to. Exit code 4 if no tag ever pointed to it. Audits with --record report where it ran.
+    an index that lists the digest, and accepts an image ID, which is the digest of a config, and the whole
+    digest of a layer: VIA is what the tag itself pointed to. Exit code 4 if no tag ever pointed to it. Audits
+    with --record report where it ran.
 
     JSON: a list of objects with repository, tag, since, until (null while it still does), via, digest, still,
     sequence, and seen: a list of place, containers, first_seen_at, last_seen_at, of the whole repository;
@@ -207,7 +208,7 @@ def _of_repository(settings: Settings, reference: str) -> _Known:
         if digest is None:
             digest = remote.resolve(wanted.target).digest
             note(f"{wanted} is {digest}")
-        spans = remote.tags_for_digest(digest)
+        spans = remote.tags_for_digest(digest, layers=True)
         if not spans and spans is not None:
             next(remote.tags(), None)  # a repository that is not there, or is not shown, says so
         names = [wanted.repository] if spans else []
@@ -232,7 +233,7 @@ def _anywhere(settings: Settings, host: str, prefix: DigestPrefix) -> _Known:
         digest = registry.find_digest(prefix)
         if str(prefix) != str(digest):
             note(f"{prefix} is {digest}")
-        spans = registry.tags_for_digest(digest)
+        spans = registry.tags_for_digest(digest, layers=True)
         seen = _where_seen(session, host, digest, (span.repository for span in spans or ()))
     if spans is None:
         raise RemoteError(

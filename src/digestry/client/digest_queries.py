@@ -22,13 +22,15 @@ _PAGE: Final = 1000
 _SCOPES: Final = ("registry:catalog:*",)
 
 
-def tags_for_digest(endpoint: RepositoryEndpoint, digest: Digest, limit: int | None) -> list[TagSpan] | None:
+def tags_for_digest(
+    endpoint: RepositoryEndpoint, digest: Digest, limit: int | None, *, layers: bool = False
+) -> list[TagSpan] | None:
     """Return each time that a tag came to ``digest``. See :meth:`Repository.tags_for_digest`."""
     if lacks(endpoint.connection, endpoint.host, "_digestry/whose/<digest>"):
         return None
     spans: list[TagSpan] = []
     number = _PAGE if limit is None else min(_PAGE, limit)
-    for response in pages(endpoint, f"_digestry/whose/{digest}?n={number}"):
+    for response in pages(endpoint, f"_digestry/whose/{digest}?n={number}{'&layers=true' if layers else ''}"):
         if response.status in UNSUPPORTED:
             return None
         if response.status != 200:

@@ -74,15 +74,15 @@ class Registry:
 
         return bulk_resolve.resolve_many(self.connection, self.host, queries, contents=contents)
 
-    def tags_for_digest(self, digest: Digest) -> list[TagSpan] | None:
+    def tags_for_digest(self, digest: Digest, *, layers: bool = False) -> list[TagSpan] | None:
         """Return the tags that point, or pointed, to ``digest`` or to an index that holds it, newest first.
 
-        They are those of all repositories that the caller may pull from. None if the registry has no such
-        query.
+        They are those of all repositories that the caller may pull from. With ``layers`` the digest may be a
+        layer's: then the tags are those of the images with it. None if the registry has no such query.
         """
         from digestry.client import registry_search
 
-        return registry_search.tags_for_digest(self.connection, self.host, digest)
+        return registry_search.tags_for_digest(self.connection, self.host, digest, layers=layers)
 
     def images_with_layer(self, layer: Digest, *, limit: int = 100) -> LayerImages | None:
         """Return up to ``limit`` images that have ``layer``, of all repositories that the caller may see,

@@ -21,12 +21,14 @@ _PAGE: Final = 1000
 _SCOPES: Final = ("registry:catalog:*",)
 
 
-def tags_for_digest(connection: Connection, host: str, digest: Digest) -> list[TagSpan] | None:
+def tags_for_digest(
+    connection: Connection, host: str, digest: Digest, *, layers: bool = False
+) -> list[TagSpan] | None:
     """Return the times at which tags pointed to ``digest``. See :meth:`Registry.tags_for_digest`."""
     address = f"{connection.base(host)}/v2/"
     # A registry may answer anonymous requests with the public part only: /v2/ gives the challenge to log in.
     connection.send(host, Call("GET", address), _SCOPES).close()
-    base = f"{address}_digestry/whose/{digest}?n={_PAGE}"
+    base = f"{address}_digestry/whose/{digest}?n={_PAGE}{'&layers=true' if layers else ''}"
     spans: list[TagSpan] = []
     before: str | None = None
     progress = progress_of(connection, host)

@@ -258,14 +258,17 @@ class Repository:
 
         return past_tags.restore(self.endpoint, tag, to)
 
-    def tags_for_digest(self, digest: Digest, limit: int | None = None) -> list[TagSpan] | None:
+    def tags_for_digest(
+        self, digest: Digest, limit: int | None = None, *, layers: bool = False
+    ) -> list[TagSpan] | None:
         """Return each span of a tag at ``digest``, or at an index that holds it, newest first.
 
-        At most ``limit`` of them. None if the registry has no such query.
+        At most ``limit`` of them. With ``layers`` the digest may be a layer's: then they are spans at the
+        images with it. None if the registry has no such query.
         """
         from digestry.client import digest_queries
 
-        return digest_queries.tags_for_digest(self.endpoint, digest, limit)
+        return digest_queries.tags_for_digest(self.endpoint, digest, limit, layers=layers)
 
     def holders(self, digest: Digest) -> Holders | None:
         """Return the manifests that hold ``digest``. None if the registry has no such query."""

@@ -113,6 +113,7 @@ async def list_tags_for_digest(service: Service, exchange: Exchange, name: str, 
         digest,
         before=cursor.sequence,
         before_time=cursor.time,
+        layers=_with_layers(exchange),
         limit=limit + 1,
     )
     page = spans[:limit]
@@ -131,7 +132,9 @@ async def list_tags_for_digest_anywhere(service: Service, exchange: Exchange, _:
     audits = principal.audits_everything()
     cursor = redaction.cursor(exchange, audits=audits)
     limit = max(1, exchange.number("n", default=_PAGE, most=_MOST))
-    page, more = await service.executors.run(_anywhere, service, principal, digest, cursor, limit)
+    page, more = await service.executors.run(
+        _anywhere, service, principal, digest, cursor, limit, layers=_with_layers(exchange)
+    )
     links = []
     if more:
         links.append(exchange.next_page(n=limit, before=rfc3339(page[-1].since)))
@@ -139,8 +142,16 @@ async def list_tags_for_digest_anywhere(service: Service, exchange: Exchange, _:
     await exchange.json(TagsForDigest(digest=digest, spans=redacted), headers=links)
 
 
+def _with_layers(exchange: Exchange) -> bool:
+    """Return whether a digest may be a layer's, too: ``layers=true``."""
+    text = exchange.parameter("layers")
+    if text not in {None, "true", "false"}:
+        raise bad_parameter("layers", text or "", "true or false is required")
+    return text == "true"
+
+
 def _anywhere(
-    service: Service, principal: Principal, digest: Digest, cursor: Cursor, limit: int
+    service: Service, principal: Principal, digest: Digest, cursor: Cursor, limit: int, *, layers: bool
 ) -> tuple[list[TagSpan], bool]:
     """Return the newest ``limit`` spans in repositories that ``principal`` may see, and whether there are
     more. Blocks.
@@ -152,11 +163,11 @@ def _anywhere(
     before = cursor.time if cursor.sequence is None else catalog.tag_history.time_of(cursor.sequence)
     found: list[TagSpan] = []
     page = 0
-    for name in catalog.repositories_of(digest):
+    for name in catalog.repositories_of(digest, layers=layers):
         if not principal.may_see(name):
             continue
         spans = service.stores.queries.tag_history.tags_for_digest(
-            name, digest, before_time=before, limit=limit + 1
+            name, digest, before_time=before, layers=layers, limit=limit + 1
         )
         found += (structs.replace(span, repository=name) for span in spans)
         found.sort(key=_time, reverse=True)
