@@ -207,11 +207,9 @@ def _summaries(
     if not digests:
         return Summaries()
     children = image_summaries.children_of(connection, repository, digests)
-    inside = [child for listed in children.values() for child in listed]
-    images = [*digests, *(child.digest for child in inside)]
-    configs = [child.config for child in inside if child.config is not None]
+    images = [*digests, *(child.digest for listed in children.values() for child in listed)]
     return Summaries(
         children,
         image_summaries.sizes_of(connection, repository, images),
-        image_summaries.seen_running(connection, name, [*images, *configs]) if running else {},
+        running_images.running(connection, repository, name, digests) if running else {},
     )

@@ -1,4 +1,4 @@
-"""Summaries of many images: the children of indexes, the sizes of images, and where they were seen running.
+"""Summaries of many images: the children of indexes, and the sizes of images.
 
 Functions on a transaction, each one statement for all digests. A digest is text here, as it is in the tables.
 """
@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection, func, select
 
 from digestry.catalog import dialect
-from digestry.catalog.schema import links, manifest_references, manifests, sightings
+from digestry.catalog.running_images import RunningImage
+from digestry.catalog.schema import links, manifest_references, manifests
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,22 +26,13 @@ class ImageRow:
 
 
 @dataclass(frozen=True, slots=True)
-class SeenRunning:
-    """Where audits saw an image: the containers at all places, and when it was last seen."""
-
-    containers: int
-    places: int
-    last_at: int
-
-
-@dataclass(frozen=True, slots=True)
 class Summaries:
     """What is known of some images: ``children`` of indexes, in bytes the ``sizes`` of images with config and
-    layers, and which were ``seen`` running."""
+    layers, and which are ``running``."""
 
     children: Mapping[str, tuple[ImageRow, ...]] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)
-    seen: Mapping[str, SeenRunning] = field(default_factory=dict)
+    running: Mapping[str, RunningImage] = field(default_factory=dict)
 
 
 def children_of(
@@ -92,26 +84,3 @@ def sizes_of(connection: Connection, repository: int, digests: Iterable[str]) ->
         .group_by(manifest_references.c.parent)
     )
     return {row.parent: int(row.bytes) for row in connection.execute(query)}
-
-
-def seen_running(connection: Connection, repository: str, digests: Iterable[str]) -> dict[str, SeenRunning]:
-    """Return where each digest was seen running, of those that were."""
-    keys = dialect.of(connection).bulk_keys(sorted((repository, digest) for digest in set(digests)), str)
-    query = (
-        select(
-            sightings.c.digest,
-            func.sum(sightings.c.containers).label("containers"),
-            func.count().label("places"),
-            func.max(sightings.c.last_at).label("last_at"),
-        )
-        .join_from(
-            keys.table,
-            sightings,
-            (sightings.c.repository == keys.first) & (sightings.c.digest == keys.second),
-        )
-        .group_by(sightings.c.digest)
-    )
-    return {
-        row.digest: SeenRunning(int(row.containers), row.places, row.last_at)
-        for row in connection.execute(query)
-    }

@@ -1,4 +1,4 @@
-"""Which images run, and where, as audits saw them: of an index all that it lists counts.
+"""Which images run, and where, as agents report or audits saw it: of an index all that it lists counts.
 
 Functions on a transaction. A digest is text here, as it is in the tables.
 """
@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import CompoundSelect, Connection, func, select, union
 
 from digestry.catalog import dialect
+from digestry.catalog.fleet_schema import fleet_image_digests, fleet_images, fleet_runs, fleet_sources
 from digestry.catalog.schema import manifest_references, sightings
 
 
@@ -37,7 +38,40 @@ class RunningPlace:
 def running(
     connection: Connection, repository: int, name: str, digests: Iterable[str]
 ) -> dict[str, RunningImage]:
-    """Return which of the images of the repository ``name`` run, in one statement."""
+    """Return which of the images of the repository ``name`` run: as agents report it, and of the others as
+    audits saw it. Two statements."""
+    wanted = list(digests)
+    return _seen(connection, repository, name, wanted) | _reported(connection, name, wanted)
+
+
+def _reported(connection: Connection, name: str, digests: Iterable[str]) -> dict[str, RunningImage]:
+    """Return the images that run now, as agents report it. ``last_at`` is when that was last known."""
+    keys = dialect.of(connection).bulk_keys(sorted((name, digest) for digest in set(digests)), str)
+    known = (fleet_image_digests.c.digest == keys.second) & (fleet_image_digests.c.kind != "layer")
+    here = (fleet_images.c.number == fleet_image_digests.c.image) & (fleet_images.c.home == keys.first)
+    runs = (fleet_runs.c.image == fleet_images.c.number) & fleet_runs.c.ended_at.is_(None)
+    query = (
+        select(
+            keys.second.label("image"),
+            func.count(fleet_runs.c.number.distinct()).label("containers"),
+            func.count(fleet_sources.c.place.distinct()).label("places"),
+            func.max(fleet_sources.c.confirmed_at).label("last_at"),
+        )
+        .join_from(keys.table, fleet_image_digests, known)
+        .join(fleet_images, here)
+        .join(fleet_runs, runs)
+        .join(fleet_sources, fleet_sources.c.number == fleet_runs.c.source)
+        .group_by(keys.second)
+    )
+    return {
+        row.image: RunningImage(row.containers, row.places, row.last_at) for row in connection.execute(query)
+    }
+
+
+def _seen(
+    connection: Connection, repository: int, name: str, digests: Iterable[str]
+) -> dict[str, RunningImage]:
+    """Return where audits saw the images."""
     inside = _inside(connection, repository, digests).subquery()
     query = (
         select(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from digestry.catalog.image_summaries import SeenRunning, Summaries
+from digestry.catalog.image_summaries import Summaries
 from digestry.catalog.repository_pages import RepositoryRow
+from digestry.catalog.running_images import RunningImage
 from digestry.catalog.tag_pages import MOST_MOVES, ListedTag, TagCursor
 from digestry.web.page import Page
 from digestry.web.visit import Visit
@@ -18,13 +18,13 @@ _PAGE: Final = 50
 @dataclass(frozen=True, slots=True)
 class TagLine:
     """A tag in the table. ``smallest`` and ``largest`` are of its images in bytes; ``running`` is None where
-    none was seen."""
+    none is known to run."""
 
     tag: ListedTag
     platforms: tuple[str, ...]
     smallest: int
     largest: int
-    running: SeenRunning | None
+    running: RunningImage | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +80,4 @@ def _line(tag: ListedTag, images: Summaries, platforms: tuple[str, ...]) -> TagL
     sizes = [images.sizes.get(image, 0) for image in [child.digest for child in children] or [tag.digest]]
     # An attestation beside the images of an index is small, and not an image: it has no part in the range.
     sizes = sorted(sizes)[-len(platforms) :] if platforms else sizes
-    digests = [tag.digest, tag.config, *(child.digest for child in children)]
-    digests += [child.config for child in children]
-    seen = [images.seen[digest] for digest in digests if digest is not None and digest in images.seen]
-    return TagLine(tag, platforms, min(sizes), max(sizes), _together(seen))
-
-
-def _together(seen: Sequence[SeenRunning]) -> SeenRunning | None:
-    if not seen:
-        return None
-    return SeenRunning(
-        sum(one.containers for one in seen), max(one.places for one in seen), max(one.last_at for one in seen)
-    )
+    return TagLine(tag, platforms, min(sizes), max(sizes), images.running.get(tag.digest))
