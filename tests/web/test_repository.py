@@ -8,7 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from digestry.model import media_types
+from digestry.model.digest import Digest
 from tests.registry.access.support import of
+from tests.registry.test_fleet import image as image_report
+from tests.registry.test_fleet import post, report, started
 from tests.support import RegistryServer, running_registry
 from tests.web.browser import Browser, signed_in
 from tests.web.images import image, push_index
@@ -79,6 +83,19 @@ def test_where_an_image_runs_is_shown_to_those_who_may_audit(guarded_server: Reg
     assert "prod/node-1" in alice.text(f"/r/team/app@{digest}")
     assert "3 containers" not in bob.text("/r/team/app")
     assert "prod/node-1" not in bob.text(f"/r/team/app@{digest}")
+
+
+def test_what_agents_report_goes_before_what_audits_saw(server: RegistryServer) -> None:
+    index = push_index(server, "fleet", "1", "one")
+    raw = server.request("GET", f"/v2/fleet/manifests/{index}", headers={"Accept": media_types.OCI_INDEX})
+    child = Digest.parse(raw.json()["manifests"][0]["digest"])
+    seen = {"repository": "fleet", "digest": str(index), "place": "old", "containers": 7}
+    assert server.request("POST", "/v2/_digestry/sightings", json.dumps({"sightings": [seen]})).status == 200
+    assert "7 containers" in Browser(server).text("/r/fleet")
+    runs = [started("c1"), started("c2")]
+    claims = image_report(f"127.0.0.1:{server.port}/fleet:1", child)
+    assert post(server, report("h1", *runs, images={"i": claims})).status == 200
+    assert "2 containers" in Browser(server).text("/r/fleet")
 
 
 def test_an_unknown_repository_and_a_strange_position_have_no_traceback(server: RegistryServer) -> None:

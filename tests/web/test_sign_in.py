@@ -159,6 +159,13 @@ def test_a_robots_token_signs_in_until_it_is_revoked(own_server: RegistryServer)
     wait_until(lambda: browser.request("GET", "/r/team/app").status == 303, what="the end of the session")
 
 
+def test_an_agents_token_does_not_sign_in(own_server: RegistryServer) -> None:
+    made = run_digestry("token", "create", "a1", "--agent", "cluster", "--root", str(own_server.root))
+    answer = Browser(own_server).sign_in("robot$a1", made.stdout.strip().splitlines()[-1])
+    assert answer.status == 403
+    assert b"reports what runs" in answer.body
+
+
 def test_a_form_without_its_token_does_nothing(own_server: RegistryServer) -> None:
     browser = signed_in(own_server, "alice")
     other = signed_in(own_server, "bob").text("/")
