@@ -41,6 +41,7 @@ def nothing_was_stored(registry: RegistryServer) -> None:
         "catalog.db-shm",
         "audit-refused.log",
         "audit.log",
+        "assessment.lock",
         "collection.lock",
         "guards",
         "kept.json",
