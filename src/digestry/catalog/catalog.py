@@ -28,6 +28,7 @@ from digestry.catalog.digest_prefixes import DigestPrefixes
 from digestry.catalog.fleet.counts import FleetCounts
 from digestry.catalog.fleet.happenings import FleetHappenings
 from digestry.catalog.fleet.judgements import FleetJudgements
+from digestry.catalog.fleet.scans import Scans
 from digestry.catalog.fleet.store import Fleet
 from digestry.catalog.garbage import Garbage
 from digestry.catalog.job_states import Jobs
@@ -89,6 +90,7 @@ class Catalog(RepositoryReads):
         self.fleet = Fleet(self._database)
         self.fleet_counts = FleetCounts(self._database)
         self.fleet_judgements = FleetJudgements(self._database)
+        self.fleet_scans = Scans(self._database)
         self.fleet_happenings = FleetHappenings(self._database)
         self._rules = Rules(options.policy, options.subscriptions, now, options.lease)
         self.sequencing = JournalSequencing(self._database, options.subscriptions)

@@ -90,10 +90,17 @@ def serve(config: Path | None, **options: Unpack[Options]) -> None:
 
 
 def fleet_jobs(config: RegistryConfig, backend: Backend) -> list[Job]:
-    """Return the jobs that judge what agents report. Called in the maintenance process."""
+    """Return the jobs that judge and scan what agents report. Called in the maintenance process."""
     from digestry.fleet.assessor import AssessorJob
 
-    return [] if config.read_only else [AssessorJob(config, backend)]
+    if config.read_only:
+        return []
+    found: list[Job] = [AssessorJob(config, backend)]
+    if config.scan.every is not None:
+        from digestry.fleet.scanning import ScanJob
+
+        found.append(ScanJob(config, backend))
+    return found
 
 
 def upstream(mirror: MirrorConfig) -> Upstream:

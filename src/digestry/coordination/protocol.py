@@ -25,6 +25,8 @@ class Job(StrEnum):
     """Giving the journal's entries their positions in the registry."""
     ASSESSMENT = "assessment"
     """Judging the images that agents reported."""
+    SCANNING = "scanning"
+    """Having a scanner look at the images that run."""
 
 
 class Lock(Protocol):

@@ -28,6 +28,13 @@ class OwnNames:
         return host == self.primary or self._is_configured(host)
 
     @property
+    def address(self) -> str:
+        """The address at which the registry is reached on its own machine."""
+        config = self.config
+        host = "127.0.0.1" if config.host in _ANY_ADDRESS else config.host
+        return f"[{host}]:{config.port}" if ":" in host else f"{host}:{config.port}"
+
+    @property
     def primary(self) -> str:
         """The name that the registry calls itself by."""
         config = self.config

@@ -31,6 +31,7 @@ from digestry.registry import (
     proxies,
     quota_config,
     retention_config,
+    scan_config,
     scrub,
     sparse_config,
     storage_config,
@@ -49,6 +50,7 @@ from digestry.registry.proxies import ProxyConfig
 from digestry.registry.pull_through import config as pull_through_config
 from digestry.registry.pull_through.config import MirrorConfig
 from digestry.registry.retention_config import CollectionConfig
+from digestry.registry.scan_config import ScanConfig
 from digestry.registry.scrub import ScrubConfig
 from digestry.registry.storage_config import StorageConfig
 from digestry.registry.toml import Key, Where
@@ -98,6 +100,7 @@ SECTIONS: Final = frozenset(
         "collection",
         "retention",
         "scrub",
+        "scan",
         "metrics",
         "mirror",
         "health",
@@ -178,6 +181,7 @@ class RegistryConfig:
     health: HealthConfig = field(default_factory=HealthConfig)
     log: LogConfig = field(default_factory=LogConfig)
     scrub: ScrubConfig = field(default_factory=ScrubConfig)
+    scan: ScanConfig = field(default_factory=ScanConfig)
     storage: StorageConfig = field(default_factory=StorageConfig)
     web: WebConfig = field(default_factory=WebConfig)
 
@@ -318,6 +322,7 @@ def load(
         health=observing.health(sections, where),
         log=log,
         scrub=scrub.parse(sections, where),
+        scan=scan_config.parse(sections, where),
         storage=storage,
         web=web_config.parse(sections, where),
     )

@@ -35,6 +35,7 @@ RELOADED: Final = frozenset(
         "hosts",
         "manifest_limit",
         "quotas",
+        "scan",
         "scrub",
         "sparse",
         "tags",
