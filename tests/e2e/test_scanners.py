@@ -201,6 +201,23 @@ def test_cosign_verifies_what_digestry_signs(
     assert statement["predicate"]["statements"][0]["vulnerability"]["name"] == VULNERABILITY
 
 
+def test_a_scan_that_cosign_attests_is_read(
+    trivy: Engine, cosign: Engine, tool: Engine, image: str, tmp_path: Path
+) -> None:
+    settings = Path(tool.environment["DIGESTRY_HOME"]) / "config.toml"
+    settings.write_text(f'[advisories]\ntrusted-keys.team = "{tmp_path}/cosign.pub"\n')
+    report = tmp_path / "scan.json"
+    options = ("--skip-db-update", "--offline-scan", "--scanners", "vuln", "--insecure")
+    trivy("image", *options, "--format", "cosign-vuln", "--output", report, image)
+    cosign(
+        *("attest", "--yes", "--key", tmp_path / "cosign.key", "--type", "vuln", "--predicate", report),
+        *("--use-signing-config=false", "--tlog-upload=false", "--allow-insecure-registry", image),
+    )
+    (row,) = json.loads(tool("advisory", "list", image, "--format", "json"))
+    assert (row["vulnerability"], row["status"], row["signer"]) == (VULNERABILITY, "affected", "team")
+    assert row["component"].startswith("pkg:apk/alpine/openssl@")
+
+
 @pytest.mark.long
 def test_what_cosign_attaches_in_a_registry_without_referrers(
     cosign: Engine, tool: Engine, image: str, peer_registry: str, tmp_path: Path

@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from digestry.advisories import csaf, cyclonedx, openvex, spdx3
+from digestry.advisories import csaf, cyclonedx, openvex, scan_predicates, spdx3
 from digestry.advisories.attachment_kinds import is_other_predicate, may_mention_vulnerabilities
 from digestry.advisories.dsse import read_envelope
 from digestry.advisories.statements import Document, ForeignDocument, UnreadableDocument
@@ -147,6 +147,8 @@ def _statement(value: JsonObject, depth: int) -> Read | None:
         if not isinstance(predicate, dict):
             return UnreadableDocument("its CycloneDX document is not an object")
         read = cyclonedx.read_document(predicate)
+    elif scan_predicates.is_scan(predicate_type) and isinstance(predicate, dict):
+        read = scan_predicates.read_document(predicate, _subjects(value.get("subject")))
     else:
         read = _read(predicate, depth - 1) if isinstance(predicate, dict) else None
     if read is None:

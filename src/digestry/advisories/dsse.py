@@ -11,7 +11,7 @@ from digestry.model import media_types
 from digestry.model.json_values import JsonObject, as_list, as_object, as_text
 
 MEDIA_TYPE: Final = "application/vnd.dsse.envelope.v1+json"
-MOST_SIGNATURES: Final = 32
+MOST_SIGNATURES: Final = 8
 """Of one envelope. Further ones are not looked at."""
 
 _URL_SAFE: Final = str.maketrans("-_", "+/")

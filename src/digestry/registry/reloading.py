@@ -63,6 +63,7 @@ _NAMES: Final = {
     "proxy": "[proxy]",
     "storage": "[storage]",
     "tls": "[tls]",
+    "trust": "[advisories]",
     "web": "[web]",
     "upload_limit": "upload of [limits]",
 }
