@@ -14,6 +14,7 @@ from digestry.catalog.fleet.changes import ChangeCursor
 from digestry.catalog.fleet.places import PlaceCursor
 from digestry.catalog.fleet.run_pages import RunCursor, RunFilter
 from digestry.catalog.fleet.selection import EVERYBODY, Asker, ImageFilter
+from digestry.catalog.retention_rules import Retention
 from digestry.errors import CallerError, Forbidden
 from digestry.model.digest import Digest
 from digestry.model.fleet import (
@@ -32,7 +33,8 @@ from digestry.model.fleet import (
 from digestry.model.fleet_answers import MOST_POINTS, FleetRun
 from digestry.model.platform import Platform
 from digestry.model.reference import Reference
-from tests.catalog.support import Clock, image, index, put
+from tests.catalog.raw import Raw
+from tests.catalog.support import Clock, collected, image, index, put
 
 AGENT = "a" * 32
 OTHER = "b" * 32
@@ -486,3 +488,88 @@ def test_who_may_not_audit_everything_sees_no_other_names(
     assert catalog.fleet.summary(asker, now=clock.now).containers == {"unjudged": 1}
     changed = catalog.fleet.changes(asker=asker, since=0, until=clock.now, now=clock.now, limit=10)
     assert [change.run.container for change in changed.changes] == ["mine"]
+
+
+# -- what is kept ------------------------------------------------------------------------------
+
+DAYS = 86_400
+
+
+def counts(raw: Raw) -> dict[str, int]:
+    tables = ("runs", "images", "image_digests", "sources", "agents", "gaps", "early_ends", "snapshot_runs")
+    return {table: raw.query(f"SELECT count(*) FROM fleet_{table}")[0][0] for table in tables}  # noqa: S608
+
+
+def test_what_is_old_goes(agent: Agent, catalog: Catalog, clock: Clock, raw: Raw) -> None:
+    other = Agent(catalog, clock, OTHER, "gone")
+    old = ImageReport("reg.example/old:1", (ClaimReport(Digest.of(b"old")),))
+    other.send(
+        other.started("x"), Gap("docker", other.at(-9), other.at(), "why"), other.stopped("no", 0),
+        images={"i": old},
+    )  # fmt: skip
+    agent.send(agent.started("c1", -10), agent.stopped("c1", -5), agent.started("c2"))
+    agent.send(agent.snapshot(agent.run("c2"), last=False))
+    pass_time(clock, 50 * DAYS)
+    agent.confirm()
+    prune = catalog.fleet_retention.prune
+    assert prune(keep=51 * DAYS * times.SECOND, now=clock.now) == 0
+    assert counts(raw)["runs"] == 3
+    assert prune(keep=49 * DAYS * times.SECOND, now=clock.now, stopped=lambda: True) == 0
+    assert prune(keep=49 * DAYS * times.SECOND, now=clock.now) == 2
+    assert counts(raw) == {
+        "runs": 1, "images": 1, "image_digests": 1, "sources": 1, "agents": 1, "gaps": 0, "early_ends": 0,
+        "snapshot_runs": 0,
+    }  # fmt: skip
+    assert containers(catalog, clock, RunFilter(ever=True)) == ["c2"]
+    assert prune(keep=None, now=clock.now) == 0
+
+
+def test_an_image_without_runs_goes_and_comes_again(
+    agent: Agent, catalog: Catalog, clock: Clock, raw: Raw
+) -> None:
+    agent.send(agent.started("c1", -10), agent.stopped("c1", -5))
+    pass_time(clock, 2 * DAYS)
+    catalog.fleet_retention.prune(keep=DAYS * times.SECOND, now=clock.now)
+    assert counts(raw)["images"] == 0
+    agent.send(agent.started("c2"))
+    assert counts(raw)["images"] == 1
+
+
+@pytest.mark.parametrize("how", ["manifest", "config", "index"])
+def test_what_runs_or_ran_lately_is_kept(how: str, agent: Agent, catalog: Catalog, clock: Clock) -> None:
+    manifest = put(catalog, "app", image(catalog, "app"))
+    other = put(catalog, "app", image(catalog, "app"))
+    parent = put(catalog, "app", index(manifest))
+    assert manifest.config is not None
+    named = {
+        "manifest": manifest.digest, "config": manifest.config.digest, "index": parent.digest,
+    }  # fmt: skip
+    digest = named[how]
+    agent.send(agent.started("c1"), images={"i": ImageReport("app", (ClaimReport(digest),))})
+    rules = Retention(untagged=DAYS, sighted=10 * DAYS)
+
+    def kept() -> set[Digest]:
+        collected(catalog, rules)
+        with_tag = {manifest.digest, other.digest, parent.digest}
+        return {one for one in with_tag if catalog.manifest("app", one) is not None}
+
+    pass_time(clock, 20 * DAYS)
+    agent.confirm()
+    pass_time(clock, 5 * DAYS)
+    assert kept() == {manifest.digest, parent.digest}
+    agent.send(agent.stopped("c1", 0))
+    pass_time(clock, 9 * DAYS)
+    assert kept() == {manifest.digest, parent.digest}
+    pass_time(clock, 2 * DAYS)
+    assert kept() == set()
+
+
+def test_what_runs_in_a_place_that_is_gone_is_kept_no_longer(
+    agent: Agent, catalog: Catalog, clock: Clock
+) -> None:
+    manifest = put(catalog, "app", image(catalog, "app"))
+    agent.send(agent.started("c1"), images={"i": ImageReport("app", (ClaimReport(manifest.digest),))})
+    agent.confirm()
+    pass_time(clock, 11 * DAYS)
+    collected(catalog, Retention(untagged=DAYS, sighted=10 * DAYS))
+    assert catalog.manifest("app", manifest.digest) is None

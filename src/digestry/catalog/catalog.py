@@ -28,6 +28,7 @@ from digestry.catalog.digest_prefixes import DigestPrefixes
 from digestry.catalog.fleet.counts import FleetCounts
 from digestry.catalog.fleet.happenings import FleetHappenings
 from digestry.catalog.fleet.judgements import FleetJudgements
+from digestry.catalog.fleet.retention import FleetRetention
 from digestry.catalog.fleet.scans import Scans
 from digestry.catalog.fleet.store import Fleet
 from digestry.catalog.garbage import Garbage
@@ -60,11 +61,11 @@ class Catalog(RepositoryReads):
 
     ``tag_history`` answers questions about the past, ``digest_prefixes`` which digests begin so,
     ``delivery_queue`` has what webhooks are still to be sent, ``jobs`` how the registry's own work went,
-    ``damage`` what cannot be served, ``identity`` which registry this is, ``relocation`` whether it has moved
-    to other stores; ``browsing`` reads for the pages, and ``web_sessions`` has who is signed in to them;
-    ``fleet`` has what agents report, ``fleet_judgements`` the verdicts on it, ``fleet_counts`` how much of it
-    there is, and ``fleet_happenings`` queues what webhooks hear of it; ``sequencing`` gives the journal's
-    entries their positions.
+    ``damage`` what cannot be served, ``identity`` which registry this is, ``relocation`` whether it has
+    moved to other stores; ``browsing`` reads for the pages, and ``web_sessions`` has who is signed in to
+    them; ``fleet`` has what agents report, and ``fleet_retention`` forgets it, ``fleet_judgements`` the
+    verdicts on it, ``fleet_counts`` how much of it there is, and ``fleet_happenings`` queues what
+    webhooks hear of it; ``sequencing`` gives the journal's entries their positions.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Catalog(RepositoryReads):
         self.damage = Damage(self._database)
         self.sightings = Sightings(self._database)
         self.fleet = Fleet(self._database)
+        self.fleet_retention = FleetRetention(self._database)
         self.fleet_counts = FleetCounts(self._database)
         self.fleet_judgements = FleetJudgements(self._database)
         self.fleet_scans = Scans(self._database)

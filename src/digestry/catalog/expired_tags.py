@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Row, Select, and_, case, exists, func, or_
 
 from digestry.catalog import clock
 from digestry.catalog.database import Database
+from digestry.catalog.fleet_schema import fleet_image_digests, fleet_runs, fleet_sources
 from digestry.catalog.retention_rules import Retention, TagRetention
 from digestry.catalog.schema import manifest_references, manifests, sightings, upstream_tags
 from digestry.catalog.schema import tags as tag_rows
@@ -218,7 +219,22 @@ def seen_running(
 
 
 def _sighted(digest: ColumnElement[str], retention: Retention, now: int) -> ColumnElement[bool]:
+    """Return whether audits saw the digest running lately, or agents reported so."""
     seen = sightings.c.digest == digest
+    running: ColumnElement[bool] = fleet_runs.c.ended_at.is_(None)
+    ended: ColumnElement[bool] = fleet_runs.c.ended_at.is_not(None)
     if retention.sighted is not None:
-        seen &= sightings.c.last_at > now - int(retention.sighted * clock.SECOND)
-    return exists().where(seen)
+        since = now - int(retention.sighted * clock.SECOND)
+        seen &= sightings.c.last_at > since
+        # Of a container without an end, it is known until when its source was looked at.
+        running &= exists().where(
+            fleet_sources.c.number == fleet_runs.c.source,
+            (fleet_sources.c.confirmed_at > since) | (fleet_runs.c.started_at > since),
+        )
+        ended = fleet_runs.c.ended_at > since
+    known = fleet_image_digests
+    ran = (
+        exists().where(fleet_runs.c.image == known.c.image, condition).correlate(known)
+        for condition in (running, ended)
+    )
+    return or_(exists().where(seen), exists().where(known.c.digest == digest, or_(*ran)))

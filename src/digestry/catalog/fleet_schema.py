@@ -125,7 +125,8 @@ fleet_runs = Table(
     Column("source", BigInteger, ForeignKey("fleet_sources.number"), nullable=False),
     Column("container", TEXT, nullable=False),
     Column("instance", TEXT, nullable=False),
-    Column("image", BigInteger, ForeignKey("fleet_images.number"), nullable=False),
+    # No foreign key: it would need another index over all runs. Only images without runs are removed.
+    Column("image", BigInteger, nullable=False),
     Column("agent", BigInteger, nullable=False),
     Column("name", TEXT, nullable=False),
     Column("namespace", TEXT, nullable=False),

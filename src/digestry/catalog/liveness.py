@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Table, and_, exists, or_, sele
 
 from digestry.catalog import clock
 from digestry.catalog.expired_tags import seen_running
+from digestry.catalog.fleet_schema import fleet_image_digests, fleet_runs, fleet_sources
 from digestry.catalog.retention_rules import Retention
 from digestry.catalog.schema import (
     journal,
@@ -27,7 +28,19 @@ from digestry.catalog.tag_moves import RepositoryKey
 
 TABLES: Final = tuple(
     table.name
-    for table in (tag_rows, manifests, manifest_references, links, leases, journal, sightings, upstream_tags)
+    for table in (
+        tag_rows,
+        manifests,
+        manifest_references,
+        links,
+        leases,
+        journal,
+        sightings,
+        upstream_tags,
+        fleet_image_digests,
+        fleet_runs,
+        fleet_sources,
+    )
 )
 """The tables that decide what is removed."""
 

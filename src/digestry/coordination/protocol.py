@@ -27,6 +27,8 @@ class Job(StrEnum):
     """Judging the images that agents reported."""
     SCANNING = "scanning"
     """Having a scanner look at the images that run."""
+    FLEET = "fleet"
+    """Removing what agents reported long ago."""
 
 
 class Lock(Protocol):

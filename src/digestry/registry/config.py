@@ -26,6 +26,7 @@ from digestry.model.text import did_you_mean
 from digestry.registry import (
     advisories_config,
     cors,
+    fleet_config,
     hosts,
     immutability_config,
     proxies,
@@ -45,6 +46,7 @@ from digestry.registry.access.config import AccessConfig
 from digestry.registry.connections import config as connections
 from digestry.registry.connections.config import ConnectionLimits
 from digestry.registry.cors import CorsConfig
+from digestry.registry.fleet_config import FleetConfig
 from digestry.registry.observability_config import HealthConfig, LogConfig, MetricsConfig
 from digestry.registry.proxies import ProxyConfig
 from digestry.registry.pull_through import config as pull_through_config
@@ -88,6 +90,7 @@ SECTIONS: Final = frozenset(
         "limits",
         "tls",
         "web",
+        "fleet",
         "proxy",
         "cors",
         "auth",
@@ -184,6 +187,7 @@ class RegistryConfig:
     scan: ScanConfig = field(default_factory=ScanConfig)
     storage: StorageConfig = field(default_factory=StorageConfig)
     web: WebConfig = field(default_factory=WebConfig)
+    fleet: FleetConfig = field(default_factory=FleetConfig)
 
     @property
     def scratch(self) -> Path:
@@ -325,6 +329,7 @@ def load(
         scan=scan_config.parse(sections, where),
         storage=storage,
         web=web_config.parse(sections, where),
+        fleet=fleet_config.parse(sections, where),
     )
     _check_open(config)
     return config

@@ -27,6 +27,7 @@ def no_further_jobs(_config: RegistryConfig, _backend: Backend) -> Sequence[Job]
 
 def jobs(config: RegistryConfig, further: MakeFurtherJobs = no_further_jobs) -> list[Job]:
     """Return the jobs of this registry, and the ``further`` ones. Called in the maintenance process."""
+    from digestry.registry.fleet_upkeep import FleetUpkeepJob  # noqa: PLC0415
     from digestry.registry.garbage_collection import CollectionJob  # noqa: PLC0415 - the server needs none of it
     from digestry.registry.observability.audit_events import DamageEvents  # noqa: PLC0415
     from digestry.registry.observability.audit_log import AuditLog, RotationJob  # noqa: PLC0415
@@ -44,5 +45,6 @@ def jobs(config: RegistryConfig, further: MakeFurtherJobs = no_further_jobs) -> 
         RotationJob(config.log, config.scratch),
         ReserveJob(reserve_of(backend)),
         *([] if config.read_only else [IdentityJob(backend)]),
+        *([] if config.read_only else [FleetUpkeepJob(config, backend)]),
         *further(config, backend),
     ]

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, select
 
 from digestry.catalog import dialect
 from digestry.catalog.fleet_schema import fleet_images
+from digestry.catalog.transactions import TransactionUndone
 from digestry.errors import InvalidReference
 from digestry.model.descriptor import decode_hook, encode_hook
 from digestry.model.fleet import ClaimReport, ImageReport
@@ -73,6 +74,8 @@ def store_images(
     rows = [_row(key, documents[key], now) for key in missing]
     connection.execute(dialect.of(connection).upserts.fleet_image, rows)
     found = _rows(connection, documents)
+    if len(found) < len(documents):
+        raise TransactionUndone("an image was removed while its run was recorded")
     add_digests(connection, {found[key]: _digests(documents[key]) for key in missing})
     return found, [found[key] for key in missing]
 

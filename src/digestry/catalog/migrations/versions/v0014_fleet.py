@@ -141,7 +141,7 @@ def _create_runs() -> None:
         sa.Column("source", sa.BigInteger, sa.ForeignKey("fleet_sources.number"), nullable=False),
         sa.Column("container", TEXT, nullable=False),
         sa.Column("instance", TEXT, nullable=False),
-        sa.Column("image", sa.BigInteger, sa.ForeignKey("fleet_images.number"), nullable=False),
+        sa.Column("image", sa.BigInteger, nullable=False),
         sa.Column("agent", sa.BigInteger, nullable=False),
         sa.Column("name", TEXT, nullable=False),
         sa.Column("namespace", TEXT, nullable=False),
