@@ -42,6 +42,7 @@ def nothing_was_stored(registry: RegistryServer) -> None:
         "audit-refused.log",
         "audit.log",
         "assessment.lock",
+        "fleet.lock",
         "collection.lock",
         "guards",
         "kept.json",
