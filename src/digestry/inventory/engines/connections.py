@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import shlex
 import socket
 import ssl
-import subprocess
-import tempfile
 import time
-from typing import IO, Final
+from typing import IO, TYPE_CHECKING, Final
 from urllib.parse import unquote
 
 from digestry.errors import Unreachable
 from digestry.inventory.engines.endpoints import TLS, Endpoint
+
+if TYPE_CHECKING:
+    import subprocess
 
 _RETRY: Final = 0.02
 _LAST_WORDS: Final = 0.5
@@ -87,6 +87,9 @@ class SSHConnection(http.client.HTTPConnection):
         self._errors: IO[bytes] | None = None
 
     def connect(self) -> None:
+        import subprocess  # noqa: PLC0415 - for SSH alone: an agent does without their memory
+        import tempfile  # noqa: PLC0415
+
         ours, theirs = socket.socketpair()
         # Not a pipe, which would not be read while the answer is awaited.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by end()
@@ -108,6 +111,8 @@ class SSHConnection(http.client.HTTPConnection):
 
     def why(self) -> str:
         """Return the last words of SSH, or of the program that it ran; "" if there are none."""
+        import subprocess  # noqa: PLC0415 - as above
+
         if self._process is None or self._errors is None:
             return ""
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -120,6 +125,8 @@ class SSHConnection(http.client.HTTPConnection):
 
     def end(self) -> None:
         """Close the connection, and end SSH."""
+        import subprocess  # noqa: PLC0415 - as above
+
         self.close()
         process, self._process = self._process, None
         if process is not None:
@@ -139,6 +146,8 @@ class SSHConnection(http.client.HTTPConnection):
 
 def ssh_command(endpoint: Endpoint, timeout: float) -> list[str]:
     """Return the command to run for ``ssh://[user@]host[:port][/path/of/the/socket]``."""
+    import shlex  # noqa: PLC0415 - as above
+
     address = endpoint.address
     command = ["ssh", "-T", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={max(1, round(timeout))}"]
     if endpoint.identity:

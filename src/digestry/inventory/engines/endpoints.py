@@ -10,8 +10,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -266,8 +264,11 @@ def podman_is_here(environment: Mapping[str, str] = os.environ) -> str | None:
     named = environment.get("CONTAINER_HOST") or environment.get("CONTAINER_CONNECTION")
     if named:
         return named
-    here = any(map(_is_there, podman_sockets(environment))) or shutil.which("podman") is not None
-    return "" if here else None
+    if any(map(_is_there, podman_sockets(environment))):
+        return ""
+    import shutil  # noqa: PLC0415 - an agent that follows one engine does without its memory
+
+    return "" if shutil.which("podman") is not None else None
 
 
 def podman_endpoint(where: str) -> Endpoint:
@@ -292,6 +293,8 @@ def podman_endpoint(where: str) -> Endpoint:
 
 
 def _podman_connections() -> dict[str, JsonObject]:
+    import subprocess  # noqa: PLC0415 - as above
+
     command = ["podman", "system", "connection", "list", "--format", "json"]
     try:
         done = subprocess.run(
