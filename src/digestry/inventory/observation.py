@@ -111,6 +111,8 @@ class ContainerObservation:
     """Why nothing of it runs yet, if it waits to be started."""
     workload: str = ""
     """What it is a part of, as ``kind/name``: ``compose/shop/web``, ``deployment/web``."""
+    created_at: datetime.datetime | None = None
+    """When it was made, if the source says so."""
     started_at: datetime.datetime | None = None
     """When it was started last, if the source says so."""
     ended_at: datetime.datetime | None = None

@@ -54,7 +54,9 @@ _CATCHING_UP: Final = 0.3
 _MOST_ASKED: Final = 2000
 """Containers that have ended and are asked when, after the events were interrupted."""
 _MOST_IMAGES: Final = 512
+_MOST_YOUNG: Final = 8192
 NANOSECONDS: Final = 1_000_000_000
+_FIRST_WITHIN: Final = round(FIRST_WITHIN.total_seconds()) * NANOSECONDS
 _BEHIND: Final = datetime.timedelta(milliseconds=50)
 """An engine may tell of a start before it writes its time down."""
 
@@ -120,11 +122,12 @@ class EngineFollower:
         self._checked_every = checked_every
         self._running: dict[str, Run] = {}
         self._created: dict[str, datetime.datetime] = {}
+        self._ended: dict[str, datetime.datetime] = {}
         self._images: dict[str, ImageRecord] = {}
         self._named: dict[str, NamedImage] = {}
         self._host = ""
         self._platform: Platform | None = None
-        self._position = Position()
+        self._last, self._last_at, self._seen = "", 0, 0
 
     @property
     def name(self) -> str:
@@ -132,8 +135,10 @@ class EngineFollower:
 
     def follow(self, position: str, wakeup: Wakeup) -> Iterator[Step]:
         """See :class:`~digestry.inventory.runs.Follower`."""
-        before = self._position = Position.parse(position)
+        before = Position.parse(position)
+        self._last, self._last_at, self._seen = before.last, before.last_at, before.seen
         self._created.clear()
+        self._ended.clear()
         self._forget_images()
         self._describe()
         opened = time.time_ns()
@@ -142,7 +147,8 @@ class EngineFollower:
         def wait(descriptor: int) -> bool:
             return wakeup.wait(max(0.0, due - time.monotonic()) if due else _CATCHING_UP, descriptor)
 
-        lines = self._api.events(before.last_at, wait)
+        # A little more, to know which containers are new, and which ended before.
+        lines = self._api.events(max(0, before.last_at - _FIRST_WITHIN), wait)
         replayed: list[EngineEvent] = []
         for line in lines:  # what the engine still has in its memory comes at once
             if line is None:
@@ -160,8 +166,8 @@ class EngineFollower:
             if time.monotonic() >= due:
                 yield self._step(self._compare())
                 due = time.monotonic() + self._checked_every
-            self._position = Position(self._position.last, self._position.last_at, time.time_ns())
-            yield Step((), self._position.text(), idle=True)
+            self._seen = time.time_ns()
+            yield Step((), self._position(), idle=True)
 
     def _describe(self) -> None:
         try:
@@ -174,7 +180,10 @@ class EngineFollower:
 
     def _step(self, changes: Iterator[RunChange]) -> Step:
         told = tuple(changes)
-        return Step(told, self._position.text())
+        return Step(told, self._position())
+
+    def _position(self) -> str:
+        return Position(self._last, self._last_at, self._seen).text()
 
     def _forget_images(self) -> None:
         self._images.clear()
@@ -184,23 +193,37 @@ class EngineFollower:
 
     def _take(self, event: EngineEvent) -> Iterator[RunChange]:
         """Yield the changes that an event tells."""
-        self._position = Position(event.key, event.nanoseconds, max(event.nanoseconds, self._position.seen))
+        self._last, self._last_at = event.key, event.nanoseconds
+        self._seen = max(event.nanoseconds, self._seen)
         if event.moves_image:
             self._forget_images()
         if event.kind != "container" or not event.identity:
             return
-        if event.action == "create":
-            self._created[event.identity] = event.at
-        elif event.action in STARTS:
+        if event.action in STARTS:
             run = self._started(event)
             self._running[event.identity] = run
             yield RunStarted(run)
         elif event.action in ENDS or (event.action in GONE and event.identity in self._running):
             ended = self._running.pop(event.identity, None)
-            self._created.pop(event.identity, None)
             yield RunStopped(event.identity, event.at, ended.instance if ended else "")
+        self._learn(event)
+
+    def _learn(self, event: EngineEvent) -> None:
+        """Note when a container was made, and that it has ended, for as long as that says which start is its
+        first."""
+        if event.kind != "container":
+            return
+        if event.action == "create":
+            self._created[event.identity] = event.at
+        elif event.action in ENDS:
+            self._ended[event.identity] = event.at
         elif event.action in GONE:
             self._created.pop(event.identity, None)
+            self._ended.pop(event.identity, None)
+        if len(self._created) + len(self._ended) > _MOST_YOUNG:
+            young = event.at - FIRST_WITHIN
+            self._created = {container: at for container, at in self._created.items() if at > young}
+            self._ended = {container: at for container, at in self._ended.items() if at > young}
 
     def _started(self, event: EngineEvent) -> Run:
         entry = ListedContainer(
@@ -214,17 +237,24 @@ class EngineFollower:
             return self._gone(entry, event)
         if seen.started_at > event.at + _BEHIND:
             return _run(seen, self._instance(event), event.at)  # it was started again since
-        if seen.ended_at is not None and self._is_first(event):
-            return _run(seen, FIRST_START, seen.started_at)
-        return _run(seen, seen.instance, seen.started_at)
+        return self._run(seen, seen.started_at)
 
-    def _is_first(self, event: EngineEvent) -> bool:
-        created = self._created.get(event.identity)
-        return created is not None and event.at - created <= FIRST_WITHIN
+    def _run(self, seen: ContainerObservation, started_at: datetime.datetime) -> Run:
+        """Return the run of a container that was seen; its end, if it is over, hides whether it was its
+        first."""
+        first = seen.ended_at is not None and self._is_first(seen.id, started_at, seen.created_at)
+        return _run(seen, FIRST_START if first else seen.instance, started_at)
+
+    def _is_first(
+        self, container: str, at: datetime.datetime, created: datetime.datetime | None = None
+    ) -> bool:
+        """Return whether a start at a time is a container's first, as far as can be known from outside."""
+        created = self._created.get(container, created)
+        return created is not None and at - created <= FIRST_WITHIN and container not in self._ended
 
     def _instance(self, event: EngineEvent) -> str:
         """Return the instance of a start of which the event alone is left."""
-        return FIRST_START if self._is_first(event) else f"start {event.nanoseconds}"
+        return FIRST_START if self._is_first(event.identity, event.at) else f"start {event.nanoseconds}"
 
     def _gone(self, entry: ListedContainer, event: EngineEvent) -> Run:
         """Return the run of a container that cannot be asked about any more."""
@@ -276,10 +306,15 @@ class EngineFollower:
 
     def _resume(self, before: Position, replayed: list[EngineEvent], opened: int) -> Iterator[RunChange]:
         """Yield what happened since ``before``, as far as the engine still says, and all that runs."""
+        covered = not before.seen
         if before.seen:
             keys = [event.key for event in replayed]
-            if before.last in keys:  # the engine still has all that came after it
-                replayed = replayed[keys.index(before.last) + 1 :]
+            covered = before.last in keys
+            if covered:  # the engine still has all that came after it
+                told = keys.index(before.last) + 1
+                for event in replayed[:told]:
+                    self._learn(event)
+                replayed = replayed[told:]
             else:
                 yield Unobserved(
                     of_nanoseconds(before.seen),
@@ -288,14 +323,16 @@ class EngineFollower:
                 )
         for event in replayed:
             yield from self._take(event)
-        if before.seen:
+        if not covered:
             yield from self._ended_since(of_nanoseconds(before.seen))
         yield from self._all()
+        self._seen = max(opened, self._seen)
 
     def _ended_since(self, since: datetime.datetime) -> Iterator[RunChange]:
         """Yield the ends, since a time, of the containers that are still there."""
+        told = set(self._ended)
         listed = [entry for entry in self._api.containers(include_stopped=True) if not entry.runs]
-        for entry in listed[:_MOST_ASKED]:
+        for entry in [entry for entry in listed if entry.id not in told][:_MOST_ASKED]:
             seen = self._observe(entry)
             if seen is None or seen.ended_at is None or seen.ended_at < since:
                 continue
@@ -303,9 +340,7 @@ class EngineFollower:
             if seen.started_at is None or seen.started_at < since:
                 yield RunStopped(entry.id, seen.ended_at)
                 continue
-            created = self._created.get(entry.id)
-            first = created is not None and seen.started_at - created <= FIRST_WITHIN
-            run = _run(seen, FIRST_START if first else seen.instance, seen.started_at)
+            run = self._run(seen, seen.started_at)
             yield RunStarted(run)
             yield RunStopped(entry.id, seen.ended_at, run.instance)
 
@@ -320,7 +355,7 @@ class EngineFollower:
                 if known is not None:
                     runs[entry.id] = known
                 continue
-            run = _run(seen, seen.instance, seen.started_at)
+            run = self._run(seen, seen.started_at)
             runs[entry.id] = run
             if seen.ended_at is not None:  # it has ended since the list was made; an event says so
                 runs[entry.id] = self._running.get(entry.id, run)

@@ -72,8 +72,11 @@ def read_event(line: bytes, where: str) -> EngineEvent:
     )
 
 
-class Position(msgspec.Struct, frozen=True):
-    """Where a follower goes on: after the event ``last``; until ``seen`` it knows everything."""
+class Position(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where a follower goes on: after the event ``last``; until ``seen`` it knows everything.
+
+    Times are in nanoseconds since 1970.
+    """
 
     last: str = ""
     last_at: int = 0

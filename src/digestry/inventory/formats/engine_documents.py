@@ -75,6 +75,11 @@ class InspectedContainer(msgspec.Struct, rename="pascal"):
         return state is None or state.running is True or state_of(state.status or "running") != "ended"
 
     @property
+    def created_at(self) -> datetime.datetime | None:
+        """When it was made; None if it is not shown."""
+        return time_of(self.created)
+
+    @property
     def started_at(self) -> datetime.datetime | None:
         """When it was started last; None if it never was."""
         return time_of(self.state and self.state.started_at)
@@ -96,7 +101,7 @@ class InspectedContainer(msgspec.Struct, rename="pascal"):
         The first start can be told without asking, which matters where a container is gone before it can be
         asked about. The end of one that is over hides whether it ended before.
         """
-        started, created = self.started_at, time_of(self.created)
+        started, created = self.started_at, self.created_at
         if started is None:
             return ""
         has_ended = time_of(self.state and self.state.finished_at) is not None

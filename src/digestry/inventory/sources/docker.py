@@ -143,6 +143,7 @@ class DockerSource(EngineSource):
             seen_at=now(),
             remarks=tuple(remarks),
             workload=detail.labels.workload,
+            created_at=detail.created_at,
             started_at=detail.started_at,
             ended_at=detail.ended_at,
             instance=detail.instance,

@@ -245,6 +245,7 @@ class PodmanSource(EngineSource):
             seen_at=now(),
             remarks=tuple(remarks),
             workload=detail.labels.workload or (f"pod/{entry.pod_name}" if entry.pod_name else ""),
+            created_at=detail.created_at,
             started_at=detail.started_at,
             ended_at=detail.ended_at,
             instance=detail.instance,
