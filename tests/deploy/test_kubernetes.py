@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from digestry.registry.config import load
 from tests.e2e.kube_server import ADMIN, KubeServer, kube_server
@@ -33,6 +34,10 @@ KINDS = {
 }
 KINDS["server"] = {**KINDS["base"], "ConfigMap": 1, "StatefulSet": 1}
 KINDS["nodes"] = {**KINDS["base"], "ConfigMap": 1, "Deployment": 1, "PodDisruptionBudget": 1}
+AGENTS = {
+    "agent": ["ClusterRole", "ClusterRoleBinding", "Deployment", "Namespace", "ServiceAccount"],
+    "agent-nodes": ["DaemonSet", "Namespace", "ServiceAccount"],
+}
 
 
 class Kubectl:
@@ -132,3 +137,46 @@ def test_the_configuration_is_one_that_the_registry_reads(base: str, environment
     assert config.tls is not None
     assert config.access.htpasswd == Path("/etc/digestry/users/htpasswd")
     assert f"0.0.0.0:{config.port}" == tomllib.loads(file.read_text())["listen"]
+
+
+@pytest.mark.parametrize("base", AGENTS)
+def test_a_real_api_server_takes_the_agents_and_their_pods(
+    kubectl: Kubectl, base: str, tmp_path: Path
+) -> None:
+    namespace = f"digestry-{base}"
+    kubectl.run("create", "namespace", namespace, "--save-config")  # what goes into it is only tried
+    objects = kubectl.objects("apply", "--dry-run=server", "--validate=strict", "-k", str(BASES / base))
+    assert sorted(one["kind"] for one in objects) == AGENTS[base]
+    (workload,) = [one for one in objects if one["kind"] in {"Deployment", "DaemonSet"}]
+    (space,) = [one for one in objects if one["kind"] == "Namespace"]
+    assert space["metadata"]["name"] == workload["metadata"]["namespace"] == namespace
+    level = space["metadata"]["labels"]["pod-security.kubernetes.io/enforce"]
+    assert level == ("restricted" if base == "agent" else "privileged")
+    template = workload["spec"]["template"]
+    (container,) = template["spec"]["containers"]
+    assert container["args"][0] == "agent"
+    assert {mount["name"] for mount in container["volumeMounts"]} == {
+        volume["name"] for volume in template["spec"]["volumes"]
+    }
+    hosts = [mount for mount in container["volumeMounts"] if mount["name"] == "containerd"]
+    assert all(mount["readOnly"] for mount in hosts)
+
+
+def test_the_agent_of_a_cluster_may_read_pods_and_nodes_and_nothing_else() -> None:
+    objects = yaml.safe_load_all((BASES / "agent" / "rbac.yaml").read_text())
+    (role,) = [one for one in objects if one["kind"] == "ClusterRole"]
+    granted = {
+        (resource, verb) for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"]
+    }
+    assert granted == {("pods", "list"), ("pods", "watch"), ("nodes", "list")}
+
+
+@pytest.mark.parametrize("base", AGENTS)
+def test_the_agents_command_lines_are_understood(base: str) -> None:
+    from digestry.cli.agent import agent
+
+    documents = yaml.safe_load_all((BASES / base / f"{base.replace('agent-', '')}.yaml").read_text())
+    (workload,) = [one for one in documents if one["kind"] in {"Deployment", "DaemonSet"}]
+    _, *words = workload["spec"]["template"]["spec"]["containers"][0]["args"]
+    with agent.make_context("agent", list(words)) as context:
+        assert context.params["registry"] == "https://registry.example.com"

@@ -17,12 +17,13 @@ MOST_EXPOSED = "20"
 """Tenths of what ``systemd-analyze security`` counts, from 0 to 100; a service without protection has 96."""
 
 
-@pytest.fixture
-def unit(tmp_path: Path) -> Path:
-    """A copy of the unit whose program is here."""
-    text = (UNITS / "digestry.service").read_text()
-    assert "ExecStart=/opt/digestry/bin/digestry serve" in text
-    copy = tmp_path / "digestry.service"
+@pytest.fixture(params=["digestry.service serve", "digestry-agent.service agent"])
+def unit(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A copy of a unit whose program is here."""
+    name, _, command = request.param.partition(" ")
+    text = (UNITS / name).read_text()
+    assert f"ExecStart=/opt/digestry/bin/digestry {command}" in text
+    copy = tmp_path / name
     copy.write_text(text.replace("/opt/digestry/bin/digestry", sys.executable))
     return copy
 
