@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -207,3 +208,19 @@ def test_a_gap_is_reported_where_the_buffer_was_full(tmp_path: Path) -> None:
         when = started("x", number).run.started_at
         assert any(gap.from_ <= when <= gap.until for gap in gaps)
     assert msgspec.json.encode(registry.reports[0].sent_at)
+
+
+def test_a_damaged_buffer_without_entries_after_it_is_quiet(tmp_path: Path) -> None:
+    away = Intake(url=f"http://127.0.0.1:{free_port()}")
+    follower = Scripted("web")
+    with running(agent(away, [follower], tmp_path)):
+        follower.put(started("a"), started("b"))
+        wait_for(lambda: not follower._changes.qsize())
+    path = max((tmp_path / "state").glob("entries-*"))
+    os.truncate(path, path.stat().st_size - 3)
+    with intake() as registry:
+        one = agent(registry, [Scripted()], tmp_path)
+        outcomes = [one._reporter.send() for _ in range(3)]
+        one._buffer.close()
+    assert not outcomes[-1].more
+    assert outcomes[-1].pause is None

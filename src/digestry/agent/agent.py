@@ -50,7 +50,7 @@ class Agent:
 
     def __init__(self, intake: FleetIntake, followers: Sequence[Follower], options: AgentOptions) -> None:
         self._options = options
-        self._buffer = EntryBuffer(options.state, limit=options.buffer_limit)
+        self._buffer = EntryBuffer(options.state, options.place, limit=options.buffer_limit)
         self._wake = threading.Event()
         self._ended = threading.Event()
         self._watches = [Watch(follower, self._buffer, self._wake.set) for follower in followers]

@@ -37,6 +37,7 @@ _AGENT: Final = "agent.json"
 
 class _Identity(msgspec.Struct, frozen=True):
     agent: str
+    place: str
 
 
 class _Position(msgspec.Struct, frozen=True):
@@ -77,13 +78,17 @@ class Batch:
 
 
 class EntryBuffer:
-    """The entries in ``directory``, which no other agent may use. Thread-safe.
+    """The entries of ``place`` in ``directory``, which no other agent may use. Thread-safe.
 
-    ``limit`` is in bytes. Every method raises :class:`~digestry.errors.StorageError`.
+    ``limit`` is in bytes. Every method raises :class:`~digestry.errors.StorageError`. Raises
+    :class:`InvalidConfiguration` for the directory of another place.
     """
 
-    def __init__(self, directory: Path, *, limit: int = LARGEST, clock: HostClock | None = None) -> None:
+    def __init__(
+        self, directory: Path, place: str, *, limit: int = LARGEST, clock: HostClock | None = None
+    ) -> None:
         self._directory = directory
+        self._place = place
         self._limit = limit
         self._segment_size = max(_SMALLEST_SEGMENT, limit // _SEGMENTS)
         self._clock = clock or HostClock()
@@ -275,8 +280,10 @@ class EntryBuffer:
                 number += 1
                 if number - 1 < batch.first:
                     continue
-                if number - 1 != batch.last + 1:
-                    return False  # some are missing: they begin the next report
+                if not batch.entries:
+                    batch.first = number - 1
+                elif number - 1 != batch.last + 1:
+                    return False  # some are missing: the next report begins after them
                 keys = msgspec.json.decode(record.content, type=_Images).keys() - batch.images.keys()
                 more = {key: images[key] for key in keys if key in images}
                 size = len(record.content) + sum(len(bytes(image)) + len(key) for key, image in more.items())
@@ -292,7 +299,7 @@ class EntryBuffer:
     def _identity(self) -> str:
         path = self._directory / _AGENT
         try:
-            return msgspec.json.decode(read_file(path), type=_Identity).agent
+            found = msgspec.json.decode(read_file(path), type=_Identity)
         except FileNotFoundError:
             return self._new_identity()
         except (OSError, msgspec.DecodeError) as error:
@@ -300,10 +307,16 @@ class EntryBuffer:
                 f"{path} cannot be read: {error}",
                 hint="remove it, and the agent takes a new identity",
             ) from error
+        if found.place != self._place:
+            raise InvalidConfiguration(
+                f"{self._directory} belongs to the place {found.place}, not to {self._place}",
+                hint="give each place a --state-dir of its own",
+            )
+        return found.agent
 
     def _new_identity(self) -> str:
         agent = secrets.token_hex(16)
-        write_file(self._directory / _AGENT, msgspec.json.encode(_Identity(agent)), mode=0o600)
+        write_file(self._directory / _AGENT, msgspec.json.encode(_Identity(agent, self._place)), mode=0o600)
         return agent
 
     def become_another(self) -> None:
@@ -323,8 +336,11 @@ class EntryBuffer:
                 elif record.kind == "position":
                     left = msgspec.json.decode(record.content, type=_Position)
                     self._positions[left.source] = left.position
-            if end < path.stat().st_size:
+            lost = path.stat().st_size - end
+            if lost:
                 segments.cut(path, end)
+                # Should it be damage, a registry may have some of these: their numbers are not given again.
+                number += lost
             self._sizes[first] = end
             self._next = number
         if found:

@@ -104,7 +104,8 @@ class Reporter:
         # The state first: what it confirms must not have entries that were appended after the batch.
         sources = tuple(self._sources())
         batch = self._buffer.batch(self._sent + 1, self._largest, self._most)
-        behind = max(0, self._buffer.next - 1 - batch.last)
+        # Numbers may be left out after the last entry that is there.
+        behind = max(0, self._buffer.next - 1 - batch.last) if batch.entries else 0
         if behind:
             sources = tuple(msgspec.structs.replace(source, confirmed_at=None) for source in sources)
         if batch.entries:
