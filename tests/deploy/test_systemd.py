@@ -20,7 +20,7 @@ MOST_EXPOSED = "20"
 @pytest.fixture(params=["digestry.service serve", "digestry-agent.service agent"])
 def unit(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     """A copy of a unit whose program is here."""
-    name, _, command = request.param.partition(" ")
+    name, command = str(request.param).split(" ")
     text = (UNITS / name).read_text()
     assert f"ExecStart=/opt/digestry/bin/digestry {command}" in text
     copy = tmp_path / name
