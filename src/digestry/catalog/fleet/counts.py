@@ -104,7 +104,8 @@ def _by_state(connection: Connection) -> dict[str, int]:
 def _agents(connection: Connection, now: int) -> dict[str, int]:
     late = fleet_agents.c.last_at + fleet_agents.c.interval * (SILENT_AFTER * clock.SECOND) < now
     state = case((fleet_agents.c.stopped_at.is_not(None), "stopped"), (late, "silent"), else_="reporting")
-    query = select(state.label("state"), func.count().label("agents")).group_by(state)
+    inner = select(state.label("state")).subquery()
+    query = select(inner.c.state, func.count().label("agents")).group_by(inner.c.state)
     return {row.state: row.agents for row in connection.execute(query)}
 
 
