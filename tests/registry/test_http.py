@@ -21,6 +21,7 @@ READ_ONLY = [
     "/v2/http/x/_oci/tag-history/t",
     "/v2/http/x/_digestry/journal",
     f"/v2/http/x/_digestry/holders/{DIGEST}",
+    f"/v2/http/x/_digestry/layers/{DIGEST}",
     "/v2/http/x/_digestry/advisories",
 ]
 
@@ -35,6 +36,7 @@ def nothing_was_stored(registry: RegistryServer) -> None:
         "blobs",
         "ingest",
         "oci-layout",
+        "assessment.lock",
         "serve.lock",
         "catalog.db",
         "catalog.db-wal",

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from digestry.model import media_types
 from digestry.model.digest import Digest
 from digestry.registry.access.identity import Identity
 from digestry.registry.access.principal import Principal
@@ -15,7 +16,7 @@ from digestry.registry.access.rules import Rule, Rules
 from digestry.registry.resources import tags
 from tests.registry.access.support import As, basic, bearer, challenge, nobody, of, token
 from tests.registry.support import every_page, joined
-from tests.support import RegistryServer, Response
+from tests.support import RegistryServer, Response, descriptor
 
 ANY = Digest.of(b"team/app")
 READS = [
@@ -27,6 +28,7 @@ READS = [
     "_oci/tag-history/1",
     "_digestry/journal",
     f"_digestry/holders/{ANY}",
+    f"_digestry/layers/{ANY}",
     "_digestry/advisories",
     "_digestry/tag/1",
     "_digestry/tags",
@@ -184,6 +186,37 @@ def test_whose_tells_of_what_may_be_seen(server: RegistryServer) -> None:
     }
     narrow = bearer(token(server, "repository:team/app:pull", headers=basic("alice"))["token"])
     refused = server.request("GET", f"/v2/_digestry/whose/{digest}", headers=narrow)
+    assert challenge(refused)["scope"] == "registry:catalog:*"
+
+
+def test_layers_tell_of_what_may_be_seen(server: RegistryServer) -> None:
+    """Which images have a layer, and what others attached to it where a user may not look."""
+    carol, layer = of(server, "carol"), b"a layer of many images"
+    for name in ("team/app", "secret/x"):
+        assert carol.push_image(name, "layered", layer).status == 201
+    kind = media_types.OCI_MANIFEST
+    manifest = json.loads(carol.request("GET", "/v2/secret/x/manifests/layered").body)
+    manifest |= {
+        "subject": descriptor(media_types.OCI_LAYER, Digest.of(layer), len(layer)),
+        "artifactType": media_types.IN_TOTO,
+    }
+    stated = carol.request(
+        "PUT", "/v2/secret/x/manifests/stated", json.dumps(manifest), {"Content-Type": kind}
+    )
+    assert stated.status == 201, stated.body
+    body = b'{"queries": [{"repository": "team/app", "tags": ["layered"]}], "contents": true}'
+    seen: dict[str, list[str]] = {}
+    for who in ("alice", "bob", "carol"):
+        asking = of(server, who)
+        listed = asking.request("GET", f"/v2/_digestry/layers/{Digest.of(layer)}").json()["images"]
+        seen[who] = sorted(image["repository"] for image in listed)
+        (found,) = asking.request("POST", "/v2/_digestry/resolve", body).json()["resolutions"]
+        referrers = found.get("partReferrers", [])
+        assert [one["repository"] for one in referrers] == (["secret/x"] if who == "carol" else []), who
+        assert (b"secret" in json.dumps(found).encode()) == (who == "carol")
+    assert seen == {"alice": ["team/app"], "bob": ["team/app"], "carol": ["secret/x", "team/app"]}
+    narrow = bearer(token(server, "repository:team/app:pull", headers=basic("alice"))["token"])
+    refused = server.request("GET", f"/v2/_digestry/layers/{Digest.of(layer)}", headers=narrow)
     assert challenge(refused)["scope"] == "registry:catalog:*"
 
 

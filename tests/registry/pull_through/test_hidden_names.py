@@ -45,6 +45,7 @@ _READS = [
     "_oci/ext/discover",
     "_digestry/journal",
     f"_digestry/holders/{_ONE}",
+    f"_digestry/layers/{_ONE}",
     "_digestry/advisories",
     "_digestry/tag/1?at=2026-01-01T00:00:00Z",
     "_digestry/tags?at=2026-01-01T00:00:00Z",
