@@ -43,7 +43,6 @@ def nothing_was_stored(registry: RegistryServer) -> None:
         "catalog.db-shm",
         "audit-refused.log",
         "audit.log",
-        "assessment.lock",
         "fleet.lock",
         "collection.lock",
         "guards",
