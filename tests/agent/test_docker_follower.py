@@ -1,0 +1,209 @@
+"""The follower of Docker's events, over a socket."""
+
+from __future__ import annotations
+
+import pytest
+
+from digestry.errors import Unreachable
+from digestry.inventory.engines.client import Engine as EngineClient
+from digestry.inventory.followers.docker import DockerAPI
+from digestry.inventory.followers.engine import EngineFollower
+from digestry.inventory.runs import AllRuns, RunStarted, RunStopped, Unobserved
+from digestry.inventory.sources.docker import DockerSource
+from tests.agent.engine import Engine, engine
+from tests.agent.following import following
+from tests.agent.scripts import wait_for
+
+
+def follower(engine: Engine, *, checked_every: float = 300) -> EngineFollower:
+    client = EngineClient(engine.url, timeout=5)
+    api = DockerAPI(DockerSource("docker", client), client)
+    return EngineFollower("docker", api, checked_every=checked_every)
+
+
+def test_what_runs_then_what_starts_and_stops() -> None:
+    with engine() as docker:
+        docker.run("web", **{"com.docker.compose.project": "shop", "com.docker.compose.service": "web"})
+        with following(follower(docker)) as told:
+            assert told.short() == ["=web"]
+            docker.run("job")
+            told.wait("+job")
+            docker.die("job")
+            docker.die("web")
+            told.wait("-job", "-web")
+    all_runs = told.changes[0]
+    assert isinstance(all_runs, AllRuns)
+    (web,) = all_runs.runs
+    assert (web.name, web.namespace, web.node, web.workload) == (
+        "name-web",
+        "shop",
+        "host",
+        "compose/shop/web",
+    )
+    assert web.instance == "first"
+    assert str(web.image.image_id) == "sha256:" + "a" * 64
+    stops = [change for change in told.changes if isinstance(change, RunStopped)]
+    assert {stop.instance for stop in stops} == {"first"}
+    assert all(stop.after is None for stop in stops)
+
+
+def test_a_container_that_is_gone_at_once_is_a_run_with_its_image() -> None:
+    with engine() as docker, following(follower(docker)) as told:
+        for number in range(50):
+            docker.flash(f"c{number}")
+        told.wait("-c49")
+    assert [one for one in told.short() if one != "="] == [
+        text for number in range(50) for text in (f"+c{number}", f"-c{number}")
+    ]
+    assert {run.instance for run in told.runs()} == {"first"}
+    assert {str(run.image.image_id) for run in told.runs()} == {"sha256:" + "a" * 64}
+
+
+def test_an_image_whose_name_was_moved_meanwhile_is_not_guessed() -> None:
+    with engine() as docker, following(follower(docker)) as told:
+        with docker.lock:
+            docker.flash("old")
+            docker.tag("localhost:5000/app:1", "b")
+            docker.flash("new")
+        told.wait("-new")
+    old, new = told.runs()
+    assert old.image.reference == "localhost:5000/app:1"
+    assert (old.image.image_id, old.image.claims) == (None, ())
+    assert str(new.image.image_id) == "sha256:" + "b" * 64
+
+
+def test_a_further_start_is_another_run() -> None:
+    with engine() as docker, following(follower(docker)) as told:
+        docker.run("web")
+        told.wait("+web")
+        docker.die("web")
+        docker.start("web")
+        wait_for(lambda: told.short().count("+web") == 2)
+        docker.die("web")
+        wait_for(lambda: told.short().count("-web") == 2)
+    first, second = told.runs()
+    assert first.instance == "first"
+    assert second.instance not in {"", "first"}
+    stops = [change.instance for change in told.changes if isinstance(change, RunStopped)]
+    assert stops == [first.instance, second.instance]
+
+
+def test_what_happened_since_a_position_is_told_and_nothing_twice() -> None:
+    with engine() as docker:
+        with following(follower(docker)) as told:
+            docker.run("a")
+            told.wait("+a")
+        docker.die("a")
+        docker.flash("b")
+        docker.run("c")
+        with following(follower(docker), told.position) as again:
+            again.wait("=c")
+    assert again.short() == ["-a", "+b", "-b", "+c", "=c"]
+
+
+def test_a_start_that_was_told_before_is_known_to_be_the_first() -> None:
+    with engine() as docker:
+        with following(follower(docker)) as told:
+            docker.run("a")
+            docker.create("b")
+            docker.die("a")
+            told.wait("-a")
+        docker.start("b")
+        docker.die("b")
+        docker.destroy("b")
+        docker.start("a")
+        docker.die("a")
+        docker.destroy("a")
+        with following(follower(docker), told.position) as again:
+            again.wait("-a", "-b")
+    instances = {run.container: run.instance for run in again.runs()}
+    assert instances["b"] == "first"
+    assert instances["a"] != "first"
+
+
+def test_events_that_the_engine_forgot_are_a_gap_and_ends_are_exact_where_they_are_known() -> None:
+    with engine(memory=4) as docker:
+        docker.run("stays")
+        docker.run("ends")
+        with following(follower(docker)) as told:
+            docker.run("seen")
+            told.wait("+seen")
+        docker.die("ends")
+        docker.run("quick")
+        docker.die("quick")
+        for number in range(10):
+            docker.flash(f"lost{number}")
+        with following(follower(docker), told.position) as again:
+            again.wait("=seen,stays")
+    gap = again.changes[0]
+    assert isinstance(gap, Unobserved)
+    assert gap.since < gap.until
+    stops = {change.container: change for change in again.changes if isinstance(change, RunStopped)}
+    finished = docker.containers["ends"]["State"]["FinishedAt"]
+    assert stops["ends"].at.isoformat()[:26] == finished[:26]
+    assert stops["ends"].instance == ""
+    assert "+quick" in again.short()
+    assert stops["quick"].instance == "first"
+
+
+def test_an_engine_that_starts_again_ends_the_stream_and_is_asked_anew() -> None:
+    with engine() as docker:
+        docker.run("web")
+        one = follower(docker)
+        with following(one) as told:
+            docker.restart()
+            wait_for(lambda: told.error is not None)
+        assert isinstance(told.error, Unreachable)
+        docker.containers["web"]["State"] |= {
+            "Running": False,
+            "Status": "exited",
+            "FinishedAt": "2026-11-28T01:00:00Z",
+        }
+        with following(one, told.position) as again:
+            pass
+    assert again.short() == ["gap", "="]
+
+
+def test_two_followers_tell_the_same_runs() -> None:
+    with engine() as docker, following(follower(docker)) as one, following(follower(docker)) as two:
+        docker.run("a")
+        docker.flash("b")
+        docker.die("a")
+        docker.start("a")
+        docker.flash("c")
+        one.wait("-c")
+        two.wait("-c")
+        with following(follower(docker)) as third:
+            pass
+    assert [(run.container, run.instance) for run in one.runs()] == [
+        (run.container, run.instance) for run in two.runs()
+    ]
+    all_runs = third.changes[-1]
+    assert isinstance(all_runs, AllRuns)
+    assert all_runs.runs[0].instance == one.runs()[-2].instance
+
+
+def test_all_that_runs_is_told_again_when_it_is_requested() -> None:
+    with engine() as docker:
+        docker.run("web")
+        with following(follower(docker)) as told:
+            told.wakeup.request_all_runs()
+            wait_for(lambda: told.short() == ["=web", "=web"])
+
+
+def test_a_list_that_differs_from_the_events_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with engine() as docker, following(follower(docker, checked_every=0.1)) as told:
+        with docker.lock:
+            streams, docker.streams = docker.streams, []
+            docker.run("unheard")
+            docker.streams = streams
+        told.wait("=unheard")
+
+
+def test_an_image_is_asked_about_once() -> None:
+    with engine() as docker, following(follower(docker)) as told:
+        for number in range(20):
+            docker.run(f"c{number}")
+        told.wait("+c19")
+    assert sum(path.startswith("/images/") for path in docker.asked) == 1
+    assert all(isinstance(change, RunStarted | AllRuns) for change in told.changes)
