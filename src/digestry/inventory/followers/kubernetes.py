@@ -8,6 +8,7 @@ pod that was deleted takes what its status did not say yet with it.
 from __future__ import annotations
 
 import datetime
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -42,6 +43,7 @@ _WATCHED_FOR: Final = 10
 """Seconds of one watch: so soon the follower ends when it is told to."""
 
 _FOR_EVER: Final = 1e9
+_PAUSE: Final = 1.0
 _NODES_EVERY: Final = 60.0
 _STATUSES: Final = ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses")
 _Key = tuple[str, str]
@@ -60,7 +62,7 @@ class KubernetesFollower:
         *,
         timeout: float = TIMEOUT,
         environment: Mapping[str, str] = os.environ,
-        watched_for: int = _WATCHED_FOR,
+        watched_for: float = _WATCHED_FOR,
     ) -> None:
         if len(where.namespaces) > 1:
             raise InvalidConfiguration(
@@ -96,6 +98,7 @@ class KubernetesFollower:
             api.close()
 
     def _follow(self, api: KubeAPI, position: str, wakeup: Wakeup) -> Iterator[Step]:
+        seconds = math.ceil(self._watched_for)
         path, query = pods_path(next(iter(self._where.namespaces), "")), query_of(self._where)
         before = _time(position)
         self._known = min(self._known, before or self._known)
@@ -107,10 +110,15 @@ class KubernetesFollower:
             before = None
             while not wakeup.take_request():
                 yield Step((), rfc3339(self._known), idle=True)
-                wakeup.wait(0)
+                began = time.monotonic()
                 try:
                     for change in api.watch(
-                        path, "watch pods", kind="Pod", version=version, seconds=self._watched_for, **query
+                        path,
+                        "watch pods",
+                        kind="Pod",
+                        version=version,
+                        seconds=math.ceil(self._watched_for),
+                        **query,
                     ):
                         version = change.version
                         changes = tuple(self._take(api, change))
@@ -125,6 +133,8 @@ class KubernetesFollower:
                     before = self._known  # what happened since is too old for the server's memory
                     break
                 self._known = moment()
+                # A server that ends each watch at once is not asked without a pause.
+                wakeup.wait(max(0.0, min(_PAUSE, self._watched_for) - (time.monotonic() - began)))
 
     # -- pods -------------------------------------------------------------------------------------
 
@@ -133,8 +143,10 @@ class KubernetesFollower:
         known, self._running = self._running, {}
         for pod in map(as_object, pods):
             key = _key(pod)
-            self._running[key] = known.get(key, {})
-            yield from self._changes(api, pod, key)
+            running = self._running[key] = known.get(key, {})
+            for change in tuple(self._changes(api, pod, key)):
+                if not (isinstance(change, RunStarted) and change.run.container in running):
+                    yield change
         self._known = at
         yield AllRuns(at, tuple(run for runs in self._running.values() for run in runs.values()))
 
