@@ -98,7 +98,6 @@ class KubernetesFollower:
             api.close()
 
     def _follow(self, api: KubeAPI, position: str, wakeup: Wakeup) -> Iterator[Step]:
-        seconds = math.ceil(self._watched_for)
         path, query = pods_path(next(iter(self._where.namespaces), "")), query_of(self._where)
         before = _time(position)
         self._known = min(self._known, before or self._known)
