@@ -138,14 +138,14 @@ def fill_ours(server: RegistryServer, repository: Repository) -> None:
         for first in range(0, len(tags), _AT_ONCE):
             query = "&".join(f"tag={tag}" for tag in tags[first : first + _AT_ONCE])
             pieces.append(put_manifest(repository.name, f"{Digest.of(raw)}?{query}", raw))
-    _work_off(server, pieces)
+    work_off(server, pieces)
 
 
 def fill(server: RegistryServer, repository: Repository) -> None:
     """Pushes it all through the API that every registry has: a PUT for each tag."""
     _push_blobs(server, repository)
     targets = [(repository.tag(tag), IMAGE.manifest(tag % MANIFESTS)) for tag in range(repository.tags)]
-    _work_off(server, [put_manifest(repository.name, tag, raw) for tag, raw in targets])
+    work_off(server, [put_manifest(repository.name, tag, raw) for tag, raw in targets])
 
 
 def fill_peer(server: RegistryServer, repository: Repository) -> None:
@@ -155,7 +155,7 @@ def fill_peer(server: RegistryServer, repository: Repository) -> None:
     manifests = [IMAGE.manifest(number) for number in range(repository.manifests)]
     digests = [str(Digest.of(raw)) for raw in manifests]
     pairs = zip(digests, manifests, strict=True)
-    _work_off(server, [put_manifest(repository.name, digest, raw) for digest, raw in pairs])
+    work_off(server, [put_manifest(repository.name, digest, raw) for digest, raw in pairs])
     tags = server.root / "docker/registry/v2/repositories" / repository.name / "_manifests/tags"
     for number in range(repository.tags):
         folder = tags / repository.tag(number) / "current"
@@ -164,10 +164,10 @@ def fill_peer(server: RegistryServer, repository: Repository) -> None:
 
 
 def _push_blobs(server: RegistryServer, repository: Repository) -> None:
-    _work_off(server, [put_blob(repository.name, one) for one in (IMAGE.config, *IMAGE.layers)])
+    work_off(server, [put_blob(repository.name, one) for one in (IMAGE.config, *IMAGE.layers)])
 
 
-def _work_off(server: RegistryServer, pieces: Sequence[Flow]) -> None:
+def work_off(server: RegistryServer, pieces: Sequence[Flow]) -> None:
     """Each piece once, whichever client is free for it."""
     waiting = iter(pieces)
     clients = min(_CLIENTS, len(pieces))

@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import CompoundSelect, Connection, func, select, union
+from sqlalchemy import CompoundSelect, Connection, Select, func, select, union
 
 from digestry.catalog import dialect
+from digestry.catalog.dialect import BulkKeys
 from digestry.catalog.fleet_schema import fleet_image_digests, fleet_images, fleet_runs, fleet_sources
 from digestry.catalog.schema import manifest_references, sightings
 
@@ -47,25 +48,28 @@ def running(
 def _reported(connection: Connection, name: str, digests: Iterable[str]) -> dict[str, RunningImage]:
     """Return the images that run now, as agents report it. ``last_at`` is when that was last known."""
     keys = dialect.of(connection).bulk_keys(sorted((name, digest) for digest in set(digests)), str)
+    query = select(
+        keys.second.label("image"),
+        func.count(fleet_runs.c.number.distinct()).label("containers"),
+        func.count(fleet_sources.c.place.distinct()).label("places"),
+        func.max(fleet_sources.c.confirmed_at).label("last_at"),
+    )
+    rows = connection.execute(_open_runs(query, keys).group_by(keys.second))
+    return {row.image: RunningImage(row.containers, row.places, row.last_at) for row in rows}
+
+
+def _open_runs(query: Select[Any], keys: BulkKeys) -> Select[Any]:
+    """Return ``query`` over the runs that have not ended, of the images in a repository that ``keys`` names
+    by repository and digest."""
     known = (fleet_image_digests.c.digest == keys.second) & (fleet_image_digests.c.kind != "layer")
     here = (fleet_images.c.number == fleet_image_digests.c.image) & (fleet_images.c.home == keys.first)
     runs = (fleet_runs.c.image == fleet_images.c.number) & fleet_runs.c.ended_at.is_(None)
-    query = (
-        select(
-            keys.second.label("image"),
-            func.count(fleet_runs.c.number.distinct()).label("containers"),
-            func.count(fleet_sources.c.place.distinct()).label("places"),
-            func.max(fleet_sources.c.confirmed_at).label("last_at"),
-        )
-        .join_from(keys.table, fleet_image_digests, known)
+    return (
+        query.join_from(keys.table, fleet_image_digests, known)
         .join(fleet_images, here)
         .join(fleet_runs, runs)
         .join(fleet_sources, fleet_sources.c.number == fleet_runs.c.source)
-        .group_by(keys.second)
     )
-    return {
-        row.image: RunningImage(row.containers, row.places, row.last_at) for row in connection.execute(query)
-    }
 
 
 def _seen(
@@ -94,7 +98,32 @@ def _seen(
 def places(
     connection: Connection, repository: int, name: str, digest: str, *, limit: int
 ) -> list[RunningPlace]:
-    """Return the places where an image of the repository ``name`` runs, the last seen first."""
+    """Return the places where an image of the repository ``name`` runs, the last seen first: as agents report
+    it, and of other places as audits saw it."""
+    reported = _reported_places(connection, name, digest, limit=limit)
+    known = {place.place for place in reported}
+    seen = _seen_places(connection, repository, name, digest, limit=limit)
+    found = [*reported, *(place for place in seen if place.place not in known)]
+    return sorted(found, key=lambda place: (-place.last_at, place.place))[:limit]
+
+
+def _reported_places(connection: Connection, name: str, digest: str, *, limit: int) -> list[RunningPlace]:
+    keys = dialect.of(connection).bulk_keys([(name, digest)], str)
+    last_at = func.max(fleet_sources.c.confirmed_at).label("last_at")
+    query = select(
+        fleet_sources.c.place,
+        func.count(fleet_runs.c.number.distinct()).label("containers"),
+        func.min(fleet_runs.c.started_at).label("first_at"),
+        last_at,
+    )
+    query = _open_runs(query, keys).group_by(fleet_sources.c.place)
+    rows = connection.execute(query.order_by(last_at.desc(), fleet_sources.c.place).limit(limit))
+    return [RunningPlace(**row._mapping) for row in rows]
+
+
+def _seen_places(
+    connection: Connection, repository: int, name: str, digest: str, *, limit: int
+) -> list[RunningPlace]:
     inside = _inside(connection, repository, [digest]).subquery()
     last_at = func.max(sightings.c.last_at).label("last_at")
     query = (

@@ -9,13 +9,13 @@ from typing import Final
 from digestry.catalog.browsing import DigestDetails
 from digestry.catalog.image_details import ManifestDetails, User
 from digestry.catalog.manifest_rows import StoredManifest
+from digestry.catalog.running_images import RunningPlace
 from digestry.errors import NotFound
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.history import TagSpan
 from digestry.model.image_config import ImageConfig
 from digestry.model.manifest import Image, Index
-from digestry.model.sightings import SightingsOf
 from digestry.web import advisories, documents
 from digestry.web.advisories import Attached
 from digestry.web.page import Page
@@ -50,7 +50,8 @@ class Step:
 @dataclass(frozen=True, slots=True)
 class ImageView:
     """What the page of a digest shows. ``kind`` is index, image, artifact or blob; ``config`` is the image's
-    config. ``pull`` is the command that pulls it, empty if it cannot be pulled."""
+    config. ``pull`` is the command that pulls it, empty if it cannot be pulled. ``places`` are where it
+    runs; None for visitors who may not know."""
 
     name: str
     digest: Digest
@@ -67,7 +68,7 @@ class ImageView:
     users: tuple[User, ...]
     referrers: tuple[StoredManifest, ...]
     attached: Attached
-    sightings: SightingsOf | None
+    places: tuple[RunningPlace, ...] | None
     pull: str
 
 
@@ -80,8 +81,8 @@ def show(visit: Visit) -> Page:
     if details.manifest is None and details.blob is None and not details.users:
         raise NotFound(f"repository {name} never had {digest}")
     spans = tuple(visit.catalog.tag_history.tags_for_digest(name, digest, limit=_SPANS))
-    sightings = visit.catalog.sightings.of(name, digest, limit=_PLACES) if audits else None
-    view = _view(visit, name, digest, details, spans=spans, sightings=sightings)
+    places = tuple(visit.catalog.browsing.places(name, str(digest), limit=_PLACES)) if audits else None
+    view = _view(visit, name, digest, details, spans=spans, places=places)
     return Page("image.html", f"{name}@{str(digest)[:19]}", view, section="/")
 
 
@@ -92,7 +93,7 @@ def _view(
     details: DigestDetails,
     *,
     spans: tuple[TagSpan, ...],
-    sightings: SightingsOf | None,
+    places: tuple[RunningPlace, ...] | None,
 ) -> ImageView:
     manifest = details.manifest
     there = manifest is not None and manifest.deleted_at is None and not manifest.damaged
@@ -119,7 +120,7 @@ def _view(
         users=details.users,
         referrers=mine,
         attached=advisories.read_attached(visit.host, details.referrers),
-        sightings=sightings,
+        places=places,
         pull=f"docker pull {visit.registry}/{name}{':' if tag else ''}{tag}@{digest}" if there else "",
     )
 
