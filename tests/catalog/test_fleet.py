@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from digestry.backend import Backend
 from digestry.catalog import clock as times
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.fleet.changes import ChangeCursor
@@ -19,13 +20,9 @@ from digestry.errors import CallerError, Forbidden
 from digestry.model.digest import Digest
 from digestry.model.fleet import (
     ClaimReport,
-    Entry,
-    FleetReceipt,
-    FleetReport,
     Gap,
     ImageReport,
     RunReport,
-    Snapshot,
     SourceReport,
     Started,
     Stopped,
@@ -33,57 +30,9 @@ from digestry.model.fleet import (
 from digestry.model.fleet_answers import MOST_POINTS, FleetRun
 from digestry.model.platform import Platform
 from digestry.model.reference import Reference
+from tests.catalog.fleet_support import IMAGE, OTHER, Agent
 from tests.catalog.raw import Raw
 from tests.catalog.support import Clock, collected, image, index, put
-
-AGENT = "a" * 32
-OTHER = "b" * 32
-IMAGE = ImageReport("registry.example/app:1", (ClaimReport(Digest.of(b"app"), "manifest"),))
-
-
-class Agent:
-    """An agent whose clock, and entries, a test sets."""
-
-    def __init__(self, catalog: Catalog, clock: Clock, name: str = AGENT, place: str = "n1") -> None:
-        self.catalog, self.clock, self.id, self.place = catalog, clock, name, place
-        self.next = 1
-        self.ahead = 0
-
-    def at(self, seconds: float = 0) -> datetime.datetime:
-        """A time by the agent's clock, in seconds from now."""
-        return times.to_datetime(self.clock.now + int(seconds * times.SECOND) + self.ahead)
-
-    def report(self, *entries: Entry, **more: Any) -> FleetReport:
-        fields: dict[str, Any] = {
-            "agent": self.id, "place": self.place, "version": "1", "interval": 60, "sent_at": self.at(),
-            "first": self.next, "images": {"i": IMAGE}, "entries": tuple(entries),
-        }  # fmt: skip
-        return FleetReport(**{**fields, **more})
-
-    def send(self, *entries: Entry, actor: str = "robot$n1", **more: Any) -> FleetReceipt:
-        report = self.report(*entries, **more)
-        receipt = self.record(report, actor=actor)
-        self.next = receipt.received + 1
-        return receipt
-
-    def record(self, report: FleetReport, *, actor: str = "robot$n1") -> FleetReceipt:
-        now = self.clock.now
-        return self.catalog.fleet.record(report, actor=actor, came_at=now, now=now)
-
-    def run(self, container: str, seconds: float = 0, instance: str = "1", **more: Any) -> RunReport:
-        return RunReport(container, instance, "i", self.at(seconds), **more)
-
-    def started(self, container: str, seconds: float = 0, instance: str = "1") -> Started:
-        return Started("docker", self.run(container, seconds, instance))
-
-    def stopped(self, container: str, seconds: float = 0, instance: str = "1", **more: Any) -> Stopped:
-        return Stopped("docker", container, self.at(seconds), instance, **more)
-
-    def snapshot(self, *runs: RunReport, seconds: float = 0, part: str = "1", last: bool = True) -> Snapshot:
-        return Snapshot("docker", part, self.at(seconds), tuple(runs), last)
-
-    def confirm(self, seconds: float = 0, problem: str = "") -> FleetReceipt:
-        return self.send(sources=(SourceReport("docker", self.at(seconds), problem),))
 
 
 @pytest.fixture
@@ -573,3 +522,34 @@ def test_what_runs_in_a_place_that_is_gone_is_kept_no_longer(
     pass_time(clock, 11 * DAYS)
     collected(catalog, Retention(untagged=DAYS, sighted=10 * DAYS))
     assert catalog.manifest("app", manifest.digest) is None
+
+
+# -- several nodes -----------------------------------------------------------------------------
+
+
+def test_two_agents_at_once(backend: Backend, catalog: Catalog, clock: Clock) -> None:
+    """Each through a node of its own, about the same containers and images, in another order."""
+    nodes = [catalog, *(backend.open_catalog() for _ in range(3))]
+    images = {
+        str(n): ImageReport(f"reg.example/app:{n}", (ClaimReport(Digest.of(b"%d" % n)),)) for n in range(9)
+    }
+
+    def report(number: int) -> None:
+        agent = Agent(nodes[number], clock, str(number) * 32)
+        for turn in range(6):
+            order = range(9) if number % 2 else range(8, -1, -1)
+            agent.send(
+                *(Started(f"s{n % 3}", RunReport(f"c{turn}-{n}", "1", str(n), agent.at(-60))) for n in order),
+                *(Stopped(f"s{n % 3}", f"c{turn}-{n}", agent.at(-number), "1") for n in order if n < 5),
+                images=images,
+            )
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(report, range(4)))
+    for node in nodes[1:]:
+        node.close()
+    runs = all_runs(catalog, clock)
+    assert len(runs) == len({run.container for run in runs}) == 54
+    ended = [run for run in runs if run.until is not None]
+    assert len(ended) == 30
+    assert {run.until for run in ended} == {times.to_datetime(clock.now - 3 * times.SECOND)}

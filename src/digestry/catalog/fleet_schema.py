@@ -161,6 +161,7 @@ fleet_runs = Table(
         "fleet_runs_by_end",
         "image",
         "ended_at",
+        "started_at",
         sqlite_where=text("ended_at IS NOT NULL"),
         postgresql_where=text("ended_at IS NOT NULL"),
     ),

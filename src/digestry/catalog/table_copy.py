@@ -14,11 +14,13 @@ from digestry.catalog import clock, dialect, relocation
 from digestry.catalog.delivery_queue import Subscription
 from digestry.catalog.fleet_schema import (
     fleet_agents,
+    fleet_early_ends,
     fleet_gaps,
     fleet_image_digests,
     fleet_image_vulnerabilities,
     fleet_images,
     fleet_runs,
+    fleet_snapshot_runs,
     fleet_sources,
 )
 from digestry.catalog.journal_sequencing import BATCH, sequence_entries
@@ -74,6 +76,8 @@ REGISTRY_TABLES: Final = (
     fleet_image_digests,
     fleet_image_vulnerabilities,
     fleet_runs,
+    fleet_early_ends,
+    fleet_snapshot_runs,
 )
 """The tables of a registry, in the order in which rows refer to each other."""
 OBJECT_TABLES: Final = (blob_objects, quarantined_objects, object_removals)

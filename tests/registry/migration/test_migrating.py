@@ -15,13 +15,16 @@ from digestry.blobs.protocols import StoreMark
 from digestry.catalog import object_schema, schema
 from digestry.errors import Conflict, InvalidConfiguration, StorageBusy, StorageError
 from digestry.model.digest import Digest
+from digestry.model.fleet import ImageReport, Stopped
 from digestry.registry import server as serving
 from digestry.registry.config import RegistryConfig
 from digestry.registry.garbage_collection import collect
 from digestry.registry.migration import migrating
 from digestry.registry.migration.migrating import ContentMissing
 from tests.backends import open_blobs
+from tests.catalog.fleet_support import OTHER, Agent
 from tests.catalog.sqlite.test_older_catalog import DUMP
+from tests.catalog.support import Clock
 from tests.registry.backup.support import ORIGIN, back_up, push, restore
 from tests.registry.migration.support import (
     MakePlace,
@@ -61,6 +64,24 @@ def test_all_of_it_arrives(old: Place, new_place: MakePlace, kind: str) -> None:
     assert identity.bound
     assert new.backend.blobs.mark() == StoreMark(identity.id, identity.generation)
     assert old.backend.catalog_store.identity().id == identity.id  # type: ignore[union-attr]
+
+
+def test_the_fleet_goes_on_in_the_new_catalog(old: Place, new_place: MakePlace) -> None:
+    """What is reported after the move gets other numbers than what was moved."""
+    clock, new = Clock(), new_place("postgresql")
+    catalog = old.backend.open_catalog()
+    agent = Agent(catalog, clock)
+    agent.send(agent.started("c1"), Stopped("docker", "early", agent.at(), "1"))
+    catalog.close()
+    migrate(old, new)
+    agent.catalog = new.backend.open_catalog()
+    other = Agent(agent.catalog, clock, OTHER, "n2")
+    other.send(other.started("c2"), images={"i": ImageReport("other")})
+    receipt = agent.send(agent.started("c3"), agent.started("early"), agent.stopped("c1"))
+    runs = agent.catalog.fleet.runs(now=clock.now, limit=9).runs
+    agent.catalog.close()
+    assert (receipt.received, receipt.resynchronize) == (5, False)
+    assert {run.container for run in runs} == {"c2", "c3"}
 
 
 @pytest.mark.long

@@ -25,41 +25,47 @@ def timeline_of(
     It has a point for each change, or ``most`` points in equal steps.
     """
     mine = run_conditions(connection, RunFilter(choice.images, choice.place), asker)
-    facts = connection.execute(
-        select(
-            func.count().label("total"),
-            func.count(fleet_runs.c.ended_at).label("ended"),
-            func.min(fleet_runs.c.started_at).label("first"),
-            func.max(fleet_runs.c.ended_at).label("last"),
-        ).where(*mine)
-    ).one()
-    if not facts.total:
+    # Apart, because each has an index of its own.
+    parts = [(*mine, fleet_runs.c.ended_at.is_(None)), (*mine, fleet_runs.c.ended_at.is_not(None))]
+    (running, *_), (ended, *_) = facts = [_facts(connection, part) for part in parts]
+    total = running + ended
+    if not total:
         return FleetTimeline((), True, 0, 0, 0, limited=not asker.everything)
-    running = facts.total - facts.ended
-    exact = facts.total + facts.ended <= most
-    end = now if running else facts.last
-    step = 1 if exact else max(1, -(-(end - facts.first) // (most - 1)))
+    first = min(started for _, started, _ in facts if started is not None)
+    last = facts[1][2]
+    exact = total + ended <= most
+    end = now if running or last is None else last
+    step = 1 if exact else max(1, -(-(end - first) // (most - 1)))
     changes: Counter[int] = Counter()
-    changes.update(dict(_grouped(connection, mine, fleet_runs.c.started_at, facts.first, step)))
-    ended = (*mine, fleet_runs.c.ended_at.is_not(None))
-    changes.subtract(dict(_grouped(connection, ended, fleet_runs.c.ended_at, facts.first, step)))
+    for part in parts:
+        changes.update(dict(_grouped(connection, part, fleet_runs.c.started_at, first, step)))
+    changes.subtract(dict(_grouped(connection, parts[1], fleet_runs.c.ended_at, first, step)))
     times = sorted(at for at, change in changes.items() if change)
     counts = itertools.accumulate(changes[at] for at in times)
-    last_end = None if running else facts.last
+    last_end = None if running else last
     return FleetTimeline(
         points=tuple(
-            TimelinePoint(clock.to_datetime(facts.first + at * step), count)
+            TimelinePoint(clock.to_datetime(first + at * step), count)
             for at, count in zip(times, counts, strict=True)
         ),
         exact=exact,
         running=running,
         unknown=_unknown(connection, mine, now) if running else 0,
-        total=facts.total,
-        first=clock.to_datetime(facts.first),
+        total=total,
+        first=clock.to_datetime(first),
         last_end=None if last_end is None else clock.to_datetime(last_end),
         last_end_after=None if last_end is None else _earliest_end(connection, mine, last_end),
         limited=not asker.everything,
     )
+
+
+def _facts(
+    connection: Connection, conditions: Iterable[ColumnElement[bool]]
+) -> tuple[int, int | None, int | None]:
+    """Return how many runs there are, when the first one started, and when the last one ended."""
+    query = select(func.count(), func.min(fleet_runs.c.started_at), func.max(fleet_runs.c.ended_at))
+    row = connection.execute(query.select_from(fleet_runs).where(*conditions)).one()
+    return int(row[0]), row[1], row[2]
 
 
 def _grouped(

@@ -150,9 +150,8 @@ class PostgresqlDialect:
         """Turn the triggers on, set the numbers of the next rows, and let the planner look at the rows."""
         for table in tables:
             connection.exec_driver_sql(f"ALTER TABLE {table} ENABLE TRIGGER USER")
-            found = connection.execute(_NUMBERED, {"table": table}).scalar()
-            if found is not None:
-                connection.exec_driver_sql(_NEXT.format(table=table))
+            for name in connection.execute(_NUMBERED, {"table": table}).scalars().all():
+                connection.exec_driver_sql(_NEXT.format(table=table, column=name))
             connection.exec_driver_sql(f"ANALYZE {table}")
 
 
@@ -167,12 +166,13 @@ _WITHOUT_LIMITS: Final = (
     " pg_catalog.set_config('idle_in_transaction_session_timeout', '0', true)"
 )
 _NUMBERED: Final = text(
-    "SELECT pg_catalog.pg_get_serial_sequence(:table, column_name) FROM information_schema.columns"
-    " WHERE table_schema = current_schema() AND table_name = :table AND column_name = 'id'"
+    "SELECT column_name FROM information_schema.columns"
+    " WHERE table_schema = current_schema() AND table_name = :table"
+    " AND pg_catalog.pg_get_serial_sequence(:table, column_name) IS NOT NULL"
 )
 _NEXT: Final = (
-    "SELECT pg_catalog.setval(pg_catalog.pg_get_serial_sequence('{table}', 'id'),"
-    " (SELECT coalesce(max(id), 0) + 1 FROM {table}), false)"
+    "SELECT pg_catalog.setval(pg_catalog.pg_get_serial_sequence('{table}', '{column}'),"
+    " (SELECT coalesce(max({column}), 0) + 1 FROM {table}), false)"
 )
 
 

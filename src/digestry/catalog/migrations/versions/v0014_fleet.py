@@ -162,7 +162,7 @@ def _create_runs() -> None:
     op.create_index("fleet_runs_started", "fleet_runs", ["started_at"])
     ended = sa.text("ended_at IS NOT NULL")
     for name, columns in (
-        ("fleet_runs_by_end", ["image", "ended_at"]),
+        ("fleet_runs_by_end", ["image", "ended_at", "started_at"]),
         ("fleet_runs_ended", ["ended_at"]),
     ):
         op.create_index(name, "fleet_runs", columns, sqlite_where=ended, postgresql_where=ended)
