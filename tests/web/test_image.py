@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from digestry.model import media_types
 from digestry.model.digest import Digest
-from tests.support import RegistryServer, descriptor, running_registry
+from tests.advisories.signed import RECORDED
+from tests.support import RegistryServer, descriptor, run_digestry, running_registry, start_registry
 from tests.web.browser import Browser
 from tests.web.images import attach, image, openvex, push_index
 
@@ -112,7 +116,7 @@ def test_an_advisory_on_an_image_an_index_and_a_layer_is_on_the_page_of_what_it_
     assert "affected" in text
     assert "under investigation" in text
     assert "Update." in text
-    assert "not signed" in text
+    assert "unsigned" in text
     assert "CVE-2026-2" not in plain(Browser(server).text(f"/r/vex@{index}"))
 
 
@@ -147,3 +151,27 @@ def test_what_never_was_there_is_not_found(server: RegistryServer) -> None:
     assert browser.get(f"/r/here@{Digest.of(b'nothing')}").status == 404
     assert browser.get("/r/here@sha256:abc").status == 404
     assert browser.get("/r/here@sha512:" + "a" * 64).status == 400
+
+
+def test_what_counts_is_what_the_configuration_trusts(tmp_path: Path) -> None:
+    shutil.copy(RECORDED / "cosign.pub", tmp_path)
+    configuration = tmp_path / "registry.toml"
+    rule = '[[advisories.rules]]\nstatuses = ["fixed"]\nsigners = ["team"]\n'
+    configuration.write_text(f'[advisories.trusted-keys]\nteam = "cosign.pub"\n{rule}')
+    server = start_registry(tmp_path / "root", "--config", str(configuration))
+    try:
+        digest = server.push_manifest("signed", "1", image(server, "signed", "one"))
+        name = f"{server.host}/signed@{digest}"
+        environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "COSIGN_PASSWORD": "correct-horse"}
+        add = ("advisory", "add", name, "--status", "fixed", "--id")
+        assert run_digestry(*add, "CVE-1", env=environment, timeout=30).returncode == 0
+        key = str(RECORDED / "cosign.key")
+        signed = run_digestry(*add, "CVE-2", "--key", key, env=environment, timeout=30)
+        assert signed.returncode == 0, signed.stderr
+        text = plain(Browser(server).text(f"/r/signed@{digest}"))
+        assert "signed by team" in text
+        assert "CVE-2" in text
+        assert "CVE-1" not in text
+        assert "A statement does not count: only team may state fixed." in text
+    finally:
+        server.stop()

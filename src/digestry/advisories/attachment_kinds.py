@@ -16,7 +16,7 @@ from digestry.model.manifest import Manifest
 PREDICATE_ANNOTATIONS: Final = (
     "in-toto.io/predicate-type",
     "predicateType",
-    "dev.sigstore.bundle.predicateType",
+    media_types.BUNDLE_PREDICATE_TYPE,
 )
 """The annotations with the type of an in-toto statement's predicate: BuildKit's, cosign's in its ``.att``
 tags, and cosign's for a bundle."""

@@ -86,7 +86,8 @@ def attach_attestation(
     }
     annotations = {
         "dev.sigstore.bundle.content": "dsse-envelope",
-        "dev.sigstore.bundle.predicateType": attestation.predicate_type,
+        media_types.BUNDLE_PREDICATE_TYPE: attestation.predicate_type,
+        media_types.PREDICATE_TYPE: attestation.predicate_type,
     }
     layer = _push(repository, BUNDLE, msgspec.json.encode(bundle))
     return _refer(repository, attestation, layer, annotations)

@@ -353,7 +353,9 @@ def _descriptor(row: Row[Any]) -> Descriptor:
 
 
 def _may_be_openvex(referrer: Descriptor) -> bool:
-    announced = (referrer.annotations or {}).get(media_types.PREDICATE_TYPE)
+    annotations = referrer.annotations or {}
+    names = media_types.PREDICATE_TYPE, media_types.BUNDLE_PREDICATE_TYPE
+    announced = next((annotations[name] for name in names if name in annotations), None)
     if announced is None:
         return referrer.artifact_type == media_types.IN_TOTO
     return announced.startswith(media_types.OPENVEX)

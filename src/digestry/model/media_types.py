@@ -21,6 +21,8 @@ DOCKER_LAYER: Final = "application/vnd.docker.image.rootfs.diff.tar"
 IN_TOTO: Final = "application/vnd.in-toto+json"
 PREDICATE_TYPE: Final = "in-toto.io/predicate-type"
 """Annotation of an in-toto referrer: the type of its statement's predicate."""
+BUNDLE_PREDICATE_TYPE: Final = "dev.sigstore.bundle.predicateType"
+"""cosign's annotation of a Sigstore bundle: the same."""
 OPENVEX: Final = "https://openvex.dev/ns"
 """How the predicate type of an OpenVEX document begins."""
 

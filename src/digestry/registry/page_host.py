@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final, ParamSpec, TypeVar
 
+from digestry.advisories.trust import TrustPolicy
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.tag_moves import Expected
 from digestry.errors import Conflict, DigestryError, Forbidden, NotFound, StorageError, TooMany
@@ -45,6 +46,11 @@ class PageHost:
     def catalog(self) -> Catalog:
         """The registry's catalog. Its methods block."""
         return self._service().stores.catalog
+
+    @property
+    def trust(self) -> TrustPolicy:
+        """The ``[advisories]`` section."""
+        return self._service().config.trust
 
     def now(self) -> int:
         """Return the time in microseconds since 1970."""

@@ -15,8 +15,9 @@ from digestry.advisories.advisory import (
     in_force,
 )
 from digestry.advisories.documents import decode_documents
-from digestry.advisories.signatures import NOT_VERIFIED, UNSIGNED
+from digestry.advisories.signatures import Signature
 from digestry.advisories.statements import LONG_AGO, Document
+from digestry.advisories.trust import TrustPolicy
 from digestry.catalog.manifest_rows import StoredManifest
 from digestry.errors import ContentError, InvalidManifest, StorageError
 from digestry.model import media_types
@@ -29,15 +30,15 @@ from digestry.web.host import Host
 MOST: Final = 200
 """Statements that a page shows of one image."""
 _MOST_DOCUMENTS: Final = 25
-_HERE: Final = Reference("here.invalid", "image")
-"""The repository of all that a page compares, which is one."""
+_HOST: Final = "here.invalid"
+"""The host of the repository of a page, whose rules of trust name no host."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stated:
-    """A statement in force. ``at`` is None where the document does not say; ``signed`` is whether it came in
-    an envelope with signatures, which were not verified. ``subject`` is what it is attached to: the image,
-    an index that lists it, or a layer of it."""
+    """A statement in force. ``at`` is None where the document does not say; ``signed`` says whether a trusted
+    key has signed it. ``subject`` is what it is attached to: the image, an index that lists it, or a layer
+    of it."""
 
     vulnerability: str
     aliases: tuple[str, ...]
@@ -47,23 +48,26 @@ class Stated:
     author: str
     text: str
     fixed_by: tuple[str, ...]
-    signed: bool
+    signed: Signature
     referrer: Digest
     subject: Digest
 
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """The statements in force, the worst first; ``unread`` are the referrers that could not be read."""
+    """The statements in force, the worst first; ``unread`` are the referrers that could not be read, and
+    ``uncounted`` the reasons why statements do not count."""
 
     statements: tuple[Stated, ...]
     unread: tuple[Digest, ...]
+    uncounted: tuple[str, ...] = ()
 
 
-def read_attached(host: Host, referrers: Iterable[StoredManifest]) -> Attached:
-    """Read the advisories among the ``referrers`` of an image, of its indexes and of its layers: the newest
-    of them, and of each the statements that no newer one replaces."""
+def read_attached(host: Host, name: str, referrers: Iterable[StoredManifest]) -> Attached:
+    """Read the advisories among the ``referrers`` of an image of the repository ``name``, of its indexes and
+    of its layers: the newest of them, and of each the statements that count and no newer one replaces."""
     reading = AdvisoryReading()
+    counting = _Counting(host.trust, Reference(_HOST, name), reading)
     unread: list[Digest] = []
     wanted = [referrer for referrer in referrers if _may_state(referrer)]
     for referrer in wanted[:_MOST_DOCUMENTS]:
@@ -71,15 +75,19 @@ def read_attached(host: Host, referrers: Iterable[StoredManifest]) -> Attached:
         if documents is None:
             unread.append(referrer.digest)
         for document in documents or ():
-            _add(reading, document, referrer)
+            counting.add(document, referrer)
     unread += [referrer.digest for referrer in wanted[_MOST_DOCUMENTS:]]
     drop_superseded(reading)
     current = in_force(reading.advisories)
-    return Attached(tuple(map(_stated, current[:MOST])), tuple(unread))
+    uncounted = tuple(dict.fromkeys(reading.reasons))
+    return Attached(tuple(map(_stated, current[:MOST])), tuple(unread), uncounted)
 
 
 def _may_state(referrer: StoredManifest) -> bool:
-    predicate = referrer.annotations.get(media_types.PREDICATE_TYPE, "")
+    annotations = referrer.annotations
+    predicate = annotations.get(media_types.PREDICATE_TYPE) or annotations.get(
+        media_types.BUNDLE_PREDICATE_TYPE, ""
+    )
     return predicate.startswith(media_types.OPENVEX) or (
         not predicate and referrer.artifact_type == media_types.IN_TOTO
     )
@@ -102,26 +110,39 @@ def _documents(host: Host, referrer: StoredManifest) -> Sequence[Document] | Non
     return found
 
 
-def _add(reading: AdvisoryReading, document: Document, referrer: StoredManifest) -> None:
-    """Add the statements of a document, unless it says that it is about another image."""
-    subject = referrer.subject
-    if subject is None or (document.subjects and subject not in document.subjects):
-        return
-    reading.attached.append(AttachedDocument(document, subject, referrer.digest))
-    for statement in document.statements:
-        components = [part for product in statement.products for part in product.components]
-        reading.advisories += [
-            Advisory(
-                statement,
-                _HERE,
-                subject,
-                referrer.digest,
-                statement.author,
-                NOT_VERIFIED if document.enveloped else UNSIGNED,
-                component=component,
-            )
-            for component in components or [""]
-        ]
+class _Counting:
+    """Adds to ``reading`` the statements that count in ``repository``, and the reasons why others do not."""
+
+    def __init__(self, trust: TrustPolicy, repository: Reference, reading: AdvisoryReading) -> None:
+        self._trust = trust
+        self._repository = repository
+        self._reading = reading
+
+    def add(self, document: Document, referrer: StoredManifest) -> None:
+        """Add a document, unless it says that it is about another image."""
+        subject = referrer.subject
+        if subject is None or (document.subjects and subject not in document.subjects):
+            return
+        signature = self._trust.verify(document, self._repository)
+        self._reading.attached.append(AttachedDocument(document, subject, referrer.digest, signature))
+        for statement in document.statements:
+            objection = self._trust.objection(signature, statement.status, self._repository)
+            if objection:
+                self._reading.note(objection.replace(f" of {self._repository.name}", ""))
+                continue
+            components = [part for product in statement.products for part in product.components]
+            self._reading.advisories += [
+                Advisory(
+                    statement,
+                    self._repository,
+                    subject,
+                    referrer.digest,
+                    statement.author,
+                    signature,
+                    component=component,
+                )
+                for component in components or [""]
+            ]
 
 
 def _words(label: str) -> str:
@@ -144,7 +165,7 @@ def _stated(advisory: Advisory) -> Stated:
             )
         ),
         tuple(map(str, statement.fixed_by)),
-        advisory.signature != UNSIGNED,
+        advisory.signature,
         advisory.referrer,
         advisory.subject,
     )

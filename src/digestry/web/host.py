@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, Protocol, TypeVar
 
+from digestry.advisories.trust import TrustPolicy
 from digestry.catalog.catalog import Catalog
 from digestry.model.digest import Digest
 from digestry.model.history import Restored
@@ -102,6 +103,11 @@ class Host(Protocol):
 
     @property
     def catalog(self) -> Catalog: ...
+
+    @property
+    def trust(self) -> TrustPolicy:
+        """The policy that decides which advisories count."""
+        ...
 
     @property
     def has_logins(self) -> bool:

@@ -119,7 +119,7 @@ def _view(
         spans=spans,
         users=details.users,
         referrers=mine,
-        attached=advisories.read_attached(visit.host, details.referrers),
+        attached=advisories.read_attached(visit.host, name, details.referrers),
         places=places,
         pull=f"docker pull {visit.registry}/{name}{':' if tag else ''}{tag}@{digest}" if there else "",
     )
