@@ -153,3 +153,18 @@ def test_explain_says_who_may_state_what(trusting: dict[str, str]) -> None:
         "states not_affected": "signed by team",
     }
     assert "states" not in run(trusting, "config", "explain", "registry.example.com").stdout
+
+
+def test_a_layer_is_signed_as_a_bundle_alone(
+    trusting: dict[str, str], image: str, registry: RegistryServer
+) -> None:
+    where, _, digest = image.partition("@")
+    name = where.partition("/")[2]
+    manifest = registry.request("GET", f"/v2/{name}/manifests/{digest}").json()
+    layer = f"{where}@{manifest['layers'][0]['digest']}"
+    add = ("advisory", "add", layer, "--status", "affected", "--id", "CVE-1", "--key", str(KEY))
+    refused = run(trusting, *add, "--signed-as", "tag")
+    assert refused.returncode == 2
+    assert "is a layer, and cosign's tags are those of images" in refused.stderr
+    assert run(trusting, *add).returncode == 0
+    assert listed(trusting, layer) == [("CVE-1", "affected", "verified", "team")]
