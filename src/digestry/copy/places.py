@@ -114,13 +114,21 @@ def _check_policy(location: Location, around: Surroundings) -> None:
     """Raise :class:`Forbidden` if a policy rejects what is not in a registry; a session checks the rest."""
     if location.transport in {"docker", "local"} or (policy := around.session.policy()) is None:
         return
-    from digestry.client.configuration.policy import file_scopes, image_scopes  # noqa: PLC0415
+    from digestry.client.configuration.policy import (  # noqa: PLC0415
+        file_scopes,
+        image_scopes,
+        storage_scopes,
+    )
 
     scopes: Iterable[str] = ()
     if location.transport in {"oci", "oci-archive"}:
         scopes = file_scopes(_path(location))
     elif location.transport == "docker-daemon" and location.reference is not None:
         scopes = image_scopes(str(location.reference))
+    elif location.transport == "containers-storage" and policy.has_scopes(location.transport):
+        from digestry.copy.podman_storage import storage_location  # noqa: PLC0415
+
+        scopes = storage_scopes(*storage_location(), location.name or "")
     policy.check(location.text, location.transport, scopes, around.session.connection.tell_once)
 
 

@@ -49,6 +49,18 @@ def _failure(done: subprocess.CompletedProcess[str], name: str) -> RemoteError:
     return RemoteError(f"podman: {name}: {reason}")
 
 
+def storage_location() -> tuple[str, str]:
+    """Return the driver and the directory of podman's storage.
+
+    Raises :class:`RemoteError`, and :class:`InvalidConfiguration` without podman.
+    """
+    done = _run("info", "--format", "{{.Store.GraphDriverName}}\n{{.Store.GraphRoot}}")
+    lines = done.stdout.splitlines()
+    if done.returncode != 0 or len(lines) != 2:
+        raise _failure(done, "info")
+    return lines[0], lines[1]
+
+
 def save_from_podman(name: str, directory: Path) -> Path:
     """Write podman's image ``name`` into a file of ``directory``, an OCI archive, and return its path.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from digestry.client.configuration.policy import Policy, image_scopes
+from digestry.client.configuration.policy import Policy, image_scopes, storage_scopes
 from digestry.errors import Forbidden, InvalidConfiguration
 from digestry.model import media_types
 from digestry.model.digest import Digest
@@ -44,6 +44,35 @@ def rejects(path: Path, image: str) -> bool:
     except Forbidden:
         return True
     return False
+
+
+@pytest.mark.parametrize(
+    ("scope", "expected"),
+    [
+        ("[overlay@/var/lib/s]host/a/b:1", True),
+        ("[overlay@/var/lib/s]host/a/b", True),
+        ("[overlay@/var/lib/s]host", True),
+        ("[overlay@/var/lib/s]", True),
+        ("[/var/lib/s]", True),
+        ("", True),
+        ("[vfs@/var/lib/s]", False),
+        ("[overlay@/var/lib/other]host/a/b:1", False),
+        ("[overlay@/var/lib/s]host/a/b:2", False),
+        ("host/a/b:1", False),
+        ("[overlay@/var/lib/s]*.lib", False),
+    ],
+)
+def test_the_scopes_of_a_storage(tmp_path: Path, scope: str, expected: bool) -> None:
+    path = tmp_path / "policy.json"
+    said = {"containers-storage": {scope: [{"type": _REJECT}]}}
+    path.write_text(json.dumps({"default": [{"type": _ACCEPT}], "transports": said}))
+    policy = Policy.read(path)
+    assert policy is not None
+    assert policy.has_scopes("containers-storage") is (scope != "")
+    scopes = list(storage_scopes("overlay", "/var/lib/s", "host/a/b:1"))
+    _, demanded = policy.requirements("containers-storage", scopes)
+    assert (_REJECT in demanded) is expected
+    assert list(storage_scopes("vfs", "/s", "")) == ["[vfs@/s]", "[vfs@/s]", "[/s]"]
 
 
 _SCOPES = [

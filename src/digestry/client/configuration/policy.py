@@ -72,6 +72,10 @@ class Policy:
                 return f"transports.{transport}[{scope!r}]", said[scope]
         return "default", self._default
 
+    def has_scopes(self, transport: str) -> bool:
+        """Return whether it says anything of a transport but its default."""
+        return any(self._scopes.get(transport, {}))
+
     def check(
         self, image: str, transport: str, scopes: Iterable[str], tell: Callable[[str], None] | None
     ) -> None:
@@ -119,6 +123,18 @@ def image_scopes(image: str) -> Iterator[str]:
     while "." in domain:
         domain = domain.partition(".")[2]
         yield f"*.{domain}"
+
+
+def storage_scopes(driver: str, root: str, name: str) -> Iterator[str]:
+    """Yield the scopes of ``containers-storage`` that an image is in, the narrowest first.
+
+    The storage is at ``root``, kept by ``driver``. ``name`` is the image's full name; it may be empty.
+    """
+    storage = f"[{driver}@{root}]"
+    for scope in image_scopes(name):
+        if not scope.startswith("*."):
+            yield storage + scope
+    yield from (storage, f"[{root}]")
 
 
 def file_scopes(path: Path) -> Iterator[str]:
