@@ -34,6 +34,8 @@ from digestry.model.fleet_answers import FleetVerdict
 UNJUDGED: Final = "unjudged"
 
 _EACH: Final = 500
+_RECORDED: Final = 100
+"""Verdicts that one transaction stores."""
 _reports: Final = msgspec.json.Decoder(ImageReport, dec_hook=decode_hook)
 _encoder: Final = msgspec.json.Encoder(enc_hook=encode_hook)
 
@@ -221,12 +223,13 @@ class FleetJudgements:
     # -- verdicts -----------------------------------------------------------------------------------
 
     def record(self, judgements: Sequence[Judgement], *, at: int, fence: Fence | None = None) -> None:
-        """Store verdicts, in one transaction for each few hundred of them.
+        """Store verdicts, in one transaction for some of them: no other writer waits long.
 
         Raises :class:`Conflict` if the ``fence`` of the process is no longer held.
         """
-        for some in _parts(sorted(judgements, key=lambda judgement: judgement.number)):
-            self._record(some, at, fence)
+        ordered = sorted(judgements, key=lambda judgement: judgement.number)
+        for start in range(0, len(ordered), _RECORDED):
+            self._record(ordered[start : start + _RECORDED], at, fence)
 
     @retried
     def _record(self, judgements: Sequence[Judgement], at: int, fence: Fence | None) -> None:
@@ -234,30 +237,23 @@ class FleetJudgements:
         with self._database.write() as connection:
             if fence is not None:
                 fence.check_in(connection)
-            there = set(
-                connection.execute(
-                    select(fleet_images.c.number).where(fleet_images.c.number.in_(numbers))
-                ).scalars()
-            )
-            some = [judgement for judgement in judgements if judgement.number in there]
-            for judgement in some:
-                known = (
-                    {} if judgement.digest is None else {"digest": judgement.digest, "kind": judgement.kind}
-                )
-                connection.execute(
-                    update(fleet_images)
-                    .where(fleet_images.c.number == judgement.number)
-                    .values(
-                        state=judgement.verdict.state,
-                        verdict=_encoder.encode(judgement.verdict).decode(),
-                        judged_at=at,
-                        **known,
+            rows = {
+                row.number: row
+                for row in connection.execute(
+                    select(fleet_images.c.number, fleet_images.c.verdict, fleet_images.c.home).where(
+                        fleet_images.c.number.in_(numbers)
                     )
                 )
-            _replace_vulnerabilities(connection, some)
+            }
+            there = [judgement for judgement in judgements if judgement.number in rows]
+            _change_verdicts(connection, there, {number: row.verdict for number, row in rows.items()})
+            connection.execute(
+                update(fleet_images).where(fleet_images.c.number.in_(numbers)).values(judged_at=at)
+            )
+            _replace_vulnerabilities(connection, there)
             # Images may have been pushed since they were reported.
-            relate_images(connection, sorted(there), at)
-            _add_digests(connection, some)
+            relate_images(connection, sorted(number for number, row in rows.items() if not row.home), at)
+            _add_digests(connection, there)
 
     # -- statements ---------------------------------------------------------------------------------
 
@@ -300,12 +296,34 @@ class FleetJudgements:
                 connection.execute(insert(advisory_statements), values)
 
 
+def _change_verdicts(
+    connection: Connection, judgements: Sequence[Judgement], before: Mapping[int, str | None]
+) -> None:
+    for judgement in judgements:
+        verdict = _encoder.encode(judgement.verdict).decode()
+        if verdict == before[judgement.number]:
+            continue
+        known = {} if judgement.digest is None else {"digest": judgement.digest, "kind": judgement.kind}
+        connection.execute(
+            update(fleet_images)
+            .where(fleet_images.c.number == judgement.number)
+            .values(state=judgement.verdict.state, verdict=verdict, **known)
+        )
+
+
 def _replace_vulnerabilities(connection: Connection, judgements: Sequence[Judgement]) -> None:
     table = fleet_image_vulnerabilities
-    connection.execute(delete(table).where(table.c.image.in_([judgement.number for judgement in judgements])))
+    before: dict[int, dict[str, str]] = {}
+    query = select(table).where(table.c.image.in_([judgement.number for judgement in judgements]))
+    for row in connection.execute(query):
+        before.setdefault(row.image, {})[row.vulnerability] = row.status
+    changed = [one for one in judgements if before.get(one.number, {}) != dict(one.statuses)]
+    if not changed:
+        return
+    connection.execute(delete(table).where(table.c.image.in_([judgement.number for judgement in changed])))
     rows = [
         {"vulnerability": vulnerability, "image": judgement.number, "status": status}
-        for judgement in judgements
+        for judgement in changed
         for vulnerability, status in sorted(judgement.statuses.items())
     ]
     if rows:
