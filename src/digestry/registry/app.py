@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from digestry.errors import DigestryError
 from digestry.registry import proxies
-from digestry.registry.access.gate import refused_to_agent
+from digestry.registry.access.refusals import refused_to_agent
 from digestry.registry.config import RegistryConfig
 from digestry.registry.connections.guard import ConnectionGuard
 from digestry.registry.error_responses import (

@@ -21,7 +21,7 @@ from typing import Final
 from digestry.catalog.robot_tokens import PREFIX, RobotReads, RobotToken
 from digestry.coordination.protocol import KeyStore, LoginFailures
 from digestry.errors import StorageError
-from digestry.registry.access import untrusted_tokens
+from digestry.registry.access import refusals, untrusted_tokens
 from digestry.registry.access.code_flow import CodeFlow
 from digestry.registry.access.config import AccessConfig
 from digestry.registry.access.identity import ANONYMOUS, ROBOT_PREFIX, Identity
@@ -34,7 +34,6 @@ from digestry.registry.access.rules import Rules
 from digestry.registry.access.tokens import Purpose, Tokens, VerifiedToken
 from digestry.registry.access.untrusted_tokens import InvalidToken
 from digestry.registry.error_responses import ErrorResponse
-from digestry.registry.proxies import claims_https
 
 log: Final = logging.getLogger("digestry.registry")
 
@@ -312,7 +311,7 @@ class Gate:
             )
         if action == "pull":
             return False
-        raise denied(principal.identity, action, repository)
+        raise refusals.denied(principal.identity, action, repository)
 
     def require_audit(self, request: AccessRequest, repository: str) -> None:
         """Check the right to read who did what, or what runs where. Raises :class:`ErrorResponse` 401 and
@@ -326,7 +325,7 @@ class Gate:
         if request.principal.identity.anonymous:
             text = f"log in to see where images of repository {repository} ran"
             raise self.unauthorized(request, text, scope=f"repository:{repository}:pull")
-        raise denied(request.principal.identity, "audit", repository)
+        raise refusals.denied(request.principal.identity, "audit", repository)
 
     def hidden(self, request: AccessRequest, repositories: set[str]) -> set[str]:
         """Return those of ``repositories`` that the request must see as absent. Raises :class:`ErrorResponse`
@@ -397,47 +396,4 @@ class Gate:
         self, request: AccessRequest, text: str, *, scope: str | None = None, error: str | None = None
     ) -> ErrorResponse:
         """Return a 401 with the challenge that clients answer (RFC 6750; distribution, "token.md")."""
-        if self.config.challenge == "basic":
-            challenge = f'Basic realm="{self.config.service}"'
-        else:
-            challenge = f'Bearer realm="{self.realm(request)}",service="{self.config.service}"'
-            if scope is not None:
-                challenge += f',scope="{scope}"'
-            if error is not None:
-                challenge += f',error="{error}"'
-        return ErrorResponse(401, "UNAUTHORIZED", text, headers={"WWW-Authenticate": challenge})
-
-    def realm(self, request: AccessRequest) -> str:
-        """Return the token endpoint's URL as this client reaches it."""
-        if self.config.realm is not None:
-            return self.config.realm
-        if request.host is None:
-            raise ErrorResponse(400, "UNSUPPORTED", "the request has no host that the answer could refer to")
-        scheme = request.scope["scheme"]
-        forwarded = request.forwarding.scheme is not None
-        if scheme == "http" and not forwarded and claims_https(request.scope["headers"]):
-            # The header is not verified. At worst, the client is sent to a closed port of that host.
-            scheme = "https"
-        return f"{scheme}://{request.host}/token"
-
-
-def refused_to_agent(principal: Principal) -> ErrorResponse:
-    """Return the 403 for an agent's token that is used for something else than reports."""
-    text = (
-        f"the token of {principal.identity.name} is an agent's: it reports what runs in {principal.place},"
-        " and may do nothing else, whatever the rules say"
-    )
-    return ErrorResponse(403, "DENIED", text, detail={"place": principal.place})
-
-
-def denied(identity: Identity, action: str, repository: str) -> ErrorResponse:
-    """Return the 403 for an authenticated user."""
-    words = {
-        "push": f"push to repository {repository}",
-        "move-tag": f"move tags of repository {repository} that exist already",
-        "delete": f"take anything out of repository {repository}",
-        "audit": f"see where images of repository {repository} ran",
-        "admin": f"administer repository {repository}",
-    }
-    text = f"{identity.name} may not {words[action]}: no rule of this registry allows it"
-    return ErrorResponse(403, "DENIED", text, detail={"action": action})
+        return refusals.unauthorized(self.config, request, text, scope=scope, error=error)
