@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import insert
 
 from digestry.catalog.blob_links import UnknownRepository
 from digestry.catalog.catalog import Catalog
+from digestry.catalog.schema import advisory_statements
 from digestry.catalog.tag_pages import TagCursor
 from digestry.model.digest_prefix import DigestPrefix
 from tests.catalog.support import ORIGIN, Clock, image, index, put
@@ -106,6 +108,27 @@ def test_a_digest_has_what_refers_to_it_and_is_remembered_when_deleted(
     details = catalog.browsing.digest("x", str(parent.digest), running=True, limit=9)
     assert details.manifest is not None
     assert details.manifest.deleted_at == clock.now
+
+
+def test_statements_about_a_vulnerability_follow_each_other(catalog: Catalog) -> None:
+    rows = [
+        {
+            "vulnerability": name,
+            "repository": repository,
+            "subject": "sha256:s",
+            "advisory": f"sha256:{number}",
+            "status": "affected",
+            "stated_at": number,
+        }
+        for number, (name, repository) in enumerate([("CVE-1", "a"), ("CVE-1", "b"), ("CVE-11", "a")])
+    ]
+    with catalog._database.write() as connection:
+        connection.execute(insert(advisory_statements), rows)
+    browsing = catalog.browsing
+    found = browsing.statements_about("cve-1", beginning="", limit=9)
+    assert [(one.repository, one.stated_at) for one in found] == [("a", 0), ("b", 1)]
+    assert browsing.statements_about("CVE-1", beginning="", after=found[0], limit=9) == found[1:]
+    assert browsing.statements_about("CVE-1", beginning="b", limit=9) == found[1:]
 
 
 def test_a_session_is_found_by_its_secret_until_it_ends(catalog: Catalog) -> None:

@@ -8,9 +8,9 @@ import pytest
 
 from digestry.model.digest import Digest
 from tests.registry.access.support import of
-from tests.support import RegistryServer, running_registry
+from tests.support import RegistryServer, running_registry, wait_until
 from tests.web.browser import Browser, signed_in
-from tests.web.images import image, push_index
+from tests.web.images import attach, image, openvex, push_index
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +60,27 @@ def test_a_layer_is_found_in_every_repository_that_has_it(server: RegistryServer
     page = Browser(server).text(f"/search?q={layer}")
     for name in ("team/golftrack", "team/other"):
         assert f'href="/r/{name}@{layer}"' in page
+
+
+def test_a_vulnerability_finds_the_images_that_advisories_are_about(server: RegistryServer) -> None:
+    digest = digest_of(server, "team/golftrack", "1.5")
+    statement = {
+        "vulnerability": {"name": "CVE-2026-4711"},
+        "status": "affected",
+        "action_statement": "Update.",
+    }
+    attach(
+        server, "team/golftrack", digest, openvex({**statement, "products": [{"@id": "pkg:oci/golftrack"}]})
+    )
+    browser = Browser(server)
+    wait_until(lambda: b"CVE-2026-4711" in _row(browser, "cve-2026-4711"), what="the advisory's row")
+    assert f'href="/r/team/golftrack@{digest}"'.encode() in _row(browser, "CVE-2026-4711")
+    assert not _row(browser, "CVE-2026-471")
+
+
+def _row(browser: Browser, text: str) -> bytes:
+    """The table of advisories that a search finds."""
+    return browser.get(f"/search?q={text}").body.partition(b"<h2>Advisories")[2]
 
 
 def test_nothing_of_what_the_visitor_may_not_read_is_found(guarded_server: RegistryServer) -> None:

@@ -24,7 +24,7 @@ from digestry.catalog.image_summaries import Summaries
 from digestry.catalog.manifest_rows import StoredManifest
 from digestry.catalog.repository_pages import RepositoryRow
 from digestry.catalog.running_images import RunningImage, RunningPlace
-from digestry.catalog.search_pages import FoundDigest, FoundTag
+from digestry.catalog.search_pages import FoundDigest, FoundStatement, FoundTag
 from digestry.catalog.tag_pages import ListedTag, TagCursor
 from digestry.catalog.tag_timeline import TagMove, TagPeriod, TagTotals
 from digestry.model.digest_prefix import DigestPrefix
@@ -148,6 +148,15 @@ class Browsing:
         with self._database.read() as connection:
             return search_pages.tags_beginning(
                 connection, start, beginning=beginning, after=after, limit=limit
+            )
+
+    def statements_about(
+        self, vulnerability: str, *, beginning: str, after: FoundStatement | None = None, limit: int
+    ) -> list[FoundStatement]:
+        """Return what advisories state about a vulnerability; see :func:`.search_pages.statements_about`."""
+        with self._database.read() as connection:
+            return search_pages.statements_about(
+                connection, vulnerability, beginning=beginning, after=after, limit=limit
             )
 
     def digests_beginning(

@@ -1,4 +1,4 @@
-"""Searches over all repositories: tags and digests that begin with a text.
+"""Searches over all repositories: tags and digests that begin with a text, and what advisories state.
 
 Functions on a transaction, each one statement. A digest is text here, as it is in the tables.
 """
@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from sqlalchemy import ColumnElement, Connection, and_, literal, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, literal, or_, select, tuple_
 
-from digestry.catalog.schema import links, manifests, repositories, tags
+from digestry.catalog.schema import advisory_statements, links, manifests, repositories, tags
 from digestry.model.digest_prefix import DigestPrefix
 
 _AFTER_NAME: Final = "\x7f"
@@ -37,6 +37,18 @@ class FoundDigest:
     kind: Literal["manifest", "blob"]
     media_type: str
     deleted_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class FoundStatement:
+    """What an advisory states about a vulnerability of ``subject``: an index, image, config or layer."""
+
+    vulnerability: str
+    repository: str
+    subject: str
+    advisory: str
+    status: str
+    stated_at: int
 
 
 def tags_beginning(
@@ -83,6 +95,31 @@ def digests_beginning(
             )
             found += [FoundDigest(kind=kind, **row._mapping) for row in connection.execute(query)]  # type: ignore[arg-type]
     return sorted(found, key=lambda one: (one.digest, one.repository))[:limit]
+
+
+def statements_about(
+    connection: Connection,
+    vulnerability: str,
+    *,
+    beginning: str,
+    after: FoundStatement | None,
+    limit: int,
+) -> list[FoundStatement]:
+    """Return what advisories state about a vulnerability, in repositories whose names begin so: in the order
+    of repositories and subjects, those after a statement."""
+    stated = advisory_statements.c
+    position = tuple_(stated.vulnerability, stated.repository, stated.subject, stated.advisory)
+    spellings = {vulnerability, vulnerability.upper(), vulnerability.casefold()}
+    query = select(advisory_statements).where(stated.vulnerability.in_(sorted(spellings)))
+    if beginning:
+        query = query.where(stated.repository >= beginning, stated.repository < beginning + _AFTER_NAME)
+    if after is not None:
+        query = query.where(
+            position > tuple_(after.vulnerability, after.repository, after.subject, after.advisory)
+        )
+    order = (stated.vulnerability, stated.repository, stated.subject, stated.advisory)
+    rows = connection.execute(query.order_by(*order).limit(limit))
+    return [FoundStatement(**row._mapping) for row in rows]
 
 
 def _in(beginning: str) -> list[ColumnElement[bool]]:

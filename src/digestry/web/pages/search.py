@@ -1,4 +1,4 @@
-"""Search: repositories by a part of their names, tags and digests by their beginnings."""
+"""Search: repositories by a part of their names, tags and digests by their beginnings, vulnerabilities."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from starlette.responses import RedirectResponse, Response
 
 from digestry.catalog.blob_links import UnknownRepository
 from digestry.catalog.repository_pages import RepositoryRow
-from digestry.catalog.search_pages import FoundDigest, FoundTag
+from digestry.catalog.search_pages import FoundDigest, FoundStatement, FoundTag
 from digestry.model.digest_prefix import DigestPrefix
 from digestry.web.page import Page
 from digestry.web.pages.repositories import visible
@@ -28,11 +28,12 @@ class Found:
     repositories: tuple[RepositoryRow, ...] = ()
     tags: tuple[FoundTag, ...] = ()
     digests: tuple[FoundDigest, ...] = ()
+    statements: tuple[FoundStatement, ...] = ()
     more: bool = False
 
     @property
     def nothing(self) -> bool:
-        return not (self.repositories or self.tags or self.digests)
+        return not (self.repositories or self.tags or self.digests or self.statements)
 
 
 def show(visit: Visit) -> Page | Response:
@@ -60,8 +61,19 @@ def _search(visit: Visit, wanted: str) -> Found:
         return _tags_of(visit, name, tag)
     by_digest, by_tag = _digests(visit, text), _tags(visit, text)
     names = visible(visit, containing=text.lower(), limit=_MOST + 1)
-    more = by_digest.more or by_tag.more or len(names) > _MOST
-    return Found(text, tuple(names[:_MOST]), by_tag.tags, by_digest.digests, more)
+    stated = _statements(visit, text)
+    more = by_digest.more or by_tag.more or stated.more or len(names) > _MOST
+    return Found(text, tuple(names[:_MOST]), by_tag.tags, by_digest.digests, stated.statements, more)
+
+
+def _statements(visit: Visit, text: str) -> Found:
+    """Return what advisories state about the vulnerability of that name."""
+
+    def read(beginning: str, last: FoundStatement | None, some: int) -> list[FoundStatement]:
+        return visit.catalog.browsing.statements_about(text, beginning=beginning, after=last, limit=some)
+
+    rows = visit.first_visible(read, lambda one: one.repository, _MOST + 1)
+    return Found(text, statements=tuple(rows[:_MOST]), more=len(rows) > _MOST)
 
 
 def _tags_of(visit: Visit, name: str, text: str) -> Found:
