@@ -42,6 +42,7 @@ bench: setup
 	@$(BIN)/python -m bench $(ARGS)
 	@$(BIN)/python -m bench.access
 	@$(BIN)/python -m bench.client
+	@$(BIN)/python -m bench.agents
 	@$(BIN)/python -m bench.pages
 
 # The documentation as a site, in build/docs. A warning fails it.

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, func, select, update
+from sqlalchemy import Connection, Row, bindparam, func, select, update
 
 from digestry.catalog import dialect
 from digestry.catalog.fleet_schema import fleet_agents, fleet_sources
+from digestry.catalog.frequent import frequent
 from digestry.catalog.schema import robot_tokens
+from digestry.catalog.transactions import TransactionUndone
 from digestry.errors import Forbidden
 from digestry.model.fleet import FleetReport
 
@@ -21,14 +23,48 @@ MOST_SOURCES: Final = 256
 """The most sources in one place."""
 ROBOT_PREFIX: Final = "robot$"
 
+# Of every report, and so built once.
+_AGENT: Final = frequent(
+    select(fleet_agents).where(fleet_agents.c.id == bindparam("agent")).with_for_update()
+)
+_HEARD: Final = frequent(
+    update(fleet_agents)
+    .where(fleet_agents.c.number == bindparam("agent"))
+    .values(
+        actor=bindparam("actor_now"),
+        version=bindparam("version_now"),
+        interval=bindparam("interval_now"),
+        last_at=bindparam("now"),
+        sequence=bindparam("received"),
+        clock_offset=bindparam("ahead"),
+        stopped_at=bindparam("stopped"),
+        silent_at=None,
+    )
+)
+_SOURCE: Final = frequent(
+    select(fleet_sources)
+    .where(fleet_sources.c.place == bindparam("at_place"), fleet_sources.c.source == bindparam("name"))
+    .with_for_update()
+)
+_CONFIRMED: Final = frequent(
+    update(fleet_sources)
+    .where(fleet_sources.c.number == bindparam("source_number"))
+    .values(
+        agent=bindparam("by_agent"),
+        confirmed_at=bindparam("confirmed"),
+        snapshot_at=bindparam("snapshot"),
+        problem=bindparam("trouble"),
+        problem_at=bindparam("trouble_at"),
+    )
+)
+
 
 def lock_agent(connection: Connection, report: FleetReport, *, actor: str, now: int) -> tuple[Row[Any], bool]:
     """Return an agent's row, locked, and whether it is new.
 
     Raises :class:`Forbidden` if the agent is another user's, or another place's.
     """
-    mine = select(fleet_agents).where(fleet_agents.c.id == report.agent).with_for_update()
-    row = connection.execute(mine).first()
+    row = connection.execute(_AGENT, {"agent": report.agent}).first()
     new = row is None
     if row is None:
         values = {
@@ -43,7 +79,9 @@ def lock_agent(connection: Connection, report: FleetReport, *, actor: str, now: 
             "clock_offset": 0,
         }
         connection.execute(dialect.of(connection).upserts.fleet_agent, values)
-        row = connection.execute(mine).one()
+        row = connection.execute(_AGENT, {"agent": report.agent}).first()
+    if row is None:
+        raise TransactionUndone("an agent was removed while its report was recorded")
     if row.place != report.place:
         raise Forbidden(
             f"agent {report.agent} reports for {row.place}, not for {report.place}",
@@ -79,16 +117,16 @@ def update_agent(
 ) -> None:
     """Record that an agent was heard, and up to which number its entries are recorded."""
     values = {
-        "actor": actor,
-        "version": report.version,
-        "interval": report.interval,
-        "last_at": now,
-        "sequence": sequence,
-        "clock_offset": ahead,
-        "stopped_at": now if report.stopping else None,
-        "silent_at": None,
+        "agent": number,
+        "actor_now": actor,
+        "version_now": report.version,
+        "interval_now": report.interval,
+        "now": now,
+        "received": sequence,
+        "ahead": ahead,
+        "stopped": now if report.stopping else None,
     }
-    connection.execute(update(fleet_agents).where(fleet_agents.c.number == number).values(**values))
+    connection.execute(_HEARD, values)
 
 
 def lock_sources(
@@ -98,15 +136,7 @@ def lock_sources(
 
     Raises :class:`Forbidden` if the place would have too many.
     """
-    if not names:
-        return {}
-    mine = (
-        select(fleet_sources)
-        .where(fleet_sources.c.place == place, fleet_sources.c.source.in_(sorted(names)))
-        .order_by(fleet_sources.c.source)
-        .with_for_update()
-    )
-    found = {row.source: row for row in connection.execute(mine)}
+    found = _locked(connection, place, names)
     missing = sorted(set(names) - found.keys())
     if missing:
         there = connection.execute(
@@ -126,10 +156,36 @@ def lock_sources(
             for name in missing
         ]
         connection.execute(dialect.of(connection).upserts.fleet_source, rows)
-        found = {row.source: row for row in connection.execute(mine)}
+        found = _locked(connection, place, names)
     return found
 
 
-def update_source(connection: Connection, number: int, **values: object) -> None:
-    """Change a source's row."""
-    connection.execute(update(fleet_sources).where(fleet_sources.c.number == number).values(**values))
+def _locked(connection: Connection, place: str, names: Collection[str]) -> dict[str, Row[Any]]:
+    found = {}
+    for name in sorted(names):
+        row = connection.execute(_SOURCE, {"at_place": place, "name": name}).first()
+        if row is not None:
+            found[name] = row
+    return found
+
+
+def update_source(
+    connection: Connection,
+    number: int,
+    *,
+    agent: int,
+    confirmed_at: int,
+    snapshot_at: int | None,
+    problem: str,
+    problem_at: int | None,
+) -> None:
+    """Record what a report says about a source."""
+    values = {
+        "source_number": number,
+        "by_agent": agent,
+        "confirmed": confirmed_at,
+        "snapshot": snapshot_at,
+        "trouble": problem,
+        "trouble_at": problem_at,
+    }
+    connection.execute(_CONFIRMED, values)
