@@ -155,6 +155,8 @@ def test_statements_about_a_layer_are_listed_exported_and_removed(
     assert {row["digest"] for row in listed} == {str(story["layer"])}
     (shown,) = json.loads(run(environment, "advisory", "show", where).stdout)
     assert len(shown["document"]["statements"]) == 2
+    of_image = run(environment, "advisory", "list", f"{registry.host}/{name}/app:1", "--format", "json")
+    assert f"2 statements about its layer {where} count for it" in of_image.stderr
     exported = run(environment, "advisory", "export", where).stdout
     dry = run(environment, "advisory", "remove", where, "--id", "CVE-1", "--dry-run")
     assert "nothing was removed" in dry.stderr

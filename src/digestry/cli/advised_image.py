@@ -8,6 +8,7 @@ import click
 
 from digestry.cli.digest_completion import complete_reference
 from digestry.cli.output import complain, note, printable
+from digestry.model.text import number_of
 
 if TYPE_CHECKING:
     from digestry.advisories.advisory import AdvisoryReading
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from digestry.advisories.publish import TargetImage
     from digestry.advisories.statements import Status
     from digestry.advisories.trust import TrustPolicy
+    from digestry.audit.registry_queries import RegistryQueries
     from digestry.cli.settings import Settings
     from digestry.client.session import Session
     from digestry.model.reference import Reference
@@ -67,13 +69,32 @@ def read_target(reference: str) -> tuple[TargetImage, AdvisoryReading]:
     with open_session(settings) as session:
         target = find_target(settings, session, reference)
         is_index = target.descriptor.media_type in media_types.INDEXES
+        queries = RegistryQueries(session, timeout=60, trust=settings.trust())
         reading = read_advisories(
-            RegistryQueries(session, timeout=60, trust=settings.trust()),
+            queries,
             target.image.repository_only(),
             [target.digest],
             indexes=frozenset({target.digest} if is_index else ()),
         )
+        if not is_index and target.part is None:
+            _show_layers(queries, target, reading)
         return target, reading
+
+
+def _show_layers(queries: RegistryQueries, target: TargetImage, reading: AdvisoryReading) -> None:
+    """Print on which layers of an image something is stated that is in force for the image, too."""
+    from digestry.advisories.advisory import in_force
+    from digestry.audit.part_advisories import PartAdvisories
+
+    parts = PartAdvisories(queries).read(target.image.repository_only(), [target.digest])
+    counts: dict[str, int] = {}
+    for advisory in in_force([*reading.advisories, *parts.advisories]):
+        if advisory.part is not None:
+            name = f"{advisory.part.kind} {advisory.repository.name}@{advisory.part.digest}"
+            counts[name] = counts.get(name, 0) + 1
+    for name, count in counts.items():
+        verb = "counts" if count == 1 else "count"
+        note(printable(f"digestry: {number_of(count, 'statement')} about its {name} {verb} for it, too"))
 
 
 def finish(reading: AdvisoryReading) -> None:
