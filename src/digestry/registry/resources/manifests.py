@@ -144,7 +144,8 @@ async def put_manifest(service: Service, exchange: Exchange, name: str, target: 
     kind = media_types.bare(content_type) if content_type else None
     if kind in {"application/json", "application/octet-stream", ""}:
         kind = None  # a client that does not know: the manifest's own field, or its form, decides
-    parse = functools.partial(_parse, raw, kind, None if wanted is None else wanted.algorithm)
+    algorithm = "sha256" if wanted is None else wanted.algorithm
+    parse = functools.partial(Manifest.parse, raw, kind, algorithm=algorithm)
     if len(raw) <= _PARSED_AT_ONCE:
         manifest = parse()
     else:
@@ -197,20 +198,6 @@ async def put_manifest(service: Service, exchange: Exchange, name: str, target: 
             for start in range(0, len(tags), _TAGS_IN_A_HEADER)
         ]
     await exchange.respond(201, headers)
-
-
-def _parse(raw: bytes, media_type: str | None, algorithm: str | None) -> Manifest:
-    """Parse a manifest whose digest is of ``algorithm``.
-
-    A client that pushes to a tag does not say which digest it computed. It is SHA-256's, unless the manifest
-    names all of its content by another algorithm.
-    """
-    manifest = Manifest.parse(raw, media_type, algorithm=algorithm or "sha256")
-    if algorithm is None and (content := manifest.manifests or manifest.blobs()):
-        used = content[0].digest.algorithm
-        if used != "sha256" and all(one.digest.algorithm == used for one in content):
-            return Manifest.parse(raw, media_type, algorithm=used)
-    return manifest
 
 
 async def _may_come(
