@@ -13,6 +13,7 @@ from sqlalchemy import text
 
 from digestry.backend import open_backend
 from digestry.catalog.catalog import Catalog
+from digestry.catalog.schema import FLEET_TABLES
 from digestry.catalog.sqlite import database
 from digestry.catalog.sqlite.connection import connect_directly
 from digestry.catalog.sqlite.database import SqliteDatabase
@@ -204,6 +205,8 @@ S3_STORE = (
 )
 COORDINATION = ("locks", "shared_guards", "signing_keys", "login_failures", "upstream_limits", "notes")
 """The tables of schema 11."""
+PAGES = (*(table.name for table in reversed(FLEET_TABLES)), "web_sessions", "advisory_statements")
+"""The tables of schema 14."""
 
 
 def test_a_catalog_of_before_counted_what_it_held_is_counted(catalog: Catalog) -> None:
@@ -221,8 +224,19 @@ def test_a_catalog_of_before_counted_what_it_held_is_counted(catalog: Catalog) -
         connection.execute(f"DROP TRIGGER {name}")
     connection.execute("DROP TABLE sighting_usage")
     connection.execute("DROP INDEX sightings_by_actor")
-    for table in ("usage", "identity", "transaction_locks", "schema_support", *COORDINATION, *S3_STORE):
+    connection.execute("DROP INDEX manifests_by_subject_anywhere")
+    for table in (
+        "usage",
+        "identity",
+        "transaction_locks",
+        "schema_support",
+        *COORDINATION,
+        *S3_STORE,
+        *PAGES,
+    ):
         connection.execute(f"DROP TABLE {table}")
+    connection.execute("ALTER TABLE robot_tokens DROP COLUMN place")
+    connection.execute("ALTER TABLE deliveries DROP COLUMN document")
     connection.execute("ALTER TABLE uploads DROP COLUMN reserved")
     connection.execute("UPDATE alembic_version SET version_num = '0004'")
     connection.commit()
