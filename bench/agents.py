@@ -22,12 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import text
 from tests.postgresql import session_cluster, stop_session_cluster
 from tests.support import start_registry
 
 from bench.servers import megabytes
 from digestry.backend import StoreLocations, open_backend
-from digestry.catalog import clock
+from digestry.catalog import clock, dialect
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.fleet.run_pages import RunFilter
 from digestry.catalog.fleet.selection import ImageFilter
@@ -160,7 +161,9 @@ def fill(catalog: Catalog, runs: int, now: int) -> None:
     """Make ``runs`` runs of a year, of which the last :data:`RUNNING` still run."""
     with catalog._database.write() as connection:
         execute = connection.exec_driver_sql
-        numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {}) "
+        numbers = (
+            "WITH RECURSIVE n(i) AS (SELECT CAST(1 AS BIGINT) UNION ALL SELECT i + 1 FROM n WHERE i < {}) "
+        )
         execute(
             "INSERT INTO fleet_agents (number, id, place, actor, version, interval, first_at, last_at,"
             " sequence, clock_offset) VALUES (1, 'a', 'host-1', 'bench', '1', 60, 0, 0, 1, 0)"
@@ -188,14 +191,17 @@ def fill(catalog: Catalog, runs: int, now: int) -> None:
         with catalog._database.write() as connection:
             started = f"({now} - {_YEAR} + (i + {start}) * {_YEAR // runs})"
             ended = f"CASE WHEN i + {start} > {runs - RUNNING} THEN NULL ELSE {started} + 3600000000 END"
-            connection.exec_driver_sql(
+            dialect.of(connection).lift_limits(connection)
+            statement = (
                 "INSERT INTO fleet_runs (source, container, instance, image, agent, name, namespace, node,"
                 " workload, started_at, ended_at, ended_after) "
-                f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {step}) "
+                f"WITH RECURSIVE n(i) AS (SELECT CAST(1 AS BIGINT) UNION ALL"
+                f" SELECT i + 1 FROM n WHERE i < {step}) "
                 f"SELECT 1 + (i + {start}) * 7919 % {SOURCES}, 'c' || (i + {start}), '1',"
                 f" 1 + (i + {start}) * 104729 % {IMAGES}, 1, 'app', '', '', '', {started}, {ended}, {ended}"
                 " FROM n"
             )
+            connection.execute(text(statement))
 
 
 def questions(runs: int, database: str | None) -> None:
