@@ -108,7 +108,9 @@ def test_no_question_walks_a_whole_repository(catalog: Catalog, later: Clock) ->
     assert all("child=?" in line or "parent=?" in line for line in inner), inner
     attached = [line for line in seen if " image " in line]
     assert any("digest>?" in line and "digest<?" in line for line in attached), attached
-    assert not [line for line in seen if line.startswith("SCAN")], seen
+    # What refers to a layer is rare, and asks for that layer in each repository.
+    scanned = {line for line in seen if line.startswith("SCAN")} - {"SCAN repositories"}
+    assert not scanned, seen
 
 
 def test_the_history_of_a_time_begins_there(catalog: Catalog) -> None:
