@@ -86,7 +86,12 @@ class ContainerdFollower:
 
         The position is the time until which all was known: containerd keeps no events.
         """
-        before = _time(position)
+        try:
+            yield from self._follow(_time(position), wakeup)
+        finally:
+            self._containerd.close()
+
+    def _follow(self, before: datetime.datetime | None, wakeup: Wakeup) -> Iterator[Step]:
         self._made.clear()
         self._stores.clear()
         due = time.monotonic() + self._checked_every
