@@ -116,4 +116,4 @@ def known(server: RegistryServer) -> dict[str, bool]:
     assert answer.status == 200, answer.body
     found: list[dict[str, Any]] = answer.json()["runs"]
     assert len({run["container"] for run in found}) == len(found)
-    return {run["container"]: run.get("endedAt") is None for run in found}
+    return {run["container"]: run.get("until") is None for run in found}

@@ -83,8 +83,8 @@ class ImageReport(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tru
 class RunReport(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """A container since one of its starts.
 
-    ``instance`` tells this start from the container's others, in the engine's own words (Docker's
-    ``StartedAt``, a pod's restart count …): it is the same whoever reports it. ``image`` is a key of the
+    ``instance`` tells this start from the container's others (``first``, Docker's ``StartedAt`` of a further
+    one, the process of a task …): it is the same whoever reports it. ``image`` is a key of the
     report's images.
     """
 

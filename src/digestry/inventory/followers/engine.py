@@ -148,7 +148,7 @@ class EngineFollower:
             return wakeup.wait(max(0.0, due - time.monotonic()) if due else _CATCHING_UP, descriptor)
 
         # A little more, to know which containers are new, and which ended before.
-        lines = self._api.events(max(0, before.last_at - _FIRST_WITHIN), wait)
+        lines = self._api.events(max(0, (before.last_at or before.seen) - _FIRST_WITHIN), wait)
         replayed: list[EngineEvent] = []
         for line in lines:  # what the engine still has in its memory comes at once
             if line is None:
@@ -308,10 +308,9 @@ class EngineFollower:
         """Yield what happened since ``before``, as far as the engine still says, and all that runs."""
         covered = not before.seen
         if before.seen:
-            keys = [event.key for event in replayed]
-            covered = before.last in keys
+            told = _told(before, replayed)
+            covered = told > 0
             if covered:  # the engine still has all that came after it
-                told = keys.index(before.last) + 1
                 for event in replayed[:told]:
                     self._learn(event)
                 replayed = replayed[told:]
@@ -373,6 +372,15 @@ class EngineFollower:
     def _observe(self, entry: ListedContainer) -> ContainerObservation | None:
         seen = self._api.container(entry, self._host, self._platform, self._image, still_listed=False)
         return seen if isinstance(seen, ContainerObservation) else None
+
+
+def _told(before: Position, replayed: list[EngineEvent]) -> int:
+    """Return how many of the events that the engine still has were told before; 0 if it may have forgotten
+    some that were not."""
+    keys = [event.key for event in replayed]
+    if before.last:
+        return keys.index(before.last) + 1 if before.last in keys else 0
+    return sum(event.nanoseconds <= before.seen for event in replayed)
 
 
 def _run(seen: ContainerObservation, instance: str, started_at: datetime.datetime) -> Run:
