@@ -56,6 +56,14 @@ class Visitor(Protocol):
         """Return whether the visitor may read who did what, and what runs where."""
         ...
 
+    def audits_everything(self) -> bool:
+        """Return whether the visitor may audit every repository, of any name."""
+        ...
+
+    def audits_anything(self) -> bool:
+        """Return whether there may be a repository that the visitor may audit."""
+        ...
+
     def seen_beginnings(self) -> list[str]:
         """Return prefixes of all names that the visitor may see; none is a prefix of another."""
         ...

@@ -6,6 +6,7 @@ from typing import Final
 
 from digestry.web.pages import (
     changes,
+    fleet,
     image,
     issuer_sign_in,
     repositories,
@@ -15,6 +16,7 @@ from digestry.web.pages import (
     sign_in,
     tag,
     theme,
+    vulnerability,
 )
 from digestry.web.route import Route
 
@@ -26,6 +28,8 @@ ROUTES: Final = (
     Route("/r/{name}:{tag}", tag.show),
     Route("/changes/{name}", changes.show),
     Route("/restore/{name}:{tag}", restore.show, restore.restore),
+    Route("/fleet", fleet.show),
+    Route("/vulnerability", vulnerability.show),
     Route("/sign-in", sign_in.show, sign_in.sign_in),
     Route("/sign-in/at", handle=issuer_sign_in.begin),
     Route("/sign-in/return", handle=issuer_sign_in.finish),
@@ -33,5 +37,5 @@ ROUTES: Final = (
     Route("/theme", act=theme.change, token=False),
 )
 
-NAVIGATION: Final = (("Repositories", "/"),)
+NAVIGATION: Final = (("Repositories", "/"), ("Fleet", "/fleet"))
 """The sections, each with the address of its first page."""

@@ -11,6 +11,7 @@ from digestry.catalog.fleet.places import PlaceCursor, page_of_places
 from digestry.catalog.fleet.reporting import record_report
 from digestry.catalog.fleet.run_pages import RunCursor, RunFilter, page_of_runs
 from digestry.catalog.fleet.selection import EVERYBODY, Asker
+from digestry.catalog.fleet.state_history import StateCount, state_history
 from digestry.catalog.fleet.summary import summarize
 from digestry.catalog.fleet.timeline import timeline_of
 from digestry.catalog.transactions import retried
@@ -90,6 +91,12 @@ class Fleet:
         """Return how many containers of the chosen images ran over time."""
         with self._database.read() as connection:
             return timeline_of(connection, choice, asker, now=now)
+
+    def state_history(self, asker: Asker = EVERYBODY, *, since: int, now: int) -> list[StateCount]:
+        """Return how many containers ran at equal steps from ``since`` to ``now``, by the state of their
+        images now."""
+        with self._database.read() as connection:
+            return state_history(connection, asker, since=since, now=now)
 
     # -- what images are ------------------------------------------------------------------------
 
