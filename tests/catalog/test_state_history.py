@@ -6,8 +6,8 @@ from digestry.catalog import clock as times
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.fleet.selection import EVERYBODY, Asker
 from digestry.catalog.fleet.state_history import STEPS
+from tests.catalog.fleet_support import Agent
 from tests.catalog.support import Clock
-from tests.catalog.test_fleet import Agent
 
 HOUR = 3600 * times.SECOND
 

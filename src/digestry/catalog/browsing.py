@@ -14,7 +14,6 @@ from digestry.catalog import (
     repository_rows,
     running_images,
     search_pages,
-    statement_pages,
     tag_pages,
     tag_timeline,
 )
@@ -26,7 +25,6 @@ from digestry.catalog.manifest_rows import StoredManifest
 from digestry.catalog.repository_pages import RepositoryRow
 from digestry.catalog.running_images import RunningImage, RunningPlace
 from digestry.catalog.search_pages import FoundDigest, FoundStatement, FoundTag
-from digestry.catalog.statement_pages import StatedImage
 from digestry.catalog.tag_pages import ListedTag, TagCursor
 from digestry.catalog.tag_timeline import TagMove, TagPeriod, TagTotals
 from digestry.model.digest_prefix import DigestPrefix
@@ -210,15 +208,6 @@ class Browsing:
             if repository is None:
                 return []
             return running_images.places(connection, repository, name, digest, limit=limit)
-
-    def statements_about(
-        self, vulnerability: str, *, beginning: str, after: tuple[str, str, str] = ("", "", ""), limit: int
-    ) -> list[StatedImage]:
-        """Return what advisories state; see :func:`.statement_pages.statements_about`."""
-        with self._database.read() as connection:
-            return statement_pages.statements_about(
-                connection, vulnerability, beginning=beginning, after=after, limit=limit
-            )
 
 
 def _summaries(
