@@ -54,6 +54,9 @@ def test_once(server: RegistryServer, token: Path, tmp_path: Path) -> None:
     place = ("--place", "cluster/one", "--once")
     done = run_digestry(*words(server, token, tmp_path / "state", "--source", source, *place), timeout=60)
     assert done.returncode == 0, done.stderr
+    answer = of(server, "carol").request("GET", "/v2/_digestry/fleet/runs?place=cluster/one")
+    (run,) = answer.json()["runs"]
+    assert (run["name"], run.get("node", "")) == ("web", "")  # the list names no host: the place is known
     refused = run_digestry(
         *words(server, token, tmp_path / "other", "--source", source, "--place", "elsewhere", "--once"),
         timeout=60,

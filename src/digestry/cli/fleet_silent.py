@@ -69,6 +69,8 @@ def silent(*, registry: str | None, view: View) -> None:
     view.show(rows)
     if not agents:
         note(f"digestry: no agent has reported what runs to {host}: nothing is known")
+    elif not rows:
+        note(f"digestry: {number_of(agents, 'agent')} reported to {host}, and none of them is silent")
     dark = any(row["what"] in {"agent", "source"} for row in rows)
     raise click.exceptions.Exit(exit_codes.REMOTE if dark or not agents else exit_codes.OK)
 

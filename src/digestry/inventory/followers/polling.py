@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from digestry.errors import Unreachable
+from digestry.inventory.formats.rows import UNKNOWN_HOST
 from digestry.inventory.observation import ContainerObservation, Source, Unseen
 from digestry.inventory.runs import (
     AllRuns,
@@ -101,7 +102,7 @@ class PollingFollower:
             image=seen.image,
             name=seen.name,
             namespace=seen.namespace,
-            node=seen.host,
+            node="" if seen.host == UNKNOWN_HOST else seen.host,
             workload=seen.workload,
         )
 
