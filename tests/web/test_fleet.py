@@ -95,8 +95,8 @@ def test_a_vulnerability_leads_to_zero(server: RegistryServer) -> None:
     agent = os.urandom(16).hex()
     first = report("rack2", started("z1", name="one"), started("z2", name="two"), agent=agent, images=images)
     assert post(server, first).status == 200
-    page = judged(server, f"/vulnerability?id={name}", "2 containers still run it")
-    assert "zero/app" in page
+    judged(server, f"/vulnerability?id={name}", "2 containers still run it")
+    page = judged(server, f"/vulnerability?id={name}", "Images 1")
     assert f"/r/zero/app@{bad}" in page
     assert 'class="block affected"' in page
     at = now()
@@ -132,3 +132,12 @@ def test_places_and_containers_are_shown_to_those_who_may_audit() -> None:
         assert "No agent reports anything that you may audit" in plain(bob.text("/fleet"))
         anonymous = Browser(server).request("GET", "/fleet")
         assert (anonymous.status, anonymous.headers["location"]) == (303, "/sign-in?next=%2Ffleet")
+
+
+@pytest.mark.parametrize(
+    "after", [f"r-{'1' * 40}.1", f"e1.-{'9' * 40}", "r1_0.1", "e" + "9" * 250, "r.", "x1.1"]
+)
+def test_a_position_that_is_none_is_that_of_the_first_page(server: RegistryServer, after: str) -> None:
+    for path in (f"/fleet?after={after}", f"/fleet?places={after}", f"/vulnerability?id=CVE-1&after={after}"):
+        assert Browser(server).get(path).status == 200
+    assert server.request("GET", f"/v2/_digestry/fleet/runs?after={after}").status == 400

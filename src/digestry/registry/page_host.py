@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, Final, ParamSpec, TypeVar
 
@@ -26,6 +27,9 @@ from digestry.registry.web_config import WebConfig
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_THREADS: Final = 4
+"""So many of the threads that wait for the disk work for pages at a time: pulls need the others."""
+
 
 class PageHost:
     """The registry of one worker process, as its pages see it.
@@ -36,6 +40,7 @@ class PageHost:
     def __init__(self, service: Callable[[], Service]) -> None:
         """``service`` returns the service that runs now: a reload of the configuration gives another one."""
         self._service = service
+        self._threads = asyncio.Semaphore(_THREADS)
 
     @property
     def settings(self) -> WebConfig:
@@ -61,8 +66,10 @@ class PageHost:
         return self._service().stores.read(digest, size)
 
     async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call ``function``, which may block, in a thread."""
-        return await self._service().executors.run(function, *args, **kwargs)
+        """Call ``function``, which may block, in a thread. Many at once wait for each other, so that threads
+        are left for the API."""
+        async with self._threads:
+            return await self._service().executors.run(function, *args, **kwargs)
 
     async def write(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call ``function``, which changes the catalog and nothing else. Return when that is on the disk."""
