@@ -378,3 +378,14 @@ def test_an_upload_that_is_given_up_leaves_no_thread(tmp_path: Path) -> None:
         with blobs.begin() as ingest:
             ingest.write(bytes(2 << 20))
     wait_until(lambda: threading.active_count() <= before, what="the end of the threads")
+
+
+def test_a_directory_of_incoming_content_that_somebody_removed_is_made_again(store: DiskBlobs) -> None:
+    """Two copies into one layout: the one that ends first removes it if it is empty."""
+    ingests = store.root / "ingest"
+    ingests.rmdir()
+    store.put(HELLO)
+    ingests.rmdir()
+    small = Digest.of(b"small")
+    assert store.put_all([(b"small", small)]) == [None]
+    assert set(store.digests()) == {HELLO_DIGEST, small}

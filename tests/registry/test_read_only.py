@@ -105,6 +105,7 @@ def test_no_job_removes(tmp_path: Path) -> None:
     names = {job.name for job in jobs(RegistryConfig(tmp_path))}
     assert names - {job.name for job in jobs(RegistryConfig(tmp_path, read_only=True))} == {
         "collection",
+        "fleet upkeep",
         "identity",
     }
 

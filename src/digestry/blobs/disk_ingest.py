@@ -22,6 +22,15 @@ _MOST_PARTS: Final = 1024  # IOV_MAX on Linux and macOS
 _REREAD: Final = 1 << 20
 
 
+def _create(path: Path) -> int:
+    """Make a file for new content, and its directory if another program has just removed that as empty."""
+    try:
+        return open_regular(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except FileNotFoundError:
+        path.parent.mkdir(exist_ok=True)  # not its parents: a disk that is not mounted stays an error
+        return open_regular(path, os.O_RDWR | os.O_CREAT, 0o644)
+
+
 def _open_locked(path: Path, create: bool) -> int:
     """Open ``path`` with the lock held and return the descriptor."""
     while True:
@@ -31,7 +40,7 @@ def _open_locked(path: Path, create: bool) -> int:
             except FileNotFoundError:
                 if not create:
                     raise
-                descriptor = open_regular(path, os.O_RDWR | os.O_CREAT, 0o644)
+                descriptor = _create(path)
         except FileNotFoundError as error:
             if create:
                 raise storage_error("create", path, error) from error

@@ -48,7 +48,13 @@ def _write(content: bytes, digest: Digest, ingests: Path, destination: Path) -> 
         make_directory(destination.parent)
     temporary = ingests / f"new-{os.urandom(12).hex()}"
     with storage_errors("create", temporary):
-        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            descriptor = os.open(temporary, flags, 0o644)
+        except FileNotFoundError:
+            # Another program that uses the same directory has just removed this one, as it was empty.
+            ingests.mkdir(exist_ok=True)
+            descriptor = os.open(temporary, flags, 0o644)
     try:
         with storage_errors("write", temporary):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a sweep leaves it alone

@@ -109,7 +109,7 @@ class GuardedTransport(Transport):
             self.guard.check_redirect(parts)
         return super()._exchange(call, authorization)
 
-    def _accepts_any(self, call: Call, error: ssl.SSLCertVerificationError) -> bool:
+    def _may_try_anew(self, call: Call, error: ssl.SSLError, shown: int) -> bool:
         """Return False: an upstream is verified, also on this machine."""
         return False
 
