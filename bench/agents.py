@@ -166,12 +166,14 @@ def fill(catalog: Catalog, runs: int, now: int) -> None:
         )
         execute(
             "INSERT INTO fleet_agents (number, id, place, actor, version, interval, first_at, last_at,"
-            " sequence, clock_offset) VALUES (1, 'a', 'host-1', 'bench', '1', 60, 0, 0, 1, 0)"
+            " sequence, clock_offset, hour, hour_runs, hour_images)"
+            " VALUES (1, 'a', 'host-1', 'bench', '1', 60, 0, 0, 1, 0, 0, 0, 0)"
         )
         execute(
-            "INSERT INTO fleet_sources (number, place, source, agent, first_at, confirmed_at, problem) "
+            "INSERT INTO fleet_sources (number, place, source, agent, first_at, confirmed_at, running,"
+            " problem) "
             + numbers.format(SOURCES)
-            + f"SELECT i, 'host-' || i, 'docker', 1, 0, {now}, '' FROM n"
+            + f"SELECT i, 'host-' || i, 'docker', 1, 0, {now}, 0, '' FROM n"
         )
         execute(
             "INSERT INTO fleet_images (number, hash, document, reference, host, repository, digest, kind,"
@@ -202,6 +204,10 @@ def fill(catalog: Catalog, runs: int, now: int) -> None:
                 " FROM n"
             )
             connection.execute(text(statement))
+    with catalog._database.write() as connection:
+        dialect.of(connection).lift_limits(connection)
+        counted = "SELECT count(*) FROM fleet_runs WHERE source = fleet_sources.number AND ended_at IS NULL"
+        connection.exec_driver_sql(f"UPDATE fleet_sources SET running = ({counted})")
 
 
 def questions(runs: int, database: str | None) -> None:

@@ -11,6 +11,7 @@ import pytest
 from digestry.backend import Backend
 from digestry.catalog import clock as times
 from digestry.catalog.catalog import Catalog
+from digestry.catalog.fleet import intake_limits
 from digestry.catalog.fleet.changes import ChangeCursor
 from digestry.catalog.fleet.places import PlaceCursor
 from digestry.catalog.fleet.run_pages import RunCursor, RunFilter
@@ -392,6 +393,85 @@ def test_an_agent_that_stops_on_purpose_is_not_silent_but_its_containers_are(
     assert catalog.fleet.runs(now=clock.now, limit=10).runs[0].silent
     agent.send(agent.stopped("c1", 0))
     assert catalog.fleet.places(now=clock.now, limit=10).agents[0].stopped is None
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_silence_is_one_rule(agent: Agent, catalog: Catalog, clock: Clock, running: bool) -> None:
+    """Answers, metrics and webhooks agree on a source whose agent stopped on purpose."""
+    agent.send(agent.started("c1"), sources=(SourceReport("docker", agent.at()),))
+    if not running:
+        agent.send(agent.stopped("c1", 1))
+    agent.send(stopping=True, sources=(SourceReport("docker", agent.at()),))
+    pass_time(clock, 1000)
+    dark = int(running)
+    places = catalog.fleet.places(now=clock.now, limit=10, silent=True)
+    assert [source.running for source in places.sources] == [1] * dark
+    told = catalog.fleet.summary(now=clock.now)
+    assert (told.silent_containers, told.silent_places, told.silent_agents) == (dark, dark, 0)
+    counted = catalog.fleet_counts.count(clock.now)
+    assert (counted.silent_containers, counted.agents) == (dark, {"stopped": 1})
+    assert [run.silent for run in catalog.fleet.runs(now=clock.now, limit=10).runs] == [True] * dark
+    heard_since = clock.now - 900 * times.SECOND
+    assert catalog.fleet_happenings.queue((), now=clock.now, heard_since=heard_since) == []
+
+
+def test_how_many_run_in_a_source_is_always_known(agent: Agent, catalog: Catalog, clock: Clock) -> None:
+    def running() -> int:
+        found = catalog.fleet.places(now=clock.now, limit=10).sources[0].running
+        assert found == sum(run.until is None for run in all_runs(catalog, clock))
+        assert found == catalog.fleet.runs(now=clock.now, limit=1).running
+        return found
+
+    agent.send(agent.started("c1", -90), agent.started("c2", -80), agent.stopped("c3", -70))
+    assert running() == 2
+    agent.send(agent.started("c3", -75), agent.started("c1", -60, instance="2"))
+    assert running() == 2
+    agent.send(agent.snapshot(agent.run("c1", -60, instance="2"), seconds=-30))
+    assert running() == 1
+    agent.send(agent.snapshot(agent.run("c2", -80), seconds=-20))
+    assert running() == 1
+    agent.send(agent.snapshot(agent.run("c2", -80), agent.run("c4", -10)))
+    assert running() == 2
+    pass_time(clock, 100)
+    assert catalog.fleet_retention.prune(keep=times.SECOND, now=clock.now) == 5
+    assert catalog.fleet.summary(now=clock.now).places == 0
+
+
+def test_a_report_looks_up_some_of_its_images_and_the_upkeep_the_others(
+    agent: Agent, catalog: Catalog, clock: Clock
+) -> None:
+    manifest = image(catalog, "app")
+    put(catalog, "app", manifest)
+    claims = (ClaimReport(manifest.digest, "manifest"),)
+    images = {f"i{n}": ImageReport(f"registry.example/app:{n}", claims) for n in range(130)}
+    runs = (Started("docker", RunReport(f"c{n}", "1", f"i{n}", agent.at())) for n in range(130))
+    agent.send(*runs, images=images)
+    later = catalog.fleet.stale_images(clock.now, limit=1000)
+    assert len(later) == 30
+    assert catalog.fleet.relate(later, now=clock.now) == 30
+    config = ImageFilter(digest=manifest.config.digest if manifest.config else None)
+    assert catalog.fleet.runs(RunFilter(config), now=clock.now, limit=1).total == 130
+
+
+def test_what_one_place_may_report_in_an_hour_is_limited(
+    agent: Agent, catalog: Catalog, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake_limits, "MOST_RUNS_AN_HOUR", 3)
+    monkeypatch.setattr(intake_limits, "MOST_IMAGES_AN_HOUR", 1)
+    monkeypatch.setattr(intake_limits, "MOST_AGENTS_AN_HOUR", 2)
+    agent.send(agent.started("c1"), agent.started("c2"))
+    other = Agent(catalog, clock, OTHER, agent.place)
+    with pytest.raises(Forbidden, match="n1 would have reported more than 3 new containers in this hour"):
+        other.send(other.started("c3"), other.started("c4"))
+    with pytest.raises(Forbidden, match="more than 1 new images in this hour"):
+        other.send(other.started("c3"), images={"i": ImageReport("registry.example/more:1")})
+    other.send(other.started("c3"))
+    with pytest.raises(Forbidden, match="more than 2 new agents in this hour"):
+        Agent(catalog, clock, "c" * 32, agent.place).send()
+    agent.send(agent.stopped("c1"))
+    pass_time(clock, 3600)
+    agent.send(agent.started("c5"), agent.started("c6"))
+    assert catalog.fleet.runs(now=clock.now, limit=1).running == 4
 
 
 def test_a_timeline_ends_at_the_right_second(agent: Agent, catalog: Catalog, clock: Clock) -> None:

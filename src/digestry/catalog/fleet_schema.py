@@ -15,6 +15,7 @@ from digestry.catalog.schema_metadata import IDENTITY, TEXT, metadata
 # Agents. ``id`` is the agent's own, made at its first start; ``sequence`` is the last entry of its that was
 # accepted. ``clock_offset`` is how many microseconds its clock is ahead. An agent is silent if nothing was
 # received for several of its ``interval`` (seconds), unless it said that it stops (``stopped_at``).
+# ``hour_runs`` and ``hour_images`` are the rows that it caused in the hour ``hour`` since 1970.
 fleet_agents = Table(
     "fleet_agents",
     metadata,
@@ -29,6 +30,9 @@ fleet_agents = Table(
     Column("sequence", BigInteger, nullable=False),
     Column("clock_offset", BigInteger, nullable=False),
     Column("stopped_at", BigInteger),
+    Column("hour", BigInteger, nullable=False),
+    Column("hour_runs", BigInteger, nullable=False),
+    Column("hour_images", BigInteger, nullable=False),
     Column("silent_at", BigInteger),  # when its silence was reported, until it is heard again
     Index("fleet_agents_by_place", "place"),
     Index("fleet_agents_by_time", "last_at"),
@@ -36,6 +40,7 @@ fleet_agents = Table(
 
 # What an agent looks at, in one place: an engine, a cluster. Every open run of it is known to have run until
 # ``confirmed_at``; so a report that nothing changed writes one row, however many containers run.
+# ``running`` is how many of its runs have no end; each transaction that changes these changes it too.
 # ``snapshot_at`` is the time of the latest whole snapshot: an older one, which came late, ends no run.
 fleet_sources = Table(
     "fleet_sources",
@@ -46,6 +51,7 @@ fleet_sources = Table(
     Column("agent", BigInteger, nullable=False),
     Column("first_at", BigInteger, nullable=False),
     Column("confirmed_at", BigInteger, nullable=False),
+    Column("running", BigInteger, nullable=False),
     Column("snapshot_at", BigInteger),
     Column("problem", TEXT, nullable=False),
     Column("problem_at", BigInteger),
@@ -117,7 +123,8 @@ fleet_image_vulnerabilities = Table(
 
 # Runs: a container from one start to its end. ``instance`` tells this start of the container from its others,
 # in the engine's own words. ``ended_at`` is NULL while it runs; it ended after ``ended_after`` and at
-# ``ended_at`` or before: the two are equal if the end was seen.
+# ``ended_at`` or before: the two are equal if the end was seen. SQLite reads ``ended_at`` even where an index
+# has only rows without it: those that whole questions are answered from have it as a column.
 fleet_runs = Table(
     "fleet_runs",
     metadata,
@@ -146,6 +153,7 @@ fleet_runs = Table(
     Index(
         "fleet_runs_running",
         "started_at",
+        "ended_at",
         sqlite_where=text("ended_at IS NULL"),
         postgresql_where=text("ended_at IS NULL"),
     ),
@@ -153,10 +161,12 @@ fleet_runs = Table(
         "fleet_runs_running_by_image",
         "image",
         "started_at",
+        "source",
+        "ended_at",
         sqlite_where=text("ended_at IS NULL"),
         postgresql_where=text("ended_at IS NULL"),
     ),
-    Index("fleet_runs_started", "started_at"),
+    Index("fleet_runs_started", "started_at", "image"),
     Index(
         "fleet_runs_by_end",
         "image",
@@ -168,6 +178,8 @@ fleet_runs = Table(
     Index(
         "fleet_runs_ended",
         "ended_at",
+        "started_at",
+        "image",
         sqlite_where=text("ended_at IS NOT NULL"),
         postgresql_where=text("ended_at IS NOT NULL"),
     ),

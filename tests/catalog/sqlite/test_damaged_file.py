@@ -19,6 +19,7 @@ from digestry.catalog.catalog import Catalog
 from digestry.catalog.journal_chain import Verdict
 from digestry.errors import StorageError
 from tests.backends import file_of
+from tests.catalog.fleet_support import Agent
 from tests.catalog.support import ORIGIN, Clock, collected, image, pushed, put, there
 
 COLUMNS = (
@@ -109,6 +110,33 @@ def test_what_was_noted_elsewhere_must_be_there(journal: Path) -> None:
         assert (found.anchor, found.last_hash) == known
         assert found.absent == ()
     assert journal_export.verify_lines([]) == Verdict(0, "0" * 64)
+
+
+def test_nothing_goes_if_an_index_has_lost_a_run(catalog: Catalog, later: Clock) -> None:
+    """By that index no container runs the image."""
+    loose = put(catalog, "x", image(catalog, "x"))
+    agent = Agent(catalog, later)
+    agent.send(agent.started("c1"), agent.started("c2"))
+    later.now += LEASE + 1
+    catalog.close()
+    with sqlite3.connect(file_of(catalog)) as connection:
+        (statement,) = connection.execute(
+            "SELECT sql FROM sqlite_master WHERE name = 'fleet_runs_running_by_image'"
+        ).fetchone()
+        connection.execute("DROP INDEX fleet_runs_running_by_image")
+        connection.execute(f"{statement} AND container <> 'c1'")
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute(
+            "UPDATE sqlite_master SET sql = ? WHERE name = 'fleet_runs_running_by_image'", (statement,)
+        )
+    connection.close()
+    with pytest.raises(StorageError, match="is damaged: 2 rows of fleet_runs, and 1 in its indices"):
+        collected(catalog)
+    assert there(catalog, loose) == [True]
+    with sqlite3.connect(file_of(catalog)) as connection:
+        connection.execute("REINDEX fleet_runs_running_by_image")
+    connection.close()
+    assert len(collected(catalog)) == 3
 
 
 def test_nothing_goes_by_a_catalog_that_is_damaged(catalog: Catalog, later: Clock) -> None:

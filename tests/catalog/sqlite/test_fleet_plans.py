@@ -44,7 +44,8 @@ ASKED: dict[str, Callable[[Catalog, int], object]] = {
     "of a digest": lambda catalog, now: catalog.fleet.runs(RunFilter(DIGEST, ever=True), now=now, limit=9),
     "at a time": lambda catalog, now: catalog.fleet.runs(RunFilter(DIGEST, at=now), now=now, limit=9),
     "changes": lambda catalog, now: catalog.fleet.changes(since=now - 9, until=now, now=now, limit=9),
-    "places": lambda catalog, now: catalog.fleet.places(now=now, limit=9),
+    "those that ran once": lambda catalog, now: catalog.fleet.runs(RunFilter(at=now), now=now, limit=9),
+    "states": lambda catalog, now: catalog.fleet.state_history(since=now - 9, now=now),
     "summary": lambda catalog, now: catalog.fleet.summary(now=now),
     "timeline": lambda catalog, now: catalog.fleet.timeline(RunFilter(DIGEST), now=now),
     "old runs": lambda catalog, now: catalog.fleet_retention.prune(keep=9, now=now),
@@ -70,3 +71,29 @@ def test_no_question_walks_through_all_runs(
     ]
     assert not walks, found
     assert "fleet_runs" in found
+
+
+@pytest.mark.parametrize("asked", ["running", "of a digest", "changes", "summary", "timeline", "states"])
+def test_rows_are_read_for_the_page_alone(
+    asked: str, catalog: Catalog, clock: Clock, plans: Callable[[], str]
+) -> None:
+    """All that is counted or sorted is in an index."""
+    agent = Agent(catalog, clock)
+    agent.send(agent.started("c1", -9), agent.stopped("c1", -1), agent.started("c2"), agent.snapshot())
+    catalog.fleet.runs(now=clock.now, limit=1)
+    before = len(plans())
+    ASKED[asked](catalog, clock.now)
+    found = plans()[before:]
+    reads = [line for line in found.splitlines() if " fleet_runs USING " in line]
+    assert all("COVERING INDEX" in line or "PRIMARY KEY" in line for line in reads), found
+    assert any("COVERING INDEX" in line for line in reads), found
+
+
+def test_what_is_silent_is_known_without_the_runs(
+    catalog: Catalog, clock: Clock, plans: Callable[[], str]
+) -> None:
+    agent = Agent(catalog, clock)
+    agent.send(agent.started("c1"))
+    before = plans()
+    catalog.fleet.places(now=clock.now, limit=9, silent=True)
+    assert plans() == before

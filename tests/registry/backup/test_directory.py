@@ -7,6 +7,7 @@ import os
 import shutil
 import sqlite3
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from alembic.config import Config
 from sqlalchemy import create_engine
 
 from digestry.backend import catalog_file
+from digestry.catalog.catalog import Catalog
+from digestry.catalog.fleet.run_pages import RunFilter
 from digestry.catalog.schema_version import newest_schema
 from digestry.catalog.sqlite.triggers import TRIGGERS
 from digestry.errors import Conflict, ContentError, NotFound, StorageError
@@ -23,6 +26,8 @@ from digestry.registry.backup import description
 from digestry.registry.root import BACKUP_LOCK, RESTORING, check_root
 from tests import stores
 from tests.backends import open_blobs, open_catalog
+from tests.catalog.fleet_support import Agent
+from tests.catalog.support import Clock
 from tests.registry.backup.support import (
     ORIGIN,
     archive,
@@ -58,6 +63,31 @@ def test_what_was_backed_up_comes_back(root: Path, tmp_path: Path) -> None:
     old.close()
     new.close()
     check_root(tmp_path / "again")
+
+
+def test_what_agents_reported_comes_back(root: Path, tmp_path: Path) -> None:
+    catalog, now = open_catalog(root), Clock()
+    agent = Agent(catalog, now)
+    agent.send(agent.started("c1", -60), agent.stopped("c1", -30), agent.started("c2", -20))
+    agent.confirm(problem="the engine does not answer")
+    back_up(root, tmp_path / "backup")
+    restore(tmp_path / "backup", tmp_path / "again")
+    new = open_catalog(tmp_path / "again")
+    asked: tuple[Callable[[Catalog], object], ...] = (
+        lambda one: one.fleet.runs(RunFilter(ever=True), now=now.now, limit=9, with_reports=True),
+        lambda one: one.fleet.places(now=now.now, limit=9),
+        lambda one: one.fleet.summary(now=now.now),
+        lambda one: one.fleet.timeline(RunFilter(), now=now.now),
+    )
+    for ask in asked:
+        assert ask(new) == ask(catalog)
+    assert new.fleet.runs(RunFilter(ever=True), now=now.now, limit=9).total == 2
+    # The agent goes on where it was.
+    agent.catalog = new
+    assert not agent.send(agent.stopped("c2")).resynchronize
+    assert new.fleet.summary(now=now.now).containers == {}
+    catalog.close()
+    new.close()
 
 
 def test_keys_come_back_for_their_owner_alone(root: Path, tmp_path: Path) -> None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, bindparam, func, select, update
+from sqlalchemy import BigInteger, Connection, Row, bindparam, func, select, update
 
 from digestry.catalog import dialect
+from digestry.catalog.fleet import intake_limits
+from digestry.catalog.fleet.intake_limits import HourUsage
 from digestry.catalog.fleet_schema import fleet_agents, fleet_sources
 from digestry.catalog.frequent import frequent
 from digestry.catalog.schema import robot_tokens
@@ -38,6 +40,9 @@ _HEARD: Final = frequent(
         sequence=bindparam("received"),
         clock_offset=bindparam("ahead"),
         stopped_at=bindparam("stopped"),
+        hour=bindparam("in_hour"),
+        hour_runs=bindparam("runs_in_hour"),
+        hour_images=bindparam("images_in_hour"),
         silent_at=None,
     )
 )
@@ -52,6 +57,7 @@ _CONFIRMED: Final = frequent(
     .values(
         agent=bindparam("by_agent"),
         confirmed_at=bindparam("confirmed"),
+        running=fleet_sources.c.running + bindparam("opened", type_=BigInteger),
         snapshot_at=bindparam("snapshot"),
         problem=bindparam("trouble"),
         problem_at=bindparam("trouble_at"),
@@ -67,6 +73,7 @@ def lock_agent(connection: Connection, report: FleetReport, *, actor: str, now: 
     row = connection.execute(_AGENT, {"agent": report.agent}).first()
     new = row is None
     if row is None:
+        intake_limits.check_new_agent(connection, report.place, now)
         values = {
             "id": report.agent,
             "place": report.place,
@@ -77,6 +84,9 @@ def lock_agent(connection: Connection, report: FleetReport, *, actor: str, now: 
             "last_at": now,
             "sequence": 0,
             "clock_offset": 0,
+            "hour": 0,
+            "hour_runs": 0,
+            "hour_images": 0,
         }
         connection.execute(dialect.of(connection).upserts.fleet_agent, values)
         row = connection.execute(_AGENT, {"agent": report.agent}).first()
@@ -113,6 +123,7 @@ def update_agent(
     actor: str,
     sequence: int,
     ahead: int,
+    usage: HourUsage,
     now: int,
 ) -> None:
     """Record that an agent was heard, and up to which number its entries are recorded."""
@@ -125,6 +136,9 @@ def update_agent(
         "received": sequence,
         "ahead": ahead,
         "stopped": now if report.stopping else None,
+        "in_hour": usage.hour,
+        "runs_in_hour": usage.runs,
+        "images_in_hour": usage.images,
     }
     connection.execute(_HEARD, values)
 
@@ -151,6 +165,7 @@ def lock_sources(
                 "agent": agent,
                 "first_at": now,
                 "confirmed_at": 0,
+                "running": 0,
                 "problem": "",
             }
             for name in missing
@@ -175,15 +190,17 @@ def update_source(
     *,
     agent: int,
     confirmed_at: int,
+    opened: int,
     snapshot_at: int | None,
     problem: str,
     problem_at: int | None,
 ) -> None:
-    """Record what a report says about a source."""
+    """Record what a report says about a source, of which ``opened`` runs more than before have no end."""
     values = {
         "source_number": number,
         "by_agent": agent,
         "confirmed": confirmed_at,
+        "opened": opened,
         "snapshot": snapshot_at,
         "trouble": problem,
         "trouble_at": problem_at,

@@ -105,12 +105,14 @@ def _side(
     after: ChangeCursor | None,
 ) -> Iterator[_Change]:
     at = fleet_runs.c.started_at if kind == "started" else fleet_runs.c.ended_at
-    query = run_rows(now).where(*mine, *_between(kind, since, until))
+    query = select(fleet_runs.c.number).where(*mine, *_between(kind, since, until))
     if after is not None and after.kind == kind:
         query = query.where(tuple_(at, fleet_runs.c.number) > tuple_(after.at, after.number))
     elif after is not None:
         query = query.where(at >= after.at if kind == "stopped" else at > after.at)
-    for row in connection.execute(query.order_by(at, fleet_runs.c.number).limit(limit)):
+    order = at, fleet_runs.c.number
+    rows = run_rows(query.order_by(*order).limit(limit), now).order_by(*order)
+    for row in connection.execute(rows):
         yield (row.started_at if kind == "started" else row.ended_at), kind, row.number, row
 
 

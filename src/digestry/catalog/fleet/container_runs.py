@@ -109,6 +109,7 @@ class ContainerRuns:
     """Those of ``early_ends`` that were reported now."""
     runs: dict[RunKey, Run] = field(default_factory=dict)
     _open: dict[str, list[Run]] = field(default_factory=dict)
+    _were_open: int = 0
 
     def add(self, run: Run) -> None:
         """Add a run that was read from the database."""
@@ -116,6 +117,12 @@ class ContainerRuns:
             self.runs[run.key] = run
             if run.ended_at is None:
                 self._open.setdefault(run.container, []).append(run)
+                self._were_open += 1
+
+    @property
+    def opened(self) -> int:
+        """Return how many runs more have no end than when they were read; less than 0 if fewer have."""
+        return sum(run.ended_at is None for run in self.runs.values()) - self._were_open
 
     def has(self, container: str, instance: str) -> bool:
         """Return whether there is a run of that start."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, case, func, select
+from sqlalchemy import Connection, func, select
 
-from digestry.catalog import clock, dialect
+from digestry.catalog import dialect
 from digestry.catalog.database import Database
+from digestry.catalog.fleet.silence import agent_state, source_silent
 from digestry.catalog.fleet_schema import fleet_agents, fleet_images, fleet_runs, fleet_sources
 from digestry.catalog.job_states import Fence, JobState
 from digestry.catalog.transactions import retried
-from digestry.model.fleet import SILENT_AFTER
 
 NAME: Final = "fleet_counts"
 """The name of the row of ``jobs`` with the counts."""
@@ -102,23 +102,15 @@ def _by_state(connection: Connection) -> dict[str, int]:
 
 
 def _agents(connection: Connection, now: int) -> dict[str, int]:
-    late = fleet_agents.c.last_at + fleet_agents.c.interval * (SILENT_AFTER * clock.SECOND) < now
-    state = case((fleet_agents.c.stopped_at.is_not(None), "stopped"), (late, "silent"), else_="reporting")
-    inner = select(state.label("state")).subquery()
+    inner = select(agent_state(now).label("state")).select_from(fleet_agents).subquery()
     query = select(inner.c.state, func.count().label("agents")).group_by(inner.c.state)
     return {row.state: row.agents for row in connection.execute(query)}
 
 
 def _silent_containers(connection: Connection, now: int) -> int:
-    late = fleet_sources.c.confirmed_at + fleet_agents.c.interval * (SILENT_AFTER * clock.SECOND) < now
-    dark = (
-        select(fleet_sources.c.number)
-        .outerjoin(fleet_agents, fleet_agents.c.number == fleet_sources.c.agent)
-        .where((fleet_sources.c.problem != "") | late | fleet_agents.c.number.is_(None))
-    )
     query = (
-        select(func.count())
-        .select_from(fleet_runs)
-        .where(fleet_runs.c.ended_at.is_(None), fleet_runs.c.source.in_(dark))
+        select(func.coalesce(func.sum(fleet_sources.c.running), 0))
+        .outerjoin_from(fleet_sources, fleet_agents, fleet_agents.c.number == fleet_sources.c.agent)
+        .where(source_silent(now))
     )
     return int(connection.execute(query).scalar_one())

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Row, Select, exists, func, select, update
 from digestry.catalog import clock, delivery_queue, dialect
 from digestry.catalog.database import Database
 from digestry.catalog.delivery_queue import Subscription
+from digestry.catalog.fleet.silence import agent_could_report, agent_silent
 from digestry.catalog.fleet_schema import (
     fleet_agents,
     fleet_image_vulnerabilities,
@@ -29,7 +30,6 @@ from digestry.catalog.schema import jobs
 from digestry.catalog.transactions import retried
 from digestry.model.descriptor import encode_hook
 from digestry.model.digest import Digest
-from digestry.model.fleet import SILENT_AFTER
 from digestry.model.fleet_events import (
     MOST_LISTED,
     AffectedContainer,
@@ -236,11 +236,10 @@ def _stopped(connection: Connection, vulnerabilities: Sequence[str]) -> list[Sto
 
 
 def _silent(connection: Connection, now: int, heard_since: int) -> list[Row[Any]]:
-    patience = fleet_agents.c.interval * (SILENT_AFTER * clock.SECOND)
-    late = (fleet_agents.c.last_at + patience < now) & (patience < now - heard_since)
     # One that was found to be silent stays so until it is heard.
-    silent = (late | fleet_agents.c.silent_at.is_not(None)) & fleet_agents.c.stopped_at.is_(None)
-    return list(connection.execute(select(fleet_agents).where(silent).order_by(fleet_agents.c.id)))
+    known = fleet_agents.c.silent_at.is_not(None) | agent_could_report(now, heard_since)
+    silent = select(fleet_agents).where(agent_silent(now), known)
+    return list(connection.execute(silent.order_by(fleet_agents.c.id)))
 
 
 def _agents(connection: Connection, ids: Sequence[str]) -> list[Row[Any]]:

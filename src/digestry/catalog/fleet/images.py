@@ -113,7 +113,7 @@ def _row(key: str, image: ImageReport, now: int) -> dict[str, object]:
         "digest": None if best is None else str(best.digest),
         "kind": "" if best is None else best.kind,
         "home": "",
-        "related_at": None,
+        "related_at": 0,
         "first_at": now,
         "state": "unjudged",
         "verdict": None,

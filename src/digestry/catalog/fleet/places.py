@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, exists, func, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Row, exists, select, tuple_
 
 from digestry.catalog import clock, dialect
 from digestry.catalog.fleet.silence import agent_silent, source_silent
-from digestry.catalog.fleet_schema import fleet_agents, fleet_gaps, fleet_runs, fleet_sources
+from digestry.catalog.fleet_schema import fleet_agents, fleet_gaps, fleet_sources
 from digestry.model.fleet_answers import MOST_ROWS, FleetAgent, FleetGap, FleetPlaces, FleetSource
 
 
@@ -61,7 +61,7 @@ def page_of_places(
     last = page[-1] if page and len(rows) > limit else None
     return FleetPlaces(
         agents=_agents(connection, page, now, place=place, silent=silent, first=after is None),
-        sources=_sources(connection, page),
+        sources=_sources(page),
         gaps=_gaps(connection, page),
         next="" if last is None else str(PlaceCursor(last.confirmed_at, last.number)),
     )
@@ -104,33 +104,19 @@ def _agents(
     )
 
 
-def _sources(connection: Connection, page: Iterable[Row[Any]]) -> tuple[FleetSource, ...]:
-    rows = list(page)
-    running = running_in(connection, [row.number for row in rows])
+def _sources(page: Iterable[Row[Any]]) -> tuple[FleetSource, ...]:
     return tuple(
         FleetSource(
             place=row.place,
             source=row.source,
             confirmed=clock.to_datetime(row.confirmed_at),
-            running=running.get(row.number, 0),
+            running=row.running,
             silent=bool(row.silent),
             problem=row.problem,
             problem_since=None if row.problem_at is None else clock.to_datetime(row.problem_at),
         )
-        for row in rows
+        for row in page
     )
-
-
-def running_in(connection: Connection, sources: Iterable[int]) -> Mapping[int, int]:
-    """Return how many containers run in each of ``sources``."""
-    keys = dialect.of(connection).bulk_keys([(number, "") for number in sorted(sources)], int)
-    running = fleet_runs.c.ended_at.is_(None) & (fleet_runs.c.source == keys.first)
-    query = (
-        select(fleet_runs.c.source, func.count().label("containers"))
-        .join_from(keys.table, fleet_runs, running)
-        .group_by(fleet_runs.c.source)
-    )
-    return {row.source: row.containers for row in connection.execute(query)}
 
 
 def _gaps(connection: Connection, page: Iterable[Row[Any]]) -> tuple[FleetGap, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, Row, insert
 
@@ -16,6 +16,7 @@ from digestry.catalog import clock
 from digestry.catalog.fleet import agents, images, run_rows
 from digestry.catalog.fleet.container_runs import ContainerRuns, Described, Run
 from digestry.catalog.fleet.image_relations import relate_images
+from digestry.catalog.fleet.intake_limits import usage_after
 from digestry.catalog.fleet.report_checks import check_report, runs_of
 from digestry.catalog.fleet.report_times import ReportTimes, clock_ahead
 from digestry.catalog.fleet_schema import fleet_gaps
@@ -30,6 +31,9 @@ from digestry.model.fleet import (
     Started,
     Stopped,
 )
+
+_RELATED_AT_ONCE: Final = 100
+"""The most new images that one report looks up in the registry's graph."""
 
 
 def record_report(
@@ -47,10 +51,12 @@ def record_report(
     measured = clock.from_datetime(report.sent_at) - came_at
     times = ReportTimes(now, clock_ahead(measured, None if new else agent.clock_offset))
     lost = _lost_numbers(report, last, agent.sequence)
-    _Reception(connection, report, agent.number, times, whole=not lost and not report.behind).record(fresh)
+    reception = _Reception(connection, report, agent.number, times, whole=not lost and not report.behind)
+    reception.record(fresh)
+    usage = usage_after(connection, agent, runs=reception.new_runs, images=reception.new_images, now=now)
     received = max(agent.sequence, last)
     agents.update_agent(
-        connection, agent.number, report, actor=actor, sequence=received, ahead=measured, now=now
+        connection, agent.number, report, actor=actor, sequence=received, ahead=measured, usage=usage, now=now
     )
     return FleetReceipt(received=received, time=clock.to_datetime(now), resynchronize=lost)
 
@@ -77,6 +83,9 @@ class _Reception:
     snapshots: dict[tuple[str, str], list[Run]] = field(default_factory=dict)
     """What the snapshots have, which are not whole yet, by their sources and IDs."""
     gaps: list[dict[str, object]] = field(default_factory=list)
+    new_runs: int = 0
+    new_images: int = 0
+    """How many rows were made."""
 
     def record(self, fresh: Sequence[Entry]) -> None:
         """Record the entries that are new, and the states of the sources."""
@@ -98,7 +107,9 @@ class _Reception:
         used = {run.image for run in runs_of(self.report)} if fresh else set()
         used_images = (self.report.images[key] for key in used)
         rows, new = images.store_images(self.connection, used_images, self.times.now)
-        relate_images(self.connection, new, self.times.now)
+        self.new_images = len(new)
+        # The others are looked up by the upkeep, so that other writers do not wait for long.
+        relate_images(self.connection, new[:_RELATED_AT_ONCE], self.times.now)
         self.images = {key: rows[images.hash_of(self.report.images[key])] for key in used}
 
     def _record_source(self, row: Row[Any], entries: Sequence[Entry], state: SourceReport | None) -> None:
@@ -107,7 +118,9 @@ class _Reception:
         for entry in entries:
             self._record(entry, row.number, runs)
         if entries:
-            run_rows.store(self.connection, row.number, runs, agent=self.agent, now=self.times.now)
+            self.new_runs += run_rows.store(
+                self.connection, row.number, runs, agent=self.agent, now=self.times.now
+            )
         for (source, snapshot), listed in self.snapshots.items():
             if source == row.source:
                 run_rows.note_named(self.connection, row.number, snapshot, listed, now=self.times.now)
@@ -199,6 +212,7 @@ class _Reception:
             row.number,
             agent=self.agent,
             confirmed_at=runs.confirmed_at or latest,
+            opened=runs.opened,
             snapshot_at=runs.snapshot_at,
             problem=problem,
             problem_at=problem_at,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Table, delete, exists, select
+from sqlalchemy import ColumnElement, Connection, Table, delete, exists, func, select, update
 
 from digestry.catalog import clock, dialect
 from digestry.catalog.database import Database
@@ -26,6 +26,7 @@ from digestry.catalog.fleet_schema import (
 from digestry.catalog.transactions import retried
 
 _BATCH: Final = 2000
+_SOURCES: Final = 100
 _UNFINISHED: Final = 24 * 3600 * clock.SECOND
 """For so long ends wait for their starts, and snapshots for their last parts."""
 _UNUSED: Final = 24 * 3600 * clock.SECOND
@@ -47,9 +48,8 @@ class FleetRetention:
         runs = 0
         if keep is not None:
             before = now - keep
-            runs += self._all(lambda: self._drop_runs(fleet_runs.c.ended_at < before), stopped)
-            gone = select(fleet_sources.c.number).where(fleet_sources.c.confirmed_at < before)
-            runs += self._all(lambda: self._drop_runs(fleet_runs.c.source.in_(gone)), stopped)
+            runs += self._all(lambda: self._drop(fleet_runs, fleet_runs.c.ended_at < before), stopped)
+            runs += self._all(lambda: self._drop_runs_of_sources(before), stopped)
             self._all(lambda: self._drop(fleet_gaps, fleet_gaps.c.until_at < before), stopped)
             self._all(lambda: self._drop_sources(before), stopped)
             self._all(lambda: self._drop_agents(before), stopped)
@@ -69,15 +69,30 @@ class FleetRetention:
                 break
         return removed
 
-    def _drop_runs(self, condition: ColumnElement[bool]) -> int:
-        return self._drop(fleet_runs, condition)
-
     @retried
     def _drop(self, table: Table, condition: ColumnElement[bool]) -> int:
         with self._database.write(durable=False) as connection:
             row_id = dialect.of(connection).row_id(table)
             query = select(row_id).select_from(table).where(condition).limit(_BATCH)
             return _delete(connection, table, list(connection.execute(query.with_for_update()).scalars()))
+
+    @retried
+    def _drop_runs_of_sources(self, before: int) -> int:
+        """Remove runs of the sources that were confirmed last before that time."""
+        any_run = exists().where(fleet_runs.c.source == fleet_sources.c.number).correlate(fleet_sources)
+        gone = select(fleet_sources.c.number).where(fleet_sources.c.confirmed_at < before, any_run)
+        with self._database.write(durable=False) as connection:
+            # Locked, so that no report counts runs meanwhile.
+            sources = gone.order_by(fleet_sources.c.place, fleet_sources.c.source).limit(_SOURCES)
+            numbers = list(connection.execute(sources.with_for_update()).scalars())
+            row_id = dialect.of(connection).row_id(fleet_runs)
+            query = select(row_id).select_from(fleet_runs).where(fleet_runs.c.source.in_(numbers))
+            removed = _delete(connection, fleet_runs, list(connection.execute(query.limit(_BATCH)).scalars()))
+            still = fleet_runs.c.ended_at.is_(None) & (fleet_runs.c.source == fleet_sources.c.number)
+            left = select(func.count()).select_from(fleet_runs).where(still).scalar_subquery()
+            of_these = fleet_sources.c.number.in_(numbers)
+            connection.execute(update(fleet_sources).where(of_these).values(running=left))
+            return removed
 
     @retried
     def _drop_sources(self, before: int) -> int:

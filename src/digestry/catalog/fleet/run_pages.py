@@ -77,7 +77,7 @@ def page_of_runs(
         here = (*mine, _in_part(choice, ended=ended))
         rows += _part(connection, here, after, ended=ended, now=now, limit=limit + 1 - len(rows))
     page = rows[:limit]
-    running = _count(connection, (*mine, _in_part(choice, ended=False)))
+    running = _running(connection) if not mine else _count(connection, (*mine, _in_part(choice, ended=False)))
     total = running
     if len(parts) > 1:
         total += _count(connection, (*mine, _in_part(choice, ended=True)))
@@ -133,15 +133,19 @@ def _part(
     limit: int,
 ) -> list[Row[Any]]:
     at = fleet_runs.c.ended_at if ended else fleet_runs.c.started_at
-    query = run_rows(now).where(*mine)
+    query = select(fleet_runs.c.number).where(*mine)
     if after is not None and after.ended == ended:
         query = query.where(tuple_(at, fleet_runs.c.number) < tuple_(after.at, after.number))
-    query = query.order_by(at.desc(), fleet_runs.c.number.desc()).limit(limit)
-    return list(connection.execute(query))
+    order = at.desc(), fleet_runs.c.number.desc()
+    return list(connection.execute(run_rows(query.order_by(*order).limit(limit), now).order_by(*order)))
 
 
-def run_rows(now: int) -> Select[Any]:
-    """Return the SELECT of runs with what an answer says about their sources."""
+def run_rows(numbers: Select[Any], now: int) -> Select[Any]:
+    """Return the SELECT of the runs with these numbers, with what an answer says about their sources.
+
+    The numbers are found first, in an index: a database that joins before may read all runs.
+    """
+    page = numbers.subquery()
     return (
         select(
             fleet_runs,
@@ -151,9 +155,16 @@ def run_rows(now: int) -> Select[Any]:
             fleet_agents.c.id.label("agent_id"),
             source_silent(now).label("silent"),
         )
-        .join_from(fleet_runs, fleet_sources, fleet_sources.c.number == fleet_runs.c.source)
+        .join_from(page, fleet_runs, fleet_runs.c.number == page.c.number)
+        .join(fleet_sources, fleet_sources.c.number == fleet_runs.c.source)
         .outerjoin(fleet_agents, fleet_agents.c.number == fleet_sources.c.agent)
     )
+
+
+def _running(connection: Connection) -> int:
+    """Return how many runs have no end, as :func:`_count` would."""
+    query = select(func.coalesce(func.sum(fleet_sources.c.running), 0))
+    return min(MOST_COUNTED, int(connection.execute(query).scalar_one()))
 
 
 def _count(connection: Connection, conditions: Iterable[ColumnElement[bool]]) -> int:

@@ -75,8 +75,8 @@ def _add(connection: Connection, found: ContainerRuns, query: Select[Any]) -> No
         )
 
 
-def store(connection: Connection, source: int, found: ContainerRuns, *, agent: int, now: int) -> None:
-    """Write what changed."""
+def store(connection: Connection, source: int, found: ContainerRuns, *, agent: int, now: int) -> int:
+    """Write what changed; return how many runs are new."""
     new, ended = [], []
     for run in found.runs.values():
         if not run.changed:
@@ -105,6 +105,7 @@ def store(connection: Connection, source: int, found: ContainerRuns, *, agent: i
     if ended:
         connection.execute(_ENDED, ended)
     _store_early_ends(connection, source, found, now)
+    return len(new)
 
 
 def _store_early_ends(connection: Connection, source: int, found: ContainerRuns, now: int) -> None:

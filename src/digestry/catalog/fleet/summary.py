@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, case, func, select
+from sqlalchemy import Connection, Select, case, func, select
 
 from digestry.catalog import clock
 from digestry.catalog.fleet.selection import Asker, ImageFilter, chosen
@@ -59,30 +59,30 @@ def summarize(connection: Connection, asker: Asker, *, now: int) -> FleetSummary
     )
 
 
-def _places(connection: Connection, asker: Asker, numbers: Any, now: int) -> tuple[int, int, int]:
+def _places(
+    connection: Connection, asker: Asker, numbers: Select[Any] | None, now: int
+) -> tuple[int, int, int]:
     """Return how many containers run in silent sources, how many places there are, and silent ones."""
-    sources = (
-        select(fleet_sources.c.number, fleet_sources.c.place, source_silent(now).label("silent"))
-        .outerjoin(fleet_agents, fleet_agents.c.number == fleet_sources.c.agent)
-        .subquery()
-    )
-    runs = (
-        select(fleet_runs.c.source, func.count().label("containers"))
-        .where(fleet_runs.c.ended_at.is_(None))
-        .group_by(fleet_runs.c.source)
-    )
-    if numbers is not None:
-        runs = runs.where(fleet_runs.c.image.in_(numbers))
-    counted = runs.subquery()
-    query = select(
-        func.coalesce(func.sum(case((sources.c.silent, counted.c.containers), else_=0)), 0),
+    silent = source_silent(now).label("silent")
+    if asker.everything or numbers is None:
+        query = select(fleet_sources.c.place, fleet_sources.c.running.label("containers"), silent)
+        query = query.select_from(fleet_sources)
+    else:
+        counted = (
+            select(fleet_runs.c.source, func.count().label("containers"))
+            .where(fleet_runs.c.ended_at.is_(None), fleet_runs.c.image.in_(numbers))
+            .group_by(fleet_runs.c.source)
+            .subquery()
+        )
+        query = select(fleet_sources.c.place, counted.c.containers, silent)
+        query = query.join_from(counted, fleet_sources, fleet_sources.c.number == counted.c.source)
+    sources = query.outerjoin(fleet_agents, fleet_agents.c.number == fleet_sources.c.agent).subquery()
+    totals = select(
+        func.coalesce(func.sum(case((sources.c.silent, sources.c.containers), else_=0)), 0),
         func.count(sources.c.place.distinct()),
         func.count(case((sources.c.silent, sources.c.place)).distinct()),
     )
-    joined = sources.outerjoin(counted, counted.c.source == sources.c.number)
-    if not asker.everything:
-        joined = sources.join(counted, counted.c.source == sources.c.number)
-    row = connection.execute(query.select_from(joined)).one()
+    row = connection.execute(totals).one()
     return int(row[0]), int(row[1]), int(row[2])
 
 

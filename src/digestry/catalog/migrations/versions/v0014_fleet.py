@@ -66,6 +66,9 @@ def _create_agents() -> None:
         sa.Column("sequence", sa.BigInteger, nullable=False),
         sa.Column("clock_offset", sa.BigInteger, nullable=False),
         sa.Column("stopped_at", sa.BigInteger),
+        sa.Column("hour", sa.BigInteger, nullable=False),
+        sa.Column("hour_runs", sa.BigInteger, nullable=False),
+        sa.Column("hour_images", sa.BigInteger, nullable=False),
         sa.Column("silent_at", sa.BigInteger),
     )
     op.create_index("fleet_agents_by_place", "fleet_agents", ["place"])
@@ -78,6 +81,7 @@ def _create_agents() -> None:
         sa.Column("agent", sa.BigInteger, nullable=False),
         sa.Column("first_at", sa.BigInteger, nullable=False),
         sa.Column("confirmed_at", sa.BigInteger, nullable=False),
+        sa.Column("running", sa.BigInteger, nullable=False),
         sa.Column("snapshot_at", sa.BigInteger),
         sa.Column("problem", TEXT, nullable=False),
         sa.Column("problem_at", sa.BigInteger),
@@ -155,15 +159,15 @@ def _create_runs() -> None:
     runs = sa.text("ended_at IS NULL")
     for name, columns in (
         ("fleet_runs_open", ["source", "container"]),
-        ("fleet_runs_running", ["started_at"]),
-        ("fleet_runs_running_by_image", ["image", "started_at"]),
+        ("fleet_runs_running", ["started_at", "ended_at"]),
+        ("fleet_runs_running_by_image", ["image", "started_at", "source", "ended_at"]),
     ):
         op.create_index(name, "fleet_runs", columns, sqlite_where=runs, postgresql_where=runs)
-    op.create_index("fleet_runs_started", "fleet_runs", ["started_at"])
+    op.create_index("fleet_runs_started", "fleet_runs", ["started_at", "image"])
     ended = sa.text("ended_at IS NOT NULL")
     for name, columns in (
         ("fleet_runs_by_end", ["image", "ended_at", "started_at"]),
-        ("fleet_runs_ended", ["ended_at"]),
+        ("fleet_runs_ended", ["ended_at", "started_at", "image"]),
     ):
         op.create_index(name, "fleet_runs", columns, sqlite_where=ended, postgresql_where=ended)
     op.create_table(
