@@ -14,6 +14,7 @@ import pytest
 from joserfc.jwk import ECKey
 
 from tests.registry.access.support import RULES, guarded, of
+from tests.registry.observability.support import audited
 from tests.support import RegistryServer, Response
 from tests.web.browser import Browser
 from tests.web.issuer import CLIENT, SECRET, USER, FakeIssuer, running_issuer
@@ -90,6 +91,8 @@ def test_who_signs_in_at_the_issuer_has_a_session(server: RegistryServer, issuer
     assert "example-people" in browser.text("/r/team/app")
     assert "digestry-sign-in" not in browser.cookies
     assert issuer.asked[-1]["grant_type"] == "authorization_code"
+    line = [line for line in audited(server) if line["action"] == "sign-in"][-1]
+    assert (line["user"], line["issuer"], line["status"]) == ("example-people", issuer.url, 200)
 
 
 def test_the_cookie_of_the_way_comes_back_from_elsewhere_and_has_no_secret_of_ours(

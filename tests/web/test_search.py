@@ -78,6 +78,18 @@ def test_a_vulnerability_finds_the_images_that_advisories_are_about(server: Regi
     assert not _row(browser, "CVE-2026-471")
 
 
+def test_a_vulnerability_may_have_a_colon_in_its_name(server: RegistryServer) -> None:
+    digest = digest_of(server, "team/golftrack", "1.5")
+    statement = {"vulnerability": {"name": "RHSA-2026:4711"}, "status": "fixed"}
+    products = [{"@id": "pkg:oci/golftrack"}]
+    attach(server, "team/golftrack", digest, openvex({**statement, "products": products}))
+    browser = Browser(server)
+    wait_until(lambda: b"RHSA-2026:4711" in _row(browser, "RHSA-2026:4711"), what="the advisory's row")
+    href = 'href="/vulnerability?id=RHSA-2026%3A4711"'
+    assert href.encode() in _row(browser, "RHSA-2026:4711")
+    assert href in browser.text(f"/r/team/golftrack@{digest}")
+
+
 def _row(browser: Browser, text: str) -> bytes:
     """The table of advisories that a search finds."""
     return browser.get(f"/search?q={text}").body.partition(b"<h2>Advisories")[2]

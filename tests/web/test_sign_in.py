@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.registry.access.support import PASSWORDS, guarded, htpasswd, of
+from tests.registry.observability.support import lines
 from tests.support import PATIENCE, RegistryServer, run_digestry, wait_until
 from tests.web.browser import FORM, Browser, signed_in
 
@@ -224,3 +225,15 @@ def test_a_registry_without_users_has_no_sign_in(registry: RegistryServer) -> No
     browser = Browser(registry)
     assert "Sign in" not in browser.text("/")
     assert browser.request("GET", "/sign-in").status == 404
+
+
+def test_the_audit_log_has_sign_ins_and_refused_ones_without_secrets(own_server: RegistryServer) -> None:
+    assert Browser(own_server).sign_in("alice").status == 303
+    assert Browser(own_server).sign_in("alice", "a wrong password").status == 403
+    (done,) = (line for line in lines(own_server.root / "audit.log") if line["action"] == "sign-in")
+    assert (done["user"], done["address"], done["status"]) == ("alice", "127.0.0.1", 303)
+    (refused,) = lines(own_server.root / "audit-refused.log")
+    assert (refused["action"], refused["status"], refused["path"]) == ("sign-in", 403, "/sign-in")
+    assert refused["error"]
+    logs = [(own_server.root / name).read_text() for name in ("audit.log", "audit-refused.log")]
+    assert not any(secret in log for log in logs for secret in ("a wrong password", PASSWORDS["alice"]))

@@ -157,7 +157,8 @@ class Exchange(IncomingRequest):
         """
         if self.errors_only and status < _ERRORS:
             raise SuccessWithheld
-        if self.scope["method"] not in READS and self.observer is not None:
+        is_event = self.scope["method"] not in READS or self.audit_event is not None
+        if is_event and self.observer is not None:
             await self.observer.note_write(self, status)  # before the client is answered
         self.response_started = True
         self.status = status

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final, ParamSpec, TypeVar
 
 from digestry.advisories.trust import TrustPolicy
@@ -18,8 +19,9 @@ from digestry.registry.access.identity import ANONYMOUS
 from digestry.registry.access.principal import Principal
 from digestry.registry.error_responses import ErrorResponse
 from digestry.registry.exchange import Exchange
-from digestry.registry.mounts import EXCHANGE, Mounts
+from digestry.registry.mounts import EXCHANGE, MOUNTED, Mounts
 from digestry.registry.resources import tag_history
+from digestry.registry.route import NOTHING, Operation
 from digestry.registry.routes import find
 from digestry.registry.service import Service
 from digestry.registry.web_config import WebConfig
@@ -27,6 +29,17 @@ from digestry.registry.web_config import WebConfig
 P = ParamSpec("P")
 T = TypeVar("T")
 
+
+async def _by_pages(*_: object) -> None:
+    """Do nothing: the pages answer."""
+
+
+SIGN_IN: Final = replace(
+    MOUNTED,
+    operations={method: Operation(method, _by_pages, NOTHING, "sign-in") for method in ("GET", "POST")},
+    audited=True,
+)
+"""The route of a sign-in at the pages, which has a line in the audit log. An issuer leads back by GET."""
 _THREADS: Final = 4
 """So many of the threads that wait for the disk work for pages at a time: pulls need the others."""
 
@@ -102,16 +115,21 @@ class PageHost:
 
         Raises :class:`Forbidden` if it is wrong, or an agent's, :class:`TooMany` while too many were wrong.
         """
+        exchange = _exchange(scope)
+        exchange.route = SIGN_IN
         try:
-            proof = await self._service().gate.password(_exchange(scope), name, password)
+            proof = await self._service().gate.password(exchange, name, password)
         except ErrorResponse as error:
+            exchange.failure, exchange.reason = error.message, "login"
             if error.status == 401:
                 raise Forbidden(error.message) from error
             if error.status == 429:
                 raise TooMany(error.message) from error
             raise
         if proof.place is not None:
-            raise Forbidden("an agent's token reports what runs, and opens no pages")
+            exchange.failure = "an agent's token reports what runs, and opens no pages"
+            raise Forbidden(exchange.failure)
+        exchange.principal = self._service().gate.principal_of(proof.identity.name)
         return proof
 
     @property
@@ -128,17 +146,32 @@ class PageHost:
         return await self._flow(issuer).begin(redirect)
 
     async def finish_sign_in(
-        self, issuer: int, redirect: str, *, code: str, verifier: str, nonce: str, stated: str | None
+        self,
+        scope: Mapping[str, Any],
+        issuer: int,
+        redirect: str,
+        *,
+        code: str,
+        verifier: str,
+        nonce: str,
+        stated: str | None,
     ) -> Proof:
         """Return the proof of who came back from an issuer with a ``code``; ``stated`` is the issuer that the
         answer names, if it names one.
 
         Raises :class:`Forbidden` for who is not known here, and as :meth:`begin_sign_in` does.
         """
-        flow = self._flow(issuer)
-        if stated is not None and stated != flow.issuer:
-            raise Forbidden("the answer is of another issuer")
-        identity = await flow.finish(code, redirect, verifier=verifier, nonce=nonce)
+        flow, exchange = self._flow(issuer), _exchange(scope)
+        exchange.route = SIGN_IN
+        exchange.record_audit_event(issuer=flow.issuer)
+        try:
+            if stated is not None and stated != flow.issuer:
+                raise Forbidden("the answer is of another issuer")
+            identity = await flow.finish(code, redirect, verifier=verifier, nonce=nonce)
+        except DigestryError as error:
+            exchange.failure, exchange.reason = error.message, "login"
+            raise
+        exchange.principal = self._service().gate.principal_of(identity.name)
         return Proof(identity, flow.credential)
 
     def _flow(self, issuer: int) -> CodeFlow:

@@ -184,7 +184,16 @@ class Host(Protocol):
         ...
 
     async def finish_sign_in(
-        self, issuer: int, redirect: str, /, *, code: str, verifier: str, nonce: str, stated: str | None
+        self,
+        scope: Scope,
+        issuer: int,
+        redirect: str,
+        /,
+        *,
+        code: str,
+        verifier: str,
+        nonce: str,
+        stated: str | None,
     ) -> Proof:
         """Return the proof of who came back from an issuer with a ``code``; ``stated`` is the issuer that the
         answer names, if it names one.

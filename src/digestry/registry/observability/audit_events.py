@@ -37,10 +37,11 @@ _REMOVALS: Final = {
 def is_write(exchange: Exchange, status: int) -> bool:
     """Return whether a request that is answered with ``status`` gets an audit line.
 
-    A part of an upload changes nothing that anybody can see, and so has one only if it was refused.
+    A part of an upload changes nothing that anybody can see, and so has one only if it was refused. A GET or
+    HEAD has one if an event was recorded for it.
     """
     method = exchange.scope["method"]
-    if method in READS or not exchange.route.audited:
+    if not exchange.route.audited or (method in READS and exchange.audit_event is None):
         return False
     if exchange.route.refusals_only:
         return status >= 400

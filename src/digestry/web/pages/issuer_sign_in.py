@@ -61,6 +61,7 @@ async def finish(visit: Visit) -> Page | Response:
         return form(visit, back(flow.next), "the issuer did not let you in", status=403)
     try:
         proof = await visit.host.finish_sign_in(
+            visit.scope,
             flow.issuer,
             _return_address(visit),
             code=code,

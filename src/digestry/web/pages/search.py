@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from starlette.responses import RedirectResponse, Response
@@ -50,15 +50,16 @@ def show(visit: Visit) -> Page | Response:
 
 
 def _search(visit: Visit, wanted: str) -> Found:
-    """Return what a text finds: a name, ``name:tag``, ``name@digest``, a tag, or the beginning of a digest,
-    with or without the registry before it."""
+    """Return what a text finds: a name, ``name:tag``, ``name@digest``, a tag, the beginning of a digest, or
+    a vulnerability, with or without the registry before it."""
     text = wanted.removeprefix("docker pull ").removeprefix(f"{visit.registry}/")
     name, at, digest = text.rpartition("@")
     if at or text.startswith(_ALGORITHMS):
         return _digests(visit, digest, name.partition(":")[0])
     name, colon, tag = text.partition(":")
     if colon:
-        return _tags_of(visit, name, tag)
+        found, stated = _tags_of(visit, name, tag), _statements(visit, text)
+        return replace(found, statements=stated.statements, more=found.more or stated.more)
     by_digest, by_tag = _digests(visit, text), _tags(visit, text)
     names = visible(visit, containing=text.lower(), limit=_MOST + 1)
     stated = _statements(visit, text)
