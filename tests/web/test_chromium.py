@@ -6,13 +6,17 @@ import http.server
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, sync_playwright
 
+from digestry.model.digest import Digest
 from tests.peers.npm import place
 from tests.registry.access.support import PASSWORDS
-from tests.support import RegistryServer, lacking, program, running_registry
+from tests.registry.test_fleet import image as report_image
+from tests.registry.test_fleet import post, report, started
+from tests.support import RegistryServer, lacking, program, running_registry, wait_until
 from tests.web.images import attach, image, openvex, push_index
 from tests.web.test_hostile_fields import EVIL
 
@@ -51,7 +55,7 @@ def server(paths: dict[str, str]) -> Iterator[RegistryServer]:
         statement = {
             "vulnerability": {"name": "CVE-2026-1"},
             "status": "affected",
-            "products": [{"@id": "pkg:oci/app"}],
+            "products": [{"@id": f"pkg:oci/app@{quote(str(second), safe='')}"}],
             "action_statement": EVIL,
         }
         attach(server, "team/app", second, openvex(statement))
@@ -59,7 +63,11 @@ def server(paths: dict[str, str]) -> Iterator[RegistryServer]:
         evil = server.push_manifest(
             "team/app", "evil", image(server, "team/app", "x", history=steps, annotations={EVIL: EVIL})
         )
+        _report_containers(server, first, second)
         paths |= {
+            "fleet": "/fleet",
+            "vulnerability": "/vulnerability?id=CVE-2026-1",
+            "restore": f"/restore/team/app:1.5?to={first}",
             "repositories": "/",
             "repository": "/r/team/app",
             "tag": "/r/team/app:1.5",
@@ -70,6 +78,27 @@ def server(paths: dict[str, str]) -> Iterator[RegistryServer]:
             "problem": "/no-such-page",
         }
         yield server
+
+
+def _report_containers(server: RegistryServer, old: Digest, affected: Digest) -> None:
+    """Report containers of both images, in a place that is silent soon, and return once they are judged."""
+    images = {
+        "old": report_image(f"{server.host}/team/app:1.5", old, "index"),
+        "affected": report_image(f"{server.host}/team/app:1.5", affected, "index"),
+    }
+    runs = [
+        started("c1", "old", name="web", workload="deployment/web", namespace="production"),
+        started("c2", "affected", name="w" * 200, node="node-1"),
+        started("c3", "affected", name=EVIL),
+    ]
+    assert post(server, report("host-1", *runs, images=images, interval=1)).status == 200
+    wait_until(
+        lambda: (
+            b"ran in places that are silent" in server.request("GET", "/vulnerability?id=CVE-2026-1").body
+        ),
+        what="a silent place with affected containers",
+        log=server.log,
+    )
 
 
 class Told:

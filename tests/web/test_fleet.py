@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import os
 import re
 from collections.abc import Iterator
+from urllib.parse import quote
 
 import pytest
 
@@ -13,7 +15,9 @@ from tests.registry.access.support import As, bearer, guarded, of
 from tests.registry.test_fleet import image, now, post, report, started
 from tests.support import RegistryServer, run_digestry, running_registry, wait_until
 from tests.web.browser import Browser, signed_in
+from tests.web.images import attach, openvex
 from tests.web.images import image as pushed_image
+from tests.web.test_hostile_fields import EVIL, check
 from tests.web.test_tag import plain
 
 CVE = "CVE-2026-4242"
@@ -36,11 +40,13 @@ def stopped(container: str, seconds: float = 0) -> dict[str, object]:
 
 
 def affected(server: RegistryServer, name: str, vulnerability: str = CVE) -> Digest:
-    """Push an image, and an advisory that it is affected; return its digest."""
+    """Push an image, and an advisory that it is affected; return its digest once pages name the advisory."""
     digest = server.push_manifest(name, "1", pushed_image(server, name, f"bad {name}"))
     stated = ("--status", "affected", "--id", vulnerability, "--author", "somebody")
     done = run_digestry("advisory", "add", f"{server.host}/{name}:1", *stated)
     assert done.returncode == 0, done.stderr
+    address = f"/vulnerability?id={vulnerability}"
+    wait_until(lambda: str(digest) in Browser(server).text(address), what="the advisory", log=server.log)
     return digest
 
 
@@ -108,6 +114,18 @@ def test_a_vulnerability_leads_to_zero(server: RegistryServer) -> None:
     assert "still run" not in text
 
 
+def test_silence_is_loud_and_no_end(server: RegistryServer) -> None:
+    name = "CVE-2026-888"
+    bad = affected(server, "silent/app", name)
+    images = {"i": image(f"{server.host}/silent/app:1", bad)}
+    quiet = report("lonely-place", started("s1", name="ghost"), images=images, interval=1)
+    assert post(server, quiet).status == 200
+    judged(server, f"/vulnerability?id={name}", "When the last one ends is not known")
+    text = plain(judged(server, "/fleet", "nobody knows whether they still do"))
+    place = text[text.index("Places") :]
+    assert re.search(r"lonely-place docker 1 .{10,60} silent", place)
+
+
 def test_places_and_containers_are_shown_to_those_who_may_audit() -> None:
     with guarded() as server:
         carol = of(server, "carol")
@@ -141,3 +159,52 @@ def test_a_position_that_is_none_is_that_of_the_first_page(server: RegistryServe
     for path in (f"/fleet?after={after}", f"/fleet?places={after}", f"/vulnerability?id=CVE-1&after={after}"):
         assert Browser(server).get(path).status == 200
     assert server.request("GET", f"/v2/_digestry/fleet/runs?after={after}").status == 400
+
+
+def test_what_agents_and_advisories_say_is_text(server: RegistryServer) -> None:
+    name = "CVE-2026-666"
+    bad = affected(server, "evil/app", name)
+    statement = {
+        "vulnerability": {"name": EVIL, "aliases": [EVIL]},
+        "status": "affected",
+        "products": [{"@id": EVIL}, {"@id": f"pkg:oci/app@{quote(str(bad), safe='')}"}],
+        "action_statement": EVIL,
+    }
+    attach(server, "evil/app", bad, openvex(statement, author=EVIL))
+    evil = server.push_manifest("evil/app", "2", pushed_image(server, "evil/app", "other"))
+    images = {
+        "known": image(f"{server.host}/evil/app:1", bad),
+        EVIL: image(f"{server.host}/evil/app:2{EVIL}", evil),
+    }
+    texts = {"name": EVIL, "workload": EVIL, "namespace": EVIL, "node": EVIL}
+    entries = [started("c<a>", "known", **texts), started("c<b>", EVIL, **texts)]
+    gap = {"type": "gap", "source": EVIL, "from": now(-60), "until": now(-30), "reason": EVIL}
+    body = report(EVIL, *entries, gap, images=images, version=EVIL)
+    body["sources"] = [{"source": EVIL, "problem": EVIL}]
+    answer = post(server, body)
+    assert answer.status == 200, answer.body
+    address = f"/vulnerability?id={name}"
+    judged(server, address, "1 container still runs it")
+    for path in (address, "/fleet"):
+        page = Browser(server).text(path)
+        check(page)
+        assert "&lt;img src=x" in page
+    for path in (f"/r/evil/app@{bad}", "/r/evil/app:1", f"/vulnerability?id={quote(EVIL, safe='')}"):
+        check(Browser(server).text(path))
+
+
+def test_pages_of_containers_follow(server: RegistryServer) -> None:
+    name = "CVE-2026-999"
+    bad = affected(server, "many/app", name)
+    images = {"i": image(f"{server.host}/many/app:1", bad)}
+    entries = [started(f"m{number}", name=f"many-{number:03}") for number in range(120)]
+    assert post(server, report("rack9", *entries, images=images)).status == 200
+    page = judged(server, f"/vulnerability?id={name}", "120 containers still run it")
+    browser, seen = Browser(server), set[str]()
+    for _ in range(3):
+        seen.update(re.findall(r"many-\d{3}", page))
+        following = re.search(r'rel="next" href="([^"]+)"', page)
+        if following is None:
+            break
+        page = browser.text(html.unescape(following[1]))
+    assert len(seen) == 120

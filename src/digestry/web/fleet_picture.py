@@ -19,6 +19,8 @@ WIDTH: Final = 1000.0
 TALLEST: Final = 100.0
 _LOWEST: Final = 2.0
 """Of a share of the containers that is not zero."""
+_NARROWEST: Final = 0.5
+"""Of a block in a timeline: containers that ran for a minute of a year are seen, too."""
 _LABELS: Final = 5
 
 Group = Literal["affected", "unknown", "unassessed", "fine"]
@@ -102,7 +104,7 @@ def draw_timeline(timeline: FleetTimeline, *, now: int) -> FleetPicture:
                 Block(
                     round(x, 2),
                     round(TALLEST - height, 2),
-                    round(end - x, 2),
+                    round(max(_NARROWEST, end - x), 2),
                     round(height, 2),
                     "affected",
                     title,
