@@ -10,6 +10,8 @@ import pytest
 
 from digestry.model import media_types
 from digestry.model.digest import Digest
+from tests.registry.test_fleet import image as report_image
+from tests.registry.test_fleet import post, report, started
 from tests.support import RegistryServer, descriptor, running_registry
 from tests.web.browser import Browser
 from tests.web.images import image, push_index
@@ -75,6 +77,19 @@ def test_where_the_old_one_still_runs(server: RegistryServer) -> None:
     text = plain(changes(server, "runs", old, new))
     assert "Where the old one still runs 1" in text
     assert "prod/one 3" in text
+
+
+def test_agents_report_where_the_old_one_still_runs(server: RegistryServer) -> None:
+    old, new = push_index(server, "reported", "1", "one"), push_index(server, "reported", "1", "two")
+    images = {
+        "old": report_image(f"{server.host}/reported:1", old, "index"),
+        "new": report_image(f"{server.host}/reported:1", new, "index"),
+    }
+    runs = [started("c1", "old"), started("c2", "old"), started("c3", "new")]
+    assert post(server, report("rack-7", *runs, images=images)).status == 200
+    text = plain(Browser(server).text(f"/changes/reported?old={old}&new={new}"))
+    assert "Where the old one still runs 1" in text
+    assert "rack-7 2 " in text
 
 
 def test_what_the_repository_no_longer_has_is_said(server: RegistryServer) -> None:
