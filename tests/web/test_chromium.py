@@ -272,3 +272,16 @@ def test_a_link_on_another_site_leads_to_the_page_as_its_user_sees_it(
         other.server_close()
         thread.join()
         context.close()
+
+
+@pytest.mark.parametrize("width", [320, 1280])
+def test_long_names_do_not_make_a_page_wider_than_the_window(
+    chromium: Browser, server: RegistryServer, width: int
+) -> None:
+    name, tag = "/".join(["n" * 60] * 3), "t" * 128
+    digest = server.push_manifest(name, tag, image(server, name, "long"))
+    page = chromium.new_context(viewport={"width": width, "height": 800}).new_page()
+    for path in (f"/r/{name}", f"/r/{name}:{tag}", f"/r/{name}@{digest}", f"/search?q={digest.encoded[:12]}"):
+        page.goto(url(server, path))
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.context.close()
