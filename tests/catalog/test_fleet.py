@@ -228,6 +228,13 @@ def test_a_report_that_is_no_whole_one(agent: Agent) -> None:
         agent.send(agent.snapshot(*runs, part="1", last=False), agent.snapshot(*runs, part="2"))
     with pytest.raises(CallerError, match="64 are the most"):
         agent.send(*(Gap(f"s{number}", agent.at(), agent.at(), "x") for number in range(65)))
+    for platform in (
+        Platform("a" * 65, "linux"),
+        Platform("amd64", "linux\x00"),
+        Platform(os_features=("\x1b",)),
+    ):
+        with pytest.raises(CallerError, match="the platform of the image 'i'"):
+            agent.send(agent.started("c1"), images={"i": ImageReport("app", platform=platform)})
 
 
 # -- questions ---------------------------------------------------------------------------------

@@ -7,10 +7,12 @@ from typing import Final
 
 from digestry.errors import CallerError
 from digestry.model.fleet import MOST_ENTRIES, MOST_RUNS, FleetReport, RunReport, Snapshot, Started
+from digestry.model.platform import Platform
 
 MOST_SOURCES: Final = 64
 """The most sources that one report is about."""
 MOST_IMAGES: Final = MOST_ENTRIES
+_LONGEST_PLATFORM: Final = 64
 
 
 def check_report(report: FleetReport) -> None:
@@ -25,12 +27,27 @@ def check_report(report: FleetReport) -> None:
         raise CallerError(
             f"a report about {len(sources_of(report))} sources; {MOST_SOURCES} are the most in one"
         )
+    for key, image in report.images.items():
+        if image.platform is not None and not _is_short(image.platform):
+            raise CallerError(
+                f"the platform of the image {key[:64]!r} has a text of over {_LONGEST_PLATFORM} characters,"
+                " or one with control characters"
+            )
     for run in runs_of(report):
         if run.image not in report.images:
             raise CallerError(
                 f"container {run.container[:64]!r} has the image {run.image[:64]!r}, which is not among the"
                 " report's images"
             )
+
+
+def _is_short(platform: Platform) -> bool:
+    """Return whether all texts of a platform are short, and have printable characters alone."""
+    texts = (platform.architecture, platform.os, platform.variant or "", platform.os_version or "")
+    features = platform.os_features or ()
+    return len(features) <= _LONGEST_PLATFORM and all(
+        len(text) <= _LONGEST_PLATFORM and text.isprintable() for text in (*texts, *features)
+    )
 
 
 def runs_of(report: FleetReport) -> Iterator[RunReport]:
