@@ -121,6 +121,13 @@ class AdvisoryReading:
         """Add a reason that does not change the assessment."""
         self.reasons.append(reason)
 
+    def add(self, other: AdvisoryReading, *, where: str = "") -> None:
+        """Add all of ``other``; ``where`` stands before its reasons."""
+        self.attached += other.attached
+        self.advisories += other.advisories
+        self.reasons += [where + reason for reason in other.reasons]
+        self.missed += other.missed
+
     def current(self) -> list[Advisory]:
         """Return the statements in force: see :func:`latest`."""
         return in_force(self.advisories)

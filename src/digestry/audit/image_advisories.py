@@ -58,11 +58,7 @@ class ImageAdvisories:
 
         reading = look(identity.repository, identity.closure)
         for repository, there in elsewhere.items():
-            other = look(repository, identity.closure | there)
-            reading.attached += other.attached
-            reading.advisories += other.advisories
-            reading.reasons += [f"in {repository.name}: {reason}" for reason in other.reasons]
-            reading.missed += other.missed
+            reading.add(look(repository, identity.closure | there), where=f"in {repository.name}: ")
         return reading
 
     def read(

@@ -65,7 +65,7 @@ class PartAdvisories:
                 for where in part.repositories:
                     if (where, part.digest) not in seen:
                         seen.add((where, part.digest))
-                        _add(result, self._reading(where, part, image))
+                        result.add(self._reading(where, part, image))
         return result
 
     def _parts(self, image: _Image, result: AdvisoryReading) -> Iterator[ReferredPart]:
@@ -172,13 +172,6 @@ def _step(queries: RegistryQueries, repository: Reference, manifest: Manifest, l
     raw = queries.blob(repository, manifest.config, limit=_LARGEST_CONFIG)
     config = ImageConfig.parse(raw, algorithm=manifest.config.digest.algorithm)
     return config.step_of(_layers(manifest).index(layer))[:_LONGEST_STEP]
-
-
-def _add(result: AdvisoryReading, other: AdvisoryReading) -> None:
-    result.attached += other.attached
-    result.advisories += other.advisories
-    result.reasons += other.reasons
-    result.missed += other.missed
 
 
 def _layers(manifest: Manifest) -> list[Digest]:

@@ -28,13 +28,7 @@ def find_holders(connection: Connection, repository: int, digest: str) -> list[H
             )
         ).scalars()
     )
-    frontier = list(found)
-    for _ in range(_ROUNDS):
-        frontier = list(_listing(connection, repository, frontier) - found)
-        found.update(frontier)
-        if not frontier:
-            break
-    return _as_holders(connection, repository, sorted(found))
+    return _with_indexes(connection, repository, found)
 
 
 def find_layer_images(connection: Connection, repository: int, layer: str, *, limit: int) -> list[Holder]:
@@ -46,7 +40,11 @@ def find_layer_images(connection: Connection, repository: int, layer: str, *, li
         manifest_references.c.role == "layer",
     )
     images = connection.execute(query.order_by(manifest_references.c.parent).limit(limit)).scalars().all()
-    found: set[str] = set(images)
+    return _with_indexes(connection, repository, set(images))
+
+
+def _with_indexes(connection: Connection, repository: int, found: set[str]) -> list[Holder]:
+    """Return the manifests ``found`` and the indexes that list them, also by way of others."""
     frontier = list(found)
     for _ in range(_ROUNDS):
         frontier = list(_listing(connection, repository, frontier) - found)

@@ -12,17 +12,6 @@ from sqlalchemy import BigInteger, Connection, Table, cast, delete, func, insert
 
 from digestry.catalog import clock, dialect, relocation
 from digestry.catalog.delivery_queue import Subscription
-from digestry.catalog.fleet_schema import (
-    fleet_agents,
-    fleet_early_ends,
-    fleet_gaps,
-    fleet_image_digests,
-    fleet_image_vulnerabilities,
-    fleet_images,
-    fleet_runs,
-    fleet_snapshot_runs,
-    fleet_sources,
-)
 from digestry.catalog.journal_sequencing import BATCH, sequence_entries
 from digestry.catalog.object_schema import (
     blob_ingest_fragments,
@@ -32,6 +21,7 @@ from digestry.catalog.object_schema import (
     quarantined_objects,
 )
 from digestry.catalog.schema import (
+    FLEET_TABLES,
     advisory_statements,
     damaged,
     deliveries,
@@ -69,15 +59,7 @@ REGISTRY_TABLES: Final = (
     jobs,
     upstream_tags,
     advisory_statements,
-    fleet_agents,
-    fleet_sources,
-    fleet_gaps,
-    fleet_images,
-    fleet_image_digests,
-    fleet_image_vulnerabilities,
-    fleet_runs,
-    fleet_early_ends,
-    fleet_snapshot_runs,
+    *FLEET_TABLES,
 )
 """The tables of a registry, in the order in which rows refer to each other."""
 OBJECT_TABLES: Final = (blob_objects, quarantined_objects, object_removals)

@@ -12,7 +12,7 @@ from digestry.cli.fleet_changes import since
 from digestry.cli.fleet_rows import RUN_COLUMNS, row_of, short_time
 from digestry.cli.fleet_silent import silent
 from digestry.cli.fleet_summary import summary
-from digestry.cli.fleet_target import open_fleet, registry_option
+from digestry.cli.fleet_target import limit_option, open_fleet, place_option, registry_option
 from digestry.cli.fleet_timeline import timeline
 from digestry.cli.listing import Listing, View, listing_options
 from digestry.cli.output import note
@@ -23,9 +23,6 @@ from digestry.model.text import number_of
 if TYPE_CHECKING:
     from digestry.cli.row_template import Row
     from digestry.model.fleet_answers import FleetImage
-
-MOST_ROWS: Final = 1000
-"""Rows that are listed unless more are asked for."""
 
 LISTING: Final = Listing(
     "fleet who",
@@ -53,16 +50,8 @@ for _command in (since, silent, summary, timeline):
 @registry_option
 @time_option("--at", last=True, help="Those that ran then.")
 @click.option("--ever", is_flag=True, help="All that ever ran it.")
-@click.option("--place", default="", metavar="NAME", help="Only in this host or cluster.")
-@click.option(
-    "--limit",
-    "-n",
-    type=click.IntRange(min=1),
-    default=MOST_ROWS,
-    show_default=True,
-    metavar="N",
-    help="The most containers to list.",
-)
+@place_option
+@limit_option("containers")
 @listing_options(LISTING)
 @timeout_option
 def who(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from digestry.cli.fleet_rows import RUN_COLUMNS, row_of, shown_time
-from digestry.cli.fleet_target import open_fleet, registry_option
+from digestry.cli.fleet_target import limit_option, open_fleet, place_option, registry_option
 from digestry.cli.listing import Column, Listing, View, listing_options
 from digestry.cli.output import note
 from digestry.cli.row_template import Row
@@ -19,9 +19,6 @@ from digestry.model.timestamps import rfc3339
 
 if TYPE_CHECKING:
     from digestry.model.fleet_answers import FleetImage
-
-MOST_ROWS: Final = 1000
-"""Rows that are listed unless more are asked for."""
 
 
 def _at(row: Row, whole: bool) -> str:
@@ -53,16 +50,8 @@ class _Time(click.ParamType[datetime.datetime]):
 @click.command("since")
 @click.argument("time", metavar="TIME", type=_Time())
 @registry_option
-@click.option("--place", default="", metavar="NAME", help="Only in this host or cluster.")
-@click.option(
-    "--limit",
-    "-n",
-    type=click.IntRange(min=1),
-    default=MOST_ROWS,
-    show_default=True,
-    metavar="N",
-    help="The most changes to list.",
-)
+@place_option
+@limit_option("changes")
 @listing_options(LISTING)
 @timeout_option
 def since(*, time: datetime.datetime, registry: str | None, place: str, limit: int, view: View) -> None:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from digestry.model.digest import Digest
     from digestry.model.digest_prefix import DigestPrefix
 
+MOST_ROWS: Final = 1000
+"""Rows that are listed unless more are asked for."""
 _IDENTIFIER: Final = re.compile(r"[A-Za-z][A-Za-z0-9]*-[A-Za-z0-9][A-Za-z0-9.:_-]*", re.ASCII)
 _DATABASES: Final = frozenset(
     {
@@ -59,6 +61,24 @@ def registry_option(function: Callable[..., object]) -> Callable[..., object]:
         metavar="HOST",
         help="The registry that agents report to.  [default: the setting registry]",
     )(function)
+
+
+def place_option(function: Callable[..., object]) -> Callable[..., object]:
+    """Give a command the option ``--place``."""
+    return click.option("--place", default="", metavar="NAME", help="Only in this host or cluster.")(function)
+
+
+def limit_option(rows: str) -> Callable[[Callable[..., object]], Callable[..., object]]:
+    """Return what gives a command the option ``--limit`` for its ``rows``."""
+    return click.option(
+        "--limit",
+        "-n",
+        type=click.IntRange(min=1),
+        default=MOST_ROWS,
+        show_default=True,
+        metavar="N",
+        help=f"The most {rows} to list.",
+    )
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import click
 
 from digestry.cli.fleet_picture import picture
 from digestry.cli.fleet_rows import short_time
-from digestry.cli.fleet_target import Asked, is_vulnerability, open_fleet, registry_option
+from digestry.cli.fleet_target import Asked, is_vulnerability, open_fleet, place_option, registry_option
 from digestry.cli.output import json_document, json_option, printable, say
 from digestry.cli.time_options import time_option
 from digestry.cli.timeout_options import timeout_option
@@ -25,7 +25,7 @@ _WIDTH: Final = 60
 @click.command("timeline")
 @click.argument("target", metavar="CVE|DIGEST|REF|LAYER")
 @registry_option
-@click.option("--place", default="", metavar="NAME", help="Only in this host or cluster.")
+@place_option
 @time_option("--since", last=False, help="The beginning of the picture.")
 @time_option("--until", last=True, help="The end of the picture.")
 @json_option

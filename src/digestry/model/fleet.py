@@ -20,6 +20,8 @@ from digestry.model.platform import Platform
 
 MOST_ENTRIES: Final = 5000
 """The most entries in one report."""
+MOST_SOURCES: Final = 64
+"""The most sources that one report is about."""
 MOST_RUNS: Final = 5000
 """The most containers in all snapshots of one report."""
 LARGEST_REPORT: Final = 8 << 20
@@ -174,7 +176,7 @@ class FleetReport(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tru
     first: Sequence = 1
     images: dict[str, ImageReport] = {}
     entries: Annotated[tuple[Entry, ...], msgspec.Meta(max_length=MOST_ENTRIES)] = ()
-    sources: Annotated[tuple[SourceReport, ...], msgspec.Meta(max_length=64)] = ()
+    sources: Annotated[tuple[SourceReport, ...], msgspec.Meta(max_length=MOST_SOURCES)] = ()
     stopping: bool = False
     behind: Sequence = 0
 

@@ -6,11 +6,17 @@ from collections.abc import Iterator
 from typing import Final
 
 from digestry.errors import CallerError
-from digestry.model.fleet import MOST_ENTRIES, MOST_RUNS, FleetReport, RunReport, Snapshot, Started
+from digestry.model.fleet import (
+    MOST_ENTRIES,
+    MOST_RUNS,
+    MOST_SOURCES,
+    FleetReport,
+    RunReport,
+    Snapshot,
+    Started,
+)
 from digestry.model.platform import Platform
 
-MOST_SOURCES: Final = 64
-"""The most sources that one report is about."""
 MOST_IMAGES: Final = MOST_ENTRIES
 _LONGEST_PLATFORM: Final = 64
 

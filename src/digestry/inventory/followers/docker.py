@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Final
 from urllib.parse import quote
 
 from digestry.inventory.engine_values import digest_of, time_of
 from digestry.inventory.engines.client import Engine, Waiting
-from digestry.inventory.followers.engine import NANOSECONDS, NamedImage
-from digestry.inventory.formats.engine_documents import (
-    ImageRecord,
-    ListedContainer,
-    read_image,
-)
-from digestry.inventory.observation import Observation
+from digestry.inventory.followers.engine import NamedImage
+from digestry.inventory.followers.engine_events import seconds_of
+from digestry.inventory.formats.engine_documents import ImageRecord, read_image
 from digestry.inventory.sources.docker import DockerSource
 from digestry.model.json_values import as_object
 from digestry.model.platform import Platform
@@ -33,42 +29,26 @@ class DockerAPI:
     """The engine of ``source``. See :class:`~digestry.inventory.followers.engine.EngineAPI`."""
 
     def __init__(self, source: DockerSource, engine: Engine, *, made_up: bool = False) -> None:
-        self._source = source
+        self.source = source
         self.made_up = made_up
         self._engine = engine
         self.url = engine.url
 
     def describe(self) -> tuple[str, Platform | None]:
         """Return the engine's host and platform."""
-        host, platform, _ = self._source.describe()
+        host, platform, _ = self.source.describe()
         return host, platform
 
     def events(self, since: int, wait: Waiting) -> Iterator[bytes | None]:
         """Yield the lines of the stream of events, from the time ``since`` on if it is not 0."""
         query = {"filters": _FILTERS}
         if since:
-            query["since"] = f"{since // NANOSECONDS}.{since % NANOSECONDS:09d}"
+            query["since"] = seconds_of(since)
         return self._engine.lines("/events", wait, **query)
-
-    def containers(self, *, include_stopped: bool) -> list[ListedContainer]:
-        """Return the engine's list of containers."""
-        return self._source.containers(include_stopped=include_stopped)
-
-    def container(
-        self,
-        entry: ListedContainer,
-        host: str,
-        platform: Platform | None,
-        images: Callable[[str], ImageRecord],
-        *,
-        still_listed: bool,
-    ) -> Observation | None:
-        """Return one container; None if it is gone."""
-        return self._source.container(entry, host, platform, images, still_listed=still_listed)
 
     def image(self, identity: str) -> ImageRecord:
         """Return the record of an image by its ID."""
-        return self._source.image(identity)
+        return self.source.image(identity)
 
     def named_image(self, name: str) -> NamedImage:
         """Return the image that a name means now."""

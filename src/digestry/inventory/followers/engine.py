@@ -19,6 +19,7 @@ from digestry.inventory.engines.client import Waiting
 from digestry.inventory.followers.engine_events import (
     ENDS,
     GONE,
+    NANOSECONDS,
     STARTS,
     EngineEvent,
     Position,
@@ -55,7 +56,6 @@ _MOST_ASKED: Final = 2000
 """Containers that have ended and are asked when, after the events were interrupted."""
 _MOST_IMAGES: Final = 512
 _MOST_YOUNG: Final = 8192
-NANOSECONDS: Final = 1_000_000_000
 _FIRST_WITHIN: Final = round(FIRST_WITHIN.total_seconds()) * NANOSECONDS
 _BEHIND: Final = datetime.timedelta(milliseconds=50)
 """An engine may tell of a start before it writes its time down."""
@@ -70,6 +70,27 @@ class NamedImage:
     named_at: datetime.datetime | None = None
 
 
+class ListedSource(Protocol):
+    """The source whose containers are followed. Each question raises
+    :class:`~digestry.errors.DigestryError`."""
+
+    def containers(self, *, include_stopped: bool) -> list[ListedContainer]:
+        """Return the engine's list of containers."""
+        ...
+
+    def container(
+        self,
+        entry: ListedContainer,
+        host: str,
+        platform: Platform | None,
+        images: Callable[[str], ImageRecord],
+        *,
+        still_listed: bool,
+    ) -> Observation | None:
+        """Return one container; None if it is gone."""
+        ...
+
+
 class EngineAPI(Protocol):
     """The questions to an engine. Each raises :class:`~digestry.errors.DigestryError`."""
 
@@ -81,21 +102,12 @@ class EngineAPI(Protocol):
         """Whether the engine pairs names and digests itself."""
         ...
 
+    @property
+    def source(self) -> ListedSource: ...
+
     def describe(self) -> tuple[str, Platform | None]: ...
 
     def events(self, since: int, wait: Waiting) -> Iterator[bytes | None]: ...
-
-    def containers(self, *, include_stopped: bool) -> list[ListedContainer]: ...
-
-    def container(
-        self,
-        entry: ListedContainer,
-        host: str,
-        platform: Platform | None,
-        images: Callable[[str], ImageRecord],
-        *,
-        still_listed: bool,
-    ) -> Observation | None: ...
 
     def image(self, identity: str) -> ImageRecord: ...
 
@@ -232,7 +244,7 @@ class EngineFollower:
             names=(event.attribute("name"),),
             labels=read_labels(event.attributes),
         )
-        seen = self._api.container(entry, self._host, self._platform, self._image, still_listed=False)
+        seen = self._api.source.container(entry, self._host, self._platform, self._image, still_listed=False)
         if not isinstance(seen, ContainerObservation) or seen.started_at is None:
             return self._gone(entry, event)
         if seen.started_at > event.at + _BEHIND:
@@ -330,7 +342,7 @@ class EngineFollower:
     def _ended_since(self, since: datetime.datetime) -> Iterator[RunChange]:
         """Yield the ends, since a time, of the containers that are still there."""
         told = set(self._ended)
-        listed = [entry for entry in self._api.containers(include_stopped=True) if not entry.runs]
+        listed = [entry for entry in self._api.source.containers(include_stopped=True) if not entry.runs]
         for entry in [entry for entry in listed if entry.id not in told][:_MOST_ASKED]:
             seen = self._observe(entry)
             if seen is None or seen.ended_at is None or seen.ended_at < since:
@@ -347,7 +359,7 @@ class EngineFollower:
         """Yield all that runs, and before it the starts of what ended meanwhile."""
         at = moment()
         runs: dict[str, Run] = {}
-        for entry in self._api.containers(include_stopped=False):
+        for entry in self._api.source.containers(include_stopped=False):
             seen = self._observe(entry)
             if seen is None or seen.started_at is None:
                 known = self._running.get(entry.id)
@@ -365,12 +377,12 @@ class EngineFollower:
     def _compare(self) -> Iterator[RunChange]:
         """Yield all that runs, if the engine's list has other containers than the events told."""
         self._describe()
-        listed = {entry.id for entry in self._api.containers(include_stopped=False)}
+        listed = {entry.id for entry in self._api.source.containers(include_stopped=False)}
         if listed != self._running.keys():
             yield from self._all()
 
     def _observe(self, entry: ListedContainer) -> ContainerObservation | None:
-        seen = self._api.container(entry, self._host, self._platform, self._image, still_listed=False)
+        seen = self._api.source.container(entry, self._host, self._platform, self._image, still_listed=False)
         return seen if isinstance(seen, ContainerObservation) else None
 
 

@@ -16,6 +16,8 @@ from digestry.model.json_values import as_object, as_text
 STARTS: Final = frozenset({"start"})
 ENDS: Final = frozenset({"die", "died"})
 GONE: Final = frozenset({"destroy", "remove"})
+NANOSECONDS: Final = 1_000_000_000
+"""In a second."""
 _IMAGES_CHANGE: Final = frozenset(
     {"tag", "untag", "pull", "delete", "load", "import", "build", "loadfromarchive", "remove"}
 )
@@ -92,3 +94,8 @@ class Position(msgspec.Struct, frozen=True, omit_defaults=True):
             return msgspec.json.decode(text or "{}", type=cls)
         except msgspec.DecodeError:
             return cls()
+
+
+def seconds_of(nanoseconds: int) -> str:
+    """Return a time in nanoseconds since 1970 as the engines' ``since`` has it: in seconds."""
+    return f"{nanoseconds // NANOSECONDS}.{nanoseconds % NANOSECONDS:09d}"
