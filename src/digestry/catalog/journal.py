@@ -15,7 +15,7 @@ from typing import Any, Required, TypedDict
 from sqlalchemy import ColumnElement, Connection, select
 
 from digestry.catalog import clock, dialect, push_statements
-from digestry.catalog.journal_hashes import GENESIS, HASHED, hash_of
+from digestry.catalog.journal_hashes import GENESIS, HASHED, HASHED_IF_GIVEN, hash_of, hashed_fields
 from digestry.catalog.schema import journal
 from digestry.errors import InvalidDigest, StorageError
 from digestry.model.digest import Digest
@@ -31,6 +31,10 @@ class Origin:
     client: str = ""
     may_move: bool = True
     """Whether they may point a tag elsewhere that is there already. Not for the journal."""
+    not_before: int | None = None
+    """Of a move in another registry: when the tag was last seen unmoved. Microseconds since 1970."""
+    reason: str | None = None
+    """Why, in the user's words, of an act that needs a reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +80,11 @@ def append(connection: Connection, move: Move, origin: Origin, now: clock.Clock)
         "address": origin.address,
         "client": origin.client,
         "previous_hash": previous,
+        "not_before": origin.not_before,
+        "reason": origin.reason,
     }
-    values["hash"] = hash_of([values[name] for name in HASHED])
+    fields = [values[name] for name in HASHED]
+    values["hash"] = hash_of(hashed_fields(fields, [values[name] for name in HASHED_IF_GIVEN]))
     connection.execute(push_statements.ADD_ENTRY, values)
     return to_event(values)
 
@@ -209,6 +216,8 @@ def to_event(values: Mapping[str, Any]) -> TagEvent:
             sequence=values["sequence"],
             previous_hash=values["previous_hash"],
             hash=values["hash"],
+            not_before=None if values["not_before"] is None else clock.to_datetime(values["not_before"]),
+            reason=values["reason"],
         )
     except (InvalidDigest, OverflowError, TypeError) as error:
         raise StorageError(

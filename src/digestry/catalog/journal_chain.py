@@ -10,7 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from digestry.catalog.journal_hashes import GENESIS, HASHED, HASHED_BEFORE, hash_of, registry_hash
+from digestry.catalog.journal_hashes import (
+    GENESIS,
+    HASHED,
+    HASHED_BEFORE,
+    hash_of,
+    hashed_fields,
+    registry_hash,
+)
 
 _AT: Final = HASHED.index("at")
 _AT_BEFORE: Final = HASHED_BEFORE.index("at")
@@ -114,12 +121,12 @@ class ChainWalk:
         self.position += 1
         return ""
 
-    def step(self, sequence: Any, fields: tuple[Any, ...], stated: Any) -> str:
+    def step(self, sequence: Any, fields: tuple[Any, ...], further: tuple[Any, ...], stated: Any) -> str:
         """Return why this entry of a repository's chain does not fit; empty if it does. ``fields`` are those
-        of ``HASHED``."""
+        of ``HASHED``, ``further`` those of ``HASHED_IF_GIVEN``."""
         if sequence != self.position:
             return f"entry {self.position} is missing: {sequence} comes next"
-        reason = self.step_unsequenced(fields, stated)
+        reason = self.step_unsequenced(fields, further, stated)
         if reason:
             return reason
         if self.registry_hash:
@@ -128,7 +135,7 @@ class ChainWalk:
         self.position += 1
         return ""
 
-    def step_unsequenced(self, fields: tuple[Any, ...], stated: Any) -> str:
+    def step_unsequenced(self, fields: tuple[Any, ...], further: tuple[Any, ...], stated: Any) -> str:
         """Return, as :meth:`step`, why an entry does not fit that has no position yet."""
         self._numbered = True
         repository, number = fields[0], fields[1]
@@ -143,7 +150,7 @@ class ChainWalk:
             self.anchor = fields[-1]
         if fields[-1] != (self.anchor if number == 1 else last.hash):
             return _CUT_IN
-        if stated != hash_of(fields):
+        if stated != hash_of(hashed_fields(fields, further)):
             return _CHANGED
         at = fields[_AT]
         if not isinstance(at, int) or at <= last.at:

@@ -84,7 +84,9 @@ def _step(walk: ChainWalk, entry: TagEvent) -> str:
     )
     if entry.number is None:  # of the registry's chain
         return walk.step_before((entry.sequence, at, entry.repository, *rest), entry.hash)
-    return walk.step(entry.sequence, (entry.repository, entry.number, at, *rest), entry.hash)
+    not_before = None if entry.not_before is None else clock.from_datetime(entry.not_before)
+    further = (not_before, entry.reason)
+    return walk.step(entry.sequence, (entry.repository, entry.number, at, *rest), further, entry.hash)
 
 
 def _text(digest: Digest | None) -> str | None:

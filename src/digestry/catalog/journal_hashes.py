@@ -33,6 +33,9 @@ HASHED: Final = (
 )
 """The columns under the hash of an entry."""
 
+HASHED_IF_GIVEN: Final = ("not_before", "reason")
+"""The columns that are under the hash too, after those of :data:`HASHED`, where an entry has one of them."""
+
 HASHED_BEFORE: Final = ("sequence", "at", "repository", *HASHED[3:])
 """The columns under the hash of an entry in the registry's one chain, before schema 0009."""
 
@@ -40,8 +43,20 @@ HASHED_BEFORE: Final = ("sequence", "at", "repository", *HASHED[3:])
 def hash_of(fields: Sequence[object]) -> str:
     """Return the hash of an entry whose fields these are, in the order of :data:`HASHED`, or of
     :data:`HASHED_BEFORE`."""
+    return hashlib.sha256(hashed_bytes(fields)).hexdigest()
+
+
+def hashed_bytes(fields: Sequence[object]) -> bytes:
+    """Return the bytes under the hash of an entry with these fields."""
     # A JSON array: unambiguous for any fields, and easy to compute elsewhere.
-    return hashlib.sha256(msgspec.json.encode(fields)).hexdigest()
+    return msgspec.json.encode(fields)
+
+
+def hashed_fields(fields: Sequence[object], further: Sequence[object]) -> tuple[object, ...]:
+    """Return all that is under the hash of an entry: its fields in the order of :data:`HASHED`, and those of
+    :data:`HASHED_IF_GIVEN` if it has one of them."""
+    # Entries without them keep the hashes that they had before there were such columns.
+    return tuple(fields) if all(value is None for value in further) else (*fields, *further)
 
 
 def registry_hash(before: str, entry: str) -> str:

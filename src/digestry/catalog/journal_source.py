@@ -4,8 +4,20 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Column, Connection, FromClause, MetaData, Table, func, inspect, select
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    FromClause,
+    MetaData,
+    Table,
+    func,
+    inspect,
+    literal,
+    select,
+)
 
+from digestry.catalog.journal_hashes import HASHED_IF_GIVEN
 from digestry.catalog.schema import journal
 
 _UNNUMBERED: Final = Table(
@@ -15,15 +27,25 @@ _UNNUMBERED: Final = Table(
     *(
         Column(column.name, column.type)
         for column in journal.columns
-        if column.name not in {"sequence", "number"}
+        if column.name not in {"sequence", "number", *HASHED_IF_GIVEN}
     ),
 )
+_NUMBERED: Final = Table(
+    "journal",
+    MetaData(),
+    *(Column(column.name, column.type) for column in journal.columns if column.name not in HASHED_IF_GIVEN),
+)
+_NONE: Final = [literal(None, journal.c[name].type).label(name) for name in HASHED_IF_GIVEN]
 
 
 def journal_source(connection: Connection) -> FromClause:
     """Return the source to select entries from: the table, or, before schema 0009, a query that adds the
-    numbers which its migration assigns."""
-    if any(column["name"] == "number" for column in inspect(connection).get_columns(journal.name)):
+    numbers which its migration assigns. Before schema 0015 no entry has what that added."""
+    columns = {column["name"] for column in inspect(connection).get_columns(journal.name)}
+    if columns.issuperset(HASHED_IF_GIVEN):
         return journal
+    if "number" in columns:
+        return select(_NUMBERED, *_NONE).subquery(journal.name)
     last = connection.execute(select(func.coalesce(func.max(_UNNUMBERED.c.sequence), 0))).scalar_one()
-    return select(_UNNUMBERED, (_UNNUMBERED.c.sequence - last).label("number")).subquery(journal.name)
+    numbered = (_UNNUMBERED.c.sequence - last).label("number")
+    return select(_UNNUMBERED, numbered, *_NONE).subquery(journal.name)

@@ -14,15 +14,17 @@ from sqlalchemy.exc import DBAPIError
 
 from digestry.catalog import dialect
 from digestry.catalog.journal_chain import BrokenEntry, ChainWalk, Head, Verdict
-from digestry.catalog.journal_hashes import HASHED
+from digestry.catalog.journal_hashes import HASHED, HASHED_IF_GIVEN
 from digestry.catalog.journal_source import journal_source
 from digestry.catalog.schema import journal, repositories, tags
 
 Entry = tuple[object, ...]
-"""Its hash, its position, and the fields under the hash."""
+"""Its hash, its position, the fields under the hash, and those that are under it if an entry has them."""
 
 _BATCH: Final = 1000
 _NUMBER: Final = 2 + HASHED.index("number")
+_FURTHER: Final = 2 + len(HASHED)
+_COLUMNS: Final = (*HASHED, *HASHED_IF_GIVEN)
 
 
 def verify(connection: Connection, expect: Collection[str] = ()) -> Verdict:
@@ -72,18 +74,18 @@ class _Verification:
     def _step(self, row: Entry) -> str:
         number = row[_NUMBER]
         if not isinstance(number, int) or number > 0:
-            return self._walk.step(row[1], row[2:], row[0])
+            return self._walk.step(row[1], row[2:_FURTHER], row[_FURTHER:], row[0])
         if self._walk.entries and row[1] == self._walk.position and number != self._next_before:
             return f"its number is {number} and not {self._next_before}"
         self._next_before = number + 1
-        return self._walk.step_before((row[1], row[4], row[2], *row[5:]), row[0])
+        return self._walk.step_before((row[1], row[4], row[2], *row[5:_FURTHER]), row[0])
 
     def _walk_unsequenced(self) -> BrokenEntry | None:
         """Walk the entries that have no position yet, each repository's in turn."""
         entries = self._entries.c
         try:
             for row in self._rows(entries.sequence.is_(None), entries.repository, entries.number):
-                if reason := self._walk.step_unsequenced(row[2:], row[0]):
+                if reason := self._walk.step_unsequenced(row[2:_FURTHER], row[_FURTHER:], row[0]):
                     return self._broken(f"entry {row[_NUMBER]} of {row[2]}, without a position yet: {reason}")
         except DBAPIError as error:
             if "decode" not in str(error.orig):
@@ -93,7 +95,7 @@ class _Verification:
 
     def _rows(self, which: ColumnElement[bool], *order: ColumnElement[Any]) -> Iterator[Entry]:
         entries = self._entries.c
-        query = select(entries.hash, entries.sequence, *(entries[name] for name in HASHED)).where(which)
+        query = select(entries.hash, entries.sequence, *(entries[name] for name in _COLUMNS)).where(which)
         found = self._connection.execute(query.order_by(*order), execution_options={"yield_per": _BATCH})
         with contextlib.closing(found) as rows:
             yield from cast("Iterable[Entry]", rows)

@@ -333,7 +333,14 @@ class _Batch:
         events = self._events.get((repository, tag), [])
         shown = [
             msgspec.structs.replace(
-                event, number=None, sequence=None, address="", client="", hash="", previous_hash=""
+                event,
+                number=None,
+                sequence=None,
+                address="",
+                client="",
+                hash="",
+                previous_hash="",
+                reason=None,
             )
             for event in islice(events, MOST_EVENTS)
         ]

@@ -18,13 +18,15 @@ from sqlalchemy import (
     text,
 )
 
-from digestry.catalog import fleet_schema, object_schema, schema_metadata
+from digestry.catalog import fleet_schema, object_schema, observation_schema, schema_metadata
 from digestry.catalog.schema_metadata import IDENTITY, TEXT
 
 metadata: Final = schema_metadata.metadata
 
 FLEET_TABLES: Final = fleet_schema.TABLES
 """What agents reported, in the order in which rows refer to each other."""
+OBSERVATION_TABLES: Final = observation_schema.TABLES
+"""What was observed elsewhere, ages, and the transparency log."""
 STORE_TABLES: Final = object_schema.TABLES
 """The tables of an S3 store of blobs."""
 
@@ -109,7 +111,8 @@ usage = Table(
 # Append-only, by triggers; names its repository by name, since it outlives it. ``number`` counts a
 # repository's entries from 1; those of the registry's one chain, before schema 0009, have the numbers up to
 # 0. ``at`` rises along a repository's entries. ``sequence`` is the position in the registry, NULL until it
-# is given.
+# is given. Of a move in another registry, ``not_before`` is when the tag was last seen unmoved. ``reason`` is
+# that of an act that has one. Both are under the hash where an entry has one of them.
 journal = Table(
     "journal",
     metadata,
@@ -128,6 +131,8 @@ journal = Table(
     Column("client", TEXT, nullable=False),
     Column("previous_hash", TEXT, nullable=False),
     Column("hash", TEXT, nullable=False),
+    Column("not_before", BigInteger),
+    Column("reason", TEXT),
     Index("journal_by_sequence", "sequence", unique=True),
     Index("journal_by_time", "repository", "at"),
     Index("journal_by_tag", "repository", "tag", "at"),

@@ -22,6 +22,7 @@ from digestry.catalog.object_schema import (
 )
 from digestry.catalog.schema import (
     FLEET_TABLES,
+    OBSERVATION_TABLES,
     advisory_statements,
     damaged,
     deliveries,
@@ -60,6 +61,7 @@ REGISTRY_TABLES: Final = (
     upstream_tags,
     advisory_statements,
     *FLEET_TABLES,
+    *OBSERVATION_TABLES,
 )
 """The tables of a registry, in the order in which rows refer to each other."""
 OBJECT_TABLES: Final = (blob_objects, quarantined_objects, object_removals)

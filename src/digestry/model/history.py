@@ -36,8 +36,9 @@ class TagEvent(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     client may choose. ``number`` counts a repository's entries from 1; an entry from before there were
     numbers has none. ``sequence`` is the entry's position in the registry, from 1; a registry of several
     nodes gives it a moment later. ``hash`` covers this entry and ``previous_hash``, that of the entry before
-    it. ``withheld`` means that the registry does not show this reader the fields from ``actor`` on, except
-    ``number``.
+    it. ``not_before``, of a move in another registry: when the tag was last seen unmoved there, so that it
+    moved between then and ``at``. ``reason`` is the user's, of an act that needs one. ``withheld`` means
+    that the registry does not show this reader the fields from ``actor`` on, except ``number``.
     """
 
     at: datetime.datetime
@@ -56,6 +57,8 @@ class TagEvent(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     previous_hash: str = ""
     hash: str = ""
     withheld: bool = False
+    not_before: datetime.datetime | None = None
+    reason: str | None = None
 
     @property
     def observed_in(self) -> str:

@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from digestry.backend import open_backend
 from digestry.catalog.catalog import Catalog
-from digestry.catalog.schema import FLEET_TABLES
+from digestry.catalog.schema import FLEET_TABLES, OBSERVATION_TABLES
 from digestry.catalog.sqlite import database
 from digestry.catalog.sqlite.connection import connect_directly
 from digestry.catalog.sqlite.database import SqliteDatabase
@@ -207,6 +207,8 @@ COORDINATION = ("locks", "shared_guards", "signing_keys", "login_failures", "ups
 """The tables of schema 11."""
 PAGES = (*(table.name for table in reversed(FLEET_TABLES)), "web_sessions", "advisory_statements")
 """The tables of schema 14."""
+OBSERVATIONS = tuple(table.name for table in reversed(OBSERVATION_TABLES))
+"""The tables of schema 15."""
 
 
 def test_a_catalog_of_before_counted_what_it_held_is_counted(catalog: Catalog) -> None:
@@ -232,6 +234,7 @@ def test_a_catalog_of_before_counted_what_it_held_is_counted(catalog: Catalog) -
         "schema_support",
         *COORDINATION,
         *S3_STORE,
+        *OBSERVATIONS,
         *PAGES,
     ):
         connection.execute(f"DROP TABLE {table}")

@@ -21,7 +21,7 @@ _SAME: Final = " AND ".join(
     f"new.{column} IS old.{column}"
     for column in (
         "number", "repository", "at", "tag", "event", "from_digest", "to_digest", "media_type", "size",
-        "actor", "address", "client", "previous_hash", "hash",
+        "actor", "address", "client", "previous_hash", "hash", "not_before", "reason",
     )
 )  # fmt: skip
 

@@ -34,6 +34,7 @@ def event(entry: TagEvent, *, audits: bool) -> TagEvent:
         "sequence": None,
         "previous_hash": "",
         "hash": "",
+        "reason": None,
     }
     return structs.replace(entry, actor=actor, withheld=True, **nothing)
 

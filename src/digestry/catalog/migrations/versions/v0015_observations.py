@@ -1,0 +1,131 @@
+"""What was observed in other registries; ages let through; the transparency log; what a move is known by."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+from digestry.catalog.migrations.column_types import IDENTITY, TEXT
+
+revision = "0015"
+down_revision = "0014"
+branch_labels = None
+depends_on = None
+oldest = "0015"  # an older one would find an entry with the new columns broken
+
+_KEPT = (
+    "number", "repository", "at", "tag", "event", "from_digest", "to_digest", "media_type", "size", "actor",
+    "address", "client", "previous_hash", "hash", "not_before", "reason",
+)  # fmt: skip
+_SAME = " AND ".join(f"new.{name} IS old.{name}" for name in _KEPT)
+
+
+def upgrade() -> None:
+    op.add_column("journal", sa.Column("not_before", sa.BigInteger))
+    op.add_column("journal", sa.Column("reason", TEXT))
+    if op.get_bind().dialect.name == "sqlite":
+        op.execute("DROP TRIGGER journal_no_update")
+        op.execute(
+            "CREATE TRIGGER journal_no_update BEFORE UPDATE ON journal"
+            f" WHEN NOT (old.sequence IS NULL AND new.sequence IS NOT NULL AND {_SAME})"
+            " BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END"
+        )
+    else:
+        op.execute(
+            "CREATE OR REPLACE FUNCTION journal_position_alone() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            " IF old.sequence IS NULL AND new.sequence IS NOT NULL"
+            f" AND ({', '.join(f'new.{name}' for name in _KEPT)})"
+            f" IS NOT DISTINCT FROM ({', '.join(f'old.{name}' for name in _KEPT)})"
+            " THEN RETURN new; END IF;"
+            " RAISE EXCEPTION 'the journal is append-only'; END $$"
+        )
+    _create_observations()
+    _create_log()
+
+
+def _create_observations() -> None:
+    op.create_table(
+        "observation_rules",
+        sa.Column("number", IDENTITY, primary_key=True),
+        sa.Column("repository", TEXT, nullable=False, unique=True),
+        sa.Column("tags", TEXT, nullable=False),
+        sa.Column("interval", sa.BigInteger, nullable=False),
+        sa.Column("keep", sa.Boolean, nullable=False),
+        sa.Column("created_at", sa.BigInteger, nullable=False),
+        sa.Column("actor", TEXT, nullable=False),
+    )
+    op.create_table(
+        "observation_schedule",
+        sa.Column("repository", TEXT, primary_key=True),
+        sa.Column("tag", TEXT, primary_key=True),
+        sa.Column("interval", sa.BigInteger, nullable=False),
+        sa.Column("due_at", sa.BigInteger, nullable=False),
+        sa.Column("failures", sa.BigInteger, nullable=False),
+        sa.Column("etag", TEXT, nullable=False),
+    )
+    op.create_index("observation_schedule_by_time", "observation_schedule", ["due_at"])
+    op.create_table(
+        "observations",
+        sa.Column("number", IDENTITY, primary_key=True),
+        sa.Column("repository", TEXT, nullable=False),
+        sa.Column("tag", TEXT, nullable=False),
+        sa.Column("outcome", TEXT, nullable=False),
+        sa.Column("digest", TEXT),
+        sa.Column("reason", TEXT, nullable=False),
+        sa.Column("first_at", sa.BigInteger, nullable=False),
+        sa.Column("last_at", sa.BigInteger, nullable=False),
+        sa.Column("count", sa.BigInteger, nullable=False),
+    )
+    op.create_index("observations_by_tag", "observations", ["repository", "tag", "last_at"])
+    op.create_index("observations_by_time", "observations", ["last_at"])
+    op.create_table(
+        "age_overrides",
+        sa.Column("number", IDENTITY, primary_key=True),
+        sa.Column("repository", TEXT, nullable=False),
+        sa.Column("tag", TEXT, nullable=False),
+        sa.Column("digest", TEXT, nullable=False),
+        sa.Column("reason", TEXT, nullable=False),
+        sa.Column("actor", TEXT, nullable=False),
+        sa.Column("created_at", sa.BigInteger, nullable=False),
+        sa.Column("ends_at", sa.BigInteger),
+        sa.Column("ended_at", sa.BigInteger),
+    )
+    op.create_index("age_overrides_by_repository", "age_overrides", ["repository", "tag"])
+
+
+def _create_log() -> None:
+    op.create_table(
+        "log_entries",
+        sa.Column("sequence", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("hash", sa.LargeBinary, nullable=False),
+        sa.Column("salt", sa.LargeBinary, nullable=False),
+    )
+    op.create_table(
+        "log_nodes",
+        sa.Column("level", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("position", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("hash", sa.LargeBinary, nullable=False),
+    )
+    op.create_table(
+        "log_checkpoints",
+        sa.Column("size", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("note", TEXT, nullable=False),
+        sa.Column("cosignatures", TEXT, nullable=False),
+        sa.Column("signed_at", sa.BigInteger, nullable=False),
+    )
+    op.create_table(
+        "log_keys",
+        sa.Column("name", TEXT, primary_key=True),
+        sa.Column("public", sa.LargeBinary, primary_key=True),
+        sa.Column("private", sa.LargeBinary, nullable=False),
+        sa.Column("created_at", sa.BigInteger, nullable=False),
+        sa.Column("retired_at", sa.BigInteger),
+    )
+    op.create_table(
+        "witnessed_logs",
+        sa.Column("origin", TEXT, primary_key=True),
+        sa.Column("size", sa.BigInteger, nullable=False),
+        sa.Column("root", sa.LargeBinary, nullable=False),
+        sa.Column("checkpoint", TEXT, nullable=False),
+        sa.Column("seen_at", sa.BigInteger, nullable=False),
+    )

@@ -1,0 +1,141 @@
+"""The tables of what was observed in other registries, of ages, and of the transparency log.
+
+Times are microseconds since 1970, UTC.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import BigInteger, Boolean, Column, Index, LargeBinary, Table
+
+from digestry.catalog.schema_metadata import IDENTITY, TEXT, metadata
+
+# What is to be observed beside what the configuration says: added by ``digestry observe add``. ``repository``
+# is a name with its registry's host; ``tags`` are patterns (JSON); ``interval`` is in microseconds.
+observation_rules = Table(
+    "observation_rules",
+    metadata,
+    Column("number", IDENTITY, primary_key=True),
+    Column("repository", TEXT, nullable=False, unique=True),
+    Column("tags", TEXT, nullable=False),
+    Column("interval", BigInteger, nullable=False),
+    Column("keep", Boolean, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("actor", TEXT, nullable=False),
+)
+
+# What is observed and when it is due. ``tag`` is empty for a repository's list of tags. ``etag`` is the
+# validator of the last answer; ``failures`` counts the failed requests since that.
+observation_schedule = Table(
+    "observation_schedule",
+    metadata,
+    Column("repository", TEXT, primary_key=True),
+    Column("tag", TEXT, primary_key=True),
+    Column("interval", BigInteger, nullable=False),
+    Column("due_at", BigInteger, nullable=False),
+    Column("failures", BigInteger, nullable=False),
+    Column("etag", TEXT, nullable=False),
+    Index("observation_schedule_by_time", "due_at"),
+)
+
+# What the observations of a tag found, in spans: ``outcome`` is seen (``digest``), absent or failed
+# (``reason``). A span is a row: further observations of the same outcome that come in time
+# (observations.py says when that is) move its ``last_at`` on. Between two spans nothing is known.
+observations = Table(
+    "observations",
+    metadata,
+    Column("number", IDENTITY, primary_key=True),
+    Column("repository", TEXT, nullable=False),
+    Column("tag", TEXT, nullable=False),
+    Column("outcome", TEXT, nullable=False),
+    Column("digest", TEXT),
+    Column("reason", TEXT, nullable=False),
+    Column("first_at", BigInteger, nullable=False),
+    Column("last_at", BigInteger, nullable=False),
+    Column("count", BigInteger, nullable=False),
+    Index("observations_by_tag", "repository", "tag", "last_at"),
+    Index("observations_by_time", "last_at"),
+)
+
+# Who let a digest through that is younger than its tag's least age, and why. ``tag`` and ``digest`` are empty
+# for any. It holds until ``ends_at``, or until it was taken back (``ended_at``).
+age_overrides = Table(
+    "age_overrides",
+    metadata,
+    Column("number", IDENTITY, primary_key=True),
+    Column("repository", TEXT, nullable=False),
+    Column("tag", TEXT, nullable=False),
+    Column("digest", TEXT, nullable=False),
+    Column("reason", TEXT, nullable=False),
+    Column("actor", TEXT, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("ends_at", BigInteger),
+    Column("ended_at", BigInteger),
+    Index("age_overrides_by_repository", "repository", "tag"),
+)
+
+# The leaves of the transparency log: one for each entry of the journal, at the same position (``sequence``,
+# from 1; the log counts from 0). ``salt`` is empty for an entry that is in the log in clear.
+log_entries = Table(
+    "log_entries",
+    metadata,
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("hash", LargeBinary, nullable=False),
+    Column("salt", LargeBinary, nullable=False),
+)
+
+# The hashes of the log's whole subtrees of 256 leaves, 65,536 and so on: level 1, 2 and so on of its tiles.
+log_nodes = Table(
+    "log_nodes",
+    metadata,
+    Column("level", BigInteger, primary_key=True, autoincrement=False),
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("hash", LargeBinary, nullable=False),
+)
+
+# The checkpoints that were signed, as they were served: at most one for each size. ``cosignatures`` are the
+# lines of witnesses.
+log_checkpoints = Table(
+    "log_checkpoints",
+    metadata,
+    Column("size", BigInteger, primary_key=True, autoincrement=False),
+    Column("note", TEXT, nullable=False),
+    Column("cosignatures", TEXT, nullable=False),
+    Column("signed_at", BigInteger, nullable=False),
+)
+
+# The log's keys (Ed25519), private parts included. One that was rotated out has ``retired_at``.
+log_keys = Table(
+    "log_keys",
+    metadata,
+    Column("name", TEXT, primary_key=True),
+    Column("public", LargeBinary, primary_key=True),
+    Column("private", LargeBinary, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("retired_at", BigInteger),
+)
+
+# What this registry has seen of other logs, as their witness.
+witnessed_logs = Table(
+    "witnessed_logs",
+    metadata,
+    Column("origin", TEXT, primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("root", LargeBinary, nullable=False),
+    Column("checkpoint", TEXT, nullable=False),
+    Column("seen_at", BigInteger, nullable=False),
+)
+
+TABLES: Final = (
+    observation_rules,
+    observation_schedule,
+    observations,
+    age_overrides,
+    log_entries,
+    log_nodes,
+    log_checkpoints,
+    log_keys,
+    witnessed_logs,
+)
+"""All of them, in the order in which rows refer to each other."""
