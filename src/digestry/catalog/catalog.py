@@ -36,6 +36,7 @@ from digestry.catalog.job_states import Jobs
 from digestry.catalog.journal import Origin
 from digestry.catalog.journal_sequencing import JournalSequencing
 from digestry.catalog.manifest_rows import MissingContent, Wanted
+from digestry.catalog.observations import Observations
 from digestry.catalog.options import CatalogOptions
 from digestry.catalog.pull_through import PullThrough
 from digestry.catalog.registry_identity import RegistryIdentities
@@ -65,7 +66,8 @@ class Catalog(RepositoryReads):
     moved to other stores; ``browsing`` reads for the pages, and ``web_sessions`` has who is signed in to
     them; ``fleet`` has what agents report, and ``fleet_retention`` forgets it, ``fleet_judgements`` the
     verdicts on it, ``fleet_counts`` how much of it there is, and ``fleet_happenings`` queues what
-    webhooks hear of it; ``sequencing`` gives the journal's entries their positions.
+    webhooks hear of it; ``observations`` has what was seen of other registries' tags; ``sequencing`` gives
+    the journal's entries their positions.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class Catalog(RepositoryReads):
         self.web_sessions = WebSessions(self._database)
         self.damage = Damage(self._database)
         self.sightings = Sightings(self._database)
+        self.observations = Observations(self._database, now)
         self.fleet = Fleet(self._database)
         self.fleet_retention = FleetRetention(self._database)
         self.fleet_counts = FleetCounts(self._database)

@@ -41,7 +41,8 @@ observation_schedule = Table(
 
 # What the observations of a tag found, in spans: ``outcome`` is seen (``digest``), absent or failed
 # (``reason``). A span is a row: further observations of the same outcome that come in time
-# (observations.py says when that is) move its ``last_at`` on. Between two spans nothing is known.
+# (observation_rows.py says when that is) move its ``last_at`` on. Between two spans nothing is known. ``tag``
+# is empty for a repository's list of tags; ``interval`` is that of the last observation, in microseconds.
 observations = Table(
     "observations",
     metadata,
@@ -54,7 +55,8 @@ observations = Table(
     Column("first_at", BigInteger, nullable=False),
     Column("last_at", BigInteger, nullable=False),
     Column("count", BigInteger, nullable=False),
-    Index("observations_by_tag", "repository", "tag", "last_at"),
+    Column("interval", BigInteger, nullable=False),
+    Index("observations_by_tag", "repository", "tag", "number"),
     Index("observations_by_time", "last_at"),
 )
 

@@ -7,13 +7,26 @@ when a client requests it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
 
 from sqlalchemy import Connection, delete, select
 
-from digestry.catalog import damage, dialect, lease_rows, manifest_rows, quotas, repository_rows, tag_moves
+from digestry.catalog import (
+    clock,
+    damage,
+    dialect,
+    lease_rows,
+    manifest_rows,
+    observation_rows,
+    quotas,
+    repository_rows,
+    tag_moves,
+)
 from digestry.catalog.database import Database
 from digestry.catalog.journal import Origin
 from digestry.catalog.journal_sequencing import JournalSequencing
+from digestry.catalog.observation_rows import Observation
 from digestry.catalog.quotas import Quota
 from digestry.catalog.reads import SeenTag
 from digestry.catalog.schema import upstream_tags
@@ -23,9 +36,17 @@ from digestry.model.digest import Digest
 from digestry.model.history import TagEvent
 from digestry.model.manifest import Manifest
 
+INTERVAL: Final = 300 * clock.SECOND
+"""How often a tag is checked, if the caller does not say."""
+
 
 class PullThrough:
-    """The catalog's part of a cache in front of other registries. Thread-safe."""
+    """The catalog's part of a cache in front of other registries. Thread-safe.
+
+    Each check of a tag is recorded as an observation too (docs/adr/0032), as one of those made at the
+    interval of the tag's schedule or, if it has none, at the caller's ``interval``, in microseconds. A move's
+    entry in the journal says since when it was possible: ``not_before``.
+    """
 
     def __init__(
         self,
@@ -47,7 +68,13 @@ class PullThrough:
 
     @retried
     def put(
-        self, repository: str, manifest: Manifest, *, tag: str | None = None, origin: Origin
+        self,
+        repository: str,
+        manifest: Manifest,
+        *,
+        tag: str | None = None,
+        origin: Origin,
+        interval: int = INTERVAL,
     ) -> TagEvent | None:
         """Make a stored manifest visible, even if its content is missing here, and point ``tag`` at it, as
         upstream does now. Returns the journal's entry, if the tag moved.
@@ -64,8 +91,11 @@ class PullThrough:
             lease_rows.extend(connection, target.digest, now + self._lease)
             event = None
             if tag is not None:
-                event = tag_moves.point(connection, self._rules, key, tag, target, origin=origin)
+                dated = _dated(connection, origin, key, tag, target.digest, now=now)
+                event = tag_moves.point(connection, self._rules, key, tag, target, origin=dated)
                 _note(connection, repository, tag, target.digest, now)
+                seen = Observation(repository, tag, "seen", now, interval, manifest.digest)
+                _observe(connection, seen)
             if new:
                 quotas.check_bytes(connection, self._quotas, repository)
             if event is not None and event.event == "created":
@@ -73,17 +103,33 @@ class PullThrough:
             return event
 
     @retried
-    def note(self, repository: str, tag: str, digest: Digest) -> None:
+    def note(self, repository: str, tag: str, digest: Digest, *, interval: int = INTERVAL) -> None:
         """Upstream's tag was seen to point to ``digest`` now; the tag here stays where it is."""
+        now = self._rules.now()
         with self._database.write() as connection:
-            _note(connection, repository, tag, str(digest), self._rules.now())
+            _note(connection, repository, tag, str(digest), now)
+            _observe(connection, Observation(repository, tag, "seen", now, interval, digest))
 
     @retried
-    def gone(self, repository: str, tag: str, *, origin: Origin) -> TagEvent | None:
+    def absent(self, repository: str, tag: str, *, interval: int = INTERVAL) -> None:
+        """Upstream was seen not to have the tag; a tag here stays as it is."""
+        with self._database.write() as connection:
+            _observe(connection, Observation(repository, tag, "absent", self._rules.now(), interval))
+
+    @retried
+    def failed(self, repository: str, tag: str, reason: str, *, interval: int = INTERVAL) -> None:
+        """Upstream did not say where the tag points, for a ``reason``."""
+        with self._database.write() as connection:
+            at = self._rules.now()
+            _observe(connection, Observation(repository, tag, "failed", at, interval, reason=reason))
+
+    @retried
+    def gone(self, repository: str, tag: str, *, origin: Origin, interval: int = INTERVAL) -> TagEvent | None:
         """Delete a tag that upstream has deleted, with its journal entry.
 
-        Raises :class:`TagRefused`.
+        Raises :class:`TagRefused`; then nothing is recorded: see :meth:`absent`.
         """
+        now = self._rules.now()
         with self._sequencing.write() as connection:
             row = repository_rows.lock(connection, repository)
             connection.execute(
@@ -91,9 +137,14 @@ class PullThrough:
                     upstream_tags.c.repository == repository, upstream_tags.c.tag == tag
                 )
             )
-            if row is None or tag_moves.pointed(connection, RepositoryKey(row, repository), tag) is None:
-                return None
-            return tag_moves.drop(connection, self._rules, RepositoryKey(row, repository), tag, origin=origin)
+            event = None
+            if row is not None:
+                key = RepositoryKey(row, repository)
+                if tag_moves.pointed(connection, key, tag) is not None:
+                    dated = _dated(connection, origin, key, tag, None, now=now)
+                    event = tag_moves.drop(connection, self._rules, key, tag, origin=dated)
+            _observe(connection, Observation(repository, tag, "absent", now, interval))
+            return event
 
     def tag_state(self, repository: str, tag: str) -> tuple[SeenTag | None, Digest | None]:
         """Return the digest of upstream's tag when it was last requested, and the digest of the tag here."""
@@ -114,3 +165,17 @@ class PullThrough:
 def _note(connection: Connection, repository: str, tag: str, digest: str, now: int) -> None:
     row = {"repository": repository, "tag": tag, "digest": digest, "checked_at": now}
     connection.execute(dialect.of(connection).upserts.upstream_tag, row)
+
+
+def _dated(
+    connection: Connection, origin: Origin, key: RepositoryKey, tag: str, digest: str | None, *, now: int
+) -> Origin:
+    """Return ``origin`` with the time since when the tag may have moved to ``digest`` (None: was deleted)."""
+    if origin.not_before is not None or tag_moves.pointed(connection, key, tag) == digest:
+        return origin
+    return replace(origin, not_before=observation_rows.last_other(connection, key.name, tag, digest, now))
+
+
+def _observe(connection: Connection, found: Observation) -> None:
+    interval = observation_rows.interval_of(connection, found.repository, found.tag, found.interval)
+    observation_rows.record(connection, replace(found, interval=interval))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from typing import Final
 
 from digestry.catalog import clock
@@ -16,13 +17,15 @@ from digestry.registry.exchange import Exchange
 from digestry.registry.observability import audit_events
 from digestry.registry.pull_through import upstream_errors
 from digestry.registry.pull_through.mirror import UpstreamRepository
-from digestry.registry.pull_through.upstream_errors import TROUBLE
+from digestry.registry.pull_through.upstream_errors import TROUBLE, BackingOff
 from digestry.registry.resources import manifests
 from digestry.registry.service import Service
 from digestry.registry.stores import ContentDamaged
 
 HEADER: Final = b"digestry-upstream"
 _LONGEST_TARGET: Final = 256
+_LEAST_INTERVAL: Final = 60 * clock.SECOND
+"""A mirror that checks a tag with each request does so at no regular interval: it counts as this one."""
 
 
 async def get(service: Service, exchange: Exchange, repository: UpstreamRepository, target: str) -> None:
@@ -117,21 +120,18 @@ def refresh(service: Service, repository: UpstreamRepository, tag: str) -> None:
         if seen is not None and here is not None and mirror.is_fresh(seen.checked_at, service.now()):
             return  # another worker sent the request, while this one waited for its turn
         try:
-            found = _asked(service, repository, tag, sure=seen is not None)
+            with _failures_recorded(service, repository, tag, known=seen is not None):
+                found = _asked(service, repository, tag, sure=seen is not None)
         except RemoteNotFound as error:
             # A tag that never was upstream's existed before the mirror; and a rule may keep a deleted one.
             if seen is not None:
                 if not upstream_errors.is_gone(error):
                     raise
-                with contextlib.suppress(TagRefused):
-                    event = cache.gone(repository.local_name, tag, origin=mirror.origin)
-                    service.observer.note(
-                        audit_events.of_mirror(mirror.origin, repository.local_name, event=event)
-                    )
+                _delete(service, repository, tag)
             return
         mirror.record_staleness(repository, tag)
         if found.digest == here:
-            cache.note(repository.local_name, tag, found.digest)
+            cache.note(repository.local_name, tag, found.digest, interval=_interval(repository))
             return
         try:
             manifest = _known(service, repository, found.digest) or _fetched(
@@ -144,7 +144,38 @@ def refresh(service: Service, repository: UpstreamRepository, tag: str) -> None:
         try:
             keep(service, repository, manifest, tag=tag)
         except TagRefused:
-            cache.note(repository.local_name, tag, found.digest)
+            cache.note(repository.local_name, tag, found.digest, interval=_interval(repository))
+
+
+@contextlib.contextmanager
+def _failures_recorded(
+    service: Service, repository: UpstreamRepository, tag: str, *, known: bool
+) -> Iterator[None]:
+    """Record as an observation that a request about a ``known`` tag failed."""
+    try:
+        yield
+    except TROUBLE as error:
+        if known and not isinstance(error, BackingOff) and not upstream_errors.is_gone(error):
+            reason = upstream_errors.word(error)
+            service.stores.catalog.pull_through.failed(
+                repository.local_name, tag, reason, interval=_interval(repository)
+            )
+        raise
+
+
+def _delete(service: Service, repository: UpstreamRepository, tag: str) -> None:
+    """Delete the local tag, which upstream has deleted, unless a rule keeps it."""
+    cache, name, interval = service.stores.catalog.pull_through, repository.local_name, _interval(repository)
+    try:
+        event = cache.gone(name, tag, origin=repository.mirror.origin, interval=interval)
+    except TagRefused:
+        cache.absent(name, tag, interval=interval)
+    else:
+        service.observer.note(audit_events.of_mirror(repository.mirror.origin, name, event=event))
+
+
+def _interval(repository: UpstreamRepository) -> int:
+    return max(_LEAST_INTERVAL, int(repository.mirror.config.tag_ttl * clock.SECOND))
 
 
 def _asked(service: Service, repository: UpstreamRepository, tag: str, *, sure: bool) -> Descriptor:
@@ -195,7 +226,11 @@ def keep(
     with service.stores.coordination.guard(manifest.digest):
         service.stores.blobs.put(manifest.raw, manifest.digest)
         event = service.stores.catalog.pull_through.put(
-            repository.local_name, manifest, tag=tag, origin=repository.mirror.origin
+            repository.local_name,
+            manifest,
+            tag=tag,
+            origin=repository.mirror.origin,
+            interval=_interval(repository),
         )
     service.observer.note(
         audit_events.of_mirror(

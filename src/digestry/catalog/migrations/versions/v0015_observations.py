@@ -75,8 +75,9 @@ def _create_observations() -> None:
         sa.Column("first_at", sa.BigInteger, nullable=False),
         sa.Column("last_at", sa.BigInteger, nullable=False),
         sa.Column("count", sa.BigInteger, nullable=False),
+        sa.Column("interval", sa.BigInteger, nullable=False),
     )
-    op.create_index("observations_by_tag", "observations", ["repository", "tag", "last_at"])
+    op.create_index("observations_by_tag", "observations", ["repository", "tag", "number"])
     op.create_index("observations_by_time", "observations", ["last_at"])
     op.create_table(
         "age_overrides",

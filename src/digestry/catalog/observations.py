@@ -1,0 +1,70 @@
+"""What was observed in other registries: which tag pointed where, when, and when nobody knows.
+
+A tag's observations are spans (docs/adr/0032). A span goes on only if the next observation has the same
+outcome and comes in time, by a clock that did not go back: so a gap is never a time in which the tag stood.
+A move there and back between two observations leaves no trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from digestry.catalog import clock, observation_rows
+from digestry.catalog.database import Database
+from digestry.catalog.observation_rows import LIST, Observation, Outcome, Span
+from digestry.catalog.transactions import retried
+from digestry.model.digest import Digest
+
+__all__ = ["LIST", "Observation", "Observations", "Outcome", "Span"]
+
+BATCH: Final = 200
+"""Observations of one transaction."""
+
+
+class Observations:
+    """The observations of other registries' tags. Thread-safe."""
+
+    def __init__(self, database: Database, now: clock.Clock = clock.now) -> None:
+        self._database = database
+        self._now = now
+
+    def seen(
+        self, repository: str, tag: str, digest: Digest, *, interval: int, at: int | None = None
+    ) -> None:
+        """Record that the tag pointed to ``digest`` at the time ``at``, by default now.
+
+        ``repository`` is the local one that mirrors the other registry's. Times and ``interval``, the time
+        between two observations of this tag, are in microseconds.
+        """
+        self.record([Observation(repository, tag, "seen", self._or_now(at), interval, digest)])
+
+    def absent(self, repository: str, tag: str, *, interval: int, at: int | None = None) -> None:
+        """Record that the tag did not exist, as its registry said."""
+        self.record([Observation(repository, tag, "absent", self._or_now(at), interval)])
+
+    def failed(self, repository: str, tag: str, reason: str, *, interval: int, at: int | None = None) -> None:
+        """Record that nothing was learnt of the tag, for a ``reason``."""
+        self.record([Observation(repository, tag, "failed", self._or_now(at), interval, reason=reason)])
+
+    def record(self, observations: Iterable[Observation]) -> None:
+        """Record observations: one transaction for every :data:`BATCH` of them. Those of one tag keep their
+        order."""
+        # In one order, so that two processes at a time do not deadlock.
+        ordered = sorted(observations, key=lambda one: (one.repository, one.tag))
+        for start in range(0, len(ordered), BATCH):
+            self._record(ordered[start : start + BATCH])
+
+    @retried
+    def _record(self, observations: Sequence[Observation]) -> None:
+        with self._database.write() as connection:
+            for one in observations:
+                observation_rows.record(connection, one)
+
+    def spans(self, repository: str, tag: str, *, before: int | None = None, limit: int = 1000) -> list[Span]:
+        """Return the tag's spans, the one that began last first; with ``before``, those numbered below it."""
+        with self._database.read() as connection:
+            return observation_rows.spans(connection, repository, tag, before=before, limit=limit)
+
+    def _or_now(self, at: int | None) -> int:
+        return self._now() if at is None else at
