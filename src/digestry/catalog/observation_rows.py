@@ -78,7 +78,7 @@ def record(connection: Connection, observation: Observation) -> None:
         connection.execute(
             update(observations)
             .where(observations.c.number == last.number)
-            .values(last_at=seen.at, count=last.count + 1, interval=seen.interval)
+            .values(last_at=seen.at, count=last._mapping["count"] + 1, interval=seen.interval)
         )
         return
     connection.execute(
@@ -145,7 +145,7 @@ def to_span(row: Row[Any]) -> Span:
         reason=row.reason,
         first_at=row.first_at,
         last_at=row.last_at,
-        count=row.count,
+        count=row._mapping["count"],
         interval=row.interval,
     )
 
