@@ -38,19 +38,19 @@ def test_tags_come_by_time_or_by_name_with_their_moves(catalog: Catalog, clock: 
     for manifest, tag in ((first, "b"), (first, "c"), (second, "a"), (second, "c")):
         clock.now += 10
         put(catalog, "x", manifest, tag)
-    newest = catalog.browsing.tags("x", running=False, limit=2)
+    newest = catalog.browsing.tags("x", runs_at=None, limit=2)
     assert [(row.name, row.moves) for row in newest.rows] == [("c", 2), ("a", 1)]
     assert newest.more
     last = newest.rows[-1]
     after = TagCursor(last.name, last.moved_at)
-    rest = catalog.browsing.tags("x", after=after, running=False, limit=2)
+    rest = catalog.browsing.tags("x", after=after, runs_at=None, limit=2)
     assert ([row.name for row in rest.rows], rest.more) == (["b"], False)
     assert rest.rows[0].digest == str(first.digest)
-    by_name = catalog.browsing.tags("x", newest_first=False, after=TagCursor("a"), running=False, limit=9)
+    by_name = catalog.browsing.tags("x", newest_first=False, after=TagCursor("a"), runs_at=None, limit=9)
     assert [row.name for row in by_name.rows] == ["b", "c"]
-    assert not catalog.browsing.tags("x", containing="%", running=True, limit=9).rows
+    assert not catalog.browsing.tags("x", containing="%", runs_at=1, limit=9).rows
     with pytest.raises(UnknownRepository):
-        catalog.browsing.tags("y", running=False, limit=9)
+        catalog.browsing.tags("y", runs_at=None, limit=9)
 
 
 def test_an_index_is_listed_with_its_images_and_their_sizes(catalog: Catalog) -> None:
@@ -58,7 +58,7 @@ def test_an_index_is_listed_with_its_images_and_their_sizes(catalog: Catalog) ->
     for child in children:
         put(catalog, "x", child)
     put(catalog, "x", index(*children), "t")
-    page = catalog.browsing.tags("x", running=True, limit=9)
+    page = catalog.browsing.tags("x", runs_at=1, limit=9)
     digest = page.rows[0].digest
     assert page.rows[0].config is None
     assert {child.digest for child in page.images.children[digest]} == {str(one.digest) for one in children}
@@ -96,16 +96,16 @@ def test_a_digest_has_what_refers_to_it_and_is_remembered_when_deleted(
     put(catalog, "x", child)
     parent = index(child)
     put(catalog, "x", parent, "t")
-    details = catalog.browsing.digest("x", str(child.digest), running=True, limit=9)
+    details = catalog.browsing.digest("x", str(child.digest), limit=9)
     assert details.manifest is not None
     assert details.manifest.deleted_at is None
     assert [(user.digest, user.role) for user in details.users] == [(str(parent.digest), "manifest")]
     layer = str(child.layers[0].digest)
-    details = catalog.browsing.digest("x", layer, running=True, limit=9)
+    details = catalog.browsing.digest("x", layer, limit=9)
     assert (details.manifest, details.blob) == (None, child.layers[0].size)
     assert [(user.digest, user.role) for user in details.users] == [(str(child.digest), "layer")]
     catalog.delete_manifest("x", parent.digest, origin=ORIGIN)
-    details = catalog.browsing.digest("x", str(parent.digest), running=True, limit=9)
+    details = catalog.browsing.digest("x", str(parent.digest), limit=9)
     assert details.manifest is not None
     assert details.manifest.deleted_at == clock.now
 

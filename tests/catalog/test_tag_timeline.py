@@ -11,8 +11,10 @@ from digestry.catalog.catalog import Catalog
 from digestry.catalog.clock import from_datetime
 from digestry.catalog.running_images import RunningImage
 from digestry.catalog.tag_timeline import MOST_MARKS
+from digestry.model.fleet import ClaimReport, ImageReport
 from digestry.model.manifest import Manifest
 from digestry.model.sightings import SightingReport
+from tests.catalog.fleet_support import Agent
 from tests.catalog.support import ORIGIN, Clock, image, index, pushed, put
 
 DAY = 86_400_000_000
@@ -111,11 +113,43 @@ def test_what_of_it_still_runs(catalog: Catalog, clock: Clock) -> None:
     }
     clock.now += 5
     catalog.sightings.note(reports[2:3], at=clock.now, actor="tester")
-    places = catalog.browsing.places("x", str(both.digest), limit=2)
+    places = catalog.browsing.places("x", str(both.digest), now=clock.now, limit=2)
     assert [(place.place, place.containers) for place in places] == [("two", 4), ("one", 3)]
     assert (places[0].first_at, places[0].last_at) == (clock.now - 5, clock.now)
-    assert catalog.browsing.places("y", str(both.digest), limit=2) == []
-    assert catalog.browsing.places("z", str(both.digest), limit=2) == []
+    assert catalog.browsing.places("y", str(both.digest), now=clock.now, limit=2) == []
+    assert catalog.browsing.places("z", str(both.digest), now=clock.now, limit=2) == []
+
+
+def test_silence_is_no_end(catalog: Catalog, clock: Clock) -> None:
+    """Of each place it is known whether containers run, ended, or whether nobody knows."""
+    old = image(catalog, "x")
+    moved(catalog, clock, [old, image(catalog, "x")])
+    images = {"i": ImageReport("registry.example/x:t", (ClaimReport(old.digest, "manifest"),))}
+    gone = Agent(catalog, clock, "a" * 32, "gone")
+    quiet = Agent(catalog, clock, "b" * 32, "quiet")
+    live = Agent(catalog, clock, "c" * 32, "live")
+    for agent in (gone, quiet, live):
+        agent.send(agent.started("c1", -5), agent.started("c2"), images=images)
+    catalog.sightings.note([SightingReport("x", old.digest, "audited", 7)], at=clock.now, actor="tester")
+    ended = clock.now
+    gone.send(gone.stopped("c1", -1), gone.stopped("c2"))
+    clock.now += 3600_000_000
+    gone.confirm()
+    live.send(live.stopped("c1", -60))
+    live.confirm()
+    found = catalog.browsing.places("x", str(old.digest), now=clock.now, limit=9)
+    state = {place.place: (place.containers, place.silent, place.ended, place.reported) for place in found}
+    assert state == {
+        "live": (1, 0, 1, True),
+        "audited": (7, 0, 0, False),
+        "quiet": (2, 2, 0, True),
+        "gone": (0, 0, 2, True),
+    }
+    assert [place.place for place in found][-1] == "gone"
+    assert (found[-1].ended_at, found[-1].first_at) == (ended, ended - 5_000_000)
+    assert {place.place: place.ended_at for place in found}["live"] == clock.now - 60_000_000
+    assert timeline(catalog, clock).running[str(old.digest)] == RunningImage(3, 2, clock.now, silent=2)
+    assert len(catalog.browsing.places("x", str(old.digest), now=clock.now, limit=2)) == 2
 
 
 def test_a_tag_that_never_was(catalog: Catalog, clock: Clock) -> None:

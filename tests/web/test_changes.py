@@ -12,9 +12,10 @@ from digestry.model import media_types
 from digestry.model.digest import Digest
 from tests.registry.test_fleet import image as report_image
 from tests.registry.test_fleet import post, report, started
-from tests.support import RegistryServer, descriptor, running_registry
+from tests.support import RegistryServer, descriptor, running_registry, wait_until
 from tests.web.browser import Browser
 from tests.web.images import image, push_index
+from tests.web.test_fleet import stopped
 from tests.web.test_tag import plain, saw
 
 
@@ -76,7 +77,7 @@ def test_where_the_old_one_still_runs(server: RegistryServer) -> None:
     saw(server, "runs", child, "prod/one", 3)
     text = plain(changes(server, "runs", old, new))
     assert "Where the old one still runs 1" in text
-    assert "prod/one 3" in text
+    assert "prod/one seen by an audit, which sees no ends 3" in text
 
 
 def test_agents_report_where_the_old_one_still_runs(server: RegistryServer) -> None:
@@ -89,7 +90,31 @@ def test_agents_report_where_the_old_one_still_runs(server: RegistryServer) -> N
     assert post(server, report("rack-7", *runs, images=images)).status == 200
     text = plain(Browser(server).text(f"/changes/reported?old={old}&new={new}"))
     assert "Where the old one still runs 1" in text
-    assert "rack-7 2 " in text
+    assert "rack-7 runs 2 " in text
+
+
+def test_a_silent_place_is_not_one_where_it_ended(server: RegistryServer) -> None:
+    old, new = push_index(server, "quiet", "1", "one"), push_index(server, "quiet", "1", "two")
+    images = {"i": report_image(f"{server.host}/quiet:1", old, "index")}
+    for place, interval, entries in (
+        ("mute", 1, [started("c1", "i")]),
+        ("over", 60, [started("c1", "i"), stopped("c1")]),
+        ("both", 60, [started("c1", "i"), started("c2", "i"), stopped("c1")]),
+    ):
+        assert post(server, report(place, *entries, images=images, interval=interval)).status == 200
+
+    def shown(path: str) -> str:
+        return plain(Browser(server).text(path))
+
+    addresses = f"/r/quiet@{old}", f"/changes/quiet?old={old}&new={new}"
+    wait_until(lambda: "silent" in shown(addresses[0]), what="silence", log=server.log)
+    for address in addresses:
+        text = shown(address)
+        assert "mute silent nobody knows whether it still runs 1" in text
+        assert "over ended 1" in text
+        assert "both runs 1 and 1 that ended" in text
+    assert "Nobody knows whether 1 container of these still runs." in shown("/r/quiet:1")
+    assert "Who runs it now and ran it 3 places" in shown(addresses[0])
 
 
 def test_what_the_repository_no_longer_has_is_said(server: RegistryServer) -> None:

@@ -100,11 +100,11 @@ class Browsing:
         containing: str = "",
         newest_first: bool = True,
         after: TagCursor | None = None,
-        running: bool,
+        runs_at: int | None,
         limit: int,
     ) -> TagsPage:
-        """Return the tags of a repository that contain a text, those after a tag; with ``running`` also where
-        their images were seen. Raises :class:`UnknownRepository`."""
+        """Return the tags of a repository that contain a text, those after a tag; with the time ``runs_at``
+        also what is known then of their containers. Raises :class:`UnknownRepository`."""
         with self._database.read() as connection:
             repository = repository_rows.find(connection, name)
             if repository is None:
@@ -120,12 +120,12 @@ class Browsing:
             )
             page = tuple(found[:limit])
             digests = [tag.digest for tag in page]
-            images = _summaries(connection, repository, name, digests, running=running)
+            images = _summaries(connection, repository, name, digests, runs_at=runs_at)
         return TagsPage(page, len(found) > limit, images)
 
-    def digest(self, name: str, digest: str, *, running: bool, limit: int) -> DigestDetails:
-        """Return what a repository knows about a digest, with up to ``limit`` users and referrers; with
-        ``running`` also where its images were seen. Raises :class:`UnknownRepository`."""
+    def digest(self, name: str, digest: str, *, limit: int) -> DigestDetails:
+        """Return what a repository knows about a digest, with up to ``limit`` users and referrers. Raises
+        :class:`UnknownRepository`."""
         with self._database.read() as connection:
             repository = repository_rows.find(connection, name)
             if repository is None:
@@ -136,7 +136,7 @@ class Browsing:
             return DigestDetails(
                 image_details.manifest_details(connection, repository, digest),
                 image_details.blob_size(connection, repository, digest),
-                _summaries(connection, repository, name, [digest], running=running),
+                _summaries(connection, repository, name, [digest], runs_at=None),
                 users,
                 image_details.referrers_of(connection, repository, subjects, limit=limit),
             )
@@ -198,20 +198,21 @@ class Browsing:
                 return TagTimeline(totals, page, more, period)
             digests = {str(move.event.to_digest or move.event.from_digest) for move in page}
             present = repository_pages.present(connection, repository, digests)
-            runs = running_images.running(connection, repository, name, digests) if running else {}
+            runs = running_images.running(connection, repository, name, digests, now=now) if running else {}
             return TagTimeline(totals, page, more, period, present, runs)
 
-    def places(self, name: str, digest: str, *, limit: int) -> list[RunningPlace]:
-        """Return where an image of a repository, or what it lists, runs: the last seen first."""
+    def places(self, name: str, digest: str, *, now: int, limit: int) -> list[RunningPlace]:
+        """Return where an image of a repository, or what it lists, runs or ran; see
+        :func:`.running_images.places`."""
         with self._database.read() as connection:
             repository = repository_rows.find(connection, name)
             if repository is None:
                 return []
-            return running_images.places(connection, repository, name, digest, limit=limit)
+            return running_images.places(connection, repository, name, digest, now=now, limit=limit)
 
 
 def _summaries(
-    connection: Connection, repository: int, name: str, digests: list[str], *, running: bool
+    connection: Connection, repository: int, name: str, digests: list[str], *, runs_at: int | None
 ) -> Summaries:
     if not digests:
         return Summaries()
@@ -220,5 +221,5 @@ def _summaries(
     return Summaries(
         children,
         image_summaries.sizes_of(connection, repository, images),
-        running_images.running(connection, repository, name, digests) if running else {},
+        {} if runs_at is None else running_images.running(connection, repository, name, digests, now=runs_at),
     )

@@ -48,8 +48,8 @@ class ChangesView:
     """What the page shows. ``comparison`` is None, with the ``problem``, if the images cannot be read; the
     ``most`` rows of each list are shown.
 
-    ``places`` are those where the old image runs; None for visitors who may not know. ``tag`` is the tag
-    whose move it is, or empty.
+    ``places`` are those where the old image runs or ran; None for visitors who may not know. ``tag`` is the
+    tag whose move it is, or empty.
     """
 
     name: str
@@ -73,7 +73,8 @@ def show(visit: Visit) -> Page:
     tag = _tag(visit)
     places = None
     if visit.visitor.audits(name):
-        places = tuple(visit.catalog.browsing.places(name, str(old), limit=_MOST_PLACES))
+        now = visit.host.now()
+        places = tuple(visit.catalog.browsing.places(name, str(old), now=now, limit=_MOST_PLACES))
     comparison, problem = None, ""
     content = RepositoryContent(visit, name)
     try:

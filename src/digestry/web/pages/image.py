@@ -51,7 +51,7 @@ class Step:
 class ImageView:
     """What the page of a digest shows. ``kind`` is index, image, artifact or blob; ``config`` is the image's
     config. ``pull`` is the command that pulls it, empty if it cannot be pulled. ``places`` are where it
-    runs; None for visitors who may not know."""
+    runs or ran; None for visitors who may not know."""
 
     name: str
     digest: Digest
@@ -77,11 +77,14 @@ def show(visit: Visit) -> Page:
     name = visit.repository()
     digest = Digest.parse(visit.path["digest"])
     audits = visit.visitor.audits(name)
-    details = visit.catalog.browsing.digest(name, str(digest), running=audits, limit=_MOST)
+    details = visit.catalog.browsing.digest(name, str(digest), limit=_MOST)
     if details.manifest is None and details.blob is None and not details.users:
         raise NotFound(f"repository {name} never had {digest}")
     spans = tuple(visit.catalog.tag_history.tags_for_digest(name, digest, limit=_SPANS))
-    places = tuple(visit.catalog.browsing.places(name, str(digest), limit=_PLACES)) if audits else None
+    places = None
+    if audits:
+        now = visit.host.now()
+        places = tuple(visit.catalog.browsing.places(name, str(digest), now=now, limit=_PLACES))
     view = _view(visit, name, digest, details, spans=spans, places=places)
     return Page("image.html", f"{name}@{str(digest)[:19]}", view, section="/")
 

@@ -56,7 +56,7 @@ def show(visit: Visit) -> Page:
         containing=wanted,
         newest_first=order == "time",
         after=TagCursor(after, int(at) if at.isdecimal() and len(at) < 19 else 0) if after else None,
-        running=audits,
+        runs_at=visit.host.now() if audits else None,
         limit=_PAGE,
     )
     platforms = visit.platforms.of_each(visit.host, page.rows)

@@ -82,7 +82,7 @@ def _tags_of(visit: Visit, name: str, text: str) -> Found:
     if not visit.visitor.may_see(name):
         return Found(text)
     try:
-        page = visit.catalog.browsing.tags(name, containing=text, running=False, limit=_MOST)
+        page = visit.catalog.browsing.tags(name, containing=text, runs_at=None, limit=_MOST)
     except UnknownRepository:
         return Found(text)
     tags = (FoundTag(name, tag.name, tag.digest, tag.moved_at) for tag in page.rows)
