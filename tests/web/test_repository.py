@@ -98,7 +98,7 @@ def test_what_agents_report_goes_before_what_audits_saw(server: RegistryServer) 
     assert "2 containers" in Browser(server).text("/r/fleet")
     places = Browser(server).text(f"/r/fleet@{index}").partition('id="runs"')[2]
     assert 'data-label="Containers"><span>2<' in places
-    assert 'data-label="Containers">7<' in places
+    assert 'data-label="Containers"><span>7<' in places
 
 
 def test_an_unknown_repository_and_a_strange_position_have_no_traceback(server: RegistryServer) -> None:
