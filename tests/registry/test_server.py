@@ -9,12 +9,14 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from digestry.model.digest import Digest
+from digestry.registry.workers import STOP_SECONDS, Interrupt
 from tests.backends import open_blobs
 from tests.registry.support import Upload, events, ingest_files, statuses
 from tests.support import (
@@ -308,6 +310,33 @@ def test_a_worker_that_dies_twice_within_seconds_does_not_end_the_server(tmp_pat
         assert server.process.poll() is None
     finally:
         assert server.stop() == 0
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.05, pytest.param(0.3, marks=pytest.mark.long)])
+def test_a_server_that_replaces_a_worker_stops_at_once(tmp_path: Path, seconds: float) -> None:
+    """The new worker has no handlers of its own yet, and the server is in the middle of its main loop."""
+    server = start_registry(tmp_path / "root", "--workers", "2")
+    worker = next(one for one in server.processes() if one != server.process.pid)
+    os.kill(worker, signal.SIGKILL)
+    time.sleep(seconds)
+    server.process.terminate()
+    try:
+        server.process.wait(timeout=STOP_SECONDS - 1)
+    finally:
+        if server.process.poll() is None:
+            server.kill()
+
+
+def test_a_signal_is_not_lost_to_a_main_loop_that_clears_it() -> None:
+    interrupt = Interrupt()
+    with contextlib.closing(interrupt):
+        interrupt.set()
+        assert interrupt.is_set()
+        interrupt.clear()
+        assert not interrupt.wait(0)
+        interrupt.set(for_the_end=True)
+        interrupt.clear()
+        assert interrupt.wait(0)
 
 
 def test_users_that_cannot_be_read_are_told_before_a_worker_starts(tmp_path: Path) -> None:

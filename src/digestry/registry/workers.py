@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import select
 import signal
 import threading
 import time
@@ -49,6 +52,38 @@ _BEGUN_SECONDS: Final = 120.0
 log: Final = logging.getLogger("digestry.registry")
 
 
+class Interrupt:
+    """Wakes the server's main loop, as a :class:`threading.Event` does, but by a pipe: a signal's handler may
+    wake it at any instruction of that loop. The handler of an event would wait for the lock that the
+    interrupted instruction has. Once it is for the end, nothing clears it."""
+
+    def __init__(self) -> None:
+        self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._is_last = False
+
+    def set(self, *, for_the_end: bool = False) -> None:
+        self._is_last |= for_the_end
+        with contextlib.suppress(BlockingIOError):  # it is full: the loop is woken anyway
+            os.write(self._writer, b"\0")
+
+    def clear(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self._reader, 4096):
+                pass
+        if self._is_last:
+            self.set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return bool(select.select([self._reader], [], [], timeout)[0])
+
+    def is_set(self) -> bool:
+        return self.wait(0)
+
+    def close(self) -> None:
+        os.close(self._reader)
+        os.close(self._writer)
+
+
 class _Server(Granian):  # type: ignore[misc,valid-type]
     """Granian on an already bound socket, which all workers share."""
 
@@ -57,16 +92,23 @@ class _Server(Granian):  # type: ignore[misc,valid-type]
         self._listening = socket
         self._reload_configuration = reload
         self._drain = drain
+        self.main_loop_interrupt = Interrupt()
 
     def signal_handler_interrupt(self, number: int = signal.SIGINT, *arguments: Any, **options: Any) -> None:
         """Handle SIGTERM and SIGINT: stop, after a SIGTERM once the drain has ended."""
-        stop = super().signal_handler_interrupt
+        if os.getpid() != self.pid:
+            os._exit(0)  # a worker that has no handlers of its own yet, and no requests
+        stop = self._interrupt
         if number == signal.SIGTERM and self._drain.begin():
             timer = threading.Timer(self._drain.seconds, stop)
             timer.daemon = True
             timer.start()
         else:
             stop()
+
+    def _interrupt(self) -> None:
+        self.interrupt_signal = True
+        self.main_loop_interrupt.set(for_the_end=True)
 
     def signal_handler_reload(self, *arguments: Any, **options: Any) -> None:
         """Handle SIGHUP."""
