@@ -326,6 +326,72 @@ def test_only_the_last_version_of_a_document_counts(registries: FakeRegistries) 
     assert of(registries, one).assessment.state == "not_assessed"
 
 
+LAYER_PRODUCT = f"pkg:oci/base@{LAYER}"
+
+
+@pytest.mark.parametrize("first", ["layer", "image"])
+def test_a_newer_version_replaces_the_older_one_on_the_layer_and_on_the_image(
+    registries: FakeRegistries, first: str
+) -> None:
+    """One document, by its ``@id`` and author: its versions may be attached to the image or to a layer."""
+    app = registries.at(APP)
+    one = app.image("one", "1", below=[BELOW])
+    places = {
+        "layer": (LAYER, LAYER_PRODUCT),
+        "image": (one.manifest, f"pkg:oci/one@{one.manifest}"),
+    }
+    subject, product = places.pop(first)
+    old = app.attach(subject, document("affected", product))
+    assert of(registries, one).assessment.state == "affected"
+    ((subject, product),) = places.values()
+    app.attach(subject, document("not_affected", product, version=2))
+    found = of(registries, one).assessment
+    assert found.state == ("not_affected" if first == "layer" else "not_assessed")
+    assert any(f"{old} is version 1" in reason for reason in found.reasons), found.reasons
+
+
+def test_of_one_version_the_later_one_counts(registries: FakeRegistries) -> None:
+    app = registries.at(APP)
+    one = app.image("one", "1", below=[BELOW])
+    app.attach(one.manifest, document("affected", f"pkg:oci/one@{one.manifest}"))
+    app.attach(LAYER, document("under_investigation", LAYER_PRODUCT, at="2026-11-21T11:00:00Z"))
+    assert of(registries, one).assessment.state == "unknown"
+
+
+def test_a_version_in_another_repository_replaces_nothing_unless_it_is_signed(
+    together: FakeRegistries,
+) -> None:
+    together.at(BASE).image("base", "12", below=[BELOW])
+    one = together.at(APP).image("one", "1", below=[BELOW])
+    together.at(BASE).attach(LAYER, document("affected", LAYER_PRODUCT))
+    together.at(APP).attach(LAYER, document("fixed", LAYER_PRODUCT, version=2))
+    assert of(together, one).assessment.state == "affected"
+
+
+def test_versions_of_csaf_have_several_numbers(registries: FakeRegistries) -> None:
+    app = registries.at(APP)
+    one = app.image("one", "1", below=[BELOW])
+
+    def csaf(version: str, status: str) -> bytes:
+        helper = {"purl": LAYER_PRODUCT}
+        product = {"product_id": "p", "name": "base", "product_identification_helper": helper}
+        tracking = {"id": "CSAF-1", "version": version, "current_release_date": "2026-11-21T10:00:00Z"}
+        return json.dumps(
+            {
+                "document": {"csaf_version": "2.0", "publisher": {"name": "them"}, "tracking": tracking},
+                "product_tree": {"full_product_names": [product]},
+                "vulnerabilities": [{"cve": "CVE-1", "product_status": {status: ["p"]}}],
+            }
+        ).encode()
+
+    app.attach(LAYER, csaf("1.2.0", "known_affected"))
+    assert of(registries, one).assessment.state == "affected"
+    app.attach(LAYER, csaf("1.10.0", "fixed"))
+    assert of(registries, one).assessment.state == "not_assessed"
+    app.attach(LAYER, csaf("1.3.0", "known_affected"))
+    assert of(registries, one).assessment.state == "not_assessed"
+
+
 def test_contradictions_of_one_time_are_said(registries: FakeRegistries) -> None:
     app = registries.at(APP)
     one = app.image("one", "1", below=[BELOW])

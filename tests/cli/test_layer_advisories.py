@@ -157,6 +157,8 @@ def test_statements_about_a_layer_are_listed_exported_and_removed(
     assert len(shown["document"]["statements"]) == 2
     of_image = run(environment, "advisory", "list", f"{registry.host}/{name}/app:1", "--format", "json")
     assert f"2 statements about its layer {where} count for it" in of_image.stderr
+    rows = {row["vulnerability"]: row for row in json.loads(of_image.stdout)}
+    assert {row["part"] for row in rows.values()} <= {None, str(story["layer"])}
     exported = run(environment, "advisory", "export", where).stdout
     dry = run(environment, "advisory", "remove", where, "--id", "CVE-1", "--dry-run")
     assert "nothing was removed" in dry.stderr
@@ -168,6 +170,46 @@ def test_statements_about_a_layer_are_listed_exported_and_removed(
     assert again.returncode == 0, again.stderr
     listed = json.loads(run(environment, "advisory", "list", where, "--format", "json").stdout)
     assert {row["vulnerability"] for row in listed} == {"CVE-1", "CVE-2"}
+
+
+def test_what_is_stated_about_a_layer_is_listed_and_exported_with_its_images(
+    environment: dict[str, str], registry: RegistryServer, name: str, story: dict[str, Any]
+) -> None:
+    layer, image = str(story["layer"]), f"{registry.host}/{name}/app:1"
+    add = ("advisory", "add", f"{registry.host}/{name}/base@{layer}", "--id", "CVE-5")
+    assert run(environment, *add, "--status", "affected").returncode == 0
+    (row,) = json.loads(run(environment, "advisory", "list", image, "--format", "json").stdout)
+    assert (row["vulnerability"], row["status"], row["part"]) == ("CVE-5", "affected", layer)
+    assert row["repository"] == f"{registry.host}/{name}/base"
+    assert layer.partition(":")[2][:12] in run(environment, "advisory", "list", image).stdout
+    done = run(environment, "advisory", "export", image)
+    (statement,) = json.loads(done.stdout)["statements"]
+    assert str(story["app"]).partition(":")[2] in json.dumps(statement["products"])
+    assert "subcomponents" not in json.dumps(statement)
+    assert f"Stated of the layer {layer} by" in statement["status_notes"]
+    assert json.loads(run(environment, "advisory", "show", image).stdout) == []
+
+
+@pytest.mark.parametrize("digits", [7, 12])
+def test_a_layer_and_a_config_are_named_by_their_first_digits(
+    environment: dict[str, str], registry: RegistryServer, name: str, story: dict[str, Any], digits: int
+) -> None:
+    where = f"{registry.host}/{name}"
+    layer = str(story["layer"])
+    short = layer.partition(":")[2][:digits]
+    anywhere = run(environment, "whose", short, "--registry", registry.host, "--format", "json")
+    assert anywhere.returncode == 0, anywhere.stderr
+    assert f"{short} is {layer}" in anywhere.stderr
+    assert {row["tag"] for row in json.loads(anywhere.stdout)} == {"12", "1"}
+    one = run(environment, "whose", f"{where}/app@sha256:{short}", "--format", "json")
+    assert [row["tag"] for row in json.loads(one.stdout)] == ["1"]
+    who = run(environment, "fleet", "who", short, "--registry", registry.host, "--format", "json")
+    assert f"{short} is {layer}" in who.stderr
+    assert who.returncode == 3, who.stderr  # no agent reports there
+    assert json.loads(run(environment, "inspect", f"{where}/app@{short}", "--format", "json").stdout)["part"]
+    add = ("advisory", "add", f"{where}/base@{short}", "--id", "CVE-9", "--status", "affected")
+    stated = run(environment, *add)
+    assert f"base@{layer}" in stated.stdout
 
 
 def test_an_import_finds_a_layer_by_its_digest_alone(

@@ -83,29 +83,37 @@ class Advisory:
 
 @dataclass(frozen=True, slots=True)
 class AttachedDocument:
-    """One document that is attached to ``subject``, in the manifest ``referrer``."""
+    """One document that is attached to ``subject``, in the manifest ``referrer`` of ``repository``."""
 
     document: Document
+    repository: Reference
     subject: Digest
     referrer: Digest
     signature: Signature = UNSIGNED
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """The document that this is a version of: another signer's is another one."""
-        document = self.document
-        return document.kind, document.identity, document.author, self.signature.signer
+        """The document that this is a version of, on whatever subject: another signer's is another one.
+
+        Without a trusted signature it is one of this repository alone: whoever may push to some repository
+        cannot replace what another states.
+        """
+        document, signer = self.document, self.signature.signer
+        where = "" if signer else str(self.repository)
+        return document.kind, document.identity, document.author, signer, where
 
 
 @dataclass(slots=True)
 class AdvisoryReading:
     """The advisories of some digests. ``missed`` are the documents that could not be read, or may be about
-    another image, with their repositories; ``reasons`` say that, and what was ignored."""
+    another image, with their repositories; ``reasons`` say that, and what was ignored. ``superseded`` are
+    those of documents of which a newer version was read."""
 
     attached: list[AttachedDocument] = field(default_factory=list)
     advisories: list[Advisory] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     missed: list[tuple[Reference, str]] = field(default_factory=list)
+    superseded: list[Advisory] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
@@ -127,6 +135,7 @@ class AdvisoryReading:
         self.advisories += other.advisories
         self.reasons += [where + reason for reason in other.reasons]
         self.missed += other.missed
+        self.superseded += other.superseded
 
     def current(self) -> list[Advisory]:
         """Return the statements in force: see :func:`latest`."""
@@ -230,23 +239,29 @@ def _of(advisory: Advisory) -> str:
 
 
 def drop_superseded(reading: AdvisoryReading) -> None:
-    """Remove superseded versions of documents, and attribute a repeated statement to its first author."""
+    """Remove superseded versions of documents, and attribute a repeated statement to its first author.
+
+    A version supersedes the older ones on whatever both are attached to: an image, its index, a layer. A
+    reading of several of these together may be given again.
+    """
     counted = [attached for attached in reading.attached if attached.signature.state != "invalid"]
     newest: dict[tuple[str, ...], AttachedDocument] = {}
     for attached in counted:
         if attached.document.identity:
             known = newest.setdefault(attached.identity, attached)
-            if attached.document.version > known.document.version:
+            if attached.document.rank > known.document.rank:
                 newest[attached.identity] = attached
     old: set[int] = set()
     for attached in counted:
         newer = newest.get(attached.identity, attached)
-        if newer.document.version > attached.document.version:
+        if newer.document.rank > attached.document.rank:
             old.add(id(attached))
-            reading.reasons.append(
-                f"the advisory {attached.referrer} is version {attached.document.version} of a document of "
-                f"which {newer.referrer} is version {newer.document.version}: it is not in force any more"
+            reason = (
+                f"the advisory {attached.referrer} is {_version(attached, newer)} of a document of which"
+                f" {newer.referrer} is {_version(newer, attached)}: it is not in force any more"
             )
+            if not any(known.endswith(reason) for known in reading.reasons):
+                reading.reasons.append(reason)
     replaced = {
         id(st) for attached in reading.attached if id(attached) in old for st in attached.document.statements
     }
@@ -257,14 +272,24 @@ def drop_superseded(reading: AdvisoryReading) -> None:
         for st in attached.document.statements
     }
     first = _first_authors(counted)
+    gone = replaced - kept
+    reading.superseded += [one for one in reading.advisories if id(one.statement) in gone]
     reading.advisories = [
         replace(
             advisory,
             author=first.get((advisory.statement.identity, advisory.signature.signer), advisory.author),
         )
         for advisory in reading.advisories
-        if id(advisory.statement) not in replaced - kept
+        if id(advisory.statement) not in gone
     ]
+
+
+def _version(attached: AttachedDocument, other: AttachedDocument) -> str:
+    """Return which version of a document this is, by what tells it from the ``other`` one."""
+    version = attached.document.shown_version
+    if version != other.document.shown_version:
+        return f"version {version}"
+    return f"version {version} as of {attached.document.updated.isoformat()}"
 
 
 def _first_authors(documents: Iterable[AttachedDocument]) -> dict[tuple[str, str], str]:

@@ -255,7 +255,7 @@ class _Reader:
                     self._repository, f"the referrer {digest} of {subject} cannot be decoded: {found.reason}"
                 )
             elif isinstance(found, Document):
-                self._statements.add(AttachedDocument(found, subject, digest), about)
+                self._statements.add(AttachedDocument(found, self._repository, subject, digest), about)
             else:
                 assert isinstance(found, ForeignDocument)  # noqa: S101 - there is no other
 

@@ -15,7 +15,7 @@ from digestry.advisories.statements import (
     UnreadableDocument,
     read_each,
 )
-from digestry.advisories.values import read_time, read_version
+from digestry.advisories.values import read_revision, read_time, read_version
 from digestry.model.digest import shown
 from digestry.model.json_values import JsonObject, as_list, as_object, as_text
 
@@ -81,6 +81,8 @@ def read_document(value: JsonObject) -> Document | UnreadableDocument:
         version=version,
         author=author,
         identity=as_text(tracking.get("id")),
+        revision=read_revision(as_text(tracking.get("version"))),
+        updated=timestamp,
         statements=statements,
         faults=faults,
     )

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 from typing import Final
 
-from digestry.advisories.statements import Document, Product, Statement, UnreadableDocument, read_each
+from digestry.advisories.statements import (
+    LONG_AGO,
+    Document,
+    Product,
+    Statement,
+    UnreadableDocument,
+    read_each,
+)
 from digestry.advisories.values import as_key, read_status, read_time, read_version
 from digestry.errors import InvalidReference
 from digestry.model.digest import shown
@@ -43,7 +51,16 @@ def read_document(predicate: JsonObject) -> Document | UnreadableDocument:
         statements=statements,
         faults=faults,
         ours=as_text(predicate.get("tooling")).startswith(TOOLING),
+        updated=_updated(predicate),
     )
+
+
+def _updated(document: JsonObject) -> datetime.datetime:
+    """Return when this version of a document was made; long ago if it does not say that."""
+    try:
+        return read_time(as_text(document.get("last_updated")) or as_text(document.get("timestamp")))
+    except ValueError:
+        return LONG_AGO
 
 
 def _statement(entry: object, document: JsonObject, version: int) -> Statement | UnreadableDocument:

@@ -124,13 +124,15 @@ def make_document(
 ) -> JsonObject:
     """Return one OpenVEX document about ``digest`` with the statements of ``advisories`` of any form.
 
-    The notes name the authors. A statement without a time gets ``timestamp``.
+    The notes name the authors, and the layers that are stated about. A statement without a time gets
+    ``timestamp``.
     """
     statements = []
     for advisory in advisories:
         said = advisory.statement
         notes = said.impact if said.status == "not_affected" and said.impact else said.notes
-        by = f"Stated by {advisory.author or 'an author who is not named'}."
+        of = "" if advisory.part is None else f" of the {advisory.part.kind} {advisory.part.digest}"
+        by = f"Stated{of} by {advisory.author or 'an author who is not named'}."
         # A statement about a package names it as the product.
         component = advisory.component or (advisory.product if not advisory.sure else "")
         statements.append(

@@ -73,7 +73,9 @@ class Document:
     document that it is a version of. ``subjects`` are the digests that the in-toto statement around it is
     about, and ``vague``: it names subjects by other means only; ``enveloped``: it was in an envelope with
     signatures; ``envelope`` is that one, unless the envelope is around something else that the document was
-    found in. ``ours``: digestry wrote it. ``faults`` are statements that could not be read."""
+    found in. ``ours``: digestry wrote it. ``revision`` is a version of several numbers, the most
+    significant first, and ``updated`` when the version was made. ``faults`` are statements that could not be
+    read."""
 
     kind: str
     predicate: JsonObject
@@ -87,6 +89,18 @@ class Document:
     enveloped: bool = False
     envelope: Envelope | None = None
     ours: bool = False
+    revision: tuple[int, ...] = ()
+    updated: datetime.datetime = LONG_AGO
+
+    @property
+    def rank(self) -> tuple[tuple[int, ...], datetime.datetime]:
+        """The order of the versions of one document: by version, and of the same version by time."""
+        return self.revision or (self.version,), self.updated
+
+    @property
+    def shown_version(self) -> str:
+        """The version, for people."""
+        return ".".join(map(str, self.revision)) or str(self.version)
 
 
 @dataclass(frozen=True, slots=True)

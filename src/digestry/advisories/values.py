@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 
 import msgspec
 
@@ -25,6 +26,14 @@ def read_version(value: object, default: int = 1) -> int:
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 19:
         value = int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else default
+
+
+def read_revision(value: str) -> tuple[int, ...]:
+    """Return the numbers of a semantic version, without what follows ``-`` or ``+``; empty if it is none."""
+    parts = re.split(r"[-+]", value, maxsplit=1)[0].split(".")
+    if not all(part.isascii() and part.isdigit() and len(part) < 19 for part in parts):
+        return ()
+    return tuple(map(int, parts))
 
 
 def read_status(value: object) -> Status | None:

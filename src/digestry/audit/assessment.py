@@ -76,7 +76,7 @@ def _is_about(advisory: Advisory, identity: ImageIdentity) -> bool:
 
 def known_in_force(reading: AdvisoryReading, elsewhere: Iterable[Advisory]) -> list[Advisory]:
     """Return the statements in force, the worst first, of an image's own advisories and ``elsewhere``."""
-    known = {_key(advisory) for advisory in reading.advisories}
+    known = {_key(advisory) for advisory in (*reading.advisories, *reading.superseded)}
     return in_force(
         [*reading.advisories, *(advisory for advisory in elsewhere if _key(advisory) not in known)]
     )

@@ -6,7 +6,7 @@ from collections.abc import Container, Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from digestry.advisories.advisory import Advisory, AdvisoryReading
+from digestry.advisories.advisory import Advisory, AdvisoryReading, drop_superseded
 from digestry.advisories.attachments import read_advisories
 from digestry.advisories.trust import TrustPolicy
 from digestry.audit.image_identity import ImageIdentity
@@ -59,6 +59,7 @@ class ImageAdvisories:
         reading = look(identity.repository, identity.closure)
         for repository, there in elsewhere.items():
             reading.add(look(repository, identity.closure | there), where=f"in {repository.name}: ")
+        drop_superseded(reading)
         return reading
 
     def read(
@@ -91,6 +92,7 @@ class ImageAdvisories:
         reading.advisories += counted
         reading.reasons += [*parts.reasons, *objections]
         reading.missed += parts.missed
+        drop_superseded(reading)
         return reading
 
     def read_possible(self, identity: ImageIdentity, image: Digest) -> AdvisoryReading:

@@ -8,6 +8,7 @@ from typing import Final
 from sqlalchemy import ColumnElement, Select, exists, or_, select
 
 from digestry.catalog.database import Database
+from digestry.catalog.fleet_schema import fleet_image_digests
 from digestry.catalog.schema import damaged, journal, links, manifest_references, manifests, repositories
 from digestry.model.digest import Digest
 from digestry.model.digest_prefix import DigestPrefix
@@ -22,8 +23,8 @@ class DigestPrefixes:
         self._database = database
 
     def in_repository(self, repository: str, prefix: DigestPrefix, *, limit: int) -> list[Digest]:
-        """Return the first ``limit`` manifests, indexes and configs that the repository has or ever had and
-        that begin so, in the order of their text."""
+        """Return the first ``limit`` manifests, indexes, configs and layers that the repository has or had,
+        and that begin so, in the order of their text."""
         with self._database.read() as connection:
             row = connection.execute(
                 select(repositories.c.id).where(repositories.c.name == repository)
@@ -61,6 +62,17 @@ class DigestPrefixes:
             query = select(repositories.c.name).where(or_(*known)).order_by(repositories.c.name)
             return list(connection.execute(query).scalars())
 
+    def reported(self, prefix: DigestPrefix, *, limit: int) -> list[Digest]:
+        """Return the first ``limit`` digests of images that agents reported and that begin so, also of images
+        of other registries, in the order of their text."""
+        column = fleet_image_digests.c.digest
+        found: set[str] = set()
+        with self._database.read() as connection:
+            for start in _starts(prefix):
+                query = select(column).distinct().where(_range(column, start)).order_by(column)
+                found.update(connection.execute(query.limit(limit)).scalars())
+        return [Digest.parse(text) for text in sorted(found)[:limit]]
+
     def of_content(self, prefix: DigestPrefix, *, limit: int) -> list[Digest]:
         """Return the first ``limit`` digests of anything that the registry holds, or that is damaged, and
         that
@@ -86,7 +98,7 @@ def _range(column: ColumnElement[str], start: str) -> ColumnElement[bool]:
 
 def _children(start: str) -> Select[str]:
     child = manifest_references.c.child
-    return select(child).where(_range(child, start), manifest_references.c.role == "manifest")
+    return select(child).where(_range(child, start), manifest_references.c.role.in_(("manifest", "layer")))
 
 
 def _in_repository(row: int | None, repository: str, start: str) -> Iterator[Select[str]]:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from digestry.advisories.publish import TargetImage
     from digestry.advisories.statements import Status
     from digestry.advisories.trust import TrustPolicy
-    from digestry.audit.registry_queries import RegistryQueries
     from digestry.cli.settings import Settings
     from digestry.client.session import Session
     from digestry.model.reference import Reference
@@ -57,9 +56,11 @@ def show_objection(trust: TrustPolicy, status: Status, image: Reference, signing
         note(printable(f"digestry: by the settings here this does not count: {objection}"))
 
 
-def read_target(reference: str) -> tuple[TargetImage, AdvisoryReading]:
-    """Return the image that a name means in its registry, and what is attached to it."""
+def read_target(reference: str, *, with_parts: bool = False) -> tuple[TargetImage, AdvisoryReading]:
+    """Return the image that a name means in its registry, and what is attached to it; ``with_parts`` also
+    what counts for it of what is stated about its layers and config."""
     from digestry.advisories.attachments import read_advisories
+    from digestry.audit.image_advisories import ImageAdvisories
     from digestry.audit.registry_queries import RegistryQueries
     from digestry.cli.sessions import open_session
     from digestry.cli.settings import load
@@ -70,25 +71,19 @@ def read_target(reference: str) -> tuple[TargetImage, AdvisoryReading]:
         target = find_target(settings, session, reference)
         is_index = target.descriptor.media_type in media_types.INDEXES
         queries = RegistryQueries(session, timeout=60, trust=settings.trust())
-        reading = read_advisories(
-            queries,
-            target.image.repository_only(),
-            [target.digest],
-            indexes=frozenset({target.digest} if is_index else ()),
-        )
-        if not is_index and target.part is None:
-            _show_layers(queries, target, reading)
-        return target, reading
+        repository, indexes = target.image.repository_only(), frozenset({target.digest} if is_index else ())
+        own = read_advisories(queries, repository, [target.digest], indexes=indexes)
+        if is_index or target.part is not None:
+            return target, own
+        whole = ImageAdvisories(queries).read(repository, frozenset({target.digest}))
+        _show_parts(whole)
+        return target, whole if with_parts else own
 
 
-def _show_layers(queries: RegistryQueries, target: TargetImage, reading: AdvisoryReading) -> None:
+def _show_parts(reading: AdvisoryReading) -> None:
     """Print on which layers of an image something is stated that is in force for the image, too."""
-    from digestry.advisories.advisory import in_force
-    from digestry.audit.part_advisories import PartAdvisories
-
-    parts = PartAdvisories(queries).read(target.image.repository_only(), [target.digest])
     counts: dict[str, int] = {}
-    for advisory in in_force([*reading.advisories, *parts.advisories]):
+    for advisory in reading.current():
         if advisory.part is not None:
             name = f"{advisory.part.kind} {advisory.repository.name}@{advisory.part.digest}"
             counts[name] = counts.get(name, 0) + 1

@@ -50,6 +50,14 @@ def _fixes(row: Row, whole: bool) -> str:
     return ", ".join(one if whole else one.partition(":")[2][:_SHORT] for one in digests) or "-"
 
 
+def _of(row: Row, whole: bool) -> str:
+    """Return the component, or the layer or config, that a statement is about."""
+    part = row["part"]
+    if row["component"] or part is None:
+        return str(row["component"] or "-")
+    return str(part) if whole else str(part).partition(":")[2][:_SHORT]
+
+
 def _signed(row: Row, _: bool) -> str:
     """Return who signed a statement, or that nobody did."""
     return str(row["signer"] or row["signature"] or "unsigned")
@@ -67,6 +75,7 @@ LISTING: Final = Listing(
             "What of the image it is about; null if all of it.",
             nullable=True,
             heading="OF",
+            show=_of,
         ),
         Column("fixed_by", "texts", "Images without it: REPOSITORY@DIGEST.", show=_fixes),
         Column("author", "text", "Who said so, or null.", nullable=True),
@@ -74,6 +83,13 @@ LISTING: Final = Listing(
         Column("advisory", "id", "The digest of the manifest that carries it."),
         Column("repository", "text", "Where the image is that it is about.", shown=False),
         Column("digest", "digest", "Of that image.", shown=False),
+        Column(
+            "part",
+            "digest",
+            "The layer or config of the image that it is about; null: not one.",
+            nullable=True,
+            shown=False,
+        ),
         Column("aliases", "texts", "Other names of the vulnerability.", shown=False),
         Column("justification", "text", "Why it is not affected, or null.", nullable=True, shown=False),
         Column("note", "text", "How this is known, or null.", nullable=True, shown=False),
@@ -221,13 +237,15 @@ def add(
 def list_(*, reference: str, view: View) -> None:
     """List the statements in force about an image: a line for each vulnerability and component.
 
+    What is stated about a layer of the image counts for it, and is listed with the layer.
+
     REF is REPO:TAG or REPO@DIGEST; the first 7 or more digits of a digest are enough. Exit code 3 if not
     every advisory could be read, which is said.
 
     JSON: a list of objects with vulnerability, status, component, fixed_by, author, stated_at, advisory,
-    repository, digest, aliases, justification, note, action_statement, signature, signer.
+    repository, digest, part, aliases, justification, note, action_statement, signature, signer.
     """
-    target, reading = read_target(reference)
+    target, reading = read_target(reference, with_parts=True)
     show_resolved(target)
     view.show(map(_row, reading.current()))
     finish(reading)
@@ -247,6 +265,7 @@ def _row(advised: Advisory) -> Row:
         "advisory": row.referrer,
         "repository": advised.repository.name,
         "digest": str(advised.subject),
+        "part": None if advised.part is None else str(advised.part.digest),
         "aliases": row.aliases,
         "justification": row.justification,
         "note": row.note,

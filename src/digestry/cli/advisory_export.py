@@ -20,7 +20,8 @@ def export(*, reference: str, output: Path | None) -> None:
     """Print one OpenVEX document of all statements in force about an image, by any author and in any form.
 
     Scanners read it as a file (`trivy image --vex FILE`, `grype --vex FILE`), and so does `advisory import`.
-    Each statement names the image by digest. Exit code 3 if not every advisory could be read; the document
+    Each statement names the image by digest; what is stated about a layer of it is among them, and names the
+    layer in its notes. Exit code 3 if not every advisory could be read; the document
     has the others.
     """
     import datetime
@@ -29,7 +30,7 @@ def export(*, reference: str, output: Path | None) -> None:
 
     from digestry.advisories import openvex_writer
 
-    target, reading = read_target(reference)
+    target, reading = read_target(reference, with_parts=True)
     document = openvex_writer.make_document(
         target.image,
         target.digest,

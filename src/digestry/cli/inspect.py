@@ -90,7 +90,7 @@ def inspect(*, reference: str, platform: str | None, remote: bool, raw: bool, fo
 
     REF is a name as `images` lists it, NAME@DIGEST, or a digest or an image ID of the local store. The
     first 7 or more digits of a digest or an ID are enough. NAME@DIGEST may be a layer or a config in the
-    registry, by its whole digest.
+    registry.
 
     JSON: an object with name, digest, media_type, size, source (local, registry), annotations; manifests (of
     an index: a list of digest, media_type, size, platform, which may be null); image (null if an index has

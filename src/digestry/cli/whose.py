@@ -81,8 +81,8 @@ def whose(*, reference: str, registry: str | None, view: View) -> None:
 
     The first 7 or more digits of a digest are enough; a tag means the digest that it points to now. A digest
     alone is searched in every repository of a registry that you may pull from. The search includes tags of
-    an index that lists the digest, and accepts an image ID, which is the digest of a config, and the whole
-    digest of a layer: VIA is what the tag itself pointed to. Exit code 4 if no tag ever pointed to it. Audits
+    an index that lists the digest, and accepts an image ID, which is the digest of a config, and the digest
+    of a layer: VIA is what the tag itself pointed to. Exit code 4 if no tag ever pointed to it. Audits
     with --record report where it ran.
 
     JSON: a list of objects with repository, tag, since, until (null while it still does), via, digest, still,

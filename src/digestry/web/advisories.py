@@ -124,7 +124,9 @@ class _Counting:
         if subject is None or (document.subjects and subject not in document.subjects):
             return
         signature = self._trust.verify(document, self._repository)
-        self._reading.attached.append(AttachedDocument(document, subject, referrer.digest, signature))
+        self._reading.attached.append(
+            AttachedDocument(document, self._repository, subject, referrer.digest, signature)
+        )
         for statement in document.statements:
             objection = self._trust.objection(signature, statement.status, self._repository)
             if objection:

@@ -47,8 +47,11 @@ def _beginning(prefix: DigestPrefix, found: list[Digest]) -> DigestsWithPrefix:
 def _beginning_anywhere(
     service: Service, principal: Principal, prefix: DigestPrefix, limit: int
 ) -> list[Digest]:
-    """Return the first ``limit`` digests in repositories that ``principal`` may see. Blocks."""
+    """Return the first ``limit`` digests in repositories that ``principal`` may see, and of what agents
+    reported for one who may audit everything. Blocks."""
     found: set[Digest] = set()
+    if principal.audits_everything():
+        found.update(service.stores.catalog.digest_prefixes.reported(prefix, limit=limit))
     for name in service.stores.catalog.digest_prefixes.repositories(prefix):
         if principal.may_see(name):
             found.update(service.stores.queries.digest_prefixes.in_repository(name, prefix, limit=limit))
