@@ -9,7 +9,11 @@ from typing import Any, Protocol
 
 import psycopg
 
-_GUARDS = ("journal_no_update", "journal_no_delete")
+_GUARDS = tuple(
+    (table, f"{table}_no_{action}")
+    for table in ("journal", "log_entries", "log_nodes", "log_checkpoints")
+    for action in ("update", "delete")
+)
 
 
 class Raw(Protocol):
@@ -24,7 +28,7 @@ class Raw(Protocol):
         ...
 
     def edit(self, *statements: str) -> None:
-        """Change the database as its owner could: what guards the journal is taken away first."""
+        """Change the database as its owner could: what guards the journal and its log is taken away first."""
         ...
 
 
@@ -48,7 +52,7 @@ class SqliteRaw:
 
     def edit(self, *statements: str) -> None:
         with closing(sqlite3.connect(self._path)) as connection, connection:
-            for guard in _GUARDS:
+            for _, guard in _GUARDS:
                 connection.execute(f"DROP TRIGGER IF EXISTS {guard}")
             for statement in statements:
                 connection.execute(statement)
@@ -74,7 +78,7 @@ class PostgresqlRaw:
 
     def edit(self, *statements: str) -> None:
         with psycopg.connect(self._url) as connection:
-            for guard in _GUARDS:
-                connection.execute(f"DROP TRIGGER IF EXISTS {guard} ON journal")
+            for table, guard in _GUARDS:
+                connection.execute(f"DROP TRIGGER IF EXISTS {guard} ON {table}")
             for statement in statements:
                 connection.execute(statement)

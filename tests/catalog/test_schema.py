@@ -24,6 +24,11 @@ VERSIONS = [f"{number:04}" for number in range(1, int(newest_schema()))]
 TRIGGERS = {
     "journal_no_update",
     "journal_no_delete",
+    *(
+        f"{table}_no_{action}"
+        for table in ("log_entries", "log_nodes", "log_origins", "log_checkpoints")
+        for action in ("update", "delete")
+    ),
     "sighting_added",
     "sighting_removed",
     "usage_link_added",
@@ -106,7 +111,10 @@ def test_each_trigger_is_there(catalog: Catalog, engine: Engine) -> None:
             assert set(found.scalars()) == TRIGGERS
         else:
             found = connection.execute(text("SELECT tgname FROM pg_trigger WHERE NOT tgisinternal"))
-            assert set(found.scalars()) == TRIGGERS | {"journal_no_truncate"}
+            assert set(found.scalars()) == TRIGGERS | {
+                f"{table}_no_truncate"
+                for table in ("journal", "log_entries", "log_nodes", "log_origins", "log_checkpoints")
+            }
 
 
 @pytest.mark.only_on("postgresql", reason="SQLite compares bytes by itself")

@@ -47,6 +47,8 @@ def nothing_was_stored(registry: RegistryServer) -> None:
         "collection.lock",
         "guards",
         "kept.json",
+        "log-head.json",
+        "log.lock",
         "metrics",
         "mirror",
         "quarantine",  # of other tests'

@@ -24,7 +24,7 @@ def test_a_route_is_found_by_its_own_path(route: Route) -> None:
     found, name, last = find(example(route))
     assert found is route
     assert name == ("team/app" if "<name>" in route.path and route.metric != "discover" else name)
-    if route.path.endswith(">"):
+    if route.path.endswith(">"):  # a deep one too: the example has one segment
         assert last == example(route).rpartition("/")[2]
 
 

@@ -49,6 +49,8 @@ from digestry.catalog.tag_history import TagHistory
 from digestry.catalog.tag_moves import ANYTHING, NOWHERE, Expected, RepositoryKey, Rules, Target
 from digestry.catalog.throttle import Throttle
 from digestry.catalog.transactions import retried
+from digestry.catalog.transparency.reads import TransparencyLog
+from digestry.catalog.transparency.signing import LogSigner
 from digestry.catalog.web_sessions import WebSessions
 from digestry.errors import Conflict, NotFound
 from digestry.model.digest import Digest
@@ -67,7 +69,8 @@ class Catalog(RepositoryReads):
     them; ``fleet`` has what agents report, and ``fleet_retention`` forgets it, ``fleet_judgements`` the
     verdicts on it, ``fleet_counts`` how much of it there is, and ``fleet_happenings`` queues what
     webhooks hear of it; ``observations`` has what was seen of other registries' tags; ``sequencing`` gives
-    the journal's entries their positions.
+    the journal's entries their positions; ``log`` has the journal as a transparency log, and ``log_signer``
+    signs it.
     """
 
     def __init__(
@@ -98,6 +101,8 @@ class Catalog(RepositoryReads):
         self.fleet_scans = Scans(self._database)
         self.fleet_happenings = FleetHappenings(self._database)
         self._rules = Rules(options.policy, options.subscriptions, now, options.lease)
+        self.log = TransparencyLog(self._database)
+        self.log_signer = LogSigner(self._database)
         self.sequencing = JournalSequencing(self._database, options.subscriptions)
         self.pull_through = PullThrough(
             self._database, self.sequencing, self._rules, options.lease, self._quotas

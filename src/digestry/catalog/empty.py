@@ -15,6 +15,7 @@ from digestry.model.digest import Digest
 from digestry.model.history import Holders, TagEvent, TagSpan
 from digestry.model.image_parts import LayerImage
 from digestry.model.sightings import SightingsOf
+from digestry.translog.entries import Opening
 
 _NOTHING: Final = Page((), more=False)
 
@@ -43,6 +44,11 @@ class _NoSightings:
         return SightingsOf(digest=digest, places=0)
 
 
+class _NoLog:
+    def openings(self, repository: str, /, **_: object) -> list[Opening]:
+        return []
+
+
 class EmptyCatalog:
     """The :class:`~.queries.RepositoryQueries` of no repository."""
 
@@ -50,6 +56,7 @@ class EmptyCatalog:
         self.tag_history = _NoTagHistory()
         self.digest_prefixes = _NoDigests()
         self.sightings = _NoSightings()
+        self.log = _NoLog()
 
     def has_repository(self, repository: str, /) -> bool:
         return False

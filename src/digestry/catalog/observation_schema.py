@@ -78,13 +78,15 @@ age_overrides = Table(
 )
 
 # The leaves of the transparency log: one for each entry of the journal, at the same position (``sequence``,
-# from 1; the log counts from 0). ``salt`` is empty for an entry that is in the log in clear.
+# from 1; the log counts from 0). ``secret`` is what the salts of its commitments come from; ``sealed`` says
+# whether the leaf is only a commitment.
 log_entries = Table(
     "log_entries",
     metadata,
     Column("sequence", BigInteger, primary_key=True, autoincrement=False),
     Column("hash", LargeBinary, nullable=False),
-    Column("salt", LargeBinary, nullable=False),
+    Column("secret", LargeBinary, nullable=False),
+    Column("sealed", Boolean, nullable=False),
 )
 
 # The hashes of the log's whole subtrees of 256 leaves, 65,536 and so on: level 1, 2 and so on of its tiles.
@@ -96,23 +98,39 @@ log_nodes = Table(
     Column("hash", LargeBinary, nullable=False),
 )
 
-# The checkpoints that were signed, as they were served: at most one for each size. ``cosignatures`` are the
-# lines of witnesses.
+# The names under which the log was signed; the last one is in force. A new name begins a new log for who
+# verifies it, with the same leaves.
+log_origins = Table(
+    "log_origins",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("origin", TEXT, nullable=False, unique=True),
+    Column("began_at", BigInteger, nullable=False),
+    Column("reason", TEXT, nullable=False),
+)
+
+# The checkpoints that were signed: at most one for each size of a log. ``cosignatures`` are the lines of
+# witnesses.
 log_checkpoints = Table(
     "log_checkpoints",
     metadata,
+    Column("origin", TEXT, primary_key=True),
     Column("size", BigInteger, primary_key=True, autoincrement=False),
+    Column("root", LargeBinary, nullable=False),
     Column("note", TEXT, nullable=False),
-    Column("cosignatures", TEXT, nullable=False),
     Column("signed_at", BigInteger, nullable=False),
+    Column("cosignatures", TEXT, nullable=False),
 )
 
-# The log's keys (Ed25519), private parts included. One that was rotated out has ``retired_at``.
+# The registry's keys for logs, of the type ``algorithm`` (signed-note): those that sign its own log, whose
+# ``name`` is the origin, and the one with which it is a witness of others. One that is rotated out signs
+# until ``retired_at``.
 log_keys = Table(
     "log_keys",
     metadata,
     Column("name", TEXT, primary_key=True),
     Column("public", LargeBinary, primary_key=True),
+    Column("algorithm", BigInteger, nullable=False),
     Column("private", LargeBinary, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("retired_at", BigInteger),
@@ -136,6 +154,7 @@ TABLES: Final = (
     age_overrides,
     log_entries,
     log_nodes,
+    log_origins,
     log_checkpoints,
     log_keys,
     witnessed_logs,

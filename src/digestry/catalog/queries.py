@@ -12,6 +12,7 @@ from digestry.model.digest_prefix import DigestPrefix
 from digestry.model.history import Holders, TagEvent, TagSpan
 from digestry.model.image_parts import LayerImage
 from digestry.model.sightings import SightingsOf
+from digestry.translog.entries import Opening
 
 
 class Tag(Protocol):
@@ -55,6 +56,22 @@ class SightingQueries(Protocol):
     def of(self, repository: str, digest: Digest, /, *, limit: int) -> SightingsOf: ...
 
 
+class LogQueries(Protocol):
+    """The question what the log has of a repository."""
+
+    def openings(
+        self,
+        repository: str,
+        /,
+        *,
+        audits: bool,
+        tag: str | None = None,
+        first: int = 0,
+        index: int | None = None,
+        limit: int,
+    ) -> list[Opening]: ...
+
+
 class RepositoryQueries(Protocol):
     """Reads of one repository. Thread-safe; each blocks, and raises :class:`StorageError`."""
 
@@ -66,6 +83,9 @@ class RepositoryQueries(Protocol):
 
     @property
     def sightings(self) -> SightingQueries: ...
+
+    @property
+    def log(self) -> LogQueries: ...
 
     def has_repository(self, repository: str, /) -> bool: ...
 

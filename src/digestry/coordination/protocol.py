@@ -27,6 +27,8 @@ class Job(StrEnum):
     """Judging the images that agents reported."""
     SCANNING = "scanning"
     """Having a scanner look at the images that run."""
+    LOG = "log"
+    """Signing the journal as a transparency log."""
     FLEET = "fleet"
     """Removing what agents reported long ago."""
 

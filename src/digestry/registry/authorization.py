@@ -64,6 +64,29 @@ def check_metrics(service: Service, *_: str) -> None:
         )
 
 
+def check_log(service: Service, *_: str) -> None:
+    """Raise :class:`ErrorResponse` 404 if the configuration turns the transparency log off."""
+    if not service.config.transparency.enabled:
+        raise ErrorResponse(
+            404, "UNSUPPORTED", "this registry has no transparency log: its configuration says so"
+        )
+
+
+def _log_reader(service: Service, exchange: Exchange) -> None:
+    """Raise :class:`ErrorResponse` 401 for a client that may not read the transparency log.
+
+    The log shows nothing that not everybody may read: who gets an answer from ``/v2/`` reads it.
+    """
+    check_log(service)
+    if not service.config.transparency.anonymous:
+        service.gate.require_login(exchange)
+
+
+def _opener(service: Service, exchange: Exchange, name: str) -> Service:
+    check_log(service)
+    return allowed(service, exchange, name, "pull")
+
+
 def _metrics_reader(service: Service, exchange: Exchange) -> None:
     """Raise :class:`ErrorResponse` 401 or 403 for a client that may not read the metrics."""
     check_metrics(service)
@@ -106,4 +129,6 @@ NAME: Final = _registry(
 )
 AGENT: Final = _registry("agent", lambda service, exchange: service.gate.require_agent(exchange))
 AUDITOR: Final = _registry("auditor", lambda service, exchange: service.gate.require_auditor(exchange))
+LOG: Final = _registry("log", _log_reader)
+OPENINGS: Final = Access("pull", _opener)
 METRICS: Final = _registry("metrics", _metrics_reader)

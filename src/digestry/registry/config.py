@@ -37,6 +37,7 @@ from digestry.registry import (
     sparse_config,
     storage_config,
     toml,
+    transparency_config,
     web_config,
     webhooks,
 )
@@ -56,6 +57,7 @@ from digestry.registry.scan_config import ScanConfig
 from digestry.registry.scrub import ScrubConfig
 from digestry.registry.storage_config import StorageConfig
 from digestry.registry.toml import Key, Where
+from digestry.registry.transparency_config import TransparencyConfig
 from digestry.registry.web_config import WebConfig
 from digestry.registry.webhooks import Webhook
 
@@ -110,6 +112,7 @@ SECTIONS: Final = frozenset(
         "log",
         "storage",
         "advisories",
+        "transparency",
     }
 )
 
@@ -188,6 +191,7 @@ class RegistryConfig:
     storage: StorageConfig = field(default_factory=StorageConfig)
     web: WebConfig = field(default_factory=WebConfig)
     fleet: FleetConfig = field(default_factory=FleetConfig)
+    transparency: TransparencyConfig = field(default_factory=TransparencyConfig)
 
     @property
     def scratch(self) -> Path:
@@ -330,6 +334,7 @@ def load(
         storage=storage,
         web=web_config.parse(sections, where),
         fleet=fleet_config.parse(sections, where),
+        transparency=transparency_config.parse(sections, where),
     )
     _check_open(config)
     return config

@@ -29,6 +29,7 @@ def jobs(config: RegistryConfig, further: MakeFurtherJobs = no_further_jobs) -> 
     """Return the jobs of this registry, and the ``further`` ones. Called in the maintenance process."""
     from digestry.registry.fleet_upkeep import FleetUpkeepJob  # noqa: PLC0415
     from digestry.registry.garbage_collection import CollectionJob  # noqa: PLC0415 - the server needs none of it
+    from digestry.registry.log_signing import LogJob  # noqa: PLC0415
     from digestry.registry.observability.audit_events import DamageEvents  # noqa: PLC0415
     from digestry.registry.observability.audit_log import AuditLog, RotationJob  # noqa: PLC0415
     from digestry.registry.observability.store_size import StoreSizeJob  # noqa: PLC0415
@@ -46,5 +47,6 @@ def jobs(config: RegistryConfig, further: MakeFurtherJobs = no_further_jobs) -> 
         ReserveJob(reserve_of(backend)),
         *([] if config.read_only else [IdentityJob(backend)]),
         *([] if config.read_only else [FleetUpkeepJob(config, backend)]),
+        *([LogJob(config, backend)] if config.transparency.enabled and not config.read_only else []),
         *further(config, backend),
     ]

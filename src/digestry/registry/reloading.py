@@ -63,6 +63,7 @@ _NAMES: Final = {
     "proxy": "[proxy]",
     "storage": "[storage]",
     "tls": "[tls]",
+    "transparency": "[transparency]",
     "trust": "[advisories]",
     "web": "[web]",
     "upload_limit": "upload of [limits]",

@@ -65,6 +65,8 @@ class Route:
     audited: bool = True
     refusals_only: bool = False
     agents: bool = False
+    deep: bool = False
+    """Whether its variable part may have several segments; it then has no repository."""
     unlisted: frozenset[str] = frozenset()
     """Methods that ``allow`` leaves out."""
 

@@ -18,12 +18,15 @@ from digestry.registry.authorization import (
     BY_METHOD,
     CATALOG,
     DELETE,
+    LOG,
     LOGIN,
     METRICS,
     NAME,
+    OPENINGS,
     PULL,
     PUSH,
     READER,
+    check_log,
     check_metrics,
 )
 from digestry.registry.resources import (
@@ -45,6 +48,7 @@ from digestry.registry.resources import (
     tag_history,
     tags,
     tokens,
+    transparency,
     uploads,
     upstream,
 )
@@ -64,6 +68,7 @@ class _Flags(TypedDict, total=False):
     audited: bool
     refusals_only: bool
     agents: bool
+    deep: bool
     unlisted: frozenset[str]
 
 
@@ -216,6 +221,28 @@ ROUTES: Final[tuple[Route, ...]] = (
         )
     ),
     _route(
+        "/v2/_digestry/log/checkpoint",
+        "log",
+        *_read(transparency.get_checkpoint, LOG),
+        refused=LOG,
+        check=check_log,
+    ),
+    _route("/v2/_digestry/log/keys", "log", *_read(transparency.get_keys, LOG), refused=LOG, check=check_log),
+    _route(
+        "/v2/_digestry/log/tile/<path>",
+        "log",
+        *_read(transparency.get_tile, LOG),
+        refused=LOG,
+        check=check_log,
+        deep=True,
+    ),
+    _extension(
+        "/v2/<name>/_digestry/log/openings",
+        "log",
+        *_read(transparency.get_openings, OPENINGS),
+        check=check_log,
+    ),
+    _route(
         "/token",
         "token",
         Operation("GET", tokens.get_token, NOTHING),
@@ -271,6 +298,8 @@ _EXACT: Final[dict[str, Route]] = {}
 """Routes without a variable part, by their path."""
 _BELOW: Final[dict[str, Route]] = {}
 """Routes without a repository, by their path without ``/v2/`` and its last, variable segment."""
+_DEEP: Final[dict[str, Route]] = {}
+"""Routes without a repository whose variable part has several segments, by their path before that."""
 _BRANCHES: Final[dict[str, _Branch]] = {}
 """Routes of repositories, by the last segment but one."""
 _EXTENSIONS: Final[dict[str, _Branch]] = {}
@@ -282,6 +311,8 @@ def _add(route: Route) -> None:
     inside = route.path.removeprefix(_API + _NAME)
     if "<" not in route.path:
         _EXACT[route.path] = route
+    elif route.deep:
+        _DEEP[route.path.partition("<")[0]] = route
     elif inside == route.path:
         _BELOW[head] = route
     elif inside.startswith("/_"):
@@ -312,6 +343,9 @@ def find(path: str) -> tuple[Route, str, str]:
         if head in _BELOW:
             return _BELOW[head], "", last
         if "/_" in path and path not in _EXACT:
+            for start, route in _DEEP.items():
+                if path.startswith(start) and len(path) > len(start):
+                    return route, "", path[len(start) :]
             return _find_extension(path[len(_API) :])
     return _EXACT.get(path, UNKNOWN), "", ""
 

@@ -25,6 +25,7 @@ from digestry.registry import (
     sparse_config,
     storage_config,
     toml,
+    transparency_config,
     web_config,
     webhooks,
 )
@@ -65,6 +66,9 @@ SECTIONS: dict[str, Iterable[Key]] = {
         Key("rules", toml.text, []),
     ),
     "`[log]`": observing.LOG_KEYS,
+    "`[transparency]`": transparency_config.KEYS,
+    "`[[transparency.witness]]`": transparency_config.WITNESS_KEYS,
+    "`[[transparency.witnessed]]`": transparency_config.WITNESSED_KEYS,
     '`[mirror."HOST"]`': mirroring_config.KEYS,
     "`[storage]`": storage_config.KEYS,
     "`[limits]`": config.LIMIT_KEYS,

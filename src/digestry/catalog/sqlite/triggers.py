@@ -17,6 +17,7 @@ _NEW_SIGHTING: Final = _SIGHTING.format(row="new")
 _FORGOTTEN: Final = _SIGHTING.format(row="old")
 
 
+_COSIGNED: Final = ("log_checkpoints", "UPDATE")
 _SAME: Final = " AND ".join(
     f"new.{column} IS old.{column}"
     for column in (
@@ -30,6 +31,14 @@ def _append_only(action: str) -> str:
     return (
         f"CREATE TRIGGER journal_no_{action.lower()} BEFORE {action} ON journal "
         "BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END"
+    )
+
+
+def _log_append_only(table: str, action: str) -> str:
+    columns = " OF origin, size, root, note, signed_at" if (table, action) == _COSIGNED else ""
+    return (
+        f"CREATE TRIGGER {table}_no_{action.lower()} BEFORE {action}{columns} ON {table} "
+        "BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END"
     )
 
 
@@ -48,6 +57,11 @@ TRIGGERS: Final = frozenset(
             " BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END"
         ),
         _append_only("DELETE"),
+        *(
+            _log_append_only(table, action)
+            for table in ("log_entries", "log_nodes", "log_origins", "log_checkpoints")
+            for action in ("UPDATE", "DELETE")
+        ),
         (
             "CREATE TRIGGER usage_repository_added AFTER INSERT ON repositories"
             " BEGIN INSERT INTO usage (repository_id, bytes, tags) VALUES (new.id, 0, 0); END"

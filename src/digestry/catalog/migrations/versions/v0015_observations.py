@@ -19,6 +19,42 @@ _KEPT = (
 )  # fmt: skip
 _SAME = " AND ".join(f"new.{name} IS old.{name}" for name in _KEPT)
 
+_NO_UPDATE = ("log_entries", "log_nodes", "log_origins")
+_NO_DELETE = (*_NO_UPDATE, "log_checkpoints")
+_SIGNED = ("origin", "size", "root", "note", "signed_at")
+_SQLITE_LOG = (
+    *(
+        f"CREATE TRIGGER {table}_no_{action.lower()} BEFORE {action} ON {table} "
+        "BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END"
+        for action, tables in (("UPDATE", _NO_UPDATE), ("DELETE", _NO_DELETE))
+        for table in tables
+    ),
+    (
+        f"CREATE TRIGGER log_checkpoints_no_update BEFORE UPDATE OF {', '.join(_SIGNED)} ON log_checkpoints "
+        "BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END"
+    ),
+)
+_POSTGRESQL_LOG = (
+    (
+        "CREATE FUNCTION log_append_only() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'the log is append-only'; END $$"
+    ),
+    *(
+        f"CREATE TRIGGER {table}_no_{action.lower()} BEFORE {action} ON {table}"
+        f" FOR EACH {level} EXECUTE FUNCTION log_append_only()"
+        for action, level, tables in (
+            ("UPDATE", "ROW", _NO_UPDATE),
+            ("DELETE", "ROW", _NO_DELETE),
+            ("TRUNCATE", "STATEMENT", _NO_DELETE),
+        )
+        for table in tables
+    ),
+    (
+        f"CREATE TRIGGER log_checkpoints_no_update BEFORE UPDATE OF {', '.join(_SIGNED)} ON log_checkpoints"
+        " FOR EACH ROW EXECUTE FUNCTION log_append_only()"
+    ),
+)
+
 
 def upgrade() -> None:
     op.add_column("journal", sa.Column("not_before", sa.BigInteger))
@@ -99,7 +135,8 @@ def _create_log() -> None:
         "log_entries",
         sa.Column("sequence", sa.BigInteger, primary_key=True, autoincrement=False),
         sa.Column("hash", sa.LargeBinary, nullable=False),
-        sa.Column("salt", sa.LargeBinary, nullable=False),
+        sa.Column("secret", sa.LargeBinary, nullable=False),
+        sa.Column("sealed", sa.Boolean, nullable=False),
     )
     op.create_table(
         "log_nodes",
@@ -108,16 +145,26 @@ def _create_log() -> None:
         sa.Column("hash", sa.LargeBinary, nullable=False),
     )
     op.create_table(
+        "log_origins",
+        sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("origin", TEXT, nullable=False, unique=True),
+        sa.Column("began_at", sa.BigInteger, nullable=False),
+        sa.Column("reason", TEXT, nullable=False),
+    )
+    op.create_table(
         "log_checkpoints",
+        sa.Column("origin", TEXT, primary_key=True),
         sa.Column("size", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("root", sa.LargeBinary, nullable=False),
         sa.Column("note", TEXT, nullable=False),
-        sa.Column("cosignatures", TEXT, nullable=False),
         sa.Column("signed_at", sa.BigInteger, nullable=False),
+        sa.Column("cosignatures", TEXT, nullable=False),
     )
     op.create_table(
         "log_keys",
         sa.Column("name", TEXT, primary_key=True),
         sa.Column("public", sa.LargeBinary, primary_key=True),
+        sa.Column("algorithm", sa.BigInteger, nullable=False),
         sa.Column("private", sa.LargeBinary, nullable=False),
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.Column("retired_at", sa.BigInteger),
@@ -130,3 +177,6 @@ def _create_log() -> None:
         sa.Column("checkpoint", TEXT, nullable=False),
         sa.Column("seen_at", sa.BigInteger, nullable=False),
     )
+    sqlite = op.get_bind().dialect.name == "sqlite"
+    for statement in _SQLITE_LOG if sqlite else _POSTGRESQL_LOG:
+        op.execute(statement)

@@ -1,0 +1,81 @@
+"""The checkpoints in the catalog. Functions on a transaction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, and_, insert, select, update
+
+from digestry.catalog.observation_schema import log_checkpoints
+from digestry.translog.checkpoints import Checkpoint
+from digestry.translog.notes import Note, parse_signatures
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCheckpoint:
+    """A checkpoint that was signed, with the lines of its cosignatures; the time is in microseconds since
+    1970."""
+
+    checkpoint: Checkpoint
+    note: str
+    cosignatures: str
+    signed_at: int
+
+    @property
+    def served(self) -> bytes:
+        """The note with all signatures that there are."""
+        return f"{self.note}{self.cosignatures}".encode()
+
+    @property
+    def cosigners(self) -> frozenset[str]:
+        """The names of the witnesses that cosigned it."""
+        if not self.cosignatures:
+            return frozenset()
+        return frozenset(signature.name for signature in parse_signatures(self.cosignatures))
+
+
+def last(
+    connection: Connection, origin: str, *, limit: int = 1, before: int | None = None
+) -> list[StoredCheckpoint]:
+    """Return the newest checkpoints of a log, the newest first; those of fewer leaves than ``before``."""
+    query = select(log_checkpoints).where(log_checkpoints.c.origin == origin)
+    if before is not None:
+        query = query.where(log_checkpoints.c.size < before)
+    rows = connection.execute(query.order_by(log_checkpoints.c.size.desc()).limit(limit))
+    return [_stored(row) for row in rows]
+
+
+def of_size(connection: Connection, origin: str, size: int) -> StoredCheckpoint | None:
+    """Return the checkpoint of a log with so many leaves, if one was signed."""
+    row = connection.execute(select(log_checkpoints).where(_is(origin, size))).first()
+    return None if row is None else _stored(row)
+
+
+def add(connection: Connection, checkpoint: Checkpoint, note: Note, *, now: int) -> StoredCheckpoint:
+    """Store a checkpoint that was signed."""
+    row = {
+        "origin": checkpoint.origin,
+        "size": checkpoint.size,
+        "root": checkpoint.root,
+        "note": str(note),
+        "signed_at": now,
+        "cosignatures": "",
+    }
+    connection.execute(insert(log_checkpoints), row)
+    return StoredCheckpoint(checkpoint, str(note), "", now)
+
+
+def cosign(connection: Connection, origin: str, size: int, lines: str) -> None:
+    """Store the lines of all cosignatures of a checkpoint."""
+    connection.execute(update(log_checkpoints).values(cosignatures=lines).where(_is(origin, size)))
+
+
+def _is(origin: str, size: int) -> ColumnElement[bool]:
+    return and_(log_checkpoints.c.origin == origin, log_checkpoints.c.size == size)
+
+
+def _stored(row: Row[Any]) -> StoredCheckpoint:
+    values = row._mapping
+    checkpoint = Checkpoint(values["origin"], values["size"], bytes(values["root"]))
+    return StoredCheckpoint(checkpoint, values["note"], values["cosignatures"], values["signed_at"])

@@ -1,0 +1,188 @@
+"""The signing of the journal as a log: leaves, tree and checkpoint in one transaction of one process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, func, insert, select
+
+from digestry.catalog.database import Database
+from digestry.catalog.job_states import Fence
+from digestry.catalog.journal import to_event
+from digestry.catalog.observation_schema import log_entries
+from digestry.catalog.schema import journal
+from digestry.catalog.transactions import retried
+from digestry.catalog.transparency import checkpoint_rows, keys
+from digestry.catalog.transparency.checkpoint_rows import StoredCheckpoint
+from digestry.catalog.transparency.tree_rows import GrowingTiles, TableReader, size_of
+from digestry.errors import Conflict, StorageError
+from digestry.translog.checkpoints import Checkpoint
+from digestry.translog.entries import SECRET_SIZE, make_leaf
+from digestry.translog.merkle import Frontier, leaf_hash, root_from
+from digestry.translog.notes import ED25519
+
+_BATCH: Final = 2000
+IsPublic = Callable[[str], bool]
+"""Return whether everybody may read a repository."""
+
+
+class LogContradicted(Conflict):
+    """The log in the catalog is not the one, or not all of the one, that was signed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The end of a log that was signed: its name, its size and the root of its tree."""
+
+    origin: str
+    size: int
+    root: bytes
+
+
+class LogSigner:
+    """Appends the journal's entries to the log, and signs. Used by the holder of the lock. Blocks."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def waiting(self, origin: str) -> bool:
+        """Return whether there is something to sign."""
+        with self._database.read() as connection:
+            size = size_of(connection)
+            last = select(func.coalesce(func.max(journal.c.sequence), 0))
+            if connection.execute(last).scalar_one() > size:
+                return True
+            return not _newest_of_size(connection, origin, size)
+
+    def unsigned(self) -> int:
+        """Return how many entries of the journal are not in the log."""
+        with self._database.read() as connection:
+            last = select(func.coalesce(func.max(journal.c.sequence), 0))
+            return int(connection.execute(last).scalar_one()) - size_of(connection)
+
+    @retried
+    def begin(self, name: str, *, now: int, fence: Fence | None) -> keys.Origin:
+        """Return the log's name: ``name``, and a key is made for it, unless it has one already."""
+        with self._database.write() as connection:
+            if fence is not None:
+                fence.check_in(connection)
+            found = keys.origins(connection)
+            return found[-1] if found else keys.begin(connection, name, now=now, reason="")
+
+    @retried
+    def sign(
+        self,
+        is_public: IsPublic,
+        *,
+        now: int,
+        fence: Fence | None,
+        head: Head | None = None,
+        limit: int = _BATCH,
+    ) -> StoredCheckpoint | None:
+        """Append at most ``limit`` entries of the journal, and sign; return the new checkpoint, None if there
+        was nothing to sign.
+
+        ``head`` is what was signed last, as was noted elsewhere. Raises :class:`LogContradicted` if the
+        catalog's log does not continue it, or its own last checkpoint.
+        """
+        with self._database.write() as connection:
+            if fence is not None:
+                fence.check_in(connection)
+            origin = keys.origins(connection)[-1].name
+            size = size_of(connection)
+            last = next(iter(checkpoint_rows.last(connection, origin)), None)
+            check_head(connection, head, last)
+            tiles = GrowingTiles(connection, size)
+            tree = Frontier(size, tiles.frontier())
+            _check_own(connection, last, tree)
+            rows = _new_rows(connection, size, limit)
+            if not rows and last is not None and last.checkpoint.size == size:
+                return None
+            leaves = [_leaf(row, is_public) for row in rows]
+            if leaves:
+                connection.execute(insert(log_entries), leaves)
+            for leaf in leaves:
+                tree.append(leaf["hash"])
+                tiles.append(leaf["hash"])
+            tiles.write()
+            checkpoint = Checkpoint(origin, tree.size, tree.root())
+            signers = [key.signer for key in keys.keys_of(connection, origin, ED25519) if key.signs(now)]
+            if not signers:
+                raise StorageError(
+                    f"the log {origin} has no key that signs", hint="restore the catalog from a backup"
+                )
+            return checkpoint_rows.add(connection, checkpoint, checkpoint.sign(signers), now=now)
+
+
+def check_head(connection: Connection, head: Head | None, last: StoredCheckpoint | None) -> None:
+    """Raise :class:`LogContradicted` unless the catalog's log continues the one that was signed up to
+    ``head``. ``last`` is the catalog's own last checkpoint of the log in force."""
+    if head is None:
+        return
+    names = [origin.name for origin in keys.origins(connection)]
+    if head.origin not in names:
+        raise LogContradicted(f"the log was signed as {head.origin}, which this catalog does not know")
+    size = size_of(connection)
+    if head.origin == names[-1] and (last is None or last.checkpoint.size < head.size):
+        have = 0 if last is None else last.checkpoint.size
+        raise LogContradicted(
+            f"the log {head.origin} was signed with {head.size} entries, and this catalog has signed {have}"
+        )
+    if size < head.size:
+        if head.origin == names[-1]:
+            raise LogContradicted(f"the log {head.origin} was signed with {head.size} entries, not {size}")
+        return  # it was begun anew because entries were lost
+    if head.origin == names[-1] and root_from(head.size, TableReader(connection, size)) != head.root:
+        raise LogContradicted(
+            f"the log {head.origin} was signed with other entries than this catalog has among the first"
+            f" {head.size}"
+        )
+
+
+def _check_own(connection: Connection, last: StoredCheckpoint | None, tree: Frontier) -> None:
+    if last is None:
+        return
+    signed, size = last.checkpoint, tree.size
+    if signed.size == size:
+        root = tree.root()
+    elif signed.size < size:
+        root = root_from(signed.size, TableReader(connection, size))
+    else:
+        raise LogContradicted(
+            f"the log {signed.origin} was signed with {signed.size} entries, and the catalog has {size}"
+        )
+    if root != signed.root:
+        raise LogContradicted(
+            f"the leaves in the catalog are not those of the log {signed.origin} that was signed with"
+            f" {signed.size} entries: rows of the log were changed"
+        )
+
+
+def _newest_of_size(connection: Connection, origin: str, size: int) -> bool:
+    return checkpoint_rows.of_size(connection, origin, size) is not None
+
+
+def _new_rows(connection: Connection, size: int, limit: int) -> Sequence[Row[Any]]:
+    query = select(journal).where(journal.c.sequence > size).order_by(journal.c.sequence).limit(limit)
+    rows = connection.execute(query).all()
+    for number, row in enumerate(rows, size + 1):
+        if row.sequence != number:
+            raise StorageError(
+                f"journal entry {number} is missing: {row.sequence} comes next",
+                hint="the log takes no entries until it is there: restore the catalog from a backup",
+            )
+    return rows
+
+
+def _leaf(row: Row[Any], is_public: IsPublic) -> dict[str, Any]:
+    secret, sealed = os.urandom(SECRET_SIZE), not is_public(row.repository)
+    leaf = make_leaf(to_event(row._asdict()), secret, sealed=sealed)
+    return {
+        "sequence": row.sequence,
+        "hash": leaf_hash(leaf.content),
+        "secret": secret,
+        "sealed": sealed,
+    }

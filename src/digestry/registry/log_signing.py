@@ -1,0 +1,178 @@
+"""The signing of the journal as a transparency log: a job of the maintenance process.
+
+Of several nodes one does it at a time, under a fenced lock. What was signed last is also noted in a file
+beside the catalog, so that a catalog that was restored from a backup does not sign another history.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import logging
+import threading
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from digestry.backend import Backend
+from digestry.catalog.catalog import Catalog
+from digestry.catalog.job_states import JobState
+from digestry.catalog.transparency.checkpoint_rows import StoredCheckpoint
+from digestry.catalog.transparency.signing import Head, LogContradicted
+from digestry.coordination.protocol import FencedLock, Job
+from digestry.errors import Conflict, DigestryError, StorageError
+from digestry.fsio import read_file, storage_errors, write_file
+from digestry.registry.access.identity import ANONYMOUS
+from digestry.registry.access.rules import Rules
+from digestry.registry.config import RegistryConfig
+from digestry.registry.transparency_config import default_origin
+
+log: Final = logging.getLogger("digestry.registry")
+
+HEAD_FILE: Final = "log-head.json"
+"""The name of the note below a node's directory."""
+STATE: Final = "log"
+"""The name of the row of ``jobs`` that says whether the log is signed."""
+_LOOK_SECONDS: Final = 0.2
+_TAKE_OVER_SECONDS: Final = 1.0
+_REFUSED_SECONDS: Final = 30.0
+_HINT: Final = (
+    "put the newer catalog back; if its entries are lost for good, digestry log begin NAME begins a log of"
+    " another name (docs/transparency.md)"
+)
+
+
+class _Note(msgspec.Struct, frozen=True):
+    origin: str
+    size: int
+    root: str
+
+
+class HeadFile:
+    """The note of what was signed last, in a file."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / HEAD_FILE
+
+    def read(self) -> Head | None:
+        """Return the note; None if there is none. Raises :class:`StorageError`."""
+        with storage_errors("read", self.path):
+            try:
+                content = read_file(self.path)
+            except FileNotFoundError:
+                return None
+        try:
+            note = msgspec.json.decode(content, type=_Note)
+            return Head(note.origin, note.size, base64.b64decode(note.root, validate=True))
+        except (msgspec.DecodeError, ValueError) as error:
+            raise StorageError(
+                f"{self.path}, which says what was signed last, is damaged: {error}",
+                hint="if the catalog is the newest one, remove the file",
+            ) from error
+
+    def write(self, head: Head) -> None:
+        """Store the note durably. Raises :class:`StorageError`."""
+        note = _Note(head.origin, head.size, base64.b64encode(head.root).decode())
+        write_file(self.path, msgspec.json.encode(note), mode=0o600)
+
+
+class LogJob:
+    """Signs the log as long as it holds the lock. A job of the maintenance process."""
+
+    name = "log"
+
+    def __init__(self, config: RegistryConfig, backend: Backend) -> None:
+        self._config = config
+        self._backend = backend
+        self._catalog: Catalog | None = None
+
+    def run(self, stop: threading.Event) -> float:
+        """Sign until ``stop`` is set; return at once if another node does."""
+        if self._catalog is None:
+            self._catalog = self._backend.open_catalog()
+        with contextlib.suppress(Conflict), self._backend.coordination.only_one(Job.LOG) as lock:
+            keeper = LogKeeper(self._config, self._backend, self._catalog, lock)
+            while not stop.is_set():
+                lock.check()
+                stop.wait(keeper.step())
+        return _TAKE_OVER_SECONDS
+
+
+class LogKeeper:
+    """The signing of one holder of the lock, which fences what it writes."""
+
+    def __init__(self, config: RegistryConfig, backend: Backend, catalog: Catalog, lock: FencedLock) -> None:
+        self._catalog = catalog
+        self._lock = lock
+        self._now = backend.now
+        self._file = HeadFile(config.scratch)
+        self._named = config.transparency.origin
+        self._default = default_origin(config.hosts, catalog.identity.get().id)
+        self._rules = Rules(config.access.rules) if config.access.enabled else None
+        self._head: Head | None = None
+        self._origin = ""
+        self._refused = ""
+
+    def step(self) -> float:
+        """Sign what is to be signed; return after how many seconds to look again.
+
+        Raises :class:`Conflict` if another holds the lock by now, and :class:`StorageError`.
+        """
+        try:
+            if not self._origin:
+                self._begin()
+            if not self._catalog.log_signer.waiting(self._origin):
+                return _LOOK_SECONDS
+            signed = self._catalog.log_signer.sign(
+                self._is_public, now=self._now(), fence=self._lock, head=self._head
+            )
+        except LogContradicted as error:
+            self._refuse(error)
+            return _REFUSED_SECONDS
+        if self._refused:
+            self._refused = ""
+            self._record()
+        if signed is None:
+            return _LOOK_SECONDS
+        self._note(signed)
+        # A journal that is older than its log is caught up batch after batch.
+        return 0.0 if self._catalog.log_signer.waiting(self._origin) else _LOOK_SECONDS
+
+    def _begin(self) -> None:
+        name = self._named or self._default
+        found = self._catalog.log_signer.begin(name, now=self._now(), fence=self._lock).name
+        if self._named is not None and found != self._named:
+            log.warning(
+                "the log goes on as %s, although the configuration names it %s: digestry log begin %s"
+                " begins one of that name",
+                found,
+                self._named,
+                self._named,
+            )
+        self._head = self._file.read()
+        self._origin = found
+
+    def _is_public(self, repository: str) -> bool:
+        return self._rules is None or "pull" in self._rules.allowed(ANONYMOUS, repository)
+
+    def _note(self, signed: StoredCheckpoint) -> None:
+        checkpoint = signed.checkpoint
+        self._head = Head(checkpoint.origin, checkpoint.size, checkpoint.root)
+        try:
+            self._file.write(self._head)
+        except StorageError as error:
+            log.error("it was not noted what was signed last: %s", error.message)
+
+    def _refuse(self, error: DigestryError) -> None:
+        # It may have been begun anew meanwhile.
+        self._origin = ""
+        log.error("the log is not signed: %s (%s)", error.message, _HINT)
+        if self._refused != error.message:
+            self._refused = error.message
+            self._record()
+
+    def _record(self) -> None:
+        now = self._now()
+        state = JobState(STATE, now, now, {"refused": self._refused})
+        self._catalog.jobs.note(state, self._lock)

@@ -1,0 +1,114 @@
+"""The journal as a transparency log: checkpoint, tiles, bundles, keys and openings (docs/transparency.md)."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from digestry.catalog import clock
+from digestry.model.reference import check_tag
+from digestry.registry.error_responses import ErrorResponse, bad_parameter
+from digestry.registry.exchange import Exchange
+from digestry.registry.service import Service
+from digestry.translog.entries import Openings
+from digestry.translog.log_keys import LogKey, LogKeys
+from digestry.translog.tiles import parse_path
+
+log: Final = logging.getLogger("digestry.registry")
+
+_PAGE: Final = 100
+_MOST: Final = 1000
+_TEXT: Final = ("Content-Type", "text/plain; charset=utf-8")
+_BYTES: Final = ("Content-Type", "application/octet-stream")
+_FRESH: Final = ("Cache-Control", "no-cache")
+_FOR_EVER: Final = "max-age=31536000, immutable"
+
+
+async def get_checkpoint(service: Service, exchange: Exchange, _: str, __: str) -> None:
+    """Answer with the newest checkpoint, and the cosignatures that there are."""
+    quorum = service.config.transparency.quorum
+    found = await service.executors.run(service.stores.catalog.log.checkpoint, quorum=quorum)
+    if found is None:
+        if quorum and await service.executors.run(service.stores.catalog.log.checkpoint) is not None:
+            raise ErrorResponse(
+                503, "UNAVAILABLE", f"no checkpoint of this log has cosignatures of {quorum} witnesses yet"
+            )
+        raise ErrorResponse(404, "UNKNOWN", "the log of this registry was not signed yet")
+    await exchange.respond(200, [_TEXT, _FRESH], found.served)
+
+
+async def get_tile(service: Service, exchange: Exchange, _: str, path: str) -> None:
+    """Answer with a tile of hashes, or a bundle of entries."""
+    try:
+        tile = parse_path(f"tile/{path}")
+    except ValueError as error:
+        raise ErrorResponse(400, "UNSUPPORTED", f"{path}: {error}") from error
+    content: bytes | None = None
+    if tile.level is None:
+        bundle = await service.executors.run(service.stores.catalog.log.bundle, tile)
+        if bundle is not None:
+            content = bundle.content
+            if bundle.changed is not None:
+                log.error(
+                    "entry %d of the log is not what was signed: its row of the journal was changed",
+                    bundle.changed,
+                )
+    else:
+        content = await service.executors.run(service.stores.catalog.log.tile, tile)
+    if content is None:
+        raise ErrorResponse(404, "UNKNOWN", f"the log of this registry has no {tile.path} yet")
+    public = service.config.transparency.anonymous or not service.config.access.enabled
+    caching = f"{'public' if public else 'private'}, {_FOR_EVER}"
+    await exchange.respond(200, [_BYTES, ("Cache-Control", caching)], content)
+
+
+async def get_keys(service: Service, exchange: Exchange, _: str, __: str) -> None:
+    """Answer with the log's name, its keys, and its witnesses'."""
+    found = await service.executors.run(service.stores.catalog.log.keys)
+    if found is None:
+        raise ErrorResponse(404, "UNKNOWN", "the log of this registry was not begun yet")
+    config = service.config.transparency
+    body = LogKeys(
+        origin=found.origin,
+        keys=tuple(
+            LogKey(
+                str(key.signer.verifier),
+                clock.to_rfc3339(key.created_at),
+                None if key.retired_at is None else clock.to_rfc3339(key.retired_at),
+            )
+            for key in found.keys
+        ),
+        earlier_origins=tuple(origin.name for origin in found.earlier),
+        witnesses=tuple(str(key) for witness in config.witnesses for key in witness.keys),
+        quorum=config.quorum,
+    )
+    await exchange.json(body, headers=[_FRESH])
+
+
+async def get_openings(service: Service, exchange: Exchange, name: str, _: str) -> None:
+    """Answer with the openings of a repository's leaves, by rising index."""
+    tag = exchange.parameter("tag")
+    index = _index(exchange, "index")
+    limit = exchange.number("n", default=_PAGE, most=_MOST)
+    found = await service.executors.run(
+        service.stores.queries.log.openings,
+        name,
+        audits=exchange.may_audit,
+        tag=None if tag is None else check_tag(tag),
+        first=_index(exchange, "from") or 0,
+        index=index,
+        limit=limit + 1,
+    )
+    links = []
+    if limit > 0 and len(found) > limit:
+        links.append(exchange.next_page(**{"n": limit, "from": found[limit].index}))
+    await exchange.json(Openings(repository=name, openings=tuple(found[:limit])), headers=links)
+
+
+def _index(exchange: Exchange, name: str) -> int | None:
+    value = exchange.parameter(name)
+    if value is None:
+        return None
+    if not (value.isascii() and value.isdigit()) or len(value) > 18:
+        raise bad_parameter(name, value, "the index of an entry of the log is required, counted from 0")
+    return int(value)

@@ -1,0 +1,181 @@
+"""The journal as a signed log: over both databases, against trees that are computed from the entries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from digestry.catalog.catalog import Catalog
+from digestry.catalog.transparency.signing import Head, LogContradicted
+from digestry.translog.checkpoints import open_checkpoint
+from digestry.translog.entries import Entry, Sealed, open_leaf, parse_leaf
+from digestry.translog.merkle import leaf_hash, root_from, root_of, verify_consistency
+from digestry.translog.tiles import Tile, TileReader, bundles_of, decode_bundle, tiles_of
+from tests.catalog.raw import Raw
+from tests.catalog.support import Clock, give_positions, image, pushed, put
+
+NAME = "registry.example.com/log"
+
+
+def begun(catalog: Catalog, clock: Clock) -> Catalog:
+    catalog.log_signer.begin(NAME, now=clock(), fence=None)
+    return catalog
+
+
+def signed(catalog: Catalog, clock: Clock, *, head: Head | None = None, limit: int = 2000) -> Head | None:
+    give_positions(catalog)
+    found = catalog.log_signer.sign(
+        lambda name: name != "secret", now=clock(), fence=None, head=head, limit=limit
+    )
+    if found is None:
+        return None
+    return Head(found.checkpoint.origin, found.checkpoint.size, found.checkpoint.root)
+
+
+def leaves_of(catalog: Catalog, size: int) -> list[bytes]:
+    leaves: list[bytes] = []
+    for tile in bundles_of(size):
+        bundle = catalog.log.bundle(tile)
+        assert bundle is not None
+        assert bundle.changed is None
+        leaves += decode_bundle(tile, bundle.content)
+    return leaves
+
+
+def fetch(catalog: Catalog, tiles: Sequence[Tile]) -> dict[Tile, bytes]:
+    found = {}
+    for tile in tiles:
+        content = catalog.log.tile(tile)
+        assert content is not None, tile
+        found[tile] = content
+    return found
+
+
+def test_an_empty_log_is_signed(catalog: Catalog, clock: Clock) -> None:
+    assert catalog.log.checkpoint() is None
+    begun(catalog, clock)
+    assert catalog.log_signer.waiting(NAME)
+    assert signed(catalog, clock) == Head(NAME, 0, root_of([]))
+    assert signed(catalog, clock) is None
+    assert not catalog.log_signer.waiting(NAME)
+
+
+def test_entries_are_signed_in_order(catalog: Catalog, clock: Clock) -> None:
+    begun(catalog, clock)
+    first = pushed(catalog, "x")
+    clock.now += 1
+    second = pushed(catalog, "secret")
+    head = signed(catalog, clock)
+    assert head is not None
+    assert head.size == 2
+    log_keys = catalog.log.keys()
+    assert log_keys is not None
+    keys = [key.signer.verifier for key in log_keys.keys]
+    stored = catalog.log.checkpoint()
+    assert stored is not None
+    assert open_checkpoint(stored.served, NAME, keys).checkpoint.root == head.root
+    leaves = leaves_of(catalog, 2)
+    assert root_of(leaf_hash(leaf) for leaf in leaves) == head.root
+    clear, sealed = (parse_leaf(leaf) for leaf in leaves)
+    assert isinstance(clear, Entry)
+    assert (clear.repository, clear.tag, clear.event, clear.to_digest) == ("x", "t", "created", first.digest)
+    assert b"tester" not in leaves[0]
+    assert isinstance(sealed, Sealed)
+    (opening,) = catalog.log.openings("secret", audits=False, limit=10)
+    opened = open_leaf(leaves[1], opening)
+    assert (opened.index, opened.entry.to_digest, opened.rest) == (1, second.digest, None)
+    (audited,) = catalog.log.openings("secret", audits=True, tag="t", limit=10)
+    rest = open_leaf(leaves[1], audited).rest
+    assert rest is not None
+    assert (rest.actor, rest.sequence) == ("tester", 2)
+    assert rest.hash == catalog.journal("secret", limit=1)[0].hash
+    assert catalog.log.openings("x", audits=True, index=1, limit=10) == []
+    assert [found.index for found in catalog.log.openings("x", audits=True, index=0, limit=10)] == [0]
+
+
+def test_a_log_grows_over_tiles(catalog: Catalog, clock: Clock) -> None:
+    begun(catalog, clock)
+    heads: list[Head] = []
+    one, other = image(catalog, "x"), image(catalog, "x")
+    for number in range(300):
+        put(catalog, "x", (one, other)[number % 2], "t")
+        if number in {0, 1, 6, 250, 254, 255, 256, 299}:
+            head = signed(catalog, clock, head=heads[-1] if heads else None, limit=100)
+            while head is not None:
+                heads.append(head)
+                head = signed(catalog, clock, head=head, limit=100)
+    last = heads[-1]
+    assert [head.size for head in heads] == [1, 2, 7, 107, 207, 251, 255, 256, 257, 300]
+    leaves = leaves_of(catalog, 300)
+    assert root_of(map(leaf_hash, leaves)) == last.root
+    for head in heads:
+        assert root_of(map(leaf_hash, leaves[: head.size])) == head.root
+        assert root_from(head.size, TileReader(head.size, lambda tiles: fetch(catalog, tiles))) == head.root
+        proof = catalog.log.consistency(head.size, 300)
+        verify_consistency(head.size, head.root, 300, last.root, proof)
+    assert all(catalog.log.tile(tile) is not None for tile in tiles_of(300))
+    assert [tile.path for tile in tiles_of(300)] == ["tile/0/000", "tile/0/001.p/44", "tile/1/000.p/1"]
+    for absent in (Tile(0, 1, 45), Tile(1, 0, 2), Tile(2, 0, 1)):
+        assert catalog.log.tile(absent) is None
+    for absent in (Tile(None, 1, 45), Tile(None, 2, 1)):
+        assert catalog.log.bundle(absent) is None
+
+
+def test_the_databases_own_rules_keep_the_log(catalog: Catalog, clock: Clock, raw: Raw) -> None:
+    begun(catalog, clock)
+    pushed(catalog, "x")
+    signed(catalog, clock)
+    for statement in (
+        "UPDATE log_entries SET sequence = 2",
+        "DELETE FROM log_entries",
+        "DELETE FROM log_checkpoints",
+        "UPDATE log_checkpoints SET note = ''",
+        "UPDATE log_origins SET origin = 'other'",
+    ):
+        assert "append-only" in raw.refused(statement)
+
+
+@pytest.mark.parametrize("entries", [1, 3, 257])
+def test_a_changed_leaf_is_never_signed_over(catalog: Catalog, clock: Clock, raw: Raw, entries: int) -> None:
+    begun(catalog, clock)
+    one, other = image(catalog, "x"), image(catalog, "x")
+    for number in range(entries):
+        put(catalog, "x", (one, other)[number % 2], "t")
+    head = signed(catalog, clock)
+    raw.edit(f"UPDATE log_entries SET hash = (SELECT public FROM log_keys) WHERE sequence = {entries}")  # noqa: S608
+    pushed(catalog, "y")
+    for noted in (head, None):
+        with pytest.raises(LogContradicted, match=r"rows of the log were changed|with other entries"):
+            signed(catalog, clock, head=noted)
+    assert catalog.log_signer.unsigned() == 1
+
+
+def test_an_edited_entry_of_the_journal_is_not_what_was_logged(
+    catalog: Catalog, clock: Clock, raw: Raw
+) -> None:
+    begun(catalog, clock)
+    pushed(catalog, "x")
+    clock.now += 1
+    pushed(catalog, "y")
+    signed(catalog, clock)
+    raw.edit("UPDATE journal SET tag = 'u' WHERE repository = 'y'")
+    bundle = catalog.log.bundle(Tile(None, 0, 2))
+    assert bundle is not None
+    assert bundle.changed == 1
+
+
+def test_a_catalog_that_is_behind_what_was_signed_signs_nothing(catalog: Catalog, clock: Clock) -> None:
+    begun(catalog, clock)
+    pushed(catalog, "x")
+    head = signed(catalog, clock)
+    assert head is not None
+    pushed(catalog, "x", ("u",))
+    for noted, message in (
+        (Head(NAME, 5, head.root), "was signed with 5 entries, and this catalog has signed 1"),
+        (Head(NAME, 1, bytes(32)), "with other entries than this catalog has among the first 1"),
+        (Head("other", 1, head.root), "was signed as other, which this catalog does not know"),
+    ):
+        with pytest.raises(LogContradicted, match=message):
+            signed(catalog, clock, head=noted)
+    assert signed(catalog, clock, head=head) is not None
