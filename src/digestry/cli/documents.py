@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from msgspec import Struct
 
+from digestry.admission.policy import Action, Condition
 from digestry.model.digest import Digest
 
 
@@ -137,6 +139,53 @@ class AdvisoryImport(Struct, frozen=True):
     less_severe: int
     problems: Sequence[str]
     dry_run: bool
+
+
+class TestedFinding(Struct, frozen=True):
+    """A condition that holds for an image, and what the policy says of it. ``users`` are the containers and
+    volumes with the image, ``fields`` their paths in the object. What an exemption lets through is allowed,
+    and ``exempted`` says why."""
+
+    condition: Condition
+    action: Action
+    users: Sequence[str]
+    fields: Sequence[str]
+    rule: str
+    reason: str
+    advice: str | None
+    exempted: str | None
+
+
+class TestedImage(Struct, frozen=True):
+    """An image of an object; ``since`` is when its tag came to its digest, ``away`` why its registry did not
+    answer."""
+
+    image: str
+    digest: Digest | None
+    assessment: Literal["affected", "fixed", "not_affected", "not_assessed", "unknown"]
+    since: datetime.datetime | None
+    away: str | None
+    findings: Sequence[TestedFinding]
+
+
+class TestedObject(Struct, frozen=True):
+    """An object of a file; ``decision`` is null for one of a kind without pod templates."""
+
+    place: str
+    kind: str
+    group: str
+    namespace: str | None
+    name: str | None
+    decision: Action | None
+    rules: Sequence[str]
+    notes: Sequence[str]
+    images: Sequence[TestedImage]
+
+
+class AdmissionTest(Struct, frozen=True):
+    """The outcome of `digestry admission test`."""
+
+    objects: Sequence[TestedObject]
 
 
 class Setting(Struct, frozen=True):

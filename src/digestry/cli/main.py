@@ -68,6 +68,7 @@ _SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "fleet": ("fleet", "Show what agents reported: who runs an image, since when, until when."),
         "advisory": ("advisory", "State and list which digests are vulnerable and which are fixed."),
         "agent": ("agent", "Report what starts and stops on this host to a registry."),
+        "admission": ("admission", "Decide at a cluster's door which images may run, by their history."),
         "scan": ("scan", "Have a scanner look at an image, and state what it finds."),
     },
     "Running a registry": {

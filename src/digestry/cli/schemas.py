@@ -34,6 +34,7 @@ _DOCUMENTS: Final = {
     "attach": "Attach",
     "advisory import": "AdvisoryImport",
     "scan": "AdvisoryImport",
+    "admission test": "AdmissionTest",
     "fleet summary": "FleetCounts",
     "fleet timeline": "FleetHistory",
 }

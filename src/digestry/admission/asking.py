@@ -1,0 +1,237 @@
+"""Asking registries for requests that wait: from memory if that is fresh, together if many wait at once.
+
+A registry is asked once about an image, however many requests wait for it. The images that requests of a few
+milliseconds name go into one inquiry, which takes a few bulk queries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import logging
+import time
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Final
+
+from digestry.admission.answer_memory import AnswerMemory
+from digestry.admission.configuration import AnswerOptions
+from digestry.admission.image_knowledge import ImageKnowledge
+from digestry.admission.inquiry import not_a_name, parse_image
+from digestry.admission.policy import Policy
+from digestry.errors import InvalidReference
+from digestry.model.reference import Reference
+from digestry.model.timestamps import rfc3339
+
+log: Final = logging.getLogger("digestry.admission")
+
+GATHERING: Final = 0.004
+"""Seconds in which the images of several requests are gathered into one inquiry."""
+MOST_WAITING: Final = 5000
+"""Images that may be asked about at once."""
+
+_INQUIRIES: Final = 4
+_MOST_AT_ONCE: Final = 500
+
+Inquire = Callable[[list[str]], Mapping[str, ImageKnowledge]]
+"""Asks one registry about some images. Raises nothing for a registry that fails."""
+
+
+@dataclass(slots=True)
+class RegistryAbsence:
+    """A registry that does not answer: why, and since when."""
+
+    reason: str
+    since: datetime.datetime
+
+
+class Asker:
+    """Finds out what is known of images, in the event loop. ``inquire`` runs in threads."""
+
+    def __init__(self, inquire: Inquire, memory: AnswerMemory, options: AnswerOptions) -> None:
+        self._inquire = inquire
+        self._memory = memory
+        self.options = options
+        self._pool = ThreadPoolExecutor(_INQUIRIES, "inquiry")
+        self._refreshing = ThreadPoolExecutor(_INQUIRIES, "refresh")
+        self._pending: dict[str, asyncio.Future[ImageKnowledge]] = {}
+        self._gathered: dict[str, list[str]] = {}
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._busy: set[str] = set()
+        self.absent: dict[str, RegistryAbsence] = {}
+        self.inquiries = 0
+        """How many inquiries were made for requests."""
+
+    async def know(self, images: Iterable[str], policy: Policy, wait: float) -> dict[str, ImageKnowledge]:
+        """Return what is known of each image, after ``wait`` seconds at the most."""
+        found: dict[str, ImageKnowledge] = {}
+        waiting: dict[str, asyncio.Future[ImageKnowledge]] = {}
+        stale: dict[str, ImageKnowledge] = {}
+        for image in images:
+            reference = _reference(image)
+            if not isinstance(reference, Reference):
+                found[image] = not_a_name(image, reference, _now())
+                continue
+            if not policy.asks(reference.host):
+                found[image] = unasked(image)
+                continue
+            remembered = self._memory.get(image)
+            if remembered is not None:
+                stale[image] = remembered[0]
+                if remembered[1] <= self.options.fresh:
+                    found[image] = remembered[0]
+                    continue
+            absence = self.absent.get(reference.host)
+            if absence is not None:
+                reason = f"{absence.reason} (since {rfc3339(absence.since)})"
+                found[image] = _without_answer(image, reference, stale.get(image), reason)
+                continue
+            future = self._ask(image, reference)
+            if future is None:
+                reason = f"more than {MOST_WAITING} images wait for an answer"
+                found[image] = _without_answer(image, reference, stale.get(image), reason)
+            else:
+                waiting[image] = future
+        if waiting:
+            await asyncio.wait(waiting.values(), timeout=wait)
+        for image, future in waiting.items():
+            reference = _reference(image)
+            assert isinstance(reference, Reference)  # noqa: S101 - it was one above
+            if future.done():
+                answer = future.result()
+                found[image] = answer
+                if answer.away:
+                    found[image] = _without_answer(image, reference, stale.get(image), answer.away)
+            else:
+                reason = f"{reference.host} did not answer within {wait:.3g} s"
+                found[image] = _without_answer(image, reference, stale.get(image), reason)
+        return found
+
+    async def refresh_for_ever(self) -> None:
+        """Ask again about all remembered images, registry by registry, again and again."""
+        while True:
+            await asyncio.sleep(self.options.refresh)
+            for host, images in self._memory.by_host().items():
+                if host not in self._busy:
+                    self._busy.add(host)
+                    self._start(self._refresh(host, images))
+
+    def close(self) -> None:
+        """End the threads; questions that run are not waited for."""
+        for task in self._tasks:
+            task.cancel()
+        for pool in (self._pool, self._refreshing):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    # -- one inquiry --------------------------------------------------------------------------
+
+    def _ask(self, image: str, reference: Reference) -> asyncio.Future[ImageKnowledge] | None:
+        """Return the answer to come, of an inquiry that may be under way; None if too many wait."""
+        future = self._pending.get(image)
+        if future is not None:
+            return future
+        if len(self._pending) >= MOST_WAITING:
+            return None
+        future = self._pending[image] = asyncio.get_running_loop().create_future()
+        gathered = self._gathered.setdefault(reference.host, [])
+        gathered.append(image)
+        if len(gathered) == 1:
+            self._start(self._gather(reference.host))
+        return future
+
+    async def _gather(self, host: str) -> None:
+        await asyncio.sleep(GATHERING)
+        images = self._gathered.pop(host)
+        for begin in range(0, len(images), _MOST_AT_ONCE):
+            self._start(self._answer(host, images[begin : begin + _MOST_AT_ONCE]))
+
+    async def _answer(self, host: str, images: list[str]) -> None:
+        self.inquiries += 1
+        answers: Mapping[str, ImageKnowledge] = {}
+        try:
+            answers = await self._inquired(self._pool, host, images)
+        finally:
+            for image in images:
+                future = self._pending.pop(image)
+                answer = answers.get(image)
+                if answer is None:
+                    reference = _reference(image)
+                    named = reference if isinstance(reference, Reference) else None
+                    answer = ImageKnowledge(image, named, _now(), away="the inquiry failed: see the log")
+                if not future.done():
+                    future.set_result(answer)
+
+    async def _refresh(self, host: str, images: list[str]) -> None:
+        try:
+            for begin in range(0, len(images), _MOST_AT_ONCE):
+                await self._inquired(self._refreshing, host, images[begin : begin + _MOST_AT_ONCE])
+        finally:
+            self._busy.discard(host)
+
+    async def _inquired(
+        self, pool: ThreadPoolExecutor, host: str, images: list[str]
+    ) -> Mapping[str, ImageKnowledge]:
+        begun = time.monotonic()
+        try:
+            answers = await asyncio.get_running_loop().run_in_executor(pool, self._inquire, images)
+        except Exception:
+            log.exception("an inquiry of %s about %d images failed: this is a defect", host, len(images))
+            return {}
+        self._memory.put(answers.values(), begun)
+        self._note(host, answers)
+        return answers
+
+    def _note(self, host: str, answers: Mapping[str, ImageKnowledge]) -> None:
+        """Note whether the registry answered."""
+        away = next((one.away for one in answers.values() if one.away), "")
+        if not away:
+            if self.absent.pop(host, None) is not None:
+                log.warning("%s answers again", host)
+        elif host not in self.absent:
+            self.absent[host] = RegistryAbsence(away, _now())
+            log.error("%s does not answer, and the policy for that decides from now on: %s", host, away)
+            self._start(self._probe(host, next(iter(answers))))
+
+    async def _probe(self, host: str, image: str) -> None:
+        """Ask a registry that does not answer about one image, until it does."""
+        while host in self.absent:
+            await asyncio.sleep(min(self.options.refresh, 5.0))
+            if host in self.absent and host not in self._busy:
+                await self._inquired(self._refreshing, host, [image])
+
+    def _start(self, work: Coroutine[Any, Any, object]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+@lru_cache(maxsize=1 << 14)
+def _reference(image: str) -> Reference | InvalidReference:
+    try:
+        return parse_image(image)
+    except InvalidReference as error:
+        return error
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+def unasked(image: str) -> ImageKnowledge:
+    """Return the knowledge of an image whose registry is not one that is asked."""
+    reference = _reference(image)
+    if not isinstance(reference, Reference):
+        return not_a_name(image, reference, _now())
+    return ImageKnowledge(image, reference, _now(), digest=reference.digest, asked_registry=False)
+
+
+def _without_answer(
+    image: str, reference: Reference, stale: ImageKnowledge | None, reason: str
+) -> ImageKnowledge:
+    """Return the knowledge of an image whose registry did not answer: what was known before counts against
+    it, and nothing counts for it."""
+    if stale is None:
+        return ImageKnowledge(image, reference, _now(), digest=reference.digest, away=reason)
+    return replace(stale, away=f"{reason}; what it said at {rfc3339(stale.asked_at)} is old")
