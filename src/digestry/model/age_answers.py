@@ -133,9 +133,10 @@ def explanation(repository: str, tag: str, aged: AgedTag, *, basis: Basis) -> st
                 " still to come, because a clock was set back"
             )
     oldest = max(aged.newer, key=lambda standing: standing.age)
+    has = "has been seen" if basis == "observations" else "has stood"
     return (
-        f"no digest of {name} {'has been seen' if basis == 'observations' else 'has stood'} under this tag for"
-        f" {least}: {oldest.digest} did longest, for {length(oldest.age)}{_ready(aged)}"
+        f"no digest of {name} {has} under this tag for {least}:"
+        f" {oldest.digest} did longest, for {length(oldest.age)}{_ready(aged)}"
     )
 
 

@@ -118,7 +118,7 @@ def from_moves(moves: Sequence[TagMove], now: int) -> TagRecord:
             following is not None and after is not None and after.at - following.at <= 1
         ):
             continue
-        if min(last, now) > move.at:
+        if min(last, now) >= move.at:
             known.append((move.at, min(last, now)))
     current = moves[-1].digest if moves else None
     return TagRecord(current, _standings(order, periods), ahead)

@@ -1,5 +1,4 @@
-"""The ``[[min-age]]`` sections: how long a digest must have stood under a tag to be served (docs/min-age.md).
-"""
+"""The ``[[min-age]]`` sections: for how long a digest must have stood under a tag (docs/min-age.md)."""
 
 from __future__ import annotations
 
