@@ -8,7 +8,7 @@ import pytest
 
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.clock import SECOND, from_datetime
-from digestry.catalog.observations import LIST, Observation
+from digestry.catalog.observations import Observation
 from digestry.model.digest import Digest
 from tests.catalog.support import ORIGIN, Clock, image
 
@@ -151,11 +151,11 @@ def test_a_move_is_dated_from_before_it_was_first_seen(catalog: Catalog, clock: 
     assert from_datetime(moved.not_before) == unmoved
 
 
-def test_a_new_tag_was_absent_from_the_list_before(catalog: Catalog, clock: Clock) -> None:
-    catalog.observations.record([Observation("x", LIST, "seen", clock.now, MINUTE)])
-    listed = clock.now
+def test_a_new_tag_was_absent_before(catalog: Catalog, clock: Clock) -> None:
+    catalog.observations.record([Observation("x", "new", "absent", clock.now, MINUTE)])
+    absent = clock.now
     clock.now += MINUTE
     made = catalog.pull_through.put("x", image(catalog, "x"), tag="new", origin=ORIGIN)
     assert made is not None
     assert made.not_before is not None
-    assert from_datetime(made.not_before) == listed
+    assert from_datetime(made.not_before) == absent

@@ -20,7 +20,6 @@ from digestry.catalog import (
     repository_rows,
     tag_moves,
 )
-from digestry.catalog.age_overrides import AgeOverrides
 from digestry.catalog.browsing import Browsing
 from digestry.catalog.damage import Damage
 from digestry.catalog.database import Database, Job, Outcome
@@ -37,7 +36,9 @@ from digestry.catalog.job_states import Jobs
 from digestry.catalog.journal import Origin
 from digestry.catalog.journal_sequencing import JournalSequencing
 from digestry.catalog.manifest_rows import MissingContent, Wanted
+from digestry.catalog.observation_plan import ObservationPlan
 from digestry.catalog.observations import Observations
+from digestry.catalog.observed_moves import ObservedMoves
 from digestry.catalog.options import CatalogOptions
 from digestry.catalog.pull_through import PullThrough
 from digestry.catalog.registry_identity import RegistryIdentities
@@ -46,7 +47,6 @@ from digestry.catalog.repository_reads import RepositoryReads
 from digestry.catalog.retention_rules import Retention
 from digestry.catalog.sightings import Sightings
 from digestry.catalog.statistics import Statistics
-from digestry.catalog.tag_ages import TagAges
 from digestry.catalog.tag_history import TagHistory
 from digestry.catalog.tag_moves import ANYTHING, NOWHERE, Expected, RepositoryKey, Rules, Target
 from digestry.catalog.throttle import Throttle
@@ -70,10 +70,10 @@ class Catalog(RepositoryReads):
     moved to other stores; ``browsing`` reads for the pages, and ``web_sessions`` has who is signed in to
     them; ``fleet`` has what agents report, and ``fleet_retention`` forgets it, ``fleet_judgements`` the
     verdicts on it, ``fleet_counts`` how much of it there is, and ``fleet_happenings`` queues what
-    webhooks hear of it; ``observations`` has what was seen of other registries' tags; ``sequencing`` gives
-    the journal's entries their positions; ``log`` has the journal as a transparency log, and ``log_signer``
-    signs it; ``tag_ages`` tells for how long digests stood under their tags, and ``age_overrides`` who let
-    one through that is younger than it must be.
+    webhooks hear of it; ``observations`` has what was seen of other registries' tags,
+    ``observation_plan`` what is to be observed when, and ``observed_moves`` what moved there; ``sequencing``
+    gives the journal's entries their positions; ``log`` has the journal as a transparency log, and
+    ``log_signer`` signs it.
     """
 
     def __init__(
@@ -97,6 +97,8 @@ class Catalog(RepositoryReads):
         self.damage = Damage(self._database)
         self.sightings = Sightings(self._database)
         self.observations = Observations(self._database, now)
+        self.observation_plan = ObservationPlan(self._database)
+        self.observed_moves = ObservedMoves(self._database)
         self.fleet = Fleet(self._database)
         self.fleet_retention = FleetRetention(self._database)
         self.fleet_counts = FleetCounts(self._database)
@@ -107,8 +109,6 @@ class Catalog(RepositoryReads):
         self.log = TransparencyLog(self._database)
         self.log_signer = LogSigner(self._database)
         self.sequencing = JournalSequencing(self._database, options.subscriptions)
-        self.tag_ages = TagAges(self._database)
-        self.age_overrides = AgeOverrides(self._database, self.sequencing, options.subscriptions, now)
         self.pull_through = PullThrough(
             self._database, self.sequencing, self._rules, options.lease, self._quotas
         )
@@ -120,7 +120,6 @@ class Catalog(RepositoryReads):
         self.change_limits(options.lease, options.quotas)
         self.pull_through.change_rules(self._rules, options.lease, options.quotas)
         self.sequencing.change_subscriptions(options.subscriptions)
-        self.age_overrides.change_subscriptions(options.subscriptions)
 
     def describe(self) -> str:
         """Return the catalog's name in messages, such as its path."""

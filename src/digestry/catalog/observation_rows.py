@@ -96,31 +96,24 @@ def record(connection: Connection, observation: Observation) -> None:
     )
 
 
-def interval_of(connection: Connection, repository: str, tag: str, default: int) -> int:
-    """Return the interval (microseconds) at which the tag is observed; ``default`` if it is not."""
+def interval_of(connection: Connection, repository: str, tag: str) -> int | None:
+    """Return the interval (microseconds) at which the tag is observed; None if it is not."""
     query = select(observation_schedule.c.interval).where(
         observation_schedule.c.repository == repository, observation_schedule.c.tag == tag
     )
-    found = connection.execute(query).scalar()
-    return default if found is None else int(found)
+    return connection.execute(query).scalar()
 
 
 def last_other(connection: Connection, repository: str, tag: str, digest: str | None, at: int) -> int | None:
     """Return when the tag was last observed in another state than ``digest`` (None: absent): it has moved
-    after that time. None if it never was, or if that was not before ``at``.
-
-    A tag that the repository's list of tags has not had was absent when that was read.
-    """
+    after that time. None if it never was, or if that was not before ``at``."""
     other = (
         observations.c.outcome == "seen"
         if digest is None
         else or_(observations.c.outcome == "absent", observations.c.digest != digest)
     )
-    good = observations.c.outcome != "failed"
-    query = _of_tag(repository, tag).where(good)
-    row = connection.execute(query.where(other).limit(1)).first()
-    if row is None and digest is not None and connection.execute(query.limit(1)).first() is None:
-        row = connection.execute(_of_tag(repository, LIST).where(good).limit(1)).first()
+    query = _of_tag(repository, tag).where(observations.c.outcome != "failed", other)
+    row = connection.execute(query.limit(1)).first()
     return None if row is None or row.last_at >= at else int(row.last_at)
 
 

@@ -60,6 +60,29 @@ observations = Table(
     Index("observations_by_time", "last_at"),
 )
 
+# The moves of observed tags: entries of the journal, by their number in the repository. ``document`` is what
+# is known of a move (JSON). ``pending``: 2 until its images were looked at, 1 until the content is here that
+# is to be kept, and 0. ``attempts`` counts what failed of that, and ``due_at`` is when it is tried again.
+observed_moves = Table(
+    "observed_moves",
+    metadata,
+    Column("repository", TEXT, primary_key=True),
+    Column("entry", BigInteger, primary_key=True, autoincrement=False),
+    Column("tag", TEXT, nullable=False),
+    Column("event", TEXT, nullable=False),
+    Column("from_digest", TEXT),
+    Column("to_digest", TEXT),
+    Column("at", BigInteger, nullable=False),
+    Column("not_before", BigInteger),
+    Column("document", TEXT, nullable=False),
+    Column("pending", BigInteger, nullable=False),
+    Column("attempts", BigInteger, nullable=False),
+    Column("due_at", BigInteger, nullable=False),
+    Index("observed_moves_by_time", "at"),
+    Index("observed_moves_by_tag", "repository", "tag", "at"),
+    Index("observed_moves_by_due", "pending", "due_at"),
+)
+
 # Who let a digest through that is younger than its tag's least age, and why. ``tag`` and ``digest`` are empty
 # for any. It holds until ``ends_at``, or until it was taken back (``ended_at``).
 age_overrides = Table(
@@ -151,6 +174,7 @@ TABLES: Final = (
     observation_rules,
     observation_schedule,
     observations,
+    observed_moves,
     age_overrides,
     log_entries,
     log_nodes,

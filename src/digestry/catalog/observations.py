@@ -10,9 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from sqlalchemy import delete, exists, select
+
 from digestry.catalog import clock, observation_rows
 from digestry.catalog.database import Database
+from digestry.catalog.job_states import Fence
 from digestry.catalog.observation_rows import LIST, Observation, Outcome, Span
+from digestry.catalog.observation_schema import observations
 from digestry.catalog.transactions import retried
 from digestry.model.digest import Digest
 
@@ -47,24 +51,61 @@ class Observations:
         """Record that nothing was learnt of the tag, for a ``reason``."""
         self.record([Observation(repository, tag, "failed", self._or_now(at), interval, reason=reason)])
 
-    def record(self, observations: Iterable[Observation]) -> None:
+    def record(self, found: Iterable[Observation], fence: Fence | None = None) -> None:
         """Record observations: one transaction for every :data:`BATCH` of them. Those of one tag keep their
-        order."""
+        order. Raises :class:`Conflict` if the ``fence`` of the process is no longer held."""
         # In one order, so that two processes at a time do not deadlock.
-        ordered = sorted(observations, key=lambda one: (one.repository, one.tag))
+        ordered = sorted(found, key=lambda one: (one.repository, one.tag))
         for start in range(0, len(ordered), BATCH):
-            self._record(ordered[start : start + BATCH])
+            self._record(ordered[start : start + BATCH], fence)
 
     @retried
-    def _record(self, observations: Sequence[Observation]) -> None:
+    def _record(self, found: Sequence[Observation], fence: Fence | None) -> None:
         with self._database.write() as connection:
-            for one in observations:
+            if fence is not None:
+                fence.check_in(connection)
+            for one in found:
                 observation_rows.record(connection, one)
 
     def spans(self, repository: str, tag: str, *, before: int | None = None, limit: int = 1000) -> list[Span]:
         """Return the tag's spans, the one that began last first; with ``before``, those numbered below it."""
         with self._database.read() as connection:
             return observation_rows.spans(connection, repository, tag, before=before, limit=limit)
+
+    def gaps(self, since: int, *, limit: int) -> list[Span]:
+        """Return the failed spans of all tags that ended at the time ``since`` or later, the last first."""
+        query = select(observations).where(
+            observations.c.outcome == "failed", observations.c.last_at >= since
+        )
+        with self._database.read() as connection:
+            rows = connection.execute(query.order_by(observations.c.last_at.desc()).limit(limit))
+            return [observation_rows.to_span(row) for row in rows]
+
+    def prune(self, older_than: int, *, limit: int) -> int:
+        """Delete spans that ended before that time, up to ``limit``, but never a tag's last one; return how
+        many."""
+        later = observations.alias("later")
+        followed = exists().where(
+            later.c.repository == observations.c.repository,
+            later.c.tag == observations.c.tag,
+            later.c.number > observations.c.number,
+        )
+        old = (
+            select(observations.c.number)
+            .where(observations.c.last_at < older_than, followed)
+            .order_by(observations.c.last_at)
+            .limit(limit)
+        )
+        with self._database.read() as connection:
+            numbers = list(connection.execute(old).scalars())
+        for start in range(0, len(numbers), BATCH):
+            self._delete(numbers[start : start + BATCH])
+        return len(numbers)
+
+    @retried
+    def _delete(self, numbers: Sequence[int]) -> None:
+        with self._database.write() as connection:
+            connection.execute(delete(observations).where(observations.c.number.in_(numbers)))
 
     def _or_now(self, at: int | None) -> int:
         return self._now() if at is None else at

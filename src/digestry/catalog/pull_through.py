@@ -19,11 +19,13 @@ from digestry.catalog import (
     lease_rows,
     manifest_rows,
     observation_rows,
+    observed_moves,
     quotas,
     repository_rows,
     tag_moves,
 )
 from digestry.catalog.database import Database
+from digestry.catalog.job_states import Fence
 from digestry.catalog.journal import Origin
 from digestry.catalog.journal_sequencing import JournalSequencing
 from digestry.catalog.observation_rows import Observation
@@ -46,6 +48,8 @@ class PullThrough:
     Each check of a tag is recorded as an observation too (docs/adr/0032), as one of those made at the
     interval of the tag's schedule or, if it has none, at the caller's ``interval``, in microseconds. A move's
     entry in the journal says since when it was possible: ``not_before``.
+
+    With a ``fence``, nothing is written, and :class:`Conflict` is raised, if its process no longer has it.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class PullThrough:
         tag: str | None = None,
         origin: Origin,
         interval: int = INTERVAL,
+        fence: Fence | None = None,
     ) -> TagEvent | None:
         """Make a stored manifest visible, even if its content is missing here, and point ``tag`` at it, as
         upstream does now. Returns the journal's entry, if the tag moved.
@@ -84,6 +89,7 @@ class PullThrough:
         now = self._rules.now()
         target = Target(str(manifest.digest), manifest.media_type, manifest.size)
         with self._sequencing.write() as connection:
+            _check(connection, fence)
             key = RepositoryKey(repository_rows.lock_or_make(connection, repository, now), repository)
             new = manifest_rows.find(connection, key.row, target.digest) is None
             damage.heal(connection, target.digest)
@@ -95,7 +101,7 @@ class PullThrough:
                 event = tag_moves.point(connection, self._rules, key, tag, target, origin=dated)
                 _note(connection, repository, tag, target.digest, now)
                 seen = Observation(repository, tag, "seen", now, interval, manifest.digest)
-                _observe(connection, seen)
+                _observe(connection, seen, event)
             if new:
                 quotas.check_bytes(connection, self._quotas, repository)
             if event is not None and event.event == "created":
@@ -103,34 +109,64 @@ class PullThrough:
             return event
 
     @retried
-    def note(self, repository: str, tag: str, digest: Digest, *, interval: int = INTERVAL) -> None:
+    def note(
+        self,
+        repository: str,
+        tag: str,
+        digest: Digest,
+        *,
+        interval: int = INTERVAL,
+        fence: Fence | None = None,
+    ) -> None:
         """Upstream's tag was seen to point to ``digest`` now; the tag here stays where it is."""
         now = self._rules.now()
         with self._database.write() as connection:
+            _check(connection, fence)
             _note(connection, repository, tag, str(digest), now)
             _observe(connection, Observation(repository, tag, "seen", now, interval, digest))
 
     @retried
-    def absent(self, repository: str, tag: str, *, interval: int = INTERVAL) -> None:
+    def absent(
+        self, repository: str, tag: str, *, interval: int = INTERVAL, fence: Fence | None = None
+    ) -> None:
         """Upstream was seen not to have the tag; a tag here stays as it is."""
         with self._database.write() as connection:
+            _check(connection, fence)
             _observe(connection, Observation(repository, tag, "absent", self._rules.now(), interval))
 
     @retried
-    def failed(self, repository: str, tag: str, reason: str, *, interval: int = INTERVAL) -> None:
+    def failed(
+        self,
+        repository: str,
+        tag: str,
+        reason: str,
+        *,
+        interval: int = INTERVAL,
+        fence: Fence | None = None,
+    ) -> None:
         """Upstream did not say where the tag points, for a ``reason``."""
         with self._database.write() as connection:
+            _check(connection, fence)
             at = self._rules.now()
             _observe(connection, Observation(repository, tag, "failed", at, interval, reason=reason))
 
     @retried
-    def gone(self, repository: str, tag: str, *, origin: Origin, interval: int = INTERVAL) -> TagEvent | None:
+    def gone(
+        self,
+        repository: str,
+        tag: str,
+        *,
+        origin: Origin,
+        interval: int = INTERVAL,
+        fence: Fence | None = None,
+    ) -> TagEvent | None:
         """Delete a tag that upstream has deleted, with its journal entry.
 
         Raises :class:`TagRefused`; then nothing is recorded: see :meth:`absent`.
         """
         now = self._rules.now()
         with self._sequencing.write() as connection:
+            _check(connection, fence)
             row = repository_rows.lock(connection, repository)
             connection.execute(
                 delete(upstream_tags).where(
@@ -143,7 +179,7 @@ class PullThrough:
                 if tag_moves.pointed(connection, key, tag) is not None:
                     dated = _dated(connection, origin, key, tag, None, now=now)
                     event = tag_moves.drop(connection, self._rules, key, tag, origin=dated)
-            _observe(connection, Observation(repository, tag, "absent", now, interval))
+            _observe(connection, Observation(repository, tag, "absent", now, interval), event)
             return event
 
     def tag_state(self, repository: str, tag: str) -> tuple[SeenTag | None, Digest | None]:
@@ -176,6 +212,16 @@ def _dated(
     return replace(origin, not_before=observation_rows.last_other(connection, key.name, tag, digest, now))
 
 
-def _observe(connection: Connection, found: Observation) -> None:
-    interval = observation_rows.interval_of(connection, found.repository, found.tag, found.interval)
-    observation_rows.record(connection, replace(found, interval=interval))
+def _observe(connection: Connection, found: Observation, event: TagEvent | None = None) -> None:
+    """Record an observation and, of a tag with a schedule, the move that it found."""
+    interval = observation_rows.interval_of(connection, found.repository, found.tag)
+    if interval is not None:
+        found = replace(found, interval=interval)
+        if event is not None:
+            observed_moves.add(connection, event)
+    observation_rows.record(connection, found)
+
+
+def _check(connection: Connection, fence: Fence | None) -> None:
+    if fence is not None:
+        fence.check_in(connection)

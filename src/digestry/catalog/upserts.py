@@ -20,6 +20,7 @@ from digestry.catalog.fleet_schema import (
 )
 from digestry.catalog.frequent import frequent
 from digestry.catalog.object_schema import blob_ingests, blob_objects, object_removals
+from digestry.catalog.observation_schema import observation_schedule, observed_moves
 from digestry.catalog.schema import (
     damaged,
     jobs,
@@ -92,6 +93,10 @@ class Upserts:
         self.robot_token = dialect.insert_or_update(robot_tokens, ["name"], _robot_token)
         self.transaction_lock = dialect.insert_or_update(transaction_locks, ["name"], _unchanged)
         self.sighting = dialect.insert_or_update(sightings, ["digest", "repository", "place"], _sighting)
+        self.observation_schedule = dialect.insert_or_update(
+            observation_schedule, ["repository", "tag"], _schedule
+        )
+        self.observed_move = dialect.insert_or_ignore(observed_moves)
         self.fleet_agent = dialect.insert_or_ignore(fleet_agents)
         self.fleet_source = dialect.insert_or_ignore(fleet_sources)
         self.fleet_image = dialect.insert_or_ignore(fleet_images)
@@ -122,6 +127,15 @@ def _manifest(new: NewRow) -> Change:
 
 def _lease(new: NewRow) -> Change:
     return Change({"expires_at": new.expires_at}, where=leases.c.expires_at < new.expires_at)
+
+
+def _schedule(new: NewRow) -> Change:
+    # A shorter interval takes effect at once; the validator and the failures stay.
+    earlier = case(
+        (observation_schedule.c.due_at > new.due_at, new.due_at), else_=observation_schedule.c.due_at
+    )
+    changed = observation_schedule.c.interval != new.interval
+    return Change({"interval": new.interval, "due_at": earlier}, where=changed)
 
 
 def _robot_token(new: NewRow) -> Change:

@@ -84,18 +84,20 @@ def serve(config: Path | None, **options: Unpack[Options]) -> None:
         ready=ready,
         make_upstream=upstream,
         make_mounts=make_mounts,
-        make_jobs=fleet_jobs,
+        make_jobs=further_jobs,
         read_again=again,
     )
 
 
-def fleet_jobs(config: RegistryConfig, backend: Backend) -> list[Job]:
-    """Return the jobs that judge and scan what agents report. Called in the maintenance process."""
+def further_jobs(config: RegistryConfig, backend: Backend) -> list[Job]:
+    """Return the jobs that judge and scan what agents report, and that observe other registries. Called in
+    the maintenance process."""
     from digestry.fleet.assessor import AssessorJob
+    from digestry.observe.job import ObserverJob
 
     if config.read_only:
         return []
-    found: list[Job] = [AssessorJob(config, backend)]
+    found: list[Job] = [AssessorJob(config, backend), ObserverJob(config, backend, upstream)]
     if config.scan.every is not None:
         from digestry.fleet.scanning import ScanJob
 

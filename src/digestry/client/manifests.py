@@ -18,7 +18,7 @@ from digestry.model.reference import check_tag
 
 LARGEST_MANIFEST: Final = 16 << 20
 """The most bytes of a manifest that are read, unless a caller allows another number."""
-_ACCEPT: Final = {"Accept": ", ".join(sorted(media_types.MANIFESTS))}
+ACCEPT: Final = {"Accept": ", ".join(sorted(media_types.MANIFESTS))}
 _ASK_LATER: Final = frozenset({429, 502, 503, 504})
 _RATE_LIMIT: Final = "RateLimit-Limit"
 """A header of registries that count pulls, which are the GETs of manifests."""
@@ -26,9 +26,9 @@ _RATE_LIMIT: Final = "RateLimit-Limit"
 
 def resolve(endpoint: RepositoryEndpoint, target: str, *, limit: int = LARGEST_MANIFEST) -> Descriptor:
     """Return the descriptor of a tag or digest. See :meth:`Repository.resolve`."""
-    with endpoint.request("HEAD", f"manifests/{target}", headers=_ACCEPT) as response:
+    with endpoint.request("HEAD", f"manifests/{target}", headers=ACCEPT) as response:
         if response.status == 200:
-            found = _described(response, target)
+            found = described(response, target)
             if found is not None:
                 if ":" not in target and _RATE_LIMIT not in response.headers:
                     endpoint.connection.cache.head_digests[endpoint.name, target] = found.digest
@@ -40,7 +40,7 @@ def resolve(endpoint: RepositoryEndpoint, target: str, *, limit: int = LARGEST_M
     return pull(endpoint, target, limit=limit).descriptor()
 
 
-def _described(response: Response, target: str) -> Descriptor | None:
+def described(response: Response, target: str) -> Descriptor | None:
     """Return the descriptor in the headers of a response to HEAD; None if they are incomplete."""
     digest, size = response.digest(), response.length
     media_type = media_types.bare(response.headers.get("Content-Type", ""))
@@ -57,12 +57,17 @@ def _described(response: Response, target: str) -> Descriptor | None:
 
 def pull(endpoint: RepositoryEndpoint, target: str, *, limit: int = LARGEST_MANIFEST) -> Image | Index:
     """Return the manifest of a tag or digest, verified. See :meth:`Repository.pull_manifest`."""
-    with endpoint.request("GET", f"manifests/{target}", headers=_ACCEPT) as response:
+    with endpoint.request("GET", f"manifests/{target}", headers=ACCEPT) as response:
         if response.status != 200:
             response.fail(f"get {endpoint.display_name(target)}")
-        claimed = response.digest()
-        media_type = media_types.bare(response.headers.get("Content-Type", ""))
-        raw = response.read(limit)
+        return read(endpoint, response, target, limit=limit)
+
+
+def read(endpoint: RepositoryEndpoint, response: Response, target: str, *, limit: int) -> Image | Index:
+    """Return the manifest in the response to a GET, verified. Raises as :func:`pull` does."""
+    claimed = response.digest()
+    media_type = media_types.bare(response.headers.get("Content-Type", ""))
+    raw = response.read(limit)
     required = Digest.parse(target) if ":" in target else claimed
     for expected in {digest for digest in (required, claimed) if digest is not None}:
         found = Digest.of(raw, expected.algorithm)

@@ -31,6 +31,8 @@ class Job(StrEnum):
     """Signing the journal as a transparency log."""
     FLEET = "fleet"
     """Removing what agents reported long ago."""
+    OBSERVATION = "observation"
+    """Asking other registries where their tags point."""
 
 
 class Lock(Protocol):

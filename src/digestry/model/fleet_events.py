@@ -1,4 +1,4 @@
-"""The events of the fleet that webhooks receive (docs/fleet.md)."""
+"""The events that webhooks receive beside those of tags (docs/fleet.md, docs/observe.md)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import msgspec
 from digestry.model.digest import Digest
 
 FleetEventKind: TypeAlias = Literal[
-    "affected-started", "last-affected-stopped", "agent-silent", "agent-heard"
+    "affected-started", "last-affected-stopped", "agent-silent", "agent-heard", "upstream-moved"
 ]
 
 FLEET_EVENTS: Final[tuple[FleetEventKind, ...]] = (
-    "affected-started", "last-affected-stopped", "agent-silent", "agent-heard",
+    "affected-started", "last-affected-stopped", "agent-silent", "agent-heard", "upstream-moved",
 )  # fmt: skip
 MOST_LISTED: Final = 100
 """The most containers, vulnerabilities or agents that one event lists; its numbers count all of them."""
@@ -74,11 +74,15 @@ class ChangedAgents(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
     listed: tuple[ChangedAgent, ...] = ()
 
 
+UPSTREAM_MOVED: Final = "upstream-moved"
+"""A tag of another registry, which is observed, moved (docs/observe.md)."""
+
 FleetEventData: TypeAlias = AffectedStarted | LastAffectedStopped | ChangedAgents
 
 
 class FleetEvent(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """An event as it waits for its webhooks. ``data`` is the JSON of a :data:`FleetEventData`."""
+    """An event as it waits for its webhooks. ``data`` is the JSON of a :data:`FleetEventData`, or that of an
+    :class:`~digestry.model.observations.UpstreamMove`."""
 
     id: str
     event: FleetEventKind

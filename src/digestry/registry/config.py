@@ -17,7 +17,6 @@ from typing import Final, TypedDict
 from digestry.advisories.trust import TRUST_EVERYBODY, TrustPolicy
 from digestry.backend import Backend, open_backend
 from digestry.catalog import clock
-from digestry.catalog.age_policy import AgePolicy
 from digestry.catalog.options import CatalogOptions
 from digestry.catalog.quotas import Quota
 from digestry.catalog.tag_policy import TagPolicy
@@ -30,7 +29,7 @@ from digestry.registry import (
     fleet_config,
     hosts,
     immutability_config,
-    min_age_config,
+    observe_config,
     proxies,
     quota_config,
     retention_config,
@@ -51,6 +50,7 @@ from digestry.registry.connections.config import ConnectionLimits
 from digestry.registry.cors import CorsConfig
 from digestry.registry.fleet_config import FleetConfig
 from digestry.registry.observability_config import HealthConfig, LogConfig, MetricsConfig
+from digestry.registry.observe_config import ObserveConfig
 from digestry.registry.proxies import ProxyConfig
 from digestry.registry.pull_through import config as pull_through_config
 from digestry.registry.pull_through.config import MirrorConfig
@@ -102,7 +102,6 @@ SECTIONS: Final = frozenset(
         "oidc",
         "quota",
         "immutability",
-        "min-age",
         "sparse",
         "webhook",
         "collection",
@@ -111,6 +110,8 @@ SECTIONS: Final = frozenset(
         "scan",
         "metrics",
         "mirror",
+        "observe",
+        "observe-registry",
         "health",
         "log",
         "storage",
@@ -179,14 +180,14 @@ class RegistryConfig:
     access: AccessConfig = field(default_factory=AccessConfig)
     quotas: tuple[Quota, ...] = ()
     tags: TagPolicy = field(default_factory=TagPolicy)
-    ages: AgePolicy = field(default_factory=AgePolicy)
-    """How long a digest must have stood under a tag to be served."""
     sparse: tuple[str, ...] = ()
     """Patterns of repositories in which an index may list manifests that are not there."""
     webhooks: tuple[Webhook, ...] = ()
     trust: TrustPolicy = TRUST_EVERYBODY
     """Whose advisories count where the registry judges what runs."""
     mirrors: tuple[MirrorConfig, ...] = ()
+    """The other registries that are mirrored or observed."""
+    observe: ObserveConfig = field(default_factory=ObserveConfig)
     collection: CollectionConfig = field(default_factory=CollectionConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
@@ -299,7 +300,7 @@ def load(
     base = Path.cwd() if given.get("listen") is not None or file is None else file.parent
     path = connections.socket_path(top["listen"], base)
     host, port = ("", 0) if path is not None else parse_listen(top["listen"])
-    mirrors = pull_through_config.parse(sections, where)
+    observe = observe_config.parse(sections, where)
     config = RegistryConfig(
         root=None if top["root"] is None else top["root"].absolute(),
         host=host,
@@ -327,11 +328,13 @@ def load(
             quota_config.parse(table, here) for table, here in toml.tables(sections, "quota", where)
         ),
         tags=immutability_config.parse(sections, where),
-        ages=min_age_config.parse(sections, where, mirrors),
         sparse=sparse_config.parse(sections, where),
         webhooks=webhooks.parse(sections, where),
         trust=advisories_config.parse(sections, where),
-        mirrors=mirrors,
+        mirrors=pull_through_config.parse(
+            sections, where, (one.host for one in observe.repositories), observe_config.REGISTRY_SECTION
+        ),
+        observe=observe,
         collection=retention_config.parse(sections, where),
         metrics=observing.metrics(sections, where),
         health=observing.health(sections, where),

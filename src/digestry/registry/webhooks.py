@@ -23,7 +23,7 @@ import msgspec
 from digestry.catalog import clock
 from digestry.catalog.delivery_queue import Event, Subscription
 from digestry.model.descriptor import encode_hook
-from digestry.model.fleet_events import FLEET_EVENTS, FleetEvent, FleetEventKind
+from digestry.model.fleet_events import FLEET_EVENTS, UPSTREAM_MOVED, FleetEvent, FleetEventKind
 from digestry.model.history import EventKind
 from digestry.registry import toml
 from digestry.registry.immutability_config import patterns
@@ -100,7 +100,8 @@ class Webhook:
     def message(self, event: Event) -> bytes:
         """Return the message's body for ``event``: the same bytes each time."""
         if isinstance(event, FleetEvent):
-            room, where, subject = "fleet", "_digestry/fleet", event.subject
+            room = "observe" if event.event == UPSTREAM_MOVED else "fleet"
+            where, subject = ("_digestry/observed" if room == "observe" else "_digestry/fleet"), event.subject
         else:
             room, where, subject = "tag", event.repository, event.tag
         return msgspec.json.encode(

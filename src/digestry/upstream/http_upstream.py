@@ -33,6 +33,7 @@ from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.manifest import Manifest
 from digestry.model.reference import Reference
+from digestry.model.tag_check import TagCheck
 from digestry.upstream.deadline import begin_stream, limited
 from digestry.upstream.ssrf_guard import SSRFGuard
 from digestry.upstream.transport import GuardedConnection
@@ -200,6 +201,14 @@ class ClientUpstream:
     def resolve(self, repository: str, target: str, limit: int) -> Descriptor:
         """Return the descriptor of a tag. Uses HEAD, which Docker Hub does not count as a pull."""
         return self._asked(lambda: self._repository(repository).resolve(target, limit=limit))
+
+    def check(self, repository: str, tag: str, etag: str, limit: int) -> TagCheck:
+        """Return what upstream says about a tag now; see :func:`~digestry.client.tag_checks.check`."""
+        from digestry.client import tag_checks  # noqa: PLC0415 - the server itself needs none of it
+
+        return self._asked(
+            lambda: tag_checks.check(self._repository(repository).endpoint, tag, etag, limit=limit)
+        )
 
     def manifest(self, repository: str, target: str, limit: int) -> Manifest:
         """Return a manifest or index of at most ``limit`` bytes, verified. Raises :class:`DigestMismatch`."""

@@ -20,6 +20,7 @@ from digestry.errors import ContentError, RemoteNotFound, StorageError
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.manifest import Manifest
+from digestry.model.tag_check import TagCheck
 from digestry.registry.config import RegistryConfig
 from digestry.registry.lifecycle import Lifecycle
 from digestry.registry.pull_through.config import MirrorConfig
@@ -74,6 +75,9 @@ class Slow:
         raise RemoteNotFound("no", status=404)
 
     def manifest(self, repository: str, target: str, limit: int) -> Manifest:
+        raise RemoteNotFound("no", status=404)
+
+    def check(self, repository: str, tag: str, etag: str, limit: int) -> TagCheck:
         raise RemoteNotFound("no", status=404)
 
     def tags(self, repository: str, most: int) -> Sequence[str]:

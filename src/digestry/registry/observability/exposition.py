@@ -45,6 +45,7 @@ from digestry.registry.observability.counters import (
 )
 from digestry.registry.observability.fleet_metrics import fleet_metrics
 from digestry.registry.observability.metrics_files import FOLDER, Labels
+from digestry.registry.observability.observation_metrics import observation_metrics
 
 log: Final = logging.getLogger("digestry.registry")
 
@@ -215,8 +216,9 @@ class Scrape:
                 count = present.deliveries.get((name, dead), 0)
                 deliveries.add_metric((name, "dead" if dead else "waiting"), count)
         yield deliveries
-        yield from _jobs(job for job in present.jobs if not job.name.startswith("fleet_"))
+        yield from _jobs(job for job in present.jobs if not job.name.startswith(("fleet_", "observation_")))
         yield from fleet_metrics(present.jobs)
+        yield from observation_metrics(present.jobs)
         last = scrub.last(self._catalog)
         done = 0.0 if last is None else last.done
         yield _gauge("digestry_scrub_done", "How much of its last pass is behind, from 0 to 1.", done)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ipaddress
 import re
 import ssl
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -24,6 +24,7 @@ _HUB_URL: Final = "https://registry-1.docker.io"
 _HUB_LIBRARY: Final = "library/"
 _PATH: Final = re.compile(r"(?:/[A-Za-z0-9._~-]+)*", re.ASCII)
 _HOST: Final = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
+_NOT_IN_A_NAME: Final = re.compile(r"[^a-z0-9._-]+|[._-]{2,}")
 _ADDRESS: Final = re.compile(r"[A-Za-z0-9._:\[\]-]+", re.ASCII)
 
 
@@ -117,10 +118,17 @@ KEYS: Final = (
     Key("internal", _inside, ()),
     Key("tag-ttl", toml.span(0, 366 * 86400), 300.0),
     Key("stale", _or_never(toml.span(0, 100 * 366 * 86400)), None),
-    Key("min-age", toml.unless_off(toml.span(1, 3650 * 86400)), None),
     Key("timeout", toml.span(0.1, 300), 10.0),
     Key("downloads", toml.whole(1, 256), 16),
 )
+
+
+OBSERVED_KEYS: Final = tuple(
+    key
+    for key in KEYS
+    if key.name in {"url", "prefix", "username", "password-file", "ca", "realm", "internal", "timeout"}
+)
+"""The keys of a registry that is observed, and not mirrored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +138,8 @@ class MirrorConfig:
     ``url`` is the address of its ``/v2/``, and ``project`` the prefix of its repositories' names there.
     ``realm`` are the hosts of its token servers, and ``internal`` the internal addresses that it may refer
     to, beside those that are always allowed (docs/mirror.md). ``stale`` is how long after its last check a
-    tag is still served while upstream is unreachable; None means for ever. ``min_age`` is how long a digest
-    must have been seen under a tag to be served; None for no such limit. ``downloads`` is how many blobs one
-    worker process fetches at once.
+    tag is still served while upstream is unreachable; None means for ever. ``downloads`` is how many blobs
+    one worker process fetches at once.
     """
 
     host: str
@@ -148,7 +155,6 @@ class MirrorConfig:
     internal: tuple[str, ...] = ()
     tag_ttl: float = 300.0
     stale: float | None = None
-    min_age: float | None = None
     timeout: float = 10.0
     downloads: int = 16
 
@@ -188,14 +194,19 @@ def check_files(mirrors: Iterable[MirrorConfig]) -> None:
             raise InvalidConfiguration(f"{where}: ca: cannot use {mirror.ca}: {reason}") from error
 
 
-def parse(document: Mapping[str, object], where: Where) -> tuple[MirrorConfig, ...]:
-    """Read the sections of a document. Raises :class:`InvalidConfiguration`."""
-    tables = document.get(SECTION, {})
-    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
-        raise where.wrong(f'{SECTION} is a table for each registry: write [{SECTION}."docker.io"]')
-    mirrors = tuple(
-        _mirror(host, table, Where(where.file, f'{SECTION}."{host}"')) for host, table in tables.items()
-    )
+def parse(
+    document: Mapping[str, object], where: Where, observed: Iterable[str] = (), observed_section: str = ""
+) -> tuple[MirrorConfig, ...]:
+    """Read the sections of a document. Raises :class:`InvalidConfiguration`.
+
+    Registries that are ``observed`` are among them, whatever their section, and also without one: of those
+    without one of a mirror, nothing is fetched for clients.
+    """
+    mirrors = _sections(document, where, SECTION, KEYS)
+    also = _sections(document, where, observed_section, OBSERVED_KEYS) if observed_section else ()
+    known = {canonical(one.host) for one in (*mirrors, *also)}
+    implicit = (implied(host) for host in dict.fromkeys(map(canonical, observed)) if host not in known)
+    mirrors += tuple(replace(one, patterns=()) for one in also) + tuple(implicit)
     for number, mirror in enumerate(mirrors):
         for other in mirrors[:number]:
             if canonical(mirror.host) == canonical(other.host):
@@ -212,9 +223,39 @@ def parse(document: Mapping[str, object], where: Where) -> tuple[MirrorConfig, .
     return mirrors
 
 
-def _mirror(host: str, table: object, where: Where) -> MirrorConfig:
+def _sections(
+    document: Mapping[str, object], where: Where, section: str, keys: Sequence[Key]
+) -> tuple[MirrorConfig, ...]:
+    tables = document.get(section, {})
+    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
+        raise where.wrong(f'{section} is a table for each registry: write [{section}."docker.io"]')
+    return tuple(
+        _mirror(host, table, Where(where.file, f'{section}."{host}"'), keys) for host, table in tables.items()
+    )
+
+
+def implied(host: str) -> MirrorConfig:
+    """Return the configuration of a registry that is observed without a section of its own: nothing is
+    fetched from it for clients. Its prefix is its name, with ``-`` before the port; on this machine's own
+    addresses, HTTP without TLS is spoken."""
+    name, colon, port = host.rpartition(":") if not host.endswith("]") else (host, "", "")
+    bare = (name if colon else host).strip("[]")
+    prefix = _NOT_IN_A_NAME.sub("-", f"{bare}-{port}" if colon else bare).strip("-.")
+    scheme = "http" if bare == "localhost" or _is_loopback(bare) else "https"
+    url = _HUB_URL if host == DOCKER_HUB else f"{scheme}://{host}"
+    return MirrorConfig(host=host, url=url, prefix=prefix, patterns=())
+
+
+def _is_loopback(text: str) -> bool:
+    try:
+        return ipaddress.ip_address(text).is_loopback
+    except ValueError:
+        return False
+
+
+def _mirror(host: str, table: object, where: Where, keys: Sequence[Key]) -> MirrorConfig:
     if isinstance(table, dict) and any(isinstance(value, dict) for value in table.values()):
-        raise where.wrong("a registry's name goes in quotes", hint=f'write [{SECTION}."quay.io"]')
+        raise where.wrong("a registry's name goes in quotes", hint='write "quay.io" in quotes')
     if host != host.lower():
         raise where.wrong(f"write the registry's name in lower case: {host.lower()}")
     host = DOCKER_HUB if host in HUB_NAMES else host
@@ -223,8 +264,8 @@ def _mirror(host: str, table: object, where: Where) -> MirrorConfig:
             raise InvalidReference(f"write {host} as docker.io")
     except InvalidReference as error:
         raise where.wrong(f"{shown(host)} names no registry: {error.message}") from error
-    values = toml.read(table, KEYS, where)
-    prefix = values.pop("prefix") or host
+    values = toml.read(table, keys, where)
+    prefix = values.pop("prefix") or (host if keys is KEYS else implied(host).prefix)
     try:
         check_repository(prefix)
     except InvalidReference as error:
@@ -232,7 +273,7 @@ def _mirror(host: str, table: object, where: Where) -> MirrorConfig:
             f"{shown(prefix)} cannot begin the name of a repository: {error.message}",
             hint='give a prefix, such as prefix = "quay"',
         ) from error
-    patterns = values.pop("repository")
+    patterns = values.pop("repository", ())
     for pattern in patterns:
         try:
             check_pattern(pattern)
@@ -240,7 +281,8 @@ def _mirror(host: str, table: object, where: Where) -> MirrorConfig:
             raise where.wrong(f"repository: {error.message}", hint=error.hint) from error
     if (values["username"] is None) != (values["password_file"] is None):
         raise where.wrong("username and password-file go together")
-    url = values.pop("url") or (_HUB_URL if host == DOCKER_HUB else f"https://{host}")
+    url = values.pop("url") or (_HUB_URL if keys is KEYS and host == DOCKER_HUB else "")
+    url = url or (f"https://{host}" if keys is KEYS else implied(host).url)
     parts = urlsplit(url)
     base, project = _split(parts.path)
     address = f"{parts.scheme}://{parts.netloc}{base}"

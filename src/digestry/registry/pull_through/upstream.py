@@ -9,6 +9,7 @@ from typing import Final, Protocol
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.manifest import Manifest
+from digestry.model.tag_check import TagCheck
 from digestry.registry.pull_through.config import MirrorConfig
 
 PATIENCE: Final = 3
@@ -47,6 +48,12 @@ class Upstream(Protocol):
 
     def resolve(self, repository: str, target: str, limit: int) -> Descriptor:
         """Return the descriptor of a tag now. ``limit`` is as for :meth:`manifest`, which may be used."""
+        ...
+
+    def check(self, repository: str, tag: str, etag: str, limit: int) -> TagCheck:
+        """Return what upstream says about a tag now, by HEAD; only if that gives no digest, by GET, which is
+        conditional on ``etag``, the validator of an earlier answer. Raises :class:`RemoteNotFound` with the
+        registry's error code, if it gives one."""
         ...
 
     def manifest(self, repository: str, target: str, limit: int) -> Manifest:

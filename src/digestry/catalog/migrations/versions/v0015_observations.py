@@ -116,6 +116,24 @@ def _create_observations() -> None:
     op.create_index("observations_by_tag", "observations", ["repository", "tag", "number"])
     op.create_index("observations_by_time", "observations", ["last_at"])
     op.create_table(
+        "observed_moves",
+        sa.Column("repository", TEXT, primary_key=True),
+        sa.Column("entry", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("tag", TEXT, nullable=False),
+        sa.Column("event", TEXT, nullable=False),
+        sa.Column("from_digest", TEXT),
+        sa.Column("to_digest", TEXT),
+        sa.Column("at", sa.BigInteger, nullable=False),
+        sa.Column("not_before", sa.BigInteger),
+        sa.Column("document", TEXT, nullable=False),
+        sa.Column("pending", sa.BigInteger, nullable=False),
+        sa.Column("attempts", sa.BigInteger, nullable=False),
+        sa.Column("due_at", sa.BigInteger, nullable=False),
+    )
+    op.create_index("observed_moves_by_time", "observed_moves", ["at"])
+    op.create_index("observed_moves_by_tag", "observed_moves", ["repository", "tag", "at"])
+    op.create_index("observed_moves_by_due", "observed_moves", ["pending", "due_at"])
+    op.create_table(
         "age_overrides",
         sa.Column("number", IDENTITY, primary_key=True),
         sa.Column("repository", TEXT, nullable=False),

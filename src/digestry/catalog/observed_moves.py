@@ -1,0 +1,192 @@
+"""The moves of observed tags, and what is known of each once its images were looked at."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, func, select, update
+
+from digestry.catalog import clock, delivery_queue, dialect
+from digestry.catalog.database import Database
+from digestry.catalog.delivery_queue import Subscription
+from digestry.catalog.job_states import Fence
+from digestry.catalog.observation_schema import observed_moves
+from digestry.catalog.transactions import retried
+from digestry.model.digest import Digest
+from digestry.model.fleet_events import FleetEvent
+from digestry.model.history import EventKind, TagEvent
+
+LOOK: Final = 2
+"""What is pending of a move whose images were not looked at."""
+KEEP: Final = 1
+"""What is pending of a move whose images' content is to be kept, and is not all here."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedMove:
+    """A move of an observed tag: the journal's entry of this number in its repository. Times are in
+    microseconds. ``document`` is what is known of it (JSON), and empty before its images were looked at.
+    ``pending`` is :data:`LOOK`, :data:`KEEP` or 0; ``attempts`` counts how often that failed."""
+
+    repository: str
+    entry: int
+    tag: str
+    event: EventKind
+    from_digest: Digest | None
+    to_digest: Digest | None
+    at: int
+    not_before: int | None
+    document: str = ""
+    pending: int = LOOK
+    attempts: int = 0
+
+
+class ObservedMoves:
+    """The moves of observed tags. Thread-safe."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def unfinished(self, now: int, *, limit: int) -> list[ObservedMove]:
+        """Return the moves of which something is pending and due, what is due longest first."""
+        query = (
+            select(observed_moves)
+            .where(observed_moves.c.pending > 0, observed_moves.c.due_at <= now)
+            .order_by(observed_moves.c.pending.desc(), observed_moves.c.due_at, observed_moves.c.at)
+            .limit(limit)
+        )
+        with self._database.read() as connection:
+            return [_move(row) for row in connection.execute(query)]
+
+    @retried
+    def finish(
+        self,
+        move: ObservedMove,
+        document: str,
+        *,
+        keep: bool = False,
+        event: FleetEvent | None = None,
+        subscriptions: Sequence[Subscription] = (),
+        fence: Fence | None = None,
+    ) -> bool:
+        """Store what is known of a move, and queue its ``event`` for webhooks; return False, and do neither,
+        if another process has done so. With ``keep``, its content is still to come."""
+        with self._database.write() as connection:
+            if fence is not None:
+                fence.check_in(connection)
+            change = update(observed_moves).where(
+                observed_moves.c.repository == move.repository,
+                observed_moves.c.entry == move.entry,
+                observed_moves.c.pending == LOOK,
+            )
+            values = {"document": document, "pending": KEEP if keep else 0, "attempts": 0, "due_at": 0}
+            if not connection.execute(change.values(**values)).rowcount:
+                return False
+            if event is not None:
+                delivery_queue.enqueue_fleet_event(connection, subscriptions, event)
+            return True
+
+    @retried
+    def kept(self, move: ObservedMove, fence: Fence | None = None) -> None:
+        """Note that nothing is pending any more: its content is here, or cannot be had."""
+        with self._database.write() as connection:
+            if fence is not None:
+                fence.check_in(connection)
+            connection.execute(
+                update(observed_moves)
+                .where(observed_moves.c.repository == move.repository, observed_moves.c.entry == move.entry)
+                .values(pending=0)
+            )
+
+    @retried
+    def postpone(self, move: ObservedMove, *, due_at: int, fence: Fence | None = None) -> None:
+        """Note that a move's images could not be looked at, and when that is tried again."""
+        with self._database.write() as connection:
+            if fence is not None:
+                fence.check_in(connection)
+            connection.execute(
+                update(observed_moves)
+                .where(observed_moves.c.repository == move.repository, observed_moves.c.entry == move.entry)
+                .values(attempts=move.attempts + 1, due_at=due_at)
+            )
+
+    def since(
+        self, at: int, *, repository: str = "", before: int | None = None, limit: int
+    ) -> list[ObservedMove]:
+        """Return the moves from the time ``at`` on, newest first, of a ``repository`` or of all; with
+        ``before``, those earlier than that time."""
+        query = select(observed_moves).where(observed_moves.c.at >= at)
+        if repository:
+            query = query.where(observed_moves.c.repository == repository)
+        if before is not None:
+            query = query.where(observed_moves.c.at < before)
+        with self._database.read() as connection:
+            rows = connection.execute(
+                query.order_by(observed_moves.c.at.desc(), observed_moves.c.entry.desc()).limit(limit)
+            )
+            return [_move(row) for row in rows]
+
+    def to(self, repository: str, tag: str, digest: Digest, *, before: int) -> ObservedMove | None:
+        """Return the tag's last move to ``digest`` before a time."""
+        query = (
+            select(observed_moves)
+            .where(
+                observed_moves.c.repository == repository,
+                observed_moves.c.tag == tag,
+                observed_moves.c.to_digest == str(digest),
+                observed_moves.c.at < before,
+            )
+            .order_by(observed_moves.c.at.desc())
+            .limit(1)
+        )
+        with self._database.read() as connection:
+            row = connection.execute(query).first()
+        return None if row is None else _move(row)
+
+    def kinds(self) -> dict[str, int]:
+        """Return how many moves of each kind there were."""
+        query = select(observed_moves.c.event, func.count()).group_by(observed_moves.c.event)
+        with self._database.read() as connection:
+            return {event: int(count) for event, count in connection.execute(query)}
+
+
+def add(connection: Connection, event: TagEvent) -> None:
+    """Add the move of an observed tag, in the transaction that writes its entry in the journal."""
+    row = {
+        "repository": event.repository,
+        "entry": event.number,
+        "tag": event.tag,
+        "event": event.event,
+        "from_digest": None if event.from_digest is None else str(event.from_digest),
+        "to_digest": None if event.to_digest is None else str(event.to_digest),
+        "at": clock.from_datetime(event.at),
+        "not_before": _microseconds(event.not_before),
+        "document": "",
+        "pending": LOOK,
+        "attempts": 0,
+        "due_at": 0,
+    }
+    connection.execute(dialect.of(connection).upserts.observed_move, row)
+
+
+def _microseconds(moment: datetime.datetime | None) -> int | None:
+    return None if moment is None else clock.from_datetime(moment)
+
+
+def _move(row: Row[Any]) -> ObservedMove:
+    return ObservedMove(
+        row.repository,
+        row.entry,
+        row.tag,
+        row.event,
+        None if row.from_digest is None else Digest.parse(row.from_digest),
+        None if row.to_digest is None else Digest.parse(row.to_digest),
+        row.at,
+        row.not_before,
+        row.document,
+        row.pending,
+        row.attempts,
+    )

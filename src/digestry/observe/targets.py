@@ -1,0 +1,79 @@
+"""What is observed: repositories of other registries, and the local repositories that record it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from digestry.catalog import clock
+from digestry.catalog.observation_plan import ObservationRule
+from digestry.model.name_pattern import matches
+from digestry.model.reference import Reference
+from digestry.registry.config import RegistryConfig
+from digestry.registry.pull_through import config as pull_through
+from digestry.registry.pull_through.config import MirrorConfig
+from digestry.registry.pull_through.names import canonical
+
+_WILD: Final = frozenset("*?")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A repository that is observed.
+
+    ``name`` is its name with the registry's host; ``upstream_name`` that at the registry, ``local_name`` the
+    repository here. ``interval`` is in microseconds. ``by_command``: a command added it.
+    """
+
+    name: str
+    registry: MirrorConfig
+    upstream_name: str
+    local_name: str
+    patterns: tuple[str, ...]
+    interval: int
+    keep: bool
+    by_command: bool = False
+
+    @property
+    def literal(self) -> tuple[str, ...]:
+        """The tags that are named, and not by a pattern."""
+        return tuple(pattern for pattern in self.patterns if not _WILD.intersection(pattern))
+
+    @property
+    def lists(self) -> bool:
+        """Whether its list of tags is needed."""
+        return len(self.literal) < len(self.patterns)
+
+    def wants(self, tag: str) -> bool:
+        """Return whether a tag is observed."""
+        return any(matches(pattern, tag) for pattern in self.patterns)
+
+
+def targets(config: RegistryConfig, rules: Sequence[ObservationRule]) -> list[Target]:
+    """Return what is observed: by the configuration, and by the ``rules`` that were added, for repositories
+    that it does not name."""
+    found: dict[str, Target] = {}
+    for one in config.observe.repositories:
+        found[one.name] = _target(config, one.name, one.tags, int(one.every * clock.SECOND), keep=one.keep)
+    for rule in rules:
+        if rule.repository not in found:
+            target = _target(config, rule.repository, rule.tags, rule.interval, keep=rule.keep)
+            found[rule.repository] = replace(target, by_command=True)
+    return list(found.values())
+
+
+def _target(
+    config: RegistryConfig, name: str, patterns: tuple[str, ...], interval: int, *, keep: bool
+) -> Target:
+    reference = Reference.parse(name)
+    registry = registry_of(config, reference.host)
+    upstream = reference.repository
+    return Target(name, registry, upstream, registry.local_name(upstream), patterns, interval, keep)
+
+
+def registry_of(config: RegistryConfig, host: str) -> MirrorConfig:
+    """Return the configuration of a registry: that of its mirror, or its own, or the implied one."""
+    wanted = canonical(host)
+    configured = (one for one in config.mirrors if canonical(one.host) == wanted)
+    return next(configured, None) or pull_through.implied(wanted)
