@@ -49,6 +49,9 @@ if TYPE_CHECKING:
     from digestry.model.manifest import Image, Index
     from digestry.model.platform import Platform
     from digestry.model.reference import Reference
+    from digestry.verifier.log_view import LogVerifier
+    from digestry.verifier.seen_logs import SeenLogs
+    from digestry.verifier.trust import LogTrust
 
 __all__ = [
     "ClientOptions",
@@ -62,6 +65,8 @@ __all__ = [
     "ImageConfig",
     "Index",
     "LocalStore",
+    "LogTrust",
+    "LogVerifier",
     "Login",
     "Platform",
     "Prunable",
@@ -70,6 +75,7 @@ __all__ = [
     "Reference",
     "Registry",
     "Repository",
+    "SeenLogs",
     "Session",
     "StaticCredentials",
     "StoredImage",
@@ -93,6 +99,8 @@ _MODULES: Final = {
     "ImageConfig": "digestry.model.image_config",
     "Index": "digestry.model.manifest",
     "LocalStore": "digestry.images.local_store",
+    "LogTrust": "digestry.verifier.trust",
+    "LogVerifier": "digestry.verifier.log_view",
     "Login": "digestry.client.login",
     "Platform": "digestry.model.platform",
     "Prunable": "digestry.images.pruning",
@@ -101,6 +109,7 @@ _MODULES: Final = {
     "Reference": "digestry.model.reference",
     "Registry": "digestry.client.registry",
     "Repository": "digestry.client.repository",
+    "SeenLogs": "digestry.verifier.seen_logs",
     "Session": "digestry.client.session",
     "StaticCredentials": "digestry.client.credentials",
     "StoredImage": "digestry.images.listing",

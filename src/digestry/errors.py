@@ -167,6 +167,21 @@ class SizeMismatch(ContentError):
     """More or fewer bytes than declared."""
 
 
+class LogContradiction(ContentError):
+    """A registry's transparency log contradicts what it signed before, or what the registry says.
+
+    ``evidence`` is the directory in which both sides are kept; empty if nothing was signed twice.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", evidence: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.evidence = evidence
+
+
+class Unproven(ContentError):
+    """What a registry says is not proven by its transparency log, which does not contradict it either."""
+
+
 # -- this machine's storage is to blame --------------------------------------------------------
 
 

@@ -38,3 +38,38 @@ class Group(click.Group):
         rows = [(name, one.get_short_help_str(_WHOLE)) for name, one in found if one is not None]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
+
+
+class CommandWithCommands(Group):
+    """A command that takes arguments of its own, and has commands as well.
+
+    The first word is one of these commands if another word follows. Alone, or after ``--``, it is an
+    argument.
+    """
+
+    allow_interspersed_args = True
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments of the command itself, or leave them to the command that they name."""
+        if len(args) > 1 and args[0] in self.commands:
+            ctx.invoked_subcommand = args[0]
+            ctx.args = args
+            return args
+        return click.Command.parse_args(self, ctx, args)
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command itself, or the one that was named."""
+        if ctx.invoked_subcommand is None:
+            return click.Command.invoke(self, ctx)
+        name, command, args = self.resolve_command(ctx, ctx.args)
+        assert command is not None  # noqa: S101 - its name was found
+        with command.make_context(name, args, parent=ctx) as inner:
+            return inner.command.invoke(inner)
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Return the parameters; the usage of a command of this one is written without them."""
+        return super().get_params(ctx) if ctx.command is self else []
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        """Return the words of the usage, which is that of the command itself."""
+        return click.Command.collect_usage_pieces(self, ctx)

@@ -166,8 +166,8 @@ def set_(key: str, value: str, registry: str | None) -> None:
     """Set KEY to VALUE.
 
     --registry sets a key of one registry alone: ca, client-cert, client-key, insecure, plain-http,
-    skip-verify, mirrors, mirror-by-digest-only, location or blocked. Several mirrors, or files, have commas
-    between them.
+    skip-verify, mirrors, mirror-by-digest-only, location, blocked, log-key, log-witnesses or log-quorum.
+    Several mirrors, files or keys have commas between them.
     """
     if registry is None:
         user_settings.check_value(key, value)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from digestry.cli.log_options import verify_log_option
 from digestry.cli.output import human_size, json_document, json_option, note, printable, say, table
 from digestry.cli.timeout_options import transfer_timeout_option
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Copy what refers to the images, too: signatures, SBOMs, advisories, and cosign's tags.",
 )
+@verify_log_option
 @click.option("--dry-run", is_flag=True, help="Say what would be copied, and copy nothing.")
 @json_option
 @click.option("--quiet", "-q", is_flag=True, help="Print the digests only.")
@@ -48,6 +50,7 @@ def copy(
     all_tags: bool,
     tags: tuple[str, ...],
     referrers: bool,
+    verify_log: bool,
     dry_run: bool,
     as_json: bool,
     quiet: bool,
@@ -83,7 +86,7 @@ def copy(
         raise InvalidConfiguration("--platform and --all-platforms exclude each other")
     settings = load()
     with open_session(settings) as session, watching(quiet=quiet or dry_run, words=COPYING) as observer:
-        around = open_surroundings(settings, session)
+        around = open_surroundings(settings, session, verify_log=verify_log)
         request = CopyRequest(
             parse_location(source, around.read), parse_location(target, around.read), all_tags, tags
         )

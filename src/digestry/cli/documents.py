@@ -279,3 +279,47 @@ class FleetHistory(Struct, frozen=True):
     last_end_after: str | None
     silent: Sequence[SilentRuns]
     sentence: str
+
+
+class LogKey(Struct, frozen=True):
+    """A key of a log, since when it is trusted, and why: first use, given or rotated."""
+
+    key: str
+    since: str
+    why: str
+
+
+class LogEntry(Struct, frozen=True):
+    """An entry of a history, and what the log says: included, pending, missing or different (``reason`` is
+    the field). ``index`` is its place in the log."""
+
+    at: str
+    tag: str
+    event: str
+    from_digest: Digest | None
+    to_digest: Digest | None
+    number: int | None
+    index: int | None
+    state: str
+    reason: str
+
+
+class LogVerification(Struct, frozen=True):
+    """The outcome of `digestry log verify`. Without ``problems``, all that was asked is proven."""
+
+    registry: str | None = None
+    repository: str | None = None
+    tag: str | None = None
+    origin: str | None = None
+    size: int | None = None
+    root: str | None = None
+    keys: Sequence[LogKey] = ()
+    seen_size: int | None = None
+    seen_at: str | None = None
+    witnesses: Sequence[str] = ()
+    witnessed_at: str | None = None
+    entries: Sequence[LogEntry] = ()
+    complete: bool | None = None
+    complete_reason: str = ""
+    problems: Sequence[str] = ()
+    evidence: str | None = None

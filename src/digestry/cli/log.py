@@ -1,4 +1,4 @@
-"""``digestry log``: list where a tag has pointed."""
+"""``digestry log``: list where a tag has pointed, and verify that against the registry's log."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from digestry.cli.command_group import CommandWithCommands
 from digestry.cli.image_names import IMAGE
 from digestry.cli.listing import Column, Listing, View, listing_options
+from digestry.cli.log_bundle import bundle
+from digestry.cli.log_verify import verify
 from digestry.cli.output import note, printable
 from digestry.cli.row_template import Row
 from digestry.cli.time_options import time_option
@@ -51,7 +54,7 @@ LISTING: Final = Listing(
 )
 
 
-@click.command()
+@click.group(cls=CommandWithCommands, no_args_is_help=False)
 @click.argument("reference", metavar="REPO[:TAG]", type=IMAGE)
 @click.option("--limit", "-n", type=click.IntRange(min=1), metavar="N", help="Show the newest entries only.")
 @time_option("--since", last=False, help="From then on: a time as it is printed, a date, 2h, yesterday.")
@@ -68,7 +71,8 @@ def log(
 ) -> None:
     """Show where a tag has pointed, newest first: when, by whom, from what to what, with which client.
 
-    Without TAG, the whole repository's journal. Exit code 3 if the registry keeps no history.
+    Without TAG, the whole repository's journal. Exit code 3 if the registry keeps no history. A repository
+    with the name of one of the commands is written with its registry, with a tag, or after --.
 
     JSON: a list of objects with at (RFC 3339), repository, tag, event (created, moved, deleted),
     from_digest, to_digest, actor, client, address, number, sequence; an unknown value is null. withheld is
@@ -153,3 +157,7 @@ def _plain(event: TagEvent) -> Row:
         "sequence": event.sequence,
         "withheld": event.withheld,
     }
+
+
+log.add_command(verify)
+log.add_command(bundle)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from digestry.cli.image_names import IMAGE
+from digestry.cli.log_options import verify_log_option
 from digestry.cli.output import note, printable, say
 from digestry.cli.time_options import time_option
 from digestry.cli.timeout_options import transfer_timeout_option
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 @time_option(
     "--at", last=True, help="What the tag pointed to then: a time as `log` prints it, a date, 2h, yesterday."
 )
+@verify_log_option
 @click.option("--quiet", "-q", is_flag=True, help="Print the image's name only.")
 @transfer_timeout_option
 def pull(
@@ -34,6 +36,7 @@ def pull(
     platform: str | None,
     all_platforms: bool,
     at: datetime.datetime | None,
+    verify_log: bool,
     quiet: bool,
 ) -> None:
     """Fetch an image, by tag or by digest, verified, into the local store.
@@ -41,8 +44,12 @@ def pull(
     REF is NAME:TAG, NAME@DIGEST (the first 7 or more digits are enough), or both. With both, the digest
     decides, and a note says if the tag points elsewhere. The name of an index means the index; its images
     are pulled by platform. --at needs a registry that keeps the history of its tags.
+
+    --verify-log uses the image only if the registry's transparency log (docs/follow.md) has, as its last
+    entry of the tag, that it points there, and the log continues what was seen of it before.
     """
     from digestry.cli.digest_completion import complete_reference
+    from digestry.cli.log_trust import tag_check
     from digestry.cli.progress import watching
     from digestry.cli.sessions import open_session, open_store
     from digestry.cli.settings import load
@@ -68,6 +75,7 @@ def pull(
             platform=Platform.parse(platform) if platform else None,
             all_platforms=all_platforms,
             observer=observer,
+            check=tag_check(settings) if verify_log else None,
         )
     digest = result.descriptor.digest
     for skipped in result.skipped:

@@ -33,11 +33,27 @@ KEYS: Final[dict[str, str]] = {
     "mirror-by-digest-only": "mirrors are asked for images by digest only",
     "location": "HOST[:PORT][/PATH] that is asked in place of the registry itself",
     "blocked": "nothing is asked of the registry",
+    "log-key": "the key of its transparency log, NAME+ID+BASE64, or several; else its first key is trusted",
+    "log-witnesses": "the keys of witnesses that must cosign its log, NAME+ID+BASE64",
+    "log-quorum": "how many of the witnesses must cosign; all of them, if it is not set",
 }
 _TRUTHS: Final = ("insecure", "plain-http", "skip-verify", "mirror-by-digest-only", "blocked")
-_LISTS: Final = ("ca", "mirrors")
+_LISTS: Final = ("ca", "mirrors", "log-key", "log-witnesses")
+_NUMBERS: Final = ("log-quorum",)
 _FILES: Final = ("ca", "client-cert", "client-key")
-_OF_HOSTS: Final = ("ca", "client-cert", "client-key", "insecure", "plain-http", "skip-verify")
+_OF_LOGS: Final = ("log-key", "log-witnesses", "log-quorum")
+_OF_HOSTS: Final = ("ca", "client-cert", "client-key", "insecure", "plain-http", "skip-verify", *_OF_LOGS)
+_MOST_WITNESSES: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class LogRule:
+    """Whose signatures a block requires of a registry's log. ``hosts`` says which registries it is about."""
+
+    hosts: HostRule
+    keys: tuple[str, ...]
+    witnesses: tuple[str, ...]
+    quorum: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,29 +62,40 @@ class Blocks:
 
     hosts: tuple[HostRule, ...] = ()
     names: tuple[NameRule, ...] = ()
+    logs: tuple[LogRule, ...] = ()
+
+    def log_of(self, host: str) -> LogRule | None:
+        """Return the rule for the log of ``host[:port]``; None if no block has one."""
+        found = [rule for rule in self.logs if rule.hosts.matches(host)]
+        found.sort(key=lambda rule: (rule.hosts.pattern.startswith("*."), -len(rule.hosts.pattern)))
+        return found[0] if found else None
 
 
 def read_blocks(tables: object, file: Path) -> Blocks:
     """Return the blocks of the table ``registries`` of ``file``. Raises :class:`InvalidConfiguration`."""
     if not isinstance(tables, dict):
         raise InvalidConfiguration(f'{file}: {TABLE} must have a table for each registry: [{TABLE}."HOST"]')
-    hosts, names = [], []
+    hosts, names, logs = [], [], []
     for prefix, table in tables.items():
         where = f'{file}: [{TABLE}."{prefix}"]'
         if not isinstance(table, dict):
             raise InvalidConfiguration(
                 f"{where} must be a table", hint="write the host in quotes if it has a dot"
             )
-        host, name = _block(check_name(prefix, where), table, where, file)
+        host, name, log = _block(check_name(prefix, where), table, where, file)
         hosts.append(host)
         names.append(name)
+        logs += [log] if log is not None else []
     return Blocks(
         tuple(host for host in hosts if host != HostRule(host.pattern, host.origin)),
         tuple(name for name in names if name != NameRule(name.prefix, name.origin)),
+        tuple(logs),
     )
 
 
-def _block(prefix: str, table: Mapping[str, Any], where: str, file: Path) -> tuple[HostRule, NameRule]:
+def _block(
+    prefix: str, table: Mapping[str, Any], where: str, file: Path
+) -> tuple[HostRule, NameRule, LogRule | None]:
     values = {key: _value(key, value, where) for key, value in table.items()}
     if not is_of_hosts(prefix):
         for key in _OF_HOSTS:
@@ -101,7 +128,19 @@ def _block(prefix: str, table: Mapping[str, Any], where: str, file: Path) -> tup
         mirrors=None if mirrors is None else tuple(Mirror(place, by_tag=by_tag) for place in mirrors),
         location=values.get("location"),
     )
-    return host, name
+    return host, name, _log_rule(HostRule(prefix, origin), values, where)
+
+
+def _log_rule(hosts: HostRule, values: Mapping[str, Any], where: str) -> LogRule | None:
+    if not values.keys() & {*_OF_LOGS}:
+        return None
+    from digestry.verifier.trust import trust_from
+
+    rule = LogRule(
+        hosts, values.get("log-key", ()), values.get("log-witnesses", ()), values.get("log-quorum")
+    )
+    trust_from(rule.keys, rule.witnesses, rule.quorum, where=where)
+    return rule
 
 
 def check_name(prefix: str, where: str) -> str:
@@ -131,6 +170,10 @@ def _value(key: str, value: object, where: str) -> Any:
         if not isinstance(value, bool):
             raise InvalidConfiguration(f"{where}: {key} must be true or false")
         return value
+    if key in _NUMBERS:
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MOST_WITNESSES:
+            raise InvalidConfiguration(f"{where}: {key} must be a number from 0 to {_MOST_WITNESSES}")
+        return value
     values: list[Any] = value if isinstance(value, list) and key in _LISTS else [value]
     if not all(isinstance(one, str) and one for one in values):
         kind = "a string, or a list of strings" if key in _LISTS else "a string"
@@ -148,7 +191,7 @@ def _check_each(check: Callable[[str], str], values: list[str], where: str) -> N
             raise InvalidConfiguration(f"{where}: {error.message}", hint=error.hint) from error
 
 
-def value_of_text(key: str, text: str) -> bool | str | list[str]:
+def value_of_text(key: str, text: str) -> bool | int | str | list[str]:
     """Return the value that ``text`` of a command line is for ``key``.
 
     Raises :class:`InvalidConfiguration`.
@@ -157,6 +200,10 @@ def value_of_text(key: str, text: str) -> bool | str | list[str]:
         if text not in {"true", "false"}:
             raise InvalidConfiguration(f"{key} is true or false, and not {shown(text)}")
         return text == "true"
+    if key in _NUMBERS:
+        if not (text.isascii() and text.isdigit()):
+            raise InvalidConfiguration(f"{key} is a number, and not {shown(text)}")
+        return int(text)
     if key in _LISTS:
         parts = [part.strip() for part in text.split(",") if part.strip()]
         return [_whole(part) for part in parts] if key in _FILES else parts

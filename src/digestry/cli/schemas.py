@@ -37,6 +37,7 @@ _DOCUMENTS: Final = {
     "admission test": "AdmissionTest",
     "fleet summary": "FleetCounts",
     "fleet timeline": "FleetHistory",
+    "log verify": "LogVerification",
 }
 """The commands that print one object, and its type in :mod:`digestry.cli.documents`."""
 _LISTS: Final = {"rm": "DeletedTag", "advisory show": "AttachedAdvisory"}

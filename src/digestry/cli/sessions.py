@@ -78,9 +78,13 @@ def open_store(settings: Settings) -> ImageStore:
     return ImageStore(settings.store)
 
 
-def open_surroundings(settings: Settings, session: Session) -> Surroundings:
-    """Return what the places of a copy need. Nothing is read or made yet."""
+def open_surroundings(settings: Settings, session: Session, *, verify_log: bool = False) -> Surroundings:
+    """Return what the places of a copy need; ``verify_log`` has tags of registries proven by their logs.
+
+    Nothing is read or made yet.
+    """
     from digestry.cli.digest_completion import complete_reference
+    from digestry.cli.log_trust import tag_check
     from digestry.copy.places import Surroundings
 
     return Surroundings(
@@ -88,4 +92,5 @@ def open_surroundings(settings: Settings, session: Session) -> Surroundings:
         open_store(settings),
         settings.store.with_name("transfers"),
         lambda text: complete_reference(settings, session, text),
+        tag_check(settings) if verify_log else None,
     )

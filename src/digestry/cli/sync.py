@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from digestry.cli.log_options import verify_log_option
 from digestry.cli.output import complain, human_size, json_document, json_option, note, printable, table
 from digestry.cli.timeout_options import Seconds, transfer_timeout_option
 
@@ -19,6 +20,7 @@ _SHORTEST: Final = 10.0
 
 @click.command()
 @click.argument("file", metavar="FILE")
+@verify_log_option
 @click.option("--dry-run", is_flag=True, help="Say what would be copied, and copy nothing.")
 @click.option(
     "--every",
@@ -28,7 +30,7 @@ _SHORTEST: Final = 10.0
 )
 @json_option
 @transfer_timeout_option
-def sync(*, file: str, dry_run: bool, every: float | None, as_json: bool) -> None:
+def sync(*, file: str, verify_log: bool, dry_run: bool, every: float | None, as_json: bool) -> None:
     """Copy images as FILE declares; only what has changed moves.
 
     FILE is TOML (or YAML, if it is called so): a [[copy]] with source and target as `copy` takes them, and
@@ -50,7 +52,7 @@ def sync(*, file: str, dry_run: bool, every: float | None, as_json: bool) -> Non
     while True:
         done: list[Synced] = []
         with open_session(settings) as session:
-            around = open_surroundings(settings, session)
+            around = open_surroundings(settings, session, verify_log=verify_log)
             # Read anew for each round: it may have been changed.
             copies = read_sync_file(Path(file), settings.reference)
             for synced in sync_all(

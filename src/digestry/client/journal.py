@@ -49,7 +49,7 @@ def journal(
         oldest = page.entries[-1]
         if oldest.withheld and not logged_in:
             logged_in = True
-            if _log_in(endpoint):
+            if log_in(endpoint):
                 continue
         if events and oldest.at >= events[-1].at:
             raise ProtocolViolation(f"{response.host} sent a journal whose entries are not in order")
@@ -65,7 +65,7 @@ def journal(
     return events if limit is None else events[:limit]
 
 
-def _log_in(endpoint: RepositoryEndpoint) -> bool:
+def log_in(endpoint: RepositoryEndpoint) -> bool:
     """Log in to a registry that allows anonymous pulls, and so sent no challenge; return whether that was
     new."""
     connection, host = endpoint.connection, endpoint.host

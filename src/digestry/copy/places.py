@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from digestry.copy.protocols import ImageSource, ImageTarget
 from digestry.copy.spool import Spool
 from digestry.errors import InvalidReference
 from digestry.images.name_lookup import look_up
+from digestry.images.pull import Check
 from digestry.images.store import ImageStore
 from digestry.model.reference import Reference
 
@@ -21,13 +23,15 @@ from digestry.model.reference import Reference
 class Surroundings:
     """The resources of places: a session for registries, the local store, a directory for blobs in transit.
 
-    ``read`` completes an image's name to a reference.
+    ``read`` completes an image's name to a reference. ``check``, if given, raises unless a name of a
+    registry may mean a digest: it is called before an image of a registry is read.
     """
 
     session: Session
     store: ImageStore
     scratch: Path
     read: Callable[[str], Reference]
+    check: Check | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,11 @@ def open_source(location: Location, around: Surroundings, opened: ExitStack) -> 
             spool = Spool(scratch)
             spool.sweep()
             remote = around.session.image_source(location.reference)
-            found = OpenSource(RegistrySource(remote, spool), location.name, location.reference)
+            check = None
+            if around.check is not None:
+                own = around.session.repository(location.reference)
+                check = functools.partial(around.check, own)
+            found = OpenSource(RegistrySource(remote, spool, check), location.name, location.reference)
         case "local":
             from digestry.copy.local import LocalSource  # noqa: PLC0415
 

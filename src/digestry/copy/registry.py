@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from digestry.client.repository import Repository
@@ -14,6 +14,7 @@ from digestry.errors import NotFound, RemoteNotFound
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.manifest import Image, Index, Manifest
+from digestry.model.reference import Reference
 
 if TYPE_CHECKING:
     from digestry.blobs.ingests import Ingest
@@ -25,16 +26,27 @@ _IN_MEMORY: Final = 1 << 20
 class RegistrySource:
     """The images of a repository."""
 
-    def __init__(self, repository: Repository, spool: Spool) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        spool: Spool,
+        check: Callable[[Reference, Digest], object] | None = None,
+    ) -> None:
         self._remote = repository
         self._spool = spool
+        self._check = check
         self.description = str(repository.reference)
         self.repository = RepositoryLocation(repository.reference.host, repository.reference.repository)
 
     def resolve(self, name: str | None) -> Descriptor:
         if name is None:
             raise NotFound(f"{self.description} is a repository, not an image", hint="add a tag or a digest")
-        return self._remote.resolve(name)
+        found = self._remote.resolve(name)
+        if self._check is not None:
+            place = self._remote.reference
+            named = place.with_digest(found.digest) if ":" in name else place.with_tag(name)
+            self._check(named, found.digest)
+        return found
 
     def names(self) -> Iterable[str]:
         return self._remote.tags()

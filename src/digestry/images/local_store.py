@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from digestry.images.transfer import TransferObserver
     from digestry.images.unpack import Unpacked
     from digestry.images.validation import Validation
+    from digestry.verifier.log_view import LogVerifier
 
 
 class LocalStore:
@@ -137,16 +138,24 @@ class LocalStore:
         platform: Platform | str | None = None,
         all_platforms: bool = False,
         observer: TransferObserver | None = None,
+        verify_log: LogVerifier | None = None,
     ) -> PullResult:
         """Pull an image from its registry, every byte of it verified, and name it ``name``.
 
         Of an index, pull the image for ``platform`` (by default this machine's), or ``all_platforms``. A
-        digest decides over a tag. ``observer`` hears how the transfer goes on. Raises
-        :class:`~digestry.errors.NotFound` for a platform that there is no image for, and what
-        :class:`~digestry.Repository` does.
+        digest decides over a tag. ``observer`` hears how the transfer goes on. With ``verify_log``, the
+        registry's log must have that the tag points there now, as its last entry of the tag, before anything
+        is stored. Raises :class:`~digestry.errors.NotFound` for a platform that there is no image for,
+        :class:`~digestry.errors.LogContradiction` and :class:`~digestry.errors.Unproven` for what the log
+        does not have, and what :class:`~digestry.Repository` does.
         """
         from digestry.images.pull import pull  # noqa: PLC0415 - it loads the HTTP client
 
+        check = None
+        if verify_log is not None:
+            from digestry.verifier.tag_proof import TagProver  # noqa: PLC0415 - few users need it
+
+            check = TagProver(verify_log)
         return pull(
             self._registries(),
             _reference(name),
@@ -154,6 +163,7 @@ class LocalStore:
             platform=_platform(platform),
             all_platforms=all_platforms,
             observer=observer,
+            check=check,
         )
 
     def push(self, name: Reference | str, *, observer: TransferObserver | None = None) -> PushResult:

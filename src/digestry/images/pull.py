@@ -50,6 +50,10 @@ class PullResult(msgspec.Struct, frozen=True):
     tag_now: Digest | None = None
 
 
+Check = Callable[[Repository, Reference, Digest], object]
+"""Raises unless a name may mean this digest, such as by the registry's log."""
+
+
 def pull(
     session: Session,
     reference: Reference,
@@ -58,11 +62,13 @@ def pull(
     platform: Platform | None = None,
     all_platforms: bool = False,
     observer: TransferObserver | None = None,
+    check: Check | None = None,
 ) -> PullResult:
     """Pull an image into ``store``, verified, and name it ``reference``.
 
     For an index, pull the image for ``platform`` (by default this machine's), or ``all_platforms``. A digest
-    decides over a tag. Raises as :class:`Repository` does, and :class:`NotFound` for a platform without an
+    decides over a tag. ``check`` is called, with the registry's own repository, before anything is stored.
+    Raises as :class:`Repository` does, what ``check`` does, and :class:`NotFound` for a platform without an
     image.
     """
     remote = session.image_source(reference)
@@ -71,6 +77,8 @@ def pull(
     tally = TransferTally()
     with store.adding():
         top = content.top(reference)
+        if check is not None:
+            check(session.repository(reference), reference, top.digest)
         tag_now = _tag_now(remote, reference)
         if all_platforms:
             manifests = all_manifests(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from typing import Final
 
@@ -11,7 +12,7 @@ from digestry.registry.error_responses import ErrorResponse, bad_parameter
 from digestry.registry.exchange import Exchange
 from digestry.registry.service import Service
 from digestry.translog.entries import Openings
-from digestry.translog.log_keys import LogKey, LogKeys
+from digestry.translog.log_keys import LogKey, LogKeys, declare
 from digestry.translog.tiles import parse_path
 
 log: Final = logging.getLogger("digestry.registry")
@@ -81,6 +82,9 @@ async def get_keys(service: Service, exchange: Exchange, _: str, __: str) -> Non
         earlier_origins=tuple(origin.name for origin in found.earlier),
         witnesses=tuple(str(key) for witness in config.witnesses for key in witness.keys),
         quorum=config.quorum,
+        declarations=tuple(
+            declare(old.signer, new.signer.verifier) for new, old in itertools.pairwise(found.keys)
+        ),
     )
     await exchange.json(body, headers=[_FRESH])
 
