@@ -20,6 +20,7 @@ from digestry.catalog import (
     repository_rows,
     tag_moves,
 )
+from digestry.catalog.age_overrides import AgeOverrides
 from digestry.catalog.browsing import Browsing
 from digestry.catalog.damage import Damage
 from digestry.catalog.database import Database, Job, Outcome
@@ -47,6 +48,7 @@ from digestry.catalog.repository_reads import RepositoryReads
 from digestry.catalog.retention_rules import Retention
 from digestry.catalog.sightings import Sightings
 from digestry.catalog.statistics import Statistics
+from digestry.catalog.tag_ages import TagAges
 from digestry.catalog.tag_history import TagHistory
 from digestry.catalog.tag_moves import ANYTHING, NOWHERE, Expected, RepositoryKey, Rules, Target
 from digestry.catalog.throttle import Throttle
@@ -73,7 +75,8 @@ class Catalog(RepositoryReads):
     webhooks hear of it; ``observations`` has what was seen of other registries' tags,
     ``observation_plan`` what is to be observed when, and ``observed_moves`` what moved there; ``sequencing``
     gives the journal's entries their positions; ``log`` has the journal as a transparency log, and
-    ``log_signer`` signs it.
+    ``log_signer`` signs it; ``tag_ages`` tells for how long digests stood under their tags, and
+    ``age_overrides`` who let one through that is younger than it must be.
     """
 
     def __init__(
@@ -109,6 +112,8 @@ class Catalog(RepositoryReads):
         self.log = TransparencyLog(self._database)
         self.log_signer = LogSigner(self._database)
         self.sequencing = JournalSequencing(self._database, options.subscriptions)
+        self.tag_ages = TagAges(self._database)
+        self.age_overrides = AgeOverrides(self._database, self.sequencing, options.subscriptions, now)
         self.pull_through = PullThrough(
             self._database, self.sequencing, self._rules, options.lease, self._quotas
         )
@@ -120,6 +125,7 @@ class Catalog(RepositoryReads):
         self.change_limits(options.lease, options.quotas)
         self.pull_through.change_rules(self._rules, options.lease, options.quotas)
         self.sequencing.change_subscriptions(options.subscriptions)
+        self.age_overrides.change_subscriptions(options.subscriptions)
 
     def describe(self) -> str:
         """Return the catalog's name in messages, such as its path."""

@@ -22,9 +22,15 @@ TAG_EVENT: Final = "org.opencontainers.distribution.tag.event"
 TAG_OBSERVED: Final = "digestry.tag.observed"
 """Annotation of a tag-history entry that a mirror made: the registry that it saw the tag in."""
 
-_MIRROR: Final = "mirror:"
+MIRROR: Final = "mirror:"
+"""The beginning of the actor of events that were seen in another registry."""
 
-EventKind = Literal["created", "moved", "deleted"]
+EventKind = Literal["created", "moved", "deleted", "allowed", "revoked"]
+"""``allowed`` and ``revoked`` are no moves, but acts: a digest is let through before its least age, or no
+longer (docs/min-age.md)."""
+ACT_MARK: Final = "@"
+"""Stands before the tag of an entry that is an act: no tag has it, so that no question about a tag finds the
+entry."""
 
 
 class TagEvent(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -37,7 +43,9 @@ class TagEvent(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     numbers has none. ``sequence`` is the entry's position in the registry, from 1; a registry of several
     nodes gives it a moment later. ``hash`` covers this entry and ``previous_hash``, that of the entry before
     it. ``not_before``, of a move in another registry: when the tag was last seen unmoved there, so that it
-    moved between then and ``at``. ``reason`` is the user's, of an act that needs one. ``withheld`` means
+    moved between then and ``at``. ``reason`` is the user's, of an act that needs one: of ``allowed`` and
+    ``revoked``, which have the digest as ``from_digest``, and :data:`ACT_MARK` before the tag, either of
+    which may be missing: then it is about any. ``withheld`` means
     that the registry does not show this reader the fields from ``actor`` on, except ``number``.
     """
 
@@ -66,12 +74,12 @@ class TagEvent(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 
         A mirror checks a tag when it is requested: moves in between are not recorded.
         """
-        return self.actor.removeprefix(_MIRROR) if self.actor.startswith(_MIRROR) else ""
+        return self.actor.removeprefix(MIRROR) if self.actor.startswith(MIRROR) else ""
 
 
 def observer(host: str) -> str:
     """Return the actor of the events that a pull-through registry records of its upstream ``host``."""
-    return f"{_MIRROR}{host}"
+    return f"{MIRROR}{host}"
 
 
 class JournalPage(msgspec.Struct, frozen=True, rename="camel"):

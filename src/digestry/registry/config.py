@@ -17,6 +17,7 @@ from typing import Final, TypedDict
 from digestry.advisories.trust import TRUST_EVERYBODY, TrustPolicy
 from digestry.backend import Backend, open_backend
 from digestry.catalog import clock
+from digestry.catalog.age_policy import AgePolicy
 from digestry.catalog.options import CatalogOptions
 from digestry.catalog.quotas import Quota
 from digestry.catalog.tag_policy import TagPolicy
@@ -29,6 +30,7 @@ from digestry.registry import (
     fleet_config,
     hosts,
     immutability_config,
+    min_age_config,
     observe_config,
     proxies,
     quota_config,
@@ -102,6 +104,7 @@ SECTIONS: Final = frozenset(
         "oidc",
         "quota",
         "immutability",
+        "min-age",
         "sparse",
         "webhook",
         "collection",
@@ -180,6 +183,8 @@ class RegistryConfig:
     access: AccessConfig = field(default_factory=AccessConfig)
     quotas: tuple[Quota, ...] = ()
     tags: TagPolicy = field(default_factory=TagPolicy)
+    ages: AgePolicy = field(default_factory=AgePolicy)
+    """How long a digest must have stood under a tag to be served."""
     sparse: tuple[str, ...] = ()
     """Patterns of repositories in which an index may list manifests that are not there."""
     webhooks: tuple[Webhook, ...] = ()
@@ -301,6 +306,9 @@ def load(
     path = connections.socket_path(top["listen"], base)
     host, port = ("", 0) if path is not None else parse_listen(top["listen"])
     observe = observe_config.parse(sections, where)
+    mirrors = pull_through_config.parse(
+        sections, where, (one.host for one in observe.repositories), observe_config.REGISTRY_SECTION
+    )
     config = RegistryConfig(
         root=None if top["root"] is None else top["root"].absolute(),
         host=host,
@@ -328,12 +336,11 @@ def load(
             quota_config.parse(table, here) for table, here in toml.tables(sections, "quota", where)
         ),
         tags=immutability_config.parse(sections, where),
+        ages=min_age_config.parse(sections, where, mirrors),
         sparse=sparse_config.parse(sections, where),
         webhooks=webhooks.parse(sections, where),
         trust=advisories_config.parse(sections, where),
-        mirrors=pull_through_config.parse(
-            sections, where, (one.host for one in observe.repositories), observe_config.REGISTRY_SECTION
-        ),
+        mirrors=mirrors,
         observe=observe,
         collection=retention_config.parse(sections, where),
         metrics=observing.metrics(sections, where),

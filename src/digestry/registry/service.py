@@ -18,6 +18,7 @@ from digestry.model.digest import Digest
 from digestry.registry.access.gate import Gate
 from digestry.registry.access.principal import Principal
 from digestry.registry.admission import Admission
+from digestry.registry.age_cache import AgeCache
 from digestry.registry.chunk_size import ChunkSize
 from digestry.registry.config import RegistryConfig
 from digestry.registry.connections.table import Connections
@@ -60,6 +61,8 @@ class Service:
     chunk_size: ChunkSize = field(default_factory=ChunkSize)
     draining: Callable[[], bool] = bool
     """Tells whether the server is about to stop."""
+    ages: AgeCache = field(default_factory=AgeCache)
+    """The last answers about ages, under the present rules."""
     parse_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Of large manifests: each takes a multiple of its size while it is read."""
 
@@ -79,6 +82,10 @@ class Service:
         """Return the host of the registry that a repository is mirrored from, as far as ``principal`` may
         know; empty for one of this registry's own."""
         return "" if self.mirrors is None else await self.mirrors.origin(name, principal)
+
+    def is_mirrored(self, name: str) -> bool:
+        """Return whether the repository of this name in the catalog is a copy of another registry's."""
+        return self.mirrors is not None and self.mirrors.has_local_name(name)
 
     async def ensure_lease(self, name: str, digest: Digest, lease_end: int | None) -> bool:
         """Protect content that an answer mentions from garbage collection for the time of a lease (rule 7).
@@ -182,6 +189,7 @@ def reconfigured(service: Service, config: RegistryConfig) -> Service:
         service,
         config=config,
         gate=gate,
+        ages=AgeCache(),
         admission=Admission(config),
         health=Health(config, stores.catalog, stores.blobs, backend.disk, reserve_of(backend)),
         scrape=Scrape(config, stores.catalog, stores.coordination, backend.disk, service.observer.metrics),

@@ -118,6 +118,7 @@ KEYS: Final = (
     Key("internal", _inside, ()),
     Key("tag-ttl", toml.span(0, 366 * 86400), 300.0),
     Key("stale", _or_never(toml.span(0, 100 * 366 * 86400)), None),
+    Key("min-age", toml.unless_off(toml.span(1, 3650 * 86400)), None),
     Key("timeout", toml.span(0.1, 300), 10.0),
     Key("downloads", toml.whole(1, 256), 16),
 )
@@ -138,8 +139,9 @@ class MirrorConfig:
     ``url`` is the address of its ``/v2/``, and ``project`` the prefix of its repositories' names there.
     ``realm`` are the hosts of its token servers, and ``internal`` the internal addresses that it may refer
     to, beside those that are always allowed (docs/mirror.md). ``stale`` is how long after its last check a
-    tag is still served while upstream is unreachable; None means for ever. ``downloads`` is how many blobs
-    one worker process fetches at once.
+    tag is still served while upstream is unreachable; None means for ever. ``min_age`` is how long a digest
+    must have been seen under a tag to be served; None for no such limit. ``downloads`` is how many blobs one
+    worker process fetches at once.
     """
 
     host: str
@@ -155,6 +157,7 @@ class MirrorConfig:
     internal: tuple[str, ...] = ()
     tag_ttl: float = 300.0
     stale: float | None = None
+    min_age: float | None = None
     timeout: float = 10.0
     downloads: int = 16
 

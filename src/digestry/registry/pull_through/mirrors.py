@@ -157,6 +157,10 @@ class Mirrors:
             return ""
         return default.config.host if default.config.fetches(default.config.upstream_name(name)) else ""
 
+    def has_local_name(self, name: str) -> bool:
+        """Return whether ``name`` is that of a repository here which is a copy of an upstream's."""
+        return any(name.startswith(f"{mirror.config.prefix}/") for mirror in self.all)
+
     def check_not_upstream(self, name: str) -> None:
         """Raise :class:`ErrorResponse` 405 if ``name`` is an upstream's: its tags are moved there."""
         for start, mirror in self._by_start:

@@ -13,6 +13,7 @@ from digestry.registry import ranges
 from digestry.registry.chunk_size import AMONG_OTHERS
 from digestry.registry.error_responses import ClientGone, blob_damaged, blob_unknown
 from digestry.registry.exchange import Exchange
+from digestry.registry.resources import age_gate
 from digestry.registry.service import Service
 from digestry.registry.stores import ContentDamaged
 
@@ -57,6 +58,8 @@ async def _send(service: Service, exchange: Exchange, name: str, digest: Digest)
     found = await service.stores.read_cache.content(name, str(digest))
     if found is None:
         raise blob_unknown(digest, name)
+    if service.config.ages:
+        await age_gate.check_digest(service, exchange, name, str(digest))
     if found.damaged:
         raise blob_damaged(digest, name)
     size = found.size

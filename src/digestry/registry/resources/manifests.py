@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from digestry.catalog.manifest_rows import MissingContent
+from digestry.catalog.reads import CachedManifest
 from digestry.catalog.tag_moves import ANYTHING, Expected
 from digestry.errors import InvalidReference, NotFound
 from digestry.model import media_types
@@ -22,7 +23,7 @@ from digestry.registry.error_responses import (
     name_unknown,
 )
 from digestry.registry.exchange import Exchange
-from digestry.registry.resources import expected_blobs, manifest_growth
+from digestry.registry.resources import age_gate, expected_blobs, manifest_growth
 from digestry.registry.service import Service
 from digestry.registry.stores import ContentDamaged
 
@@ -71,6 +72,8 @@ async def _send(service: Service, exchange: Exchange, name: str, target: str) ->
         if await service.stores.read_cache.damaged(name, target):
             raise manifest_damaged(target, name)
         raise manifest_unknown(target, name)
+    if service.config.ages:
+        found = await _aged(service, exchange, name, target, found)
     etag = f'"{found.digest}"'
     headers = [
         (b"content-type", found.media_type.encode()),
@@ -95,6 +98,25 @@ async def _send(service: Service, exchange: Exchange, name: str, target: str) ->
         service.stores.manifest_cache.put(found.digest, raw)
     await exchange.start_response(200, headers, len(raw))
     await exchange.send_body(raw)
+
+
+async def _aged(
+    service: Service, exchange: Exchange, name: str, target: str, found: CachedManifest
+) -> CachedManifest:
+    """Return what a request is answered with under a least age. Raises :class:`ErrorResponse`."""
+    if ":" in target:
+        await age_gate.check_digest(service, exchange, name, found.digest)
+        return found
+    digest = await age_gate.resolve_tag(service, exchange, name, target, found.digest)
+    if digest == found.digest:
+        return found
+    older = await service.stores.read_cache.manifest(name, digest)
+    if older is None:
+        raise age_gate.refusal(
+            f"tag {target} of {name} resolves to {digest}, which has stood for long enough, but is not here"
+            f" any more; the newer {found.digest} is too young"
+        )
+    return older
 
 
 def expectation(exchange: Exchange) -> Expected:

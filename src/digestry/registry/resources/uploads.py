@@ -34,7 +34,7 @@ from digestry.registry.error_responses import (
 )
 from digestry.registry.exchange import Exchange
 from digestry.registry.proxies import share_of
-from digestry.registry.resources import upload_session
+from digestry.registry.resources import age_gate, upload_session
 from digestry.registry.resources.upload_session import UploadSession
 from digestry.registry.service import Service
 
@@ -110,6 +110,11 @@ async def _mount(service: Service, exchange: Exchange, name: str) -> bool:
     # repositories.
     if not (exchange.principal.pulls_everything() if source is None else may_pull(source)):
         return False
+    if service.config.ages:
+        if source is None:
+            may_pull = functools.partial(age_gate.may_search, service, exchange.principal)
+        elif not await age_gate.may_copy(service, source, digest, exchange.principal):
+            return False
     size = await service.executors.write(
         service.stores.catalog.mount_blob, name, digest, source=source, may_pull=may_pull
     )

@@ -16,7 +16,7 @@ from digestry.registry.exchange import Exchange
 from digestry.registry.pull_through import upstream_errors
 from digestry.registry.pull_through.mirror import Mirror, UpstreamRepository
 from digestry.registry.pull_through.upstream_errors import TROUBLE
-from digestry.registry.resources import blobs
+from digestry.registry.resources import age_gate, blobs
 from digestry.registry.resources.upstream_download import HELD_BACK, Abandoned, Download, check_room
 from digestry.registry.service import Service
 
@@ -37,6 +37,8 @@ async def get(service: Service, exchange: Exchange, repository: UpstreamReposito
         mirror.count("hits", int(here))
         await blobs.get_blob(service, exchange, repository.local_name, str(digest))
         return
+    if service.config.ages:
+        await age_gate.check_upstream(service, exchange, repository, digest)
     mirror.count("misses")
     if exchange.scope["method"] == "HEAD" and await _head(service, exchange, repository, digest):
         return

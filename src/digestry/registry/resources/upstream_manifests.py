@@ -18,7 +18,7 @@ from digestry.registry.observability import audit_events
 from digestry.registry.pull_through import upstream_errors
 from digestry.registry.pull_through.mirror import UpstreamRepository
 from digestry.registry.pull_through.upstream_errors import TROUBLE, BackingOff
-from digestry.registry.resources import manifests
+from digestry.registry.resources import age_gate, manifests
 from digestry.registry.service import Service
 from digestry.registry.stores import ContentDamaged
 
@@ -43,6 +43,8 @@ async def _by_digest(
 ) -> None:
     mirror = repository.mirror
     if await service.stores.read_cache.manifest(repository.local_name, str(digest)) is None:
+        if service.config.ages:
+            await age_gate.check_upstream(service, exchange, repository, digest)
         mirror.count("misses")
         try:
             await mirror.single_flight(
@@ -85,7 +87,27 @@ async def _by_tag(service: Service, exchange: Exchange, repository: UpstreamRepo
         exchange.extra_headers = [
             (HEADER, _upstream_header(repository, word, None if seen is None else seen.checked_at))
         ]
+        if service.config.ages:
+            await _bring_aged(service, repository, tag, here.digest)
     await manifests.get_manifest(service, exchange, repository.local_name, tag)
+
+
+async def _bring_aged(service: Service, repository: UpstreamRepository, tag: str, current: str) -> None:
+    """Fetch the manifest that the tag resolves to under its least age, unless it is here.
+
+    Raises :class:`ErrorResponse` if upstream does not answer.
+    """
+    name = repository.local_name
+    digest = await age_gate.resolved(service, name, tag, current)
+    if digest == current or await service.stores.read_cache.manifest(name, digest) is not None:
+        return
+    mirror = repository.mirror
+    try:
+        await mirror.single_flight((name, digest), fetch, service, repository, Digest.parse(digest))
+    except RemoteNotFound:
+        return  # upstream has removed it, which the answer says
+    except TROUBLE as error:
+        raise upstream_errors.error_response(mirror.config, error) from error
 
 
 async def _check_may_be_served(

@@ -1,0 +1,54 @@
+"""The last answers of one worker process about ages, for a second each."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+from digestry.catalog.tag_ages import DigestState, TagState
+
+_FRESH: Final = 1.0
+"""So many seconds an answer is used again, if the tag has not moved meanwhile. So a move there and back, an
+override and an age that is reached show after a second, on every node."""
+_LASTING: Final = 60.0
+"""So many seconds the answer is used again that a digest may be served, if that cannot change."""
+_MOST: Final = 20_000
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept(Generic[T]):
+    value: T
+    key: str
+    ends: float
+
+
+class AgeCache:
+    """The last answers of one worker process about ages."""
+
+    def __init__(self) -> None:
+        self._tags: dict[tuple[str, str], _Kept[TagState]] = {}
+        self._digests: dict[tuple[str, str], _Kept[DigestState]] = {}
+
+    def tag(self, name: str, tag: str, current: str) -> TagState | None:
+        kept = self._tags.get((name, tag))
+        if kept is None or kept.key != current or time.monotonic() >= kept.ends:
+            return None
+        return kept.value
+
+    def keep_tag(self, name: str, tag: str, current: str, state: TagState) -> None:
+        if len(self._tags) >= _MOST:
+            self._tags.clear()
+        self._tags[name, tag] = _Kept(state, current, time.monotonic() + _FRESH)
+
+    def digest(self, name: str, digest: str) -> DigestState | None:
+        kept = self._digests.get((name, digest))
+        return None if kept is None or time.monotonic() >= kept.ends else kept.value
+
+    def keep_digest(self, name: str, digest: str, state: DigestState) -> None:
+        if len(self._digests) >= _MOST:
+            self._digests.clear()
+        seconds = _LASTING if state.allowed and state.lasting else _FRESH
+        self._digests[name, digest] = _Kept(state, "", time.monotonic() + seconds)
