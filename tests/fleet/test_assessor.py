@@ -87,6 +87,13 @@ def test_images_of_another_registry_are_unknown(server: RegistryServer) -> None:
     judged(server, {"unknown": 2})
     for run in runs(server):
         assert "other.example is another registry" in " ".join(run["verdict"]["reasons"]), run["verdict"]
+        assert run["verdict"]["foreign"] == "other.example"
+    done = run_digestry("fleet", "summary", "--registry", server.host)
+    assert "Unknown: 2 containers of other.example, which the registry does not ask." in done.stdout
+    assert 'hosts = ["other.example"]' in done.stdout
+    page = server.request("GET", "/fleet").body.decode()
+    assert "2 containers of <strong>other.example</strong> are not known" in page
+    assert "hosts = [&#34;other.example&#34;]" in page or 'hosts = ["other.example"]' in page
 
 
 @pytest.mark.parametrize("named", [False, True])

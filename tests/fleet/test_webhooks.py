@@ -28,6 +28,43 @@ def test_events_that_do_not_exist(tmp_path: Path, wanted: object) -> None:
         load(path, {"root": tmp_path})
 
 
+def test_an_event_of_the_fleet_is_listed_and_retried_alone(tmp_path: Path) -> None:
+    path = tmp_path / "registry.toml"
+    path.write_text(
+        'hosts = ["127.0.0.1"]\n'
+        f'[[webhook]]\nname = "h"\nurl = "http://127.0.0.1:1/"\nsecret = "{SECRET}"\n'
+        'events = ["affected-started", "created"]\n'
+    )
+    server = start_registry(tmp_path / "root", "--config", str(path))
+
+    def listed() -> list[dict[str, Any]]:
+        done = run_digestry("webhook", "list", "--root", tmp_path / "root", "--format", "json")
+        rows: list[dict[str, Any]] = json.loads(done.stdout)
+        return rows
+
+    try:
+        bad = push(server, "team/app", "1", b"bad")
+        SimulatedAgent(server, "h1").start({"a": f"team/app:1@{bad}"})
+        stated = ("--id", "CVE-1", "--status", "affected", "--author", "me")
+        done = run_digestry("advisory", "add", f"{server.host}/team/app:1", *stated, timeout=60)
+        assert done.returncode == 0, done.stderr
+        wait_until(lambda: sum(row["attempts"] > 0 for row in listed()) >= 2, what="attempts", log=server.log)
+    finally:
+        server.stop()
+    rows = {row["event"]: row for row in listed()}
+    assert rows["created"]["sequence"] == 1
+    assert rows["affected-started"]["sequence"] == 0
+    retry = ("webhook", "retry", "--root", tmp_path / "root", "--delivery")
+    done = run_digestry(*retry, str(rows["affected-started"]["delivery"]))
+    assert (done.returncode, done.stdout) == (0, "1 due now\n"), done.stderr
+    due = {row["event"]: row["due_at"] for row in listed()}
+    assert due["affected-started"] is None
+    assert due["created"] is not None
+    done = run_digestry(*retry, "99")
+    assert done.returncode == 4
+    assert "webhook list" in done.stderr
+
+
 @pytest.mark.parametrize("killed", [False, True])
 def test_a_message_arrives(tmp_path: Path, killed: bool) -> None:
     path = tmp_path / "registry.toml"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import pickle
 import signal
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import pytest
 from digestry.model.digest import Digest
 from digestry.registry.config import RegistryConfig, load
 from digestry.registry.reloading import RELOADED, reloaded
+from tests.advisories.signed import signing_key
 from tests.registry.webhook_receiver import SECRET, Receiver
 from tests.support import RegistryServer, start_registry, wait_for_line, wait_until
 
@@ -212,6 +214,20 @@ def test_webhooks_and_retention(served: Served) -> None:
         receiver.shutdown()
         thread.join()
         receiver.server_close()
+
+
+def test_the_keys_of_advisories(tmp_path: Path) -> None:
+    """A key that is trusted since a reload verifies what was attached before, on pages and for the fleet."""
+    (tmp_path / "key.pem").write_bytes(signing_key("P-256 b").public_pem)
+    table = '[advisories]\nrequire-signature = true\n[advisories.trusted-keys]\nus = "key.pem"\n'
+    file = tmp_path / "registry.toml"
+    file.write_text(f"root = '{tmp_path}'\n{table}")
+    served = load(file, {}, environment={})
+    (tmp_path / "key.pem").write_bytes(signing_key("P-256 c").public_pem)
+    config, restart = reloaded(served, load(file, {}, environment={}))
+    assert restart == []
+    assert config.trust != served.trust
+    assert pickle.loads(pickle.dumps(config)) == config  # noqa: S301 - as workers get it
 
 
 def test_a_server_without_a_file_goes_on(registry: RegistryServer) -> None:

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
-from sqlalchemy import Connection, Select, Update, delete, insert, select, update
+from sqlalchemy import Connection, Row, Select, Update, delete, insert, select, update
 
 from digestry.catalog import clock, journal
 from digestry.catalog.database import Database
 from digestry.catalog.schema import deliveries
+from digestry.catalog.schema import journal as journal_table
 from digestry.catalog.transactions import retried
 from digestry.model.fleet_events import FleetEvent, FleetEventKind
 from digestry.model.history import EventKind, TagEvent
@@ -48,7 +49,7 @@ class Subscription:
 class Delivery:
     """One event for one webhook. Times are microseconds since 1970; ``dead_at`` is when it was
     given up. ``problem`` is why the last attempt failed. An event of the fleet is in ``document``, and its
-    ``sequence`` is 0."""
+    ``sequence`` is 0. ``event`` is what happened, if it was asked for."""
 
     id: int
     webhook: str
@@ -59,6 +60,7 @@ class Delivery:
     dead_at: int | None
     problem: str
     document: str | None = None
+    event: str = ""
 
 
 class DeliveryQueue:
@@ -110,18 +112,41 @@ class DeliveryQueue:
     def listed(self, *, webhook: str | None = None, limit: int) -> list[Delivery]:
         """Return the undelivered events, given up or not, oldest first."""
         with self._database.read() as connection:
-            query = _of(select(deliveries), webhook).order_by(deliveries.c.id).limit(limit)
-            return [Delivery(*row) for row in connection.execute(query)]
+            query = _of(select(deliveries, journal_table.c.event.label("happened")), webhook)
+            query = query.select_from(
+                deliveries.outerjoin(journal_table, journal_table.c.sequence == deliveries.c.sequence)
+            )
+            rows = connection.execute(query.order_by(deliveries.c.id).limit(limit)).all()
+            return [Delivery(*row[:-1], event=_event(row)) for row in rows]
 
     @retried
-    def revive(self, *, webhook: str | None = None, sequence: int | None = None, now: int) -> int:
-        """Make undelivered events due at once, those that were given up too; return how many."""
+    def revive(
+        self,
+        *,
+        webhook: str | None = None,
+        sequence: int | None = None,
+        delivery: int | None = None,
+        now: int,
+    ) -> int:
+        """Make undelivered events due at once, those that were given up too; return how many.
+
+        ``sequence`` is a tag event's number in the journal, ``delivery`` the ``id`` of one :class:`Delivery`.
+        """
         with self._database.write() as connection:
             change = _of(update(deliveries), webhook)
             if sequence is not None:
                 change = change.where(deliveries.c.sequence == sequence)
+            if delivery is not None:
+                change = change.where(deliveries.c.id == delivery)
             # A new time to be queued at: the days until it is given up begin again.
             return connection.execute(change.values(dead_at=None, due_at=0, queued_at=now)).rowcount
+
+
+def _event(row: Row[Any]) -> str:
+    """Return what happened, of a row of a delivery with the ``happened`` of its tag event."""
+    if row.document is not None:
+        return str(msgspec.json.decode(row.document, type=FleetEvent).event)
+    return str(row.happened or "")
 
 
 def _of(statement: _Statement, webhook: str | None) -> _Statement:

@@ -243,6 +243,7 @@ class FleetCounts(Struct, frozen=True):
     agents: int
     silent_agents: int
     oldest_affected: str | None
+    unknown_hosts: Mapping[str, int]
 
 
 class HistoryPoint(Struct, frozen=True):

@@ -8,7 +8,7 @@ import click
 
 from digestry.cli.fleet_rows import short_time
 from digestry.cli.fleet_target import open_fleet, registry_option
-from digestry.cli.output import json_document, json_option, say, table
+from digestry.cli.output import json_document, json_option, printable, say, table
 from digestry.cli.timeout_options import timeout_option
 from digestry.model.text import number_of
 from digestry.model.timestamps import rfc3339
@@ -25,7 +25,8 @@ def summary(*, registry: str | None, as_json: bool) -> None:
 
     JSON: one object with at, containers and images (numbers by state), silent_containers, places,
     silent_places, agents, silent_agents, oldest_affected (when the oldest affected container started, or
-    null) and registry.
+    null), unknown_hosts (the unknown containers whose images are named after registries that this one does
+    not ask, by those) and registry.
 
     Exit code 1 if a container is affected; 3 if none is, but something is not known; 0 only if all is known.
     """
@@ -48,6 +49,7 @@ def summary(*, registry: str | None, as_json: bool) -> None:
                 found.agents,
                 found.silent_agents,
                 None if found.oldest_affected is None else rfc3339(found.oldest_affected),
+                found.unknown_hosts,
             )
         )
     else:
@@ -68,6 +70,14 @@ def summary(*, registry: str | None, as_json: bool) -> None:
             say(f"{many} ran in places that are silent: whether they still run is not known.")
         if found.oldest_affected is not None:
             say(f"The oldest affected container runs since {short_time(found.oldest_affected)}.")
+        for name, number in found.unknown_hosts.items():
+            many = number_of(number, "container")
+            say(
+                printable(
+                    f"Unknown: {many} of {name}, which the registry does not ask. If that is a name of it,"
+                    f' list it in its configuration: hosts = ["{name.rpartition(":")[0] or name}"].'
+                )
+            )
     affected = bool(found.containers.get("affected"))
     uncertain = bool(found.containers.get("unknown")) or bool(found.silent_agents)
     raise click.exceptions.Exit(status(found, host, affected=affected, uncertain=uncertain))

@@ -41,7 +41,9 @@ LISTING: Final = Listing(
     "The events that webhooks have not taken yet, the oldest first.",
     (
         Column("webhook", "text", "The webhook's name."),
-        Column("sequence", "number", "Of the event.", heading="EVENT"),
+        Column("delivery", "number", "Of the event to this webhook; `webhook retry --delivery` names it."),
+        Column("event", "text", "What happened: created, moved, deleted, or what happened in the fleet."),
+        Column("sequence", "number", "Of a tag's event in the journal; 0 for one of the fleet.", shown=False),
         Column("state", "text", "waiting, or DEAD if it was given up."),
         Column("queued_at", "time", "When it happened.", heading="SINCE", show=_since),
         Column("attempts", "number", "How often it was sent."),
@@ -66,8 +68,8 @@ def list_(*, registry: RegistryConfig, name: str | None, view: View) -> None:
 
     Events whose delivery was given up are DEAD, and stay until they are retried.
 
-    JSON: a list of objects with webhook, sequence, state, queued_at, due_at (RFC 3339; null: at once),
-    attempts, dead_at (null unless given up), problem.
+    JSON: a list of objects with webhook, delivery, event, sequence, state, queued_at, due_at (RFC 3339; null:
+    at once), attempts, dead_at (null unless given up), problem.
     """
     from digestry.catalog import clock
 
@@ -79,6 +81,8 @@ def list_(*, registry: RegistryConfig, name: str | None, view: View) -> None:
     view.show(
         {
             "webhook": event.webhook,
+            "delivery": event.id,
+            "event": event.event,
             "sequence": event.sequence,
             "state": "waiting" if event.dead_at is None else "DEAD",
             "queued_at": rfc3339(clock.to_datetime(event.queued_at)),
@@ -94,17 +98,30 @@ def list_(*, registry: RegistryConfig, name: str | None, view: View) -> None:
 @webhook.command()
 @registry_options
 @_name
-@click.option("--sequence", type=click.IntRange(min=1), metavar="N", help="This event only.")
-def retry(*, registry: RegistryConfig, name: str | None, sequence: int | None) -> None:
-    """Make undelivered events due at once, DEAD ones too; the server delivers them."""
+@click.option("--sequence", type=click.IntRange(min=1), metavar="N", help="This event of a tag only.")
+@click.option("--delivery", type=click.IntRange(min=1), metavar="N", help="This row of `webhook list` only.")
+def retry(*, registry: RegistryConfig, name: str | None, sequence: int | None, delivery: int | None) -> None:
+    """Make undelivered events due at once, DEAD ones too; the server delivers them.
+
+    An event of a tag is named by its number in the journal, which is one for all webhooks; any event, those
+    of the fleet too, by the number of its delivery to one webhook. Exit code 4 if nothing that was named
+    waits.
+    """
     from digestry.catalog import clock
+    from digestry.errors import NotFound
     from digestry.registry.observability.audit_events import note_command
 
     catalog = _open(registry)
     try:
-        count = catalog.delivery_queue.revive(webhook=name, sequence=sequence, now=clock.now())
+        count = catalog.delivery_queue.revive(
+            webhook=name, sequence=sequence, delivery=delivery, now=clock.now()
+        )
     finally:
         catalog.close()
-    what = {"webhook": name, "sequence": sequence, "events": count}
+    what = {"webhook": name, "sequence": sequence, "delivery": delivery, "events": count}
     note_command(registry.scratch, "digestry webhook retry", "retry-webhook", **what)
     say(f"{count} due now")
+    if not count and (sequence, delivery) != (None, None):
+        raise NotFound(
+            "no undelivered event has that number", hint="`digestry webhook list` shows those that there are"
+        )

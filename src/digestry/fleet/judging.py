@@ -14,9 +14,12 @@ from digestry.audit.image_names import ImageNames
 from digestry.audit.judge import Verdict
 from digestry.audit.registry_queries import RegistryQueries
 from digestry.catalog.fleet.judgements import FleetJudgements, Judgement, ReportedImage
+from digestry.errors import InvalidReference
+from digestry.fleet.own_registry import refusal
 from digestry.inventory.image_reports import as_facts
 from digestry.model.digest import Digest
 from digestry.model.fleet_answers import FleetVerdict
+from digestry.model.reference import Reference
 
 MOST_REASONS: Final = 20
 """The most reasons that a stored verdict has."""
@@ -47,7 +50,7 @@ def judge_reports(
         found.append(
             Judgement(
                 image.number,
-                _verdict(result, verdict),
+                _verdict(result, verdict, image.report.reference or ""),
                 _statuses(verdict.assessment.advisories),
                 digests,
                 None if identity is None else str(identity.running),
@@ -57,7 +60,7 @@ def judge_reports(
     return found
 
 
-def _verdict(result: InquiryResult, verdict: Verdict) -> FleetVerdict:
+def _verdict(result: InquiryResult, verdict: Verdict, reference: str) -> FleetVerdict:
     assessment, fix = verdict.assessment, result.facts.fix.image
     bad = [advisory for advisory in assessment.advisories if advisory.statement.status == "affected"]
     names = dict.fromkeys(advisory.statement.vulnerability for advisory in bad)
@@ -71,7 +74,17 @@ def _verdict(result: InquiryResult, verdict: Verdict) -> FleetVerdict:
         advice=verdict.action,
         tag=verdict.tag.state,
         reasons=verdict.reasons[:MOST_REASONS],
+        foreign=_foreign(reference, verdict) if assessment.state == "unknown" else "",
     )
+
+
+def _foreign(reference: str, verdict: Verdict) -> str:
+    """Return the registry that an image is named after, if that is why nothing is known of it."""
+    try:
+        host = Reference.parse(reference).host
+    except InvalidReference:
+        return ""
+    return host if any(refusal(host) in reason for reason in verdict.reasons) else ""
 
 
 def _statuses(advisories: Iterable[Advisory]) -> Mapping[str, str]:

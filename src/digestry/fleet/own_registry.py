@@ -236,10 +236,14 @@ def _everything(_repository: str) -> bool:
 
 
 def _refuse(host: str) -> NoReturn:
-    raise RemoteError(
-        f"{host} is another registry, which this one does not ask",
-        hint="digestry audit --fleet asks it with your own access; if it is a name of this registry, add it"
-        " to hosts in the configuration",
+    raise RemoteError(refusal(host), hint="digestry audit --fleet asks it with your own access")
+
+
+def refusal(host: str) -> str:
+    """Return why nothing is known of the images of another registry, and what to do if it is not another."""
+    return (
+        f"{host} is another registry, which this one does not ask (if it is a name of this registry, list it"
+        " in hosts in registry.toml)"
     )
 
 

@@ -35,6 +35,7 @@ class FleetVerdict(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tr
     advice: str = ""
     tag: str = ""
     reasons: tuple[str, ...] = ()
+    foreign: str = ""
 
 
 class FleetImage(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -138,6 +139,8 @@ class FleetSummary(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tr
     """How many containers run, by state; how many of them in places that are silent.
 
     ``oldest_affected`` is when the oldest affected one started; ``limited`` as of :class:`FleetRuns`.
+    ``unknown_hosts`` are the registries that were not asked about unknown images, with the containers of
+    each, the most first: other registries, or names of this one that it was not told.
     """
 
     at: datetime.datetime
@@ -150,6 +153,7 @@ class FleetSummary(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tr
     silent_agents: int
     oldest_affected: datetime.datetime | None = None
     limited: bool = False
+    unknown_hosts: dict[str, int] = {}
 
 
 class FleetChange(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):

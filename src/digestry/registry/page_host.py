@@ -40,6 +40,8 @@ SIGN_IN: Final = replace(
     audited=True,
 )
 """The route of a sign-in at the pages, which has a line in the audit log. An issuer leads back by GET."""
+SIGN_OUT: Final = replace(SIGN_IN, operations={"POST": Operation("POST", _by_pages, NOTHING, "sign-out")})
+"""The route of a sign-out, which has a line in the audit log."""
 _THREADS: Final = 4
 """So many of the threads that wait for the disk work for pages at a time: pulls need the others."""
 
@@ -109,6 +111,14 @@ class PageHost:
         principal = gate.principal_of(ANONYMOUS.name if name is None else name)
         _exchange(scope).principal = principal
         return principal
+
+    def request_id(self, scope: Mapping[str, Any]) -> str:
+        """Return the number of the request, as the logs have it."""
+        return _exchange(scope).request_id
+
+    def note_sign_out(self, scope: Mapping[str, Any]) -> None:
+        """Note that the request ends the visitor's session: it gets a line in the audit log."""
+        _exchange(scope).route = SIGN_OUT
 
     async def check_password(self, scope: Mapping[str, Any], name: str, password: str) -> Proof:
         """Return the proof of a user's password, or of a robot's token.

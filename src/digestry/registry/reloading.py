@@ -39,6 +39,7 @@ RELOADED: Final = frozenset(
         "scrub",
         "sparse",
         "tags",
+        "trust",
         "upload_limit",
         "upload_timeout",
         "uploads",
@@ -64,7 +65,6 @@ _NAMES: Final = {
     "storage": "[storage]",
     "tls": "[tls]",
     "transparency": "[transparency]",
-    "trust": "[advisories]",
     "web": "[web]",
     "upload_limit": "upload of [limits]",
 }

@@ -86,14 +86,23 @@ class WebApp:
             return Response("the pages answer GET, HEAD and POST\n", 405, {"Allow": "GET, HEAD, POST"})
         if path.startswith(STATIC):
             return self._static_file(path)
-        visit = await self._visit(request)
+        visit = None
         try:
+            visit = await self._visit(request)
             return await self._answer(request, visit)
         except SignInNeeded:
-            target = templates.address("/sign-in", next=visit.address)
+            target = templates.address("/sign-in", next="/" if visit is None else visit.address)
             return RedirectResponse(target, 303, {"Cache-Control": "no-store"})
         except DigestryError as error:
+            if visit is None:
+                raise  # the registry's own answer: not even who asks is known
             return await self._host.run(self._render, request, visit, problem_page(error))
+        except Exception:
+            if visit is None:
+                raise
+            log.exception("%s %s failed", request.method, path)
+            problem = defect_page(self._host.request_id(request.scope))
+            return await self._host.run(self._render, request, visit, problem)
 
     async def _answer(self, request: Request, visit: Visit) -> Response:
         is_form = request.method == "POST"
@@ -204,6 +213,18 @@ async def _fields(request: Request) -> dict[str, str]:
             raise TooLarge(f"the form has more than {_LARGEST_FORM} bytes", limit=_LARGEST_FORM)
     pairs = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=None)
     return dict(reversed(pairs))
+
+
+def defect_page(request_id: str) -> Page:
+    """Return the page of a request that failed by a defect."""
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+    view = Problem(
+        status,
+        status.phrase,
+        "This is a defect of the registry; its log has more",
+        f"The log names the request {request_id}",
+    )
+    return Page("problem.html", status.phrase, view, status)
 
 
 def problem_page(error: DigestryError) -> Page:

@@ -26,7 +26,7 @@ def asker_of(visit: Visit) -> Asker:
     visitor = visit.visitor
     if visitor.identity.anonymous and not visitor.audits_anything():
         raise SignInNeeded
-    return Asker(visitor.audits_everything(), visitor.audits)
+    return Asker(visitor.audits_everything(), visitor.audits, visitor.may_see)
 
 
 def rows_of(page: FleetRuns) -> tuple[RunRow, ...]:

@@ -154,6 +154,14 @@ class Host(Protocol):
         """Return the address of the request's client, as the journal has it."""
         ...
 
+    def request_id(self, scope: Scope, /) -> str:
+        """Return the number of the request, as the logs have it."""
+        ...
+
+    def note_sign_out(self, scope: Scope, /) -> None:
+        """Note that this request ends the visitor's session."""
+        ...
+
     async def restore_tag(
         self, scope: Scope, name: str, tag: str, digest: Digest, /, *, before: Digest | None
     ) -> Restored:

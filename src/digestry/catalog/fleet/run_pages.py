@@ -224,9 +224,10 @@ def _redacted(verdict: FleetVerdict, asker: Asker) -> FleetVerdict:
 
     def known(name: str) -> str:
         try:
-            return name if name and asker.may_audit(Reference.parse(name).repository) else ""
+            repository = Reference.parse(name).repository if name else ""
         except InvalidReference:
             return ""
+        return name if repository and (asker.may_audit(repository) or asker.may_pull(repository)) else ""
 
     return structs.replace(
         verdict, base=known(verdict.base), fixed=known(verdict.fixed), advice="", reasons=()

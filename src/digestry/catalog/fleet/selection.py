@@ -46,10 +46,11 @@ class ImageFilter:
 @dataclass(frozen=True, slots=True)
 class Asker:
     """Who asks: everything may be named to one who audits ``everything``; to others the images of
-    repositories that ``may_audit`` is true of."""
+    repositories that ``may_audit`` is true of, with the names of those that ``may_pull`` is true of, too."""
 
     everything: bool = True
     may_audit: MayAudit = bool
+    may_pull: MayAudit = bool
 
 
 EVERYBODY: Final = Asker()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, Select, case, func, select
 
@@ -11,6 +11,8 @@ from digestry.catalog.fleet.selection import Asker, ImageFilter, chosen
 from digestry.catalog.fleet.silence import agent_silent, source_silent
 from digestry.catalog.fleet_schema import fleet_agents, fleet_images, fleet_runs, fleet_sources
 from digestry.model.fleet_answers import FleetState, FleetSummary
+
+_MOST_HOSTS: Final = 20
 
 
 def summarize(connection: Connection, asker: Asker, *, now: int) -> FleetSummary:
@@ -56,7 +58,25 @@ def summarize(connection: Connection, asker: Asker, *, now: int) -> FleetSummary
         silent_agents=silent_agents,
         oldest_affected=oldest,
         limited=not asker.everything,
+        unknown_hosts=_unknown_hosts(connection) if asker.everything else {},
     )
+
+
+def _unknown_hosts(connection: Connection) -> dict[str, int]:
+    """Return the registries that were not asked about unknown images, with the containers of each."""
+    # The verdict's field, which is written only if it is not empty; quotes in other fields are escaped.
+    foreign = (fleet_images.c.state == "unknown") & fleet_images.c.verdict.contains('"foreign":"')
+    runs = (fleet_runs.c.image == fleet_images.c.number) & fleet_runs.c.ended_at.is_(None)
+    containers = func.count().label("containers")
+    query = (
+        select(fleet_images.c.host, containers)
+        .join_from(fleet_images, fleet_runs, runs)
+        .where(foreign)
+        .group_by(fleet_images.c.host)
+        .order_by(containers.desc(), fleet_images.c.host)
+        .limit(_MOST_HOSTS)
+    )
+    return {row.host: int(row.containers) for row in connection.execute(query)}
 
 
 def _places(

@@ -126,7 +126,7 @@ def _after(exchange: Exchange, parse: Callable[[str], _Cursor]) -> _Cursor | Non
 def asker(exchange: Exchange) -> Asker:
     """Return what the sender of a request may know of."""
     principal = exchange.principal
-    return Asker(principal.audits_everything(), principal.audits)
+    return Asker(principal.audits_everything(), principal.audits, principal.may_see)
 
 
 def image_filter(exchange: Exchange, *, ever: bool = False) -> ImageFilter:

@@ -55,6 +55,7 @@ async def sign_out(visit: Visit, _: Mapping[str, str]) -> Response:
     """End the visitor's session."""
     response = RedirectResponse("/", 303)
     if visit.session is not None:
+        visit.host.note_sign_out(visit.scope)
         await visit.sessions.end(response, visit.session, https=visit.https)
     return response
 
