@@ -117,7 +117,12 @@ class DeliveryQueue:
                 deliveries.outerjoin(journal_table, journal_table.c.sequence == deliveries.c.sequence)
             )
             rows = connection.execute(query.order_by(deliveries.c.id).limit(limit)).all()
-            return [Delivery(*row[:-1], event=_event(row)) for row in rows]
+            found = []
+            for row in rows:
+                fields = dict(row._mapping)
+                del fields["happened"]
+                found.append(Delivery(**fields, event=_event(row)))
+            return found
 
     @retried
     def revive(
