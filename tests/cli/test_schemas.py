@@ -70,6 +70,7 @@ def test_what_commands_print(run: Run, app: Path, tmp_path: Path) -> None:
         run("attach", f"{name}:1", app / "program", "--artifact-type", "text/plain")
         run("token", "create", "--root", server.root, "ci")
         run("advisory", "add", f"{name}:1", "--status", "affected", "--id", "CVE-1", "--author", "me")
+        run("observe", "add", "--root", server.root, "registry.example/app")
         digest = run("digest", f"{name}:1").stdout.strip()
         lines = {
             "images": [],
@@ -81,6 +82,7 @@ def test_what_commands_print(run: Run, app: Path, tmp_path: Path) -> None:
             "referrers": [f"{name}:1"],
             "token list": ["--root", str(server.root)],
             "webhook list": ["--root", str(server.root)],
+            "observe list": ["--root", str(server.root)],
             "advisory list": [f"{name}:1"],
             "fleet who": [f"{name}:1"],
             "fleet since": ["1h", "--registry", server.host],
@@ -142,6 +144,8 @@ def test_what_commands_of_a_registry_print(run: Run, app: Path, tmp_path: Path) 
         run("pack", app, "-t", f"{name}:1", "--push")
         config = json.loads(run("manifest", "get", f"{name}:1").stdout)["config"]["digest"]
         assert conforming(run, "gc", "--root", root, "--dry-run", *json_)["totals"]["blobs"] == 0
+        observed = conforming(run, "observe report", "--root", root, *json_, status=exit_codes.REMOTE)
+        assert observed["moves"] == []
         assert conforming(run, "journal verify", "--root", root, *json_)["entries"] == 1
         path = next(root.rglob(config.removeprefix("sha256:")))
         path.chmod(0o600)

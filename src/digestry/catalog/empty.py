@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Final, NoReturn
 
 from digestry.catalog.blob_links import UnknownRepository
+from digestry.catalog.observation_rows import Span
 from digestry.catalog.reads import CatalogReads, MirroredTag
 from digestry.catalog.referrer_pages import Page
 from digestry.model.digest import Digest
@@ -44,6 +45,11 @@ class _NoSightings:
         return SightingsOf(digest=digest, places=0)
 
 
+class _NoObservations:
+    def spans(self, repository: str, tag: str, /, **_: object) -> list[Span]:
+        return []
+
+
 class _NoLog:
     def openings(self, repository: str, /, **_: object) -> list[Opening]:
         return []
@@ -56,6 +62,7 @@ class EmptyCatalog:
         self.tag_history = _NoTagHistory()
         self.digest_prefixes = _NoDigests()
         self.sightings = _NoSightings()
+        self.observations = _NoObservations()
         self.log = _NoLog()
 
     def has_repository(self, repository: str, /) -> bool:

@@ -157,9 +157,12 @@ class ObservationPlan:
             found = [_scheduled(row) for row in connection.execute(query)]
         return [one for one in found if one.tag not in without][:limit]
 
-    def lag(self, now: int) -> int:
-        """Return for how many microseconds the tag has been due that is due for the longest; 0 for none."""
+    def lag(self, now: int, repository: str = "") -> int:
+        """Return for how many microseconds the tag, of a ``repository`` or of all, has been due that is due
+        for the longest; 0 for none."""
         query = select(func.min(observation_schedule.c.due_at))
+        if repository:
+            query = query.where(observation_schedule.c.repository == repository)
         with self._database.read() as connection:
             due = connection.execute(query).scalar()
         return 0 if due is None else max(0, now - int(due))

@@ -72,14 +72,16 @@ class Observations:
         with self._database.read() as connection:
             return observation_rows.spans(connection, repository, tag, before=before, limit=limit)
 
-    def gaps(self, since: int, *, limit: int) -> list[Span]:
-        """Return the failed spans of all tags that ended at the time ``since`` or later, the last first."""
-        query = select(observations).where(
-            observations.c.outcome == "failed", observations.c.last_at >= since
+    def boundaries(self, since: int, *, limit: int) -> list[Span]:
+        """Return the spans that began, or that failed, at the time ``since`` or later, by repository and tag,
+        those of a tag in their order."""
+        wanted = (observations.c.last_at >= since) & (
+            (observations.c.outcome == "failed") | (observations.c.first_at >= since)
         )
+        query = select(observations).where(wanted)
+        query = query.order_by(observations.c.repository, observations.c.tag, observations.c.number)
         with self._database.read() as connection:
-            rows = connection.execute(query.order_by(observations.c.last_at.desc()).limit(limit))
-            return [observation_rows.to_span(row) for row in rows]
+            return [observation_rows.to_span(row) for row in connection.execute(query.limit(limit))]
 
     def prune(self, older_than: int, *, limit: int) -> int:
         """Delete spans that ended before that time, up to ``limit``, but never a tag's last one; return how

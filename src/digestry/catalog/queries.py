@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol, Unpack
 
 from digestry.catalog.journal import Filters
+from digestry.catalog.observation_rows import Span
 from digestry.catalog.referrer_pages import Cursor, Page
 from digestry.model.digest import Digest
 from digestry.model.digest_prefix import DigestPrefix
@@ -56,6 +57,14 @@ class SightingQueries(Protocol):
     def of(self, repository: str, digest: Digest, /, *, limit: int) -> SightingsOf: ...
 
 
+class ObservationQueries(Protocol):
+    """The question what was observed of a tag in another registry."""
+
+    def spans(
+        self, repository: str, tag: str, /, *, before: int | None = None, limit: int
+    ) -> Sequence[Span]: ...
+
+
 class LogQueries(Protocol):
     """The question what the log has of a repository."""
 
@@ -83,6 +92,9 @@ class RepositoryQueries(Protocol):
 
     @property
     def sightings(self) -> SightingQueries: ...
+
+    @property
+    def observations(self) -> ObservationQueries: ...
 
     @property
     def log(self) -> LogQueries: ...

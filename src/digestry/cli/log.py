@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 def _who(row: Row, _: bool) -> str:
     actor, address = row["actor"], row["address"]
+    if row["not_before"] is not None:
+        return f"{actor} (since {str(row['not_before'])[:19].replace('T', ' ')})"
     return f"{actor} ({address})" if actor and address else str(actor or "-")
 
 
@@ -49,6 +51,13 @@ LISTING: Final = Listing(
         Column("address", "text", "From which address, or null.", nullable=True, shown=False),
         Column("number", "number", "Its number in the repository, or null.", nullable=True, shown=False),
         Column("sequence", "number", "Its number in the registry, or null.", nullable=True, shown=False),
+        Column(
+            "not_before",
+            "time",
+            "Of a move in another registry: the observation before, after which it moved; or null.",
+            nullable=True,
+            shown=False,
+        ),
         Column("withheld", "flag", "Whether the registry withholds who made the change.", shown=False),
     ),
 )
@@ -75,7 +84,8 @@ def log(
     with the name of one of the commands is written with its registry, with a tag, or after --.
 
     JSON: a list of objects with at (RFC 3339), repository, tag, event (created, moved, deleted),
-    from_digest, to_digest, actor, client, address, number, sequence; an unknown value is null. withheld is
+    from_digest, to_digest, actor, client, address, number, sequence and not_before (of a move that was seen
+    in another registry: it happened between that time and at); an unknown value is null. withheld is
     true if the registry shows the entry's actor, address, client and sequence only to users who may audit
     the repository.
     """
@@ -155,6 +165,7 @@ def _plain(event: TagEvent) -> Row:
         "address": event.address or None,
         "number": event.number,
         "sequence": event.sequence,
+        "not_before": None if event.not_before is None else rfc3339(event.not_before),
         "withheld": event.withheld,
     }
 

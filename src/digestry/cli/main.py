@@ -74,6 +74,7 @@ _SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
     "Running a registry": {
         "serve": ("serve", "Run the registry."),
         "token": ("token", "Make and revoke the tokens that programs log in to the registry with."),
+        "observe": ("observe", "Observe where the tags of other registries point, and report what moved."),
         "journal": ("journal", "Verify and export a registry's journal."),
         "gc": ("gc", "Remove unused content from a registry."),
         "scrub": ("scrub", "Read all content of a registry again, and find what is damaged."),

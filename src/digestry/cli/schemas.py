@@ -17,13 +17,19 @@ LISTINGS: Final = {
     "referrers": "referrers",
     "token list": "token",
     "webhook list": "webhook",
+    "observe list": "observe",
     "advisory list": "advisory",
     "fleet who": "fleet",
     "fleet since": "fleet_changes",
     "fleet silent": "fleet_silent",
 }
 """The commands that list, and their modules, which have a ``LISTING``."""
-_ELSEWHERE: Final = {"inspect": "inspect", "diff": "diff", "validate": "validate"}
+_ELSEWHERE: Final = {
+    "inspect": "inspect",
+    "diff": "diff",
+    "validate": "validate",
+    "observe report": "observe_document",
+}
 """The commands whose text is made of their document, too, and their modules, which have a ``Document``."""
 _DOCUMENTS: Final = {
     "config show": "Settings",

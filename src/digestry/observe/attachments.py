@@ -9,7 +9,7 @@ from digestry.errors import RemoteNotFound
 from digestry.model.digest import Digest
 from digestry.observe.content import Stopped
 from digestry.observe.hosts import Host
-from digestry.observe.targets import Target
+from digestry.registry.observed_targets import Target
 
 _COSIGN: Final = {"sig": "cosign signature", "att": "cosign attestation", "sbom": "cosign SBOM"}
 _DIGITS: Final = 64

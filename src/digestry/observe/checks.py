@@ -12,7 +12,7 @@ from digestry.backend import Backend
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.observation_plan import ScheduledTag
-from digestry.catalog.observations import LIST, Observation
+from digestry.catalog.observations import LIST, Observation, Outcome
 from digestry.catalog.tag_moves import TagRefused
 from digestry.coordination.protocol import FencedLock
 from digestry.errors import (
@@ -27,9 +27,9 @@ from digestry.model.manifest import Manifest
 from digestry.observe.facts import is_attachment
 from digestry.observe.hosts import Host
 from digestry.observe.reasons import reason_of
-from digestry.observe.targets import Target
 from digestry.registry.observability import audit_events
 from digestry.registry.observability.audit_log import AuditLog
+from digestry.registry.observed_targets import Target
 from digestry.registry.pull_through import upstream_errors
 from digestry.registry.pull_through.upstream_errors import TROUBLE, BackingOff
 
@@ -48,13 +48,21 @@ class Checks:
     """Makes observations, and records them as long as it has ``lock``. Thread-safe."""
 
     def __init__(
-        self, catalog: Catalog, backend: Backend, audit: AuditLog, lock: FencedLock, manifest_limit: int
+        self,
+        catalog: Catalog,
+        backend: Backend,
+        audit: AuditLog,
+        lock: FencedLock,
+        manifest_limit: int,
+        *,
+        at_once: bool = False,
     ) -> None:
         self._catalog = catalog
         self._backend = backend
         self._audit = audit
         self._lock = lock
         self._limit = manifest_limit
+        self._at_once = at_once
         self.attachment_tags: dict[str, frozenset[str]] = {}
         """By local repository: the tags of signatures and referrers in its last list."""
         self.answered = 0
@@ -182,8 +190,14 @@ class Checks:
         for, so that a later list can tell a new tag from one that was not asked for."""
         mirror, plan, name = host.mirror, self._catalog.observation_plan, due.repository
         patterns = hashlib.sha256("\n".join(target.patterns).encode()).hexdigest()[:16]
-        with mirror.requesting():
-            listed = set(mirror.upstream.tags(target.upstream_name, MOST_TAGS + 1))
+        outcome: Outcome = "seen"
+        try:
+            with mirror.requesting():
+                listed = set(mirror.upstream.tags(target.upstream_name, MOST_TAGS + 1))
+        except RemoteNotFound as error:
+            if not upstream_errors.is_gone(error):
+                raise
+            listed, outcome = set(), "absent"  # the repository does not exist: it has no tag
         if len(listed) > MOST_TAGS:
             listed.clear()  # an error keeps the objects of its frames alive until it is collected
             raise ProtocolViolation(f"{target.name} has more than {MOST_TAGS} tags")
@@ -194,7 +208,7 @@ class Checks:
         new = sorted(wanted.difference(scheduled))
         if due.etag == patterns:
             self._were_absent(due, new)
-        spread = min(due.interval, _SPREAD + len(new) * clock.SECOND // 20)
+        spread = 0 if self._at_once else min(due.interval, _SPREAD + len(new) * clock.SECOND // 20)
         plan.schedule(
             (
                 ScheduledTag(name, tag, due.interval, now + int(random.random() * spread))  # noqa: S311 - no secret
@@ -205,13 +219,13 @@ class Checks:
         self._missing(target, due, sorted(scheduled.keys() - listed), now)
         unwanted = [tag for tag in scheduled if not target.wants(tag)]
         plan.unschedule(name, unwanted, self._lock)
-        self._catalog.observations.record([Observation(name, LIST, "seen", now, due.interval)], self._lock)
+        self._catalog.observations.record([Observation(name, LIST, outcome, now, due.interval)], self._lock)
         return patterns
 
     def _were_absent(self, due: ScheduledTag, new: list[str]) -> None:
         """Record that tags which are new in a list were absent from the one before."""
         spans = self._catalog.observations.spans(due.repository, LIST, limit=20)
-        last = next((one for one in spans if one.outcome == "seen"), None)
+        last = next((one for one in spans if one.outcome != "failed"), None)
         if last is not None:
             self._catalog.observations.record(
                 (Observation(due.repository, tag, "absent", last.last_at, due.interval) for tag in new),

@@ -25,7 +25,7 @@ from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.manifest import Manifest
 from digestry.observe.hosts import Host
-from digestry.observe.targets import Target
+from digestry.registry.observed_targets import Target
 
 _PART: Final = 512 << 10
 _NO_SUCH_RANGE: Final = 416

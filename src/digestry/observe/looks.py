@@ -39,9 +39,9 @@ from digestry.observe.content import Content
 from digestry.observe.facts import ImageFacts, TagFacts, facts_of
 from digestry.observe.hosts import Host
 from digestry.observe.reasons import reason_of
-from digestry.observe.report import move_of
-from digestry.observe.targets import Target
 from digestry.registry.config import RegistryConfig
+from digestry.registry.observation_report import move_of
+from digestry.registry.observed_targets import Target
 from digestry.registry.pull_through import upstream_errors
 from digestry.registry.pull_through.upstream_errors import BackingOff
 

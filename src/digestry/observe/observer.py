@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Final
@@ -21,9 +21,9 @@ from digestry.observe.checks import Checks, jittered
 from digestry.observe.hosts import Host
 from digestry.observe.looks import Looks
 from digestry.observe.state import ObserverState
-from digestry.observe.targets import Target, targets
 from digestry.registry.config import RegistryConfig
 from digestry.registry.observability.audit_log import AuditLog
+from digestry.registry.observed_targets import Target, targets
 from digestry.registry.pull_through.names import canonical
 from digestry.registry.pull_through.upstream import MakeUpstream
 
@@ -40,7 +40,11 @@ _TROUBLE: Final = 60_000_000
 
 
 class Observer:
-    """The observing of one holder of the lock, which fences what it writes. Used by one thread."""
+    """The observing of one holder of the lock, which fences what it writes. Used by one thread.
+
+    ``only`` are the local repositories that it asks about, by default all; with ``at_once``, the tags that a
+    list shows for the first time are not spread over some time.
+    """
 
     def __init__(
         self,
@@ -49,14 +53,18 @@ class Observer:
         catalog: Catalog,
         make_upstream: MakeUpstream,
         lock: FencedLock,
+        *,
+        only: Collection[str] | None = None,
+        at_once: bool = False,
     ) -> None:
         self._config = config
         self._backend = backend
         self._catalog = catalog
         self._make_upstream = make_upstream
         self._lock = lock
+        self._only = only
         self._audit = AuditLog(config.log, config.scratch)
-        self.checks = Checks(catalog, backend, self._audit, lock, config.manifest_limit)
+        self.checks = Checks(catalog, backend, self._audit, lock, config.manifest_limit, at_once=at_once)
         self._looks = Looks(config, backend, catalog, self.checks, lock)
         self._state = ObserverState(config, catalog, backend.now, lock)
         self._hosts: dict[str, Host] = {}
@@ -81,7 +89,7 @@ class Observer:
             self._next_rules = now + _RULES_SECONDS
             self.plan()
         self._forget_ended()
-        names = list(self._targets)
+        names = [name for name in self._targets if self._is_mine(name)]
         self._first += 1
         for number in range(len(names)):  # another one first each time: none of a registry waits for good
             self._begin(self._targets[names[(number + self._first) % len(names)]])
@@ -103,6 +111,14 @@ class Observer:
             self._schedule(list(wanted.values()))
             self._targets = wanted
         return list(wanted.values())
+
+    def has_moves(self) -> bool:
+        """Return whether the images of a move are to be looked at now."""
+        found = self._catalog.observed_moves.unfinished(self._backend.now(), limit=_MOVES)
+        return any(self._is_mine(move.repository) for move in found)
+
+    def _is_mine(self, repository: str) -> bool:
+        return self._only is None or repository in self._only
 
     def _schedule(self, wanted: Sequence[Target]) -> None:
         plan, now = self._catalog.observation_plan, self._backend.now()
@@ -192,7 +208,7 @@ class Observer:
     def _look(self) -> None:
         for move in self._catalog.observed_moves.unfinished(self._backend.now(), limit=_MOVES):
             key = move.repository, move.entry
-            if key in self._looking:
+            if key in self._looking or not self._is_mine(move.repository):
                 continue
             target = self._targets.get(move.repository)
             if target is None:  # it is not observed any more

@@ -12,9 +12,9 @@ from digestry.catalog.catalog import Catalog
 from digestry.catalog.job_states import JobState
 from digestry.coordination.protocol import FencedLock
 from digestry.observe.checks import Checks
-from digestry.observe.targets import Target
 from digestry.registry.config import RegistryConfig
 from digestry.registry.observability.observation_metrics import NAME, ObservationCounts
+from digestry.registry.observed_targets import Target
 
 __all__ = ["ObserverState"]
 

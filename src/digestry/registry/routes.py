@@ -42,6 +42,7 @@ from digestry.registry.resources import (
     layers,
     manifests,
     metrics,
+    observations,
     referrers,
     resolution,
     sightings,
@@ -179,6 +180,12 @@ ROUTES: Final[tuple[Route, ...]] = (
         "digests",
         *_read(digests.list_digests_anywhere, CATALOG),
         refused=CATALOG,
+    ),
+    _extension(
+        "/v2/<name>/_digestry/observations/<tag>", "observations", *_read(observations.list_observations)
+    ),
+    _route(
+        "/v2/_digestry/observed", "observations", *_read(observations.get_report, CATALOG), refused=CATALOG
     ),
     _extension(
         "/v2/<name>/_digestry/restore/<tag>",

@@ -31,7 +31,8 @@ class MoveLine:
     on at ``until``, None for the last move.
 
     ``who``, ``address`` and ``client`` are empty for visitors who may not know them; ``observed_in`` is the
-    registry in which a mirror saw the move. ``present`` is whether the repository still has the digest.
+    registry in which a mirror saw the move, which happened after ``not_before``, if that is known.
+    ``present`` is whether the repository still has the digest.
     """
 
     event: str
@@ -43,6 +44,7 @@ class MoveLine:
     address: str
     client: str
     observed_in: str
+    not_before: int | None
     present: bool
     current: bool
     running: RunningImage | None
@@ -126,6 +128,7 @@ def _line(
         address=event.address if audits else "",
         client=event.client if audits else "",
         observed_in=event.observed_in,
+        not_before=None if event.not_before is None else clock.from_datetime(event.not_before),
         present=digest in present,
         current=digest == totals.digest,
         running=running.get(digest),

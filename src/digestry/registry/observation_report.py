@@ -1,0 +1,194 @@
+"""What was observed in other registries, as a report: what moved, who of ours runs it, and the gaps."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final
+
+import msgspec
+
+from digestry.catalog import clock
+from digestry.catalog.catalog import Catalog
+from digestry.catalog.observations import LIST, Span
+from digestry.catalog.observed_moves import ObservedMove
+from digestry.model.digest import Digest
+from digestry.model.observations import (
+    MoveFacts,
+    ObservationGap,
+    ObservationReport,
+    ObservedRepositoryState,
+    ObservedSpan,
+    RunningPlace,
+    UpstreamMove,
+)
+from digestry.registry.config import RegistryConfig
+from digestry.registry.observed_targets import Target, targets
+
+MOST_MOVES: Final = 1000
+MOST_GAPS: Final = 1000
+_MOST_BOUNDARIES: Final = 20_000
+_PLACES: Final = 100
+Visible = Callable[[str], bool]
+
+
+def everything(_: str) -> bool:
+    """Return True."""
+    return True
+
+
+def report(
+    catalog: Catalog,
+    config: RegistryConfig,
+    *,
+    since: int,
+    now: int,
+    moves: int = MOST_MOVES,
+    visible: Visible = everything,
+    audited: Visible = everything,
+) -> ObservationReport:
+    """Return what was observed from the time ``since`` on, in microseconds since 1970.
+
+    It has the local repositories that are ``visible``, and says who runs an image of those that are
+    ``audited``.
+    """
+    wanted = [one for one in targets(config, catalog.observation_plan.rules()) if visible(one.local_name)]
+    names = {one.local_name: one.name for one in wanted}
+    found = [
+        move_of(move, names.get(move.repository, move.repository))
+        for move in catalog.observed_moves.since(since, limit=moves + 1)
+        if visible(move.repository) and (move.event != "created" or move.not_before is not None)
+    ]
+    gaps = list(itertools.islice(_gaps(catalog, wanted, since, now), MOST_GAPS + 1))
+    gaps.sort(key=lambda gap: gap.since, reverse=True)
+    return ObservationReport(
+        since=clock.to_datetime(since),
+        at=clock.to_datetime(now),
+        repositories=tuple(_states(catalog, wanted, now)),
+        moves=tuple(_with_places(catalog, move, audited, now) for move in found[:moves]),
+        gaps=tuple(gaps[:MOST_GAPS]),
+        more_moves=len(found) > moves,
+        more_gaps=len(gaps) > MOST_GAPS,
+    )
+
+
+def move_of(move: ObservedMove, name: str, facts: MoveFacts | None = None) -> UpstreamMove:
+    """Return a move as it is told; ``name`` is its repository's in the other registry."""
+    if facts is None and move.document:
+        facts = msgspec.json.decode(move.document, type=MoveFacts)
+    return UpstreamMove(
+        name=name,
+        repository=move.repository,
+        tag=move.tag,
+        event=move.event,
+        at=clock.to_datetime(move.at),
+        entry=move.entry,
+        not_before=None if move.not_before is None else clock.to_datetime(move.not_before),
+        from_digest=move.from_digest,
+        to_digest=move.to_digest,
+        facts=facts,
+    )
+
+
+def span_of(span: Span, now: int) -> ObservedSpan:
+    """Return a span as it is told."""
+    return ObservedSpan(
+        outcome=span.outcome,
+        first_at=clock.to_datetime(span.first_at),
+        last_at=clock.to_datetime(span.last_at),
+        count=span.count,
+        interval=span.interval / clock.SECOND,
+        digest=span.digest,
+        reason=span.reason,
+        current=span.lasts(now),
+        number=span.number,
+    )
+
+
+def _states(catalog: Catalog, wanted: Sequence[Target], now: int) -> Iterator[ObservedRepositoryState]:
+    counts = catalog.observation_plan.repositories()
+    for one in wanted:
+        tags = max(0, counts.get(one.local_name, 0) - one.lists)
+        late = catalog.observation_plan.lag(now, one.local_name)
+        yield ObservedRepositoryState(
+            name=one.name,
+            repository=one.local_name,
+            patterns=one.patterns,
+            interval=one.interval / clock.SECOND,
+            keep=one.keep,
+            tags=tags,
+            late=late / clock.SECOND,
+        )
+
+
+def _with_places(catalog: Catalog, move: UpstreamMove, audited: Visible, now: int) -> UpstreamMove:
+    if not audited(move.repository):
+        return move
+    return msgspec.structs.replace(
+        move,
+        running_before=_places(catalog, move.repository, move.from_digest, now),
+        running_after=_places(catalog, move.repository, move.to_digest, now),
+    )
+
+
+def _places(catalog: Catalog, repository: str, digest: Digest | None, now: int) -> tuple[RunningPlace, ...]:
+    if digest is None:
+        return ()
+    found = catalog.browsing.places(repository, str(digest), now=now, limit=_PLACES)
+    return tuple(RunningPlace(one.place, one.containers, clock.to_datetime(one.last_at)) for one in found)
+
+
+def _gaps(catalog: Catalog, wanted: Sequence[Target], since: int, now: int) -> Iterator[ObservationGap]:
+    """Yield the times from ``since`` on in which nothing is known."""
+    names = {one.local_name: one.name for one in wanted}
+    boundaries = catalog.observations.boundaries(since, limit=_MOST_BOUNDARIES)
+    for (repository, tag), some in itertools.groupby(boundaries, key=lambda one: (one.repository, one.tag)):
+        if repository in names:
+            spans = list(some)
+            before = catalog.observations.spans(repository, tag, before=spans[0].number, limit=1)
+            yield from _between(names[repository], [*before, *spans], now)
+    for one in wanted:
+        yield from _overdue(catalog, one, now)
+
+
+def _between(name: str, spans: Iterable[Span], now: int) -> Iterator[ObservationGap]:
+    """Yield the gaps between good spans of one tag, the earliest first."""
+    good: Span | None = None
+    failed: list[Span] = []
+    for span in spans:
+        if span.outcome == "failed":
+            failed.append(span)
+            continue
+        late = good is not None and not good.lasts(span.first_at)
+        same = good is not None and (good.outcome, good.digest) == (span.outcome, span.digest)
+        if failed or late or same:
+            yield _gap(name, good, failed, span)
+        good, failed = span, []
+    if failed:
+        yield _gap(name, good, failed, None)
+
+
+def _gap(name: str, before: Span | None, failed: Sequence[Span], after: Span | None) -> ObservationGap:
+    known = next(one for one in (before, *failed, after) if one is not None)
+    return ObservationGap(
+        name=name,
+        repository=known.repository,
+        tag=known.tag,
+        since=clock.to_datetime(failed[0].first_at if before is None and failed else known.last_at),
+        until=None if after is None else clock.to_datetime(after.first_at),
+        reason=", ".join(dict.fromkeys(one.reason for one in failed)),
+    )
+
+
+def _overdue(catalog: Catalog, target: Target, now: int) -> Iterator[ObservationGap]:
+    """Yield the gap of a repository that is observed, and of which the last observation is too old."""
+    for tag in (LIST,) if target.lists else target.literal:
+        last = catalog.observations.spans(target.local_name, tag, limit=1)
+        if last and last[0].outcome != "failed" and not last[0].lasts(now):
+            yield ObservationGap(
+                name=target.name,
+                repository=target.local_name,
+                tag=tag,
+                since=clock.to_datetime(last[0].last_at),
+                reason="no observation was made since",
+            )
