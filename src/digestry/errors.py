@@ -128,6 +128,10 @@ class RemoteDamaged(RemoteNotFound):
     """The remote has it, damaged, and does not give it out (404, as a digestry registry says it)."""
 
 
+class TooYoung(RemoteError):
+    """No digest has stood under a tag for the minimum age that was asked for."""
+
+
 class ProtocolViolation(RemoteError):
     """The remote's answer breaks its own protocol, so that nothing in it can be trusted."""
 

@@ -61,7 +61,9 @@ def conditions_of(
         met.append(Met("behind", why))
     met += _affected(known, rule, forgiven)
     if known.assessment == "not_assessed":
-        met.append(Met("not-assessed", "no advisory says anything of it", "scan it: digestry scan IMAGE"))
+        met.append(
+            Met("not-assessed", "no advisory says anything of it", "scan it: digestry scan --state IMAGE")
+        )
     if known.tag == "never" and known.reference is not None and known.reference.digest is not None:
         why = f"the tag {known.reference.tag} never pointed to {known.reference.digest}"
         met.append(Met("never-pointed", why, f"see digestry log {_tagged(known)}"))

@@ -43,9 +43,6 @@ class NamespaceSource(Protocol):
     def labels(self, namespace: str) -> Mapping[str, str] | None:
         """Return the labels of a namespace; None if they are not known."""
 
-    def fetch(self, namespace: str) -> Mapping[str, str] | None:
-        """Ask for one namespace; None if it cannot be had."""
-
     def refresh(self) -> None:
         """Ask for changes. Raises :class:`~digestry.errors.DigestryError`."""
 
@@ -126,7 +123,6 @@ class AdmissionService:
         finally:
             self._ready = False
             seconds = self._watch.current.drain if self._stop.is_set() else 0.0
-            server.retire()
             if seconds:
                 log.info("not ready any more; requests are answered for another %g s", seconds)
                 await asyncio.sleep(seconds)
@@ -176,9 +172,6 @@ class AdmissionService:
     async def _look_at_namespaces(self, make: Callable[[], NamespaceSource]) -> None:
         last_error = ""
         while True:
-            if not self.webhook.policy.needs_namespace_labels:
-                await asyncio.sleep(SECONDS)
-                continue
             try:
                 source = self._namespaces
                 if source is None:
@@ -195,20 +188,10 @@ class AdmissionService:
     def _note_certificate(self) -> None:
         self.metrics.certificate_expiry.set(self._certificate.expires)
 
-    async def _labels(self, namespace: str) -> Mapping[str, str] | None:
+    def _labels(self, namespace: str) -> Mapping[str, str] | None:
         if not namespace:
             return {}
-        source = self._namespaces
-        if source is None:
-            return None
-        known = source.labels(namespace)
-        if known is not None:
-            return known
-        try:
-            async with asyncio.timeout(self._watch.current.answers.wait):
-                return await asyncio.to_thread(source.fetch, namespace)
-        except TimeoutError:
-            return None
+        return None if self._namespaces is None else self._namespaces.labels(namespace)
 
     def _changed(self, configuration: AdmissionConfiguration) -> None:
         self.webhook.policy = configuration.policy

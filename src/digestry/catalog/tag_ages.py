@@ -149,7 +149,7 @@ class _Reader:
             self._overrides = age_overrides.in_force(self.connection, self.repository, self.now)
         for override in self._overrides:
             if override.lets_through(tag, digest, self.now):
-                return f"{override.reason} (by {override.actor})"
+                return override.reason
         return ""
 
     # -- by digest -----------------------------------------------------------------------------

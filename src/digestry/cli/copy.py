@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from digestry.cli.age_options import min_age_option
 from digestry.cli.log_options import verify_log_option
 from digestry.cli.output import human_size, json_document, json_option, note, printable, say, table
 from digestry.cli.timeout_options import transfer_timeout_option
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     help="Copy what refers to the images, too: signatures, SBOMs, advisories, and cosign's tags.",
 )
 @verify_log_option
+@min_age_option()
 @click.option("--dry-run", is_flag=True, help="Say what would be copied, and copy nothing.")
 @json_option
 @click.option("--quiet", "-q", is_flag=True, help="Print the digests only.")
@@ -51,6 +53,7 @@ def copy(
     tags: tuple[str, ...],
     referrers: bool,
     verify_log: bool,
+    min_age: int | None,
     dry_run: bool,
     as_json: bool,
     quiet: bool,
@@ -88,7 +91,11 @@ def copy(
     with open_session(settings) as session, watching(quiet=quiet or dry_run, words=COPYING) as observer:
         around = open_surroundings(settings, session, verify_log=verify_log)
         request = CopyRequest(
-            parse_location(source, around.read), parse_location(target, around.read), all_tags, tags
+            parse_location(source, around.read),
+            parse_location(target, around.read),
+            all_tags,
+            tags,
+            min_age,
         )
         if all_platforms and request.target.transport in _WITHOUT_INDEXES:
             raise InvalidConfiguration(

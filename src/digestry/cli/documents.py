@@ -43,6 +43,33 @@ class Copy(Struct, frozen=True):
     skipped: Sequence[SkippedBlob]
 
 
+class StandingDigest(Struct, frozen=True):
+    """A digest, and for how many seconds it is known to have stood under the tag, from when to when."""
+
+    digest: Digest
+    seconds: int
+    since: datetime.datetime | None
+    until: datetime.datetime | None
+    periods: int
+
+
+class Resolve(Struct, frozen=True):
+    """The outcome of `digestry resolve`; ``stood`` is null with a ``refusal``."""
+
+    repository: str
+    tag: str
+    at: datetime.datetime
+    least_seconds: int
+    basis: Literal["journal", "observations"]
+    reason: str
+    stood: StandingDigest | None
+    newer: Sequence[StandingDigest]
+    current: Digest | None
+    refusal: Literal["absent", "unobserved", "young", "clock"] | None
+    let_through: str | None
+    ready_at: datetime.datetime | None
+
+
 class DeclaredCopy(Struct, frozen=True):
     """The outcome of one copy of a file; ``error`` is null if it was done."""
 

@@ -12,6 +12,7 @@ from digestry.errors import (
     RemoteError,
     RemoteNotFound,
     StorageError,
+    TooYoung,
 )
 
 OK: Final = 0
@@ -29,7 +30,7 @@ EPILOG: Final = """\
 \b
 Exit codes:
   0    done; an audit found nothing vulnerable
-  1    an audit or a verification found something
+  1    an audit or a verification found something; no digest is old enough
   2    wrong usage or invalid input
   3    a registry or an engine did not answer, or refused;
        an audit could not see something
@@ -43,6 +44,7 @@ Exit codes:
 
 _FAMILIES: Final[tuple[tuple[type[DigestryError], int], ...]] = (
     # The first that fits decides: narrower ones before their families.
+    (TooYoung, FINDINGS),
     (NotFound, NOT_FOUND),
     (RemoteNotFound, NOT_FOUND),
     (CallerError, USAGE),

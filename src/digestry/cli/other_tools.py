@@ -84,7 +84,6 @@ _COMMANDS: Final = {
     "repo": "ls",
     "repo ls": "ls",
     "repo tags": "tags",
-    "resolve": "digest",
     "search": "ls",
     "server": "serve",
     "system df": "images",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from digestry.cli.age_options import min_age_option, resolve_aged
 from digestry.cli.image_names import IMAGE
 from digestry.cli.log_options import verify_log_option
 from digestry.cli.output import note, printable, say
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     "--at", last=True, help="What the tag pointed to then: a time as `log` prints it, a date, 2h, yesterday."
 )
 @verify_log_option
+@min_age_option()
 @click.option("--quiet", "-q", is_flag=True, help="Print the image's name only.")
 @transfer_timeout_option
 def pull(
@@ -37,13 +39,15 @@ def pull(
     all_platforms: bool,
     at: datetime.datetime | None,
     verify_log: bool,
+    min_age: int | None,
     quiet: bool,
 ) -> None:
     """Fetch an image, by tag or by digest, verified, into the local store.
 
     REF is NAME:TAG, NAME@DIGEST (the first 7 or more digits are enough), or both. With both, the digest
     decides, and a note says if the tag points elsewhere. The name of an index means the index; its images
-    are pulled by platform. --at needs a registry that keeps the history of its tags.
+    are pulled by platform. --at and --min-age need a registry that keeps the history of
+    its tags; with --min-age the image is stored under the tag, as if that pointed to it.
 
     --verify-log uses the image only if the registry's transparency log (docs/follow.md) has, as its last
     entry of the tag, that it points there, and the log continues what was seen of it before.
@@ -61,6 +65,8 @@ def pull(
         raise InvalidConfiguration("--platform and --all-platforms exclude each other")
     if at is not None and "@" in reference:
         raise InvalidConfiguration("--at is for a tag; a digest means the same at any time")
+    if at is not None and min_age is not None:
+        raise InvalidConfiguration("--at and --min-age exclude each other")
     settings = load()
     with open_session(settings) as session, watching(quiet=quiet) as observer:
         wanted = complete_reference(settings, session, reference).or_latest()
@@ -68,19 +74,23 @@ def pull(
             note(f"{wanted.target}: pulling from {wanted.name}")
         if at is not None:
             wanted = _as_of(session.repository(wanted), wanted, at)
+        elif min_age is not None:
+            wanted, age = resolve_aged(session.repository(wanted), wanted, min_age)
+            note(printable(age.reason))
         result = pulling.pull(
             session,
             wanted,
             open_store(settings),
             platform=Platform.parse(platform) if platform else None,
             all_platforms=all_platforms,
+            under_tag=min_age is not None,
             observer=observer,
             check=tag_check(settings) if verify_log else None,
         )
     digest = result.descriptor.digest
     for skipped in result.skipped:
         note(f"skipped {skipped.descriptor.digest}: {printable(skipped.reason)}")
-    if wanted.digest is not None and wanted.tag is not None and result.tag_now != digest:
+    if min_age is None and wanted.digest is not None and wanted.tag is not None and result.tag_now != digest:
         now = f"now points to {result.tag_now}" if result.tag_now else "is no longer there"
         note(f"tag {wanted.tag} {now}: what you have is the digest that you asked for")
     if quiet:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from digestry.cli.age_options import min_age_option
 from digestry.cli.log_options import verify_log_option
 from digestry.cli.output import complain, human_size, json_document, json_option, note, printable, table
 from digestry.cli.timeout_options import Seconds, transfer_timeout_option
@@ -28,14 +29,17 @@ _SHORTEST: Final = 10.0
     metavar="SECONDS",
     help="Repeat it, with this pause after each round, until interrupted.  [default: once]",
 )
+@min_age_option()
 @json_option
 @transfer_timeout_option
-def sync(*, file: str, verify_log: bool, dry_run: bool, every: float | None, as_json: bool) -> None:
+def sync(
+    *, file: str, verify_log: bool, dry_run: bool, every: float | None, min_age: int | None, as_json: bool
+) -> None:
     """Copy images as FILE declares; only what has changed moves.
 
     FILE is TOML (or YAML, if it is called so): a [[copy]] with source and target as `copy` takes them, and
-    all-tags, tags (patterns), platforms, referrers. After a failure the others are still copied; the exit
-    code is that of the first failure.
+    all-tags, tags (patterns), platforms, referrers, min-age; --min-age is for the copies that state none.
+    After a failure the others are still copied; the exit code is that of the first failure.
 
     JSON: dry_run, copies (a list of objects with source, target, images, bytes_sent, error).
     """
@@ -54,7 +58,7 @@ def sync(*, file: str, verify_log: bool, dry_run: bool, every: float | None, as_
         with open_session(settings) as session:
             around = open_surroundings(settings, session, verify_log=verify_log)
             # Read anew for each round: it may have been changed.
-            copies = read_sync_file(Path(file), settings.reference)
+            copies = read_sync_file(Path(file), settings.reference, min_age=min_age)
             for synced in sync_all(
                 copies,
                 around,

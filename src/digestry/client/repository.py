@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from digestry.blobs.ingests import Ingest
     from digestry.client.blob_upload import Outcome
     from digestry.client.tag_removal import DigestTags
+    from digestry.model.age_answers import AgeOverrideRequest, OverrideEntry, TagAge
     from digestry.model.digest_prefix import DigestPrefix
     from digestry.model.history import Holders, Restored, TagEvent, TagSpan
     from digestry.model.image_parts import LayerImages
@@ -257,6 +258,35 @@ class Repository:
         from digestry.client import past_tags
 
         return past_tags.restore(self.endpoint, tag, to)
+
+    def tag_age(self, tag: str, seconds: int) -> TagAge | None:
+        """Return what ``tag`` resolves to if a digest must have stood under it for ``seconds``, and why.
+
+        None if the registry does not know that: it keeps no journal. Raises
+        :class:`~digestry.errors.RemoteNotFound` if there is no such tag.
+        """
+        from digestry.client import ages
+
+        return ages.tag_age(self.endpoint, tag, seconds)
+
+    def age_overrides(self, *, ended: bool = False) -> tuple[OverrideEntry, ...] | None:
+        """Return the overrides of least ages that are in force, the newest first; with ``ended`` the others
+        too. None if the registry has no such thing."""
+        from digestry.client import ages
+
+        return ages.overrides(self.endpoint, ended=ended)
+
+    def allow_young(self, wanted: AgeOverrideRequest) -> OverrideEntry | None:
+        """Let a digest through before its least age. None if the registry has no such thing."""
+        from digestry.client import ages
+
+        return ages.allow(self.endpoint, wanted)
+
+    def revoke_young(self, number: int, reason: str) -> OverrideEntry | None:
+        """End an override. None if the registry has no such thing."""
+        from digestry.client import ages
+
+        return ages.revoke(self.endpoint, number, reason)
 
     def tags_for_digest(
         self, digest: Digest, limit: int | None = None, *, layers: bool = False

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from digestry.client.aged_tags import aged_tag
 from digestry.copy.copy import CopyOptions, CopyResult, copy_images
 from digestry.copy.location import Location
 from digestry.copy.places import OpenSource, OpenTarget, Surroundings, open_source, open_target
@@ -28,6 +29,8 @@ class CopyRequest:
     target: Location
     all_tags: bool = False
     tags: tuple[str, ...] = ()
+    min_age: int | None = None
+    """Of each tag, the newest digest that has stood under it for so many seconds."""
 
     @property
     def is_many(self) -> bool:
@@ -58,11 +61,40 @@ def run_copy(
         if tell is not None and target.target.loss:
             tell(f"{target.target.description}: {target.target.loss}")
         names = _many(request, source) if request.is_many else [_single(request, source, target)]
+        if request.min_age is not None:
+            names = _aged(request, around, names, tell)
         return copy_images(source.source, target.target, names, options, observer=observer, tell=tell)
+
+
+def _aged(
+    request: CopyRequest,
+    around: Surroundings,
+    names: list[tuple[str | None, str | None]],
+    tell: Callable[[str], None] | None,
+) -> list[tuple[str | None, str | None]]:
+    """Return the names with the digest that each tag of the source has had for long enough, in its place."""
+    assert request.source.reference is not None  # noqa: S101 - a registry's has one
+    assert request.min_age is not None  # noqa: S101 - the caller's condition
+    remote = around.session.repository(request.source.reference)
+    found: list[tuple[str | None, str | None]] = []
+    for name, new in names:
+        age = aged_tag(remote, name or DEFAULT_TAG, request.min_age)
+        assert age.stood is not None  # noqa: S101 - else it is an error
+        if tell is not None:
+            tell(age.reason)
+        found.append((str(age.stood.digest), new))
+    return found
 
 
 def check_request(request: CopyRequest) -> None:
     """Raise :class:`InvalidConfiguration` for a request that means nothing."""
+    if request.min_age is not None and (
+        request.source.transport != "docker" or ":" in (request.source.name or "")
+    ):
+        raise InvalidConfiguration(
+            f"--min-age is for tags of a registry, which {request.source} is not",
+            hint="a digest, an archive and a local image have no age",
+        )
     if request.all_tags and request.tags:
         raise InvalidConfiguration("--all-tags and --tags exclude each other")
     for pattern in request.tags:

@@ -13,6 +13,7 @@ from digestry.copy.copy import CopyOptions
 from digestry.copy.location import parse_location
 from digestry.copy.request import CopyRequest, check_request
 from digestry.errors import CallerError, InvalidConfiguration
+from digestry.model.age_answers import seconds_of_age
 from digestry.model.platform import Platform
 from digestry.model.reference import Reference
 from digestry.model.text import did_you_mean
@@ -33,6 +34,7 @@ class DeclaredCopy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
     all_tags: bool = False
     platforms: tuple[Text, ...] = ()
     referrers: bool = False
+    min_age: Annotated[str, msgspec.Meta(pattern="^[0-9]{1,9}(s|min|h|d|w)$")] | None = None
 
 
 class SyncFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -46,8 +48,11 @@ def schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(SyncFile)}
 
 
-def read_sync_file(path: Path, read: Callable[[str], Reference]) -> list[tuple[CopyRequest, CopyOptions]]:
+def read_sync_file(
+    path: Path, read: Callable[[str], Reference], *, min_age: int | None = None
+) -> list[tuple[CopyRequest, CopyOptions]]:
     """Return the copies that a file declares, all of them checked; ``read`` makes full names of images'.
+    ``min_age``, in seconds, is of those that state none.
 
     A file that ends in ``.yaml`` or ``.yml`` is YAML, any other TOML. Raises :class:`InvalidConfiguration`,
     which says where in the file.
@@ -57,7 +62,7 @@ def read_sync_file(path: Path, read: Callable[[str], Reference]) -> list[tuple[C
         file = msgspec.convert(document, SyncFile)
     except msgspec.ValidationError as error:
         raise InvalidConfiguration(f"{path}: {error}{_suggestion(document)}", hint=_KEYS) from error
-    return [_checked(path, number, entry, read) for number, entry in enumerate(file.copy, 1)]
+    return [_checked(path, number, entry, read, min_age) for number, entry in enumerate(file.copy, 1)]
 
 
 _FIELDS: Final = tuple(field.encode_name for field in msgspec.structs.fields(DeclaredCopy))
@@ -119,14 +124,20 @@ def _suggestion(document: object) -> str:
 
 
 def _checked(
-    path: Path, number: int, entry: DeclaredCopy, read: Callable[[str], Reference]
+    path: Path, number: int, entry: DeclaredCopy, read: Callable[[str], Reference], min_age: int | None
 ) -> tuple[CopyRequest, CopyOptions]:
     try:
         request = CopyRequest(
-            parse_location(entry.source, read), parse_location(entry.target, read), entry.all_tags, entry.tags
+            parse_location(entry.source, read),
+            parse_location(entry.target, read),
+            entry.all_tags,
+            entry.tags,
+            min_age if entry.min_age is None else seconds_of_age(entry.min_age),
         )
         check_request(request)
         platforms = tuple(Platform.parse(text) for text in entry.platforms)
+    except ValueError as error:
+        raise InvalidConfiguration(f"{path}, copy {number} ({entry.source}): {error}") from error
     except CallerError as error:
         where = f"{path}, copy {number} ({entry.source})"
         raise InvalidConfiguration(f"{where}: {error.message}", hint=error.hint) from error

@@ -61,13 +61,15 @@ def pull(
     *,
     platform: Platform | None = None,
     all_platforms: bool = False,
+    under_tag: bool = False,
     observer: TransferObserver | None = None,
     check: Check | None = None,
 ) -> PullResult:
     """Pull an image into ``store``, verified, and name it ``reference``.
 
     For an index, pull the image for ``platform`` (by default this machine's), or ``all_platforms``. A digest
-    decides over a tag. ``check`` is called, with the registry's own repository, before anything is stored.
+    decides over a tag, and alone names the image if the tag points elsewhere now, unless it goes
+    ``under_tag``. ``check`` is called, with the registry's own repository, before anything is stored.
     Raises as :class:`Repository` does, what ``check`` does, and :class:`NotFound` for a platform without an
     image.
     """
@@ -79,7 +81,7 @@ def pull(
         top = content.top(reference)
         if check is not None:
             check(session.repository(reference), reference, top.digest)
-        tag_now = _tag_now(remote, reference)
+        tag_now = None if under_tag else _tag_now(remote, reference)
         if all_platforms:
             manifests = all_manifests(
                 top, _content_of(content).pull, lambda *entry: tally.skipped.append(Skipped(*entry))
@@ -99,7 +101,7 @@ def pull(
         transfer_each(blobs, fetch, observer, session.options.parallel)
         content.keep((*manifests, top))
         name = reference
-        if reference.digest is not None and tag_now != top.digest:
+        if not under_tag and reference.digest is not None and tag_now != top.digest:
             name = reference.with_digest(reference.digest)  # its tag is another image's by now
         before = store.point(name, top.descriptor())
     return PullResult(

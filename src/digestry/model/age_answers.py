@@ -6,6 +6,7 @@ The registry and the client share it without importing each other (docs/http-api
 from __future__ import annotations
 
 import datetime
+import re
 from typing import Final, Literal
 
 import msgspec
@@ -26,6 +27,9 @@ MOST_NEWER: Final = 20
 _SECOND: Final = 1_000_000
 _EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _LONGEST_REASON: Final = 300
+_AGE: Final = re.compile(r"([0-9]{1,9})(s|m|min|h|d|w)", re.ASCII)
+_SECONDS: Final = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_LONGEST_AGE: Final = 3650 * 86400
 _UNITS: Final = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 
@@ -37,13 +41,15 @@ class AgePeriod(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class DigestAge(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """A digest, and for how many ``seconds`` it is known to have stood under the tag: the sum of its
-    ``periods``, oldest first, of which the last ones are listed; ``more`` means that there are others."""
+    """A digest, and for how many ``seconds`` it is known to have stood under the tag: the sum of ``count``
+    periods from ``since`` to ``until``, of which the last ones are listed, oldest first."""
 
     digest: Digest
     seconds: int
+    count: int = 0
+    since: datetime.datetime | None = None
+    until: datetime.datetime | None = None
     periods: tuple[AgePeriod, ...] = ()
-    more: bool = False
 
 
 class TagAge(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -67,6 +73,45 @@ class TagAge(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     refusal: Refusal | None = None
     let_through: str = ""
     ready_at: datetime.datetime | None = None
+
+
+class AgeOverrideRequest(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """``POST /v2/<name>/_digestry/age-overrides``: let ``digest`` through under ``tag``, either of which may
+    be missing, for a ``reason``, ``until`` a time (RFC 3339)."""
+
+    reason: str
+    tag: str = ""
+    digest: str = ""
+    until: str | None = None
+
+
+class OverrideEntry(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """An override of a least age. ``tag`` and ``digest`` are empty for any; ``until`` is when it ends by
+    itself, and ``ended`` when it was taken back. ``actor`` is empty for who may not audit."""
+
+    number: int
+    repository: str
+    reason: str
+    created: datetime.datetime
+    tag: str = ""
+    digest: str = ""
+    actor: str = ""
+    until: datetime.datetime | None = None
+    ended: datetime.datetime | None = None
+
+    @property
+    def subject(self) -> str:
+        """What it is about, such as ``team/app:1.5@sha256:…``."""
+        return (
+            f"{self.repository}{':' if self.tag else ''}{self.tag}{'@' if self.digest else ''}{self.digest}"
+        )
+
+
+class AgeOverrideList(msgspec.Struct, frozen=True, rename="camel"):
+    """``GET /v2/<name>/_digestry/age-overrides``: the newest first."""
+
+    repository: str
+    overrides: tuple[OverrideEntry, ...]
 
 
 def answer(
@@ -158,6 +203,15 @@ def _short(text: str) -> str:
     return text if len(text) <= _LONGEST_REASON else f"{text[: _LONGEST_REASON - 1]}…"
 
 
+def seconds_of_age(text: str) -> int:
+    """Read a length of time such as ``7d``, ``36h`` or ``90min``, up to 3650 days. Raises ValueError."""
+    found = _AGE.fullmatch(text.strip())
+    seconds = 0 if found is None else int(found[1]) * _SECONDS[found[2]]
+    if not 0 < seconds <= _LONGEST_AGE:
+        raise ValueError(f"{text!r} is not an age; write it as 7d, 36h or 90min, up to 3650d")
+    return seconds
+
+
 def length(microseconds: int) -> str:
     """Return a length of time in its two largest units, such as ``3 days 4 hours``, rounded down."""
     left = max(0, microseconds) // _SECOND
@@ -175,10 +229,12 @@ def _digest_age(standing: Standing) -> DigestAge:
     return DigestAge(
         digest=Digest.parse(standing.digest),
         seconds=standing.age // _SECOND,
+        count=len(standing.periods),
+        since=None if standing.since is None else _time(standing.since),
+        until=None if standing.until is None else _time(standing.until),
         periods=tuple(
             AgePeriod(_time(first), _time(last)) for first, last in standing.periods[-MOST_PERIODS:]
         ),
-        more=len(standing.periods) > MOST_PERIODS,
     )
 
 

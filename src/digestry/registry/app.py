@@ -153,7 +153,7 @@ class RegistryApp:
                     await _dispatch_upstream(service, exchange, operation, repository, last)
                     return
             elif route.local_copy:
-                if operation is not None and operation.audit_event:
+                if operation is not None and operation.audit_event and not route.acts:
                     service.mirrors.check_not_upstream(name)
                 else:
                     name = await service.canonical_repository(name, exchange.principal)

@@ -116,6 +116,7 @@ def _administers_all(rules: tuple[Rule, ...], exchange: Exchange) -> bool:
 PULL: Final = _right("pull")
 PUSH: Final = _right("push")
 DELETE: Final = _right("delete")
+MOVE_TAG: Final = _right("move-tag")
 AUDIT: Final = Access("audit", _audit)
 BY_METHOD: Final = Access("by method", _by_method)
 """For methods that a route does not have: pull, delete or push, as the method says."""

@@ -50,7 +50,8 @@ class Route:
     registry's, which gets the request; ``local_copy``: the request is about the cached content of such a
     repository. ``identified`` is False where a login does not matter. ``changes``: its methods other than GET
     and HEAD change stored content; ``audited``: these have a line in the audit log, with ``refusals_only`` if
-    they are refused. ``agents``: an agent's token may use it.
+    they are refused. ``acts``: what it changes is this registry's own, also of a copy of another registry's
+    repository. ``agents``: an agent's token may use it.
     """
 
     path: str
@@ -63,6 +64,7 @@ class Route:
     identified: bool = True
     changes: bool = True
     audited: bool = True
+    acts: bool = False
     refusals_only: bool = False
     agents: bool = False
     deep: bool = False

@@ -21,6 +21,7 @@ from digestry.registry.authorization import (
     LOG,
     LOGIN,
     METRICS,
+    MOVE_TAG,
     NAME,
     OPENINGS,
     PULL,
@@ -31,6 +32,7 @@ from digestry.registry.authorization import (
 )
 from digestry.registry.resources import (
     advisories,
+    ages,
     base,
     blobs,
     digests,
@@ -67,6 +69,7 @@ class _Flags(TypedDict, total=False):
     identified: bool
     changes: bool
     audited: bool
+    acts: bool
     refusals_only: bool
     agents: bool
     deep: bool
@@ -191,6 +194,21 @@ ROUTES: Final[tuple[Route, ...]] = (
         "/v2/<name>/_digestry/restore/<tag>",
         "restore",
         Operation("POST", tag_history.restore_tag, PUSH, "restore-tag"),
+    ),
+    _extension("/v2/<name>/_digestry/age/<tag>", "age", *_read(ages.get_age)),
+    _extension(
+        "/v2/<name>/_digestry/age-overrides",
+        "age",
+        *_read(ages.list_overrides),
+        Operation("POST", ages.allow, MOVE_TAG, "allow-young"),
+        acts=True,
+    ),
+    _extension(
+        "/v2/<name>/_digestry/age-overrides/<number>",
+        "age",
+        Operation("DELETE", ages.revoke, MOVE_TAG, "revoke-young"),
+        refused=MOVE_TAG,
+        acts=True,
     ),
     _route(
         "/v2/_digestry/resolve",

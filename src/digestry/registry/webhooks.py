@@ -31,6 +31,8 @@ from digestry.registry.toml import Key, Where
 
 CONTENT_TYPE: Final = "application/cloudevents+json"
 _EVENTS: Final[tuple[EventKind, ...]] = ("created", "moved", "deleted")
+_ACTS: Final[tuple[EventKind, ...]] = ("allowed", "revoked")
+"""Sent to those alone who ask for them."""
 _ENCODED_SECRET: Final = "whsec_"  # noqa: S105 - the prefix that Standard Webhooks gives to one
 _SHORTEST_SECRET: Final = 16
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
@@ -57,7 +59,7 @@ def _url(value: object, where: Where) -> str:
 
 def _events(value: object, where: Where) -> frozenset[EventKind | FleetEventKind]:
     wanted = toml.texts(value, where)
-    known: tuple[EventKind | FleetEventKind, ...] = (*_EVENTS, *FLEET_EVENTS)
+    known: tuple[EventKind | FleetEventKind, ...] = (*_EVENTS, *_ACTS, *FLEET_EVENTS)
     found = frozenset(kind for kind in known if kind in wanted)
     if len(found) != len(set(wanted)):
         raise ValueError(f"some of {', '.join(known)} are required")

@@ -25,7 +25,13 @@ By = Mapping[str, str]
 LOCAL: Final = "local:"
 """The prefix of the user in a line that a command wrote; no user of the registry can have it."""
 
-_MOVES: Final = {"created": "create-tag", "moved": "move-tag", "deleted": "delete-tag"}
+_MOVES: Final = {
+    "created": "create-tag",
+    "moved": "move-tag",
+    "deleted": "delete-tag",
+    "allowed": "allow-young",
+    "revoked": "revoke-young",
+}
 _REMOVALS: Final = {
     "tag": "delete-tag",
     "manifest": "delete-manifest",

@@ -23,6 +23,7 @@ from digestry.registry.service import Service
 
 HEADER: Final = age_answers.HEADER.lower().encode()
 WARNING: Final = b"warning"
+_REFUSED: Final = 403
 _LONGEST_WARNING: Final = 500
 
 
@@ -102,18 +103,23 @@ async def check_digest(service: Service, exchange: Exchange, name: str, digest: 
 async def check_upstream(
     service: Service, exchange: Exchange, repository: UpstreamRepository, digest: Digest
 ) -> None:
-    """Raise :class:`ErrorResponse` if what is not here, and upstream may have, may not be served.
-
-    A push that asks the default mirror whether it has something hears that it has not.
-    """
+    """Raise :class:`ErrorResponse` if what is here or upstream may not be served by its digest."""
     try:
         await check_digest(service, exchange, repository.local_name, str(digest))
     except ErrorResponse as error:
-        name = repository.requested_name
-        if repository.by_default and "push" in exchange.principal.allowed(name):
-            code = "BLOB_UNKNOWN" if exchange.route.metric == "blob" else "MANIFEST_UNKNOWN"
-            raise ErrorResponse(404, code, error.message, detail=error.detail) from error
-        raise
+        raise for_push(exchange, repository, error) from error
+
+
+def for_push(exchange: Exchange, repository: UpstreamRepository, refused: ErrorResponse) -> ErrorResponse:
+    """Return the refusal of a request; for a push to a name that the default mirror has too, which asks
+    whether something is there, the answer that it is not."""
+    pushing = exchange.scope["method"] == "HEAD" and repository.by_default
+    if refused.status != _REFUSED or not pushing:
+        return refused
+    if "push" not in exchange.principal.allowed(repository.requested_name):
+        return refused
+    code = "BLOB_UNKNOWN" if exchange.route.metric == "blob" else "MANIFEST_UNKNOWN"
+    return ErrorResponse(404, code, refused.message, detail=refused.detail)
 
 
 async def resolved(service: Service, name: str, tag: str, current: str) -> str:
@@ -159,7 +165,7 @@ def may_search(service: Service, principal: Principal, name: str) -> bool:
 def refusal(text: str, *, aged_header: str = "", detail: object = None) -> ErrorResponse:
     """Return the response to a request for what is too young."""
     headers = {age_answers.HEADER: aged_header} if aged_header else {}
-    return ErrorResponse(403, "DENIED", text, detail=detail, headers=headers, reason="min-age")
+    return ErrorResponse(_REFUSED, "DENIED", text, detail=detail, headers=headers, reason="min-age")
 
 
 def _is_tagged(state: DigestState, digest: str) -> bool:

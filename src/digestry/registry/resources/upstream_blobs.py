@@ -28,6 +28,8 @@ _PUSH_WAITS: Final = 5.0
 async def get(service: Service, exchange: Exchange, repository: UpstreamRepository, digest: Digest) -> None:
     """Answer a GET or HEAD of a blob."""
     mirror, text = repository.mirror, str(digest)
+    if service.config.ages and repository.may_fetch:
+        await age_gate.check_upstream(service, exchange, repository, digest)
     reads = service.stores.read_cache
     here = (
         await reads.blob(repository.local_name, text) is not None
@@ -37,8 +39,6 @@ async def get(service: Service, exchange: Exchange, repository: UpstreamReposito
         mirror.count("hits", int(here))
         await blobs.get_blob(service, exchange, repository.local_name, str(digest))
         return
-    if service.config.ages:
-        await age_gate.check_upstream(service, exchange, repository, digest)
     mirror.count("misses")
     if exchange.scope["method"] == "HEAD" and await _head(service, exchange, repository, digest):
         return

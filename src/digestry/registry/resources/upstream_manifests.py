@@ -13,6 +13,7 @@ from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.manifest import Manifest
 from digestry.model.reference import check_tag
+from digestry.registry.error_responses import ErrorResponse
 from digestry.registry.exchange import Exchange
 from digestry.registry.observability import audit_events
 from digestry.registry.pull_through import upstream_errors
@@ -42,9 +43,9 @@ async def _by_digest(
     service: Service, exchange: Exchange, repository: UpstreamRepository, digest: Digest
 ) -> None:
     mirror = repository.mirror
+    if service.config.ages:
+        await age_gate.check_upstream(service, exchange, repository, digest)
     if await service.stores.read_cache.manifest(repository.local_name, str(digest)) is None:
-        if service.config.ages:
-            await age_gate.check_upstream(service, exchange, repository, digest)
         mirror.count("misses")
         try:
             await mirror.single_flight(
@@ -89,7 +90,10 @@ async def _by_tag(service: Service, exchange: Exchange, repository: UpstreamRepo
         ]
         if service.config.ages:
             await _bring_aged(service, repository, tag, here.digest)
-    await manifests.get_manifest(service, exchange, repository.local_name, tag)
+    try:
+        await manifests.get_manifest(service, exchange, repository.local_name, tag)
+    except ErrorResponse as error:
+        raise age_gate.for_push(exchange, repository, error) from error
 
 
 async def _bring_aged(service: Service, repository: UpstreamRepository, tag: str, current: str) -> None:
