@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import queue
 import socket
 import tempfile
 import threading
@@ -29,7 +30,14 @@ class Status:
     said: str = ""
 
 
-Answer = list[bytes] | Status
+@dataclass(frozen=True)
+class Live:
+    """A stream: its messages come from the queue, and None ends it."""
+
+    messages: queue.SimpleQueue[bytes | None]
+
+
+Answer = list[bytes] | Status | Live
 Answers = Callable[[str, str, bytes], Answer]
 """From a namespace, a method and a request's message."""
 
@@ -96,8 +104,22 @@ def _serve(link: socket.socket, answers: Answers) -> None:
     headers: dict[int, dict[str, str]] = {}
     bodies: dict[int, bytes] = {}
     waiting: dict[int, tuple[bytes, list[tuple[str, str]]]] = {}
+    lock = threading.Lock()
+
+    def stream(number: int, live: Live) -> None:
+        with contextlib.suppress(OSError, h2.exceptions.H2Error):
+            while (message := live.messages.get()) is not None:
+                with lock:
+                    http.send_data(number, b"\0" + len(message).to_bytes(4, "big") + message)
+                    link.sendall(http.data_to_send())
+            with lock:
+                http.send_headers(number, [("grpc-status", "0")], end_stream=True)
+                link.sendall(http.data_to_send())
+
     while received := link.recv(1 << 16):
-        for event in http.receive_data(received):
+        with lock:
+            events = http.receive_data(received)
+        for event in events:
             if isinstance(event, h2.events.RequestReceived):
                 headers[event.stream_id] = {str(name): str(value) for name, value in event.headers}
             elif isinstance(event, h2.events.DataReceived):
@@ -114,6 +136,10 @@ def _serve(link: socket.socket, answers: Answers) -> None:
                     http.send_headers(event.stream_id, head + tail, end_stream=True)
                     continue
                 http.send_headers(event.stream_id, head)
+                if isinstance(answer, Live):
+                    link.sendall(http.data_to_send())
+                    threading.Thread(target=stream, args=(event.stream_id, answer), daemon=True).start()
+                    continue
                 body = b"".join(b"\0" + len(one).to_bytes(4, "big") + one for one in answer)
                 waiting[event.stream_id] = body, [("grpc-status", "0")]
         _send_what_fits(http, waiting)

@@ -193,7 +193,7 @@ def changed(change: Callable[[dict[int, bytes]], dict[int, bytes]]) -> Answers:
         answer = answers(namespace, method, message)
         if method.endswith("Content/List") and isinstance(answer, Status):
             return []
-        if not method.endswith("ListStream") or isinstance(answer, Status):
+        if not method.endswith("ListStream") or not isinstance(answer, list):
             return answer
         kept = [raw for raw in answer if Message(raw).message(1).text(1) == "new"]
         return [nested(1, _rewritten(Message(raw).message(1), change)) for raw in kept]

@@ -97,9 +97,21 @@ def _containerd(name: str, where: str, timeout: float) -> Follower:
     return ContainerdFollower(name, containerd, source)
 
 
+def _cri(name: str, where: str, timeout: float) -> Follower:
+    from digestry.inventory.engines.grpc import Channel  # noqa: PLC0415 - as above
+    from digestry.inventory.engines.runtime_endpoints import cri_socket  # noqa: PLC0415
+    from digestry.inventory.followers.cri import CriFollower  # noqa: PLC0415
+    from digestry.inventory.sources.cri import CriSource, Runtime  # noqa: PLC0415
+
+    runtime = Runtime(Channel(cri_socket(where), timeout=timeout))
+    listed = CriSource(name, runtime, include_stopped=True)
+    return CriFollower(name, runtime, CriSource(name, runtime), listed)
+
+
 _KINDS: Final[dict[str, Callable[[str, str, float], Follower]]] = {
     "docker": _docker,
     "podman": _podman,
     "containerd": _containerd,
+    "cri": _cri,
     "kubernetes": _kubernetes,
 }

@@ -16,6 +16,7 @@ import msgspec
 
 from digestry.errors import DigestryError, RemoteNotFound
 from digestry.inventory.engine_values import FIRST_START, digest_of, platform_of
+from digestry.inventory.engines.client import Waiting
 from digestry.inventory.engines.grpc import Channel, Unimplemented
 from digestry.inventory.engines.protobuf import Message, integer, nested, string
 from digestry.inventory.formats.container_labels import NO_LABELS, read_labels
@@ -39,6 +40,8 @@ from digestry.inventory.sources.engine_source import EngineSource
 from digestry.model.digest import shown
 from digestry.model.platform import Platform
 
+CONTAINER_STARTED: Final = 1
+"""The kind of the event of a container that has started (``CONTAINER_STARTED_EVENT``)."""
 _VERSIONS: Final = ("v1", "v1alpha2")
 _WHO: Final = "the runtime"
 _RUNTIMES: Final = {"containerd": "containerd", "cri-o": CRI_O, "docker": "docker"}
@@ -83,6 +86,15 @@ class _Status(NamedTuple):
     ended: int
 
 
+class ContainerEvent(NamedTuple):
+    """What happened to a container or a sandbox, in nanoseconds since 1970; ``kind`` as
+    ``ContainerEventType`` has it."""
+
+    container: str
+    kind: int
+    at: int
+
+
 class Runtime:
     """A CRI runtime. Every method raises as :meth:`Channel.unary` does."""
 
@@ -96,10 +108,15 @@ class Runtime:
 
     def name(self) -> str:
         """Return the runtime's own name: ``containerd``, ``cri-o``. Learns its CRI version, too."""
+        return self.version()[0]
+
+    def version(self) -> tuple[str, str]:
+        """Return the runtime's own name and version. Learns its CRI version, too."""
         for version in _VERSIONS:
             self._version = version
             try:
-                return Message(self._ask("RuntimeService/Version", string(1, version))).text(2)
+                answer = Message(self._ask("RuntimeService/Version", string(1, version)))
+                return answer.text(2), answer.text(3)
             except Unimplemented:
                 continue
         raise Unimplemented(
@@ -108,8 +125,20 @@ class Runtime:
             hint="is it containerd with its cri plugin disabled? --source containerd asks containerd itself",
         )
 
-    def containers(self) -> list[CriContainer]:
-        answer = Message(self._ask("RuntimeService/ListContainers"))
+    def events(self, wait: Waiting) -> Iterator[ContainerEvent | bytes | None]:
+        """Yield what happens to containers and sandboxes, and beside it what :meth:`Channel.endless` does."""
+        method = f"/runtime.{self._version}.RuntimeService/GetContainerEvents"
+        for answer in self._channel.endless(method, b"", wait):
+            if not answer:
+                yield answer
+                continue
+            event = Message(answer)
+            yield ContainerEvent(event.text(1), event.number(2), event.number(3))
+
+    def containers(self, identity: str = "") -> list[CriContainer]:
+        """Return all containers, or the one with this ID."""
+        question = nested(1, string(1, identity)) if identity else b""
+        answer = Message(self._ask("RuntimeService/ListContainers", question))
         return [_container(message, _LISTED) for message in answer.messages(1)]
 
     def container(self, identity: str) -> _Status:
@@ -191,6 +220,19 @@ class CriSource(EngineSource):
             return filter(self._is_reported, self._runtime.containers())
 
         yield from observe_listed(self._name, list(filter(self._is_reported, listed)), observe, list_again)
+
+    def one(self, identity: str) -> ContainerObservation | None:
+        """Return one container, whether it runs or has ended; None if there is none, or it is a sandbox.
+
+        Raises as :meth:`Channel.unary` does.
+        """
+        listed = [entry for entry in self._runtime.containers(identity) if entry.id == identity]
+        if not listed:
+            return None
+        kind = _RUNTIMES.get(self._runtime.name(), "")
+        images = CachedAnswers(self._runtime.image)
+        seen = self._container(listed[0], kind, images, still_listed=True)
+        return seen if isinstance(seen, ContainerObservation) else None
 
     def _is_reported(self, container: CriContainer) -> bool:
         return self._include_stopped or container.runs
