@@ -26,6 +26,10 @@ def known() -> set[str]:
     return {metric.name for metric in fleet_metrics([JobState(NAME, 1, 1, counts)])} | OTHERS
 
 
+def log_known() -> list[Metric]:
+    return list(log_metrics(LogState("x", 1, 0, None), [], ["w"], [1]))
+
+
 def named(text: str) -> set[str]:
     return set(re.findall(r"\bdigestry_[a-z_]+", text))
 
@@ -42,12 +46,21 @@ def test_the_metrics_of_rules_dashboard_and_page_exist() -> None:
     assert named(asked) <= known()
     assert named(re.sub(r"#.*", "", rules)) <= known()
     assert known() - OTHERS <= named(page)
+    log_rules = (DEPLOY / "prometheus" / "log-alerts.yml").read_text()
+    of_log = {name for name in named(page) if name.startswith("digestry_log_")}
+    assert of_log == {f"{metric.name}_total" if metric.type == "counter" else metric.name for metric in log_known()}
+    assert named(re.sub(r"#.*|description:.*", "", log_rules)) <= of_log
     # All nodes show the same numbers.
     assert not re.search(r"\bsum\b[a-z() ]*\(digestry_fleet", rules + asked)
 
 
 @pytest.mark.parametrize(
-    "line", [("check", "rules", "fleet-alerts.yml"), ("test", "rules", "fleet-alerts-test.yml")]
+    "line",
+    [
+        (command, "rules", f"{name}{suffix}.yml")
+        for name in ("fleet-alerts", "log-alerts")
+        for command, suffix in (("check", ""), ("test", "-test"))
+    ],
 )
 def test_prometheus_reads_the_rules(line: tuple[str, ...]) -> None:
     done = subprocess.run(

@@ -179,7 +179,6 @@ def test_checkpoint() -> None:
         "origin\n1\n" + base64.b64encode(bytes(31)).decode() + "\n",
         "origin\n1\n" + base64.b64encode(bytes(32)).decode(),
         "origin\n1\n" + base64.b64encode(bytes(32)).decode() + "\n\nmore\n",
-        "origin\n0\n" + base64.b64encode(bytes(32)).decode() + "\n",
         "origin\n9223372036854775808\n" + base64.b64encode(bytes(32)).decode() + "\n",
         "origin\n\uff11\n" + base64.b64encode(bytes(32)).decode() + "\n",
     ],
@@ -187,6 +186,13 @@ def test_checkpoint() -> None:
 def test_a_malformed_checkpoint_is_refused(text: str) -> None:
     with pytest.raises(InvalidNote):
         parse_checkpoint(text)
+
+
+def test_the_root_of_no_leaves() -> None:
+    key = SignerKey.new("log.example")
+    note = Checkpoint("log.example", 0, bytes(32)).sign([key])
+    with pytest.raises(InvalidNote, match="without leaves has another root"):
+        open_checkpoint(note.encode(), "log.example", [key.verifier])
 
 
 def test_cosignature() -> None:

@@ -29,6 +29,8 @@ class Job(StrEnum):
     """Having a scanner look at the images that run."""
     LOG = "log"
     """Signing the journal as a transparency log."""
+    WITNESSES = "witnesses"
+    """Having witnesses cosign the log."""
     FLEET = "fleet"
     """Removing what agents reported long ago."""
     OBSERVATION = "observation"

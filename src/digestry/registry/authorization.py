@@ -82,6 +82,18 @@ def _log_reader(service: Service, exchange: Exchange) -> None:
         service.gate.require_login(exchange)
 
 
+def check_witness(service: Service, *_: str) -> None:
+    """Raise :class:`ErrorResponse` 404 if this registry is the witness of no log."""
+    if not service.config.transparency.witnessed:
+        raise ErrorResponse(404, "UNSUPPORTED", "this registry is the witness of no log")
+
+
+def _witness(service: Service, _: Exchange) -> None:
+    # The signature on the checkpoint says who asks (tlog-witness).
+    check_witness(service)
+    service.executors.reserve.check()
+
+
 def _opener(service: Service, exchange: Exchange, name: str) -> Service:
     check_log(service)
     return allowed(service, exchange, name, "pull")
@@ -132,4 +144,6 @@ AGENT: Final = _registry("agent", lambda service, exchange: service.gate.require
 AUDITOR: Final = _registry("auditor", lambda service, exchange: service.gate.require_auditor(exchange))
 LOG: Final = _registry("log", _log_reader)
 OPENINGS: Final = Access("pull", _opener)
+WITNESS: Final = _registry("", _witness)
+WITNESSED: Final = _registry("", lambda service, _: check_witness(service))
 METRICS: Final = _registry("metrics", _metrics_reader)

@@ -30,6 +30,7 @@ def jobs(config: RegistryConfig, further: MakeFurtherJobs = no_further_jobs) -> 
     from digestry.registry.fleet_upkeep import FleetUpkeepJob  # noqa: PLC0415
     from digestry.registry.garbage_collection import CollectionJob  # noqa: PLC0415 - the server needs none of it
     from digestry.registry.log_signing import LogJob  # noqa: PLC0415
+    from digestry.registry.log_witnesses import WitnessesJob  # noqa: PLC0415
     from digestry.registry.observability.audit_events import DamageEvents  # noqa: PLC0415
     from digestry.registry.observability.audit_log import AuditLog, RotationJob  # noqa: PLC0415
     from digestry.registry.observability.store_size import StoreSizeJob  # noqa: PLC0415
@@ -38,6 +39,7 @@ def jobs(config: RegistryConfig, further: MakeFurtherJobs = no_further_jobs) -> 
     from digestry.registry.store_identity import IdentityJob  # noqa: PLC0415
 
     backend = config.backend()
+    logged = config.transparency.enabled and not config.read_only
     audit = AuditLog(config.log, config.scratch)
     return [
         *([] if config.read_only else [CollectionJob(config, backend, audit=audit)]),
@@ -47,6 +49,7 @@ def jobs(config: RegistryConfig, further: MakeFurtherJobs = no_further_jobs) -> 
         ReserveJob(reserve_of(backend)),
         *([] if config.read_only else [IdentityJob(backend)]),
         *([] if config.read_only else [FleetUpkeepJob(config, backend)]),
-        *([LogJob(config, backend)] if config.transparency.enabled and not config.read_only else []),
+        *([LogJob(config, backend)] if logged else []),
+        *([WitnessesJob(config, backend)] if logged and config.transparency.witnesses else []),
         *further(config, backend),
     ]

@@ -26,14 +26,15 @@ from digestry.fsio import read_file, storage_errors, write_file
 from digestry.registry.access.identity import ANONYMOUS
 from digestry.registry.access.rules import Rules
 from digestry.registry.config import RegistryConfig
+from digestry.registry.log_witness_client import WitnessFailed, WitnessRefused
+from digestry.registry.log_witnesses import seen_by
+from digestry.registry.observability.log_metrics import LOG_STATE
 from digestry.registry.transparency_config import default_origin
 
 log: Final = logging.getLogger("digestry.registry")
 
 HEAD_FILE: Final = "log-head.json"
 """The name of the note below a node's directory."""
-STATE: Final = "log"
-"""The name of the row of ``jobs`` that says whether the log is signed."""
 _LOOK_SECONDS: Final = 0.2
 _TAKE_OVER_SECONDS: Final = 1.0
 _REFUSED_SECONDS: Final = 30.0
@@ -107,6 +108,7 @@ class LogKeeper:
         self._lock = lock
         self._now = backend.now
         self._file = HeadFile(config.scratch)
+        self._witnesses = config.transparency.witnesses
         self._named = config.transparency.origin
         self._default = default_origin(config.hosts, catalog.identity.get().id)
         self._rules = Rules(config.access.rules) if config.access.enabled else None
@@ -151,7 +153,31 @@ class LogKeeper:
                 self._named,
             )
         self._head = self._file.read()
+        if self._head is None:
+            self._ask_witnesses()
         self._origin = found
+
+    def _ask_witnesses(self) -> None:
+        """Ask the witnesses whether the log went on: the file that would say so is not there, as after a
+        restore.
+
+        Raises :class:`LogContradicted`.
+        """
+        newest = self._catalog.log.checkpoint()
+        size = 0 if newest is None else newest.checkpoint.size
+        for witness in self._witnesses if newest is not None else ():
+            try:
+                seen = seen_by(witness, self._catalog)
+            except WitnessRefused as error:
+                raise LogContradicted(error.message) from error
+            except WitnessFailed as error:
+                log.warning("whether the log went on since is not known: %s", error.message)
+                continue
+            if seen > size:
+                raise LogContradicted(
+                    f"the witness {witness.name} has cosigned this log with {seen} entries, and this catalog"
+                    f" has signed {size}"
+                )
 
     def _is_public(self, repository: str) -> bool:
         return self._rules is None or "pull" in self._rules.allowed(ANONYMOUS, repository)
@@ -174,5 +200,5 @@ class LogKeeper:
 
     def _record(self) -> None:
         now = self._now()
-        state = JobState(STATE, now, now, {"refused": self._refused})
+        state = JobState(LOG_STATE, now, now, {"refused": self._refused})
         self._catalog.jobs.note(state, self._lock)

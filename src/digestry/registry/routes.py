@@ -27,8 +27,11 @@ from digestry.registry.authorization import (
     PULL,
     PUSH,
     READER,
+    WITNESS,
+    WITNESSED,
     check_log,
     check_metrics,
+    check_witness,
 )
 from digestry.registry.resources import (
     advisories,
@@ -259,6 +262,21 @@ ROUTES: Final[tuple[Route, ...]] = (
         *_read(transparency.get_tile, LOG),
         refused=LOG,
         check=check_log,
+        deep=True,
+    ),
+    _route(
+        "/v2/_digestry/log/witness/add-checkpoint",
+        "log",
+        Operation("POST", transparency.add_checkpoint, WITNESS, "cosign-checkpoint"),
+        refused=NOTHING,
+        check=check_witness,
+    ),
+    _route(
+        "/v2/_digestry/log/witness/<path>",
+        "log",
+        *_read(transparency.get_witnessed, WITNESSED),
+        refused=NOTHING,
+        check=check_witness,
         deep=True,
     ),
     _extension(

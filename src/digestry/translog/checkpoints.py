@@ -76,10 +76,7 @@ def parse_checkpoint(text: str) -> Checkpoint:
     if lines.pop() or len(lines) < 3 or not all(lines):
         raise InvalidNote("a checkpoint has three lines or more, none of them empty")
     origin, size, root, *extensions = lines
-    checkpoint = Checkpoint(origin, parse_size(size), parse_hash(root), tuple(extensions))
-    if checkpoint.size == 0 and checkpoint.root != EMPTY_ROOT:
-        raise InvalidNote("the checkpoint of a log without leaves has another root")
-    return checkpoint
+    return Checkpoint(origin, parse_size(size), parse_hash(root), tuple(extensions))
 
 
 def open_checkpoint(content: bytes, origin: str, keys: Sequence[VerifierKey]) -> SignedCheckpoint:
@@ -91,4 +88,6 @@ def open_checkpoint(content: bytes, origin: str, keys: Sequence[VerifierKey]) ->
     checkpoint = parse_checkpoint(note.text)
     if checkpoint.origin != origin:
         raise InvalidNote(f"the checkpoint is of the log {checkpoint.origin}, not of {origin}")
+    if checkpoint.size == 0 and checkpoint.root != EMPTY_ROOT:
+        raise InvalidNote("the checkpoint of a log without leaves has another root")
     return SignedCheckpoint(checkpoint, note, signatures)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, func, insert, select, update
 
 from digestry.catalog.observation_schema import log_checkpoints
 from digestry.translog.checkpoints import Checkpoint
-from digestry.translog.notes import Note, parse_signatures
+from digestry.translog.notes import Note, Signature, parse_signatures
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +31,7 @@ class StoredCheckpoint:
     @property
     def cosigners(self) -> frozenset[str]:
         """The names of the witnesses that cosigned it."""
-        if not self.cosignatures:
-            return frozenset()
-        return frozenset(signature.name for signature in parse_signatures(self.cosignatures))
+        return frozenset(signature.name for signature in _parsed(self.cosignatures))
 
 
 def last(
@@ -66,9 +65,25 @@ def add(connection: Connection, checkpoint: Checkpoint, note: Note, *, now: int)
     return StoredCheckpoint(checkpoint, str(note), "", now)
 
 
-def cosign(connection: Connection, origin: str, size: int, lines: str) -> None:
-    """Store the lines of all cosignatures of a checkpoint."""
-    connection.execute(update(log_checkpoints).values(cosignatures=lines).where(_is(origin, size)))
+def cosign(connection: Connection, origin: str, size: int, signatures: Sequence[Signature]) -> None:
+    """Add cosignatures to a checkpoint, in place of older ones by the same keys."""
+    query = select(log_checkpoints.c.cosignatures).where(_is(origin, size))
+    lines = connection.execute(query.with_for_update()).scalar_one()
+    new = {(signature.name, signature.key_id) for signature in signatures}
+    kept = [each for each in _parsed(lines) if (each.name, each.key_id) not in new]
+    text = "".join(signature.line for signature in (*kept, *signatures))
+    connection.execute(update(log_checkpoints).values(cosignatures=text).where(_is(origin, size)))
+
+
+def last_cosigned(connection: Connection, origin: str, witness: str) -> int:
+    """Return how many leaves the newest checkpoint has that a witness cosigned; 0 if there is none."""
+    line = log_checkpoints.c.cosignatures.contains(f"\u2014 {witness} ", autoescape=True)
+    query = select(func.max(log_checkpoints.c.size)).where(log_checkpoints.c.origin == origin, line)
+    return connection.execute(query).scalar() or 0
+
+
+def _parsed(lines: str) -> tuple[Signature, ...]:
+    return parse_signatures(lines) if lines else ()
 
 
 def _is(origin: str, size: int) -> ColumnElement[bool]:

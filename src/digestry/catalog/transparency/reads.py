@@ -95,6 +95,11 @@ class TransparencyLog:
                 before = some[-1].checkpoint.size
             return None
 
+    def last_cosigned(self, origin: str, witness: str) -> int:
+        """Return how many leaves the newest checkpoint has that a witness cosigned; 0 if there is none."""
+        with self._database.read() as connection:
+            return checkpoint_rows.last_cosigned(connection, origin, witness)
+
     def tile(self, tile: Tile) -> bytes | None:
         """Return a tile of hashes; None if the log has not so many."""
         with self._database.read() as connection:

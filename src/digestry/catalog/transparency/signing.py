@@ -18,11 +18,11 @@ from digestry.catalog.transactions import retried
 from digestry.catalog.transparency import checkpoint_rows, keys
 from digestry.catalog.transparency.checkpoint_rows import StoredCheckpoint
 from digestry.catalog.transparency.tree_rows import GrowingTiles, TableReader, size_of
-from digestry.errors import Conflict, StorageError
+from digestry.errors import Conflict, NotFound, StorageError
 from digestry.translog.checkpoints import Checkpoint
 from digestry.translog.entries import SECRET_SIZE, make_leaf
 from digestry.translog.merkle import Frontier, leaf_hash, root_from
-from digestry.translog.notes import ED25519
+from digestry.translog.notes import COSIGNATURE, ED25519, Signature, SignerKey
 
 _BATCH: Final = 2000
 IsPublic = Callable[[str], bool]
@@ -115,6 +115,40 @@ class LogSigner:
                     f"the log {origin} has no key that signs", hint="restore the catalog from a backup"
                 )
             return checkpoint_rows.add(connection, checkpoint, checkpoint.sign(signers), now=now)
+
+    @retried
+    def cosign(self, origin: str, size: int, signatures: Sequence[Signature], *, fence: Fence | None) -> None:
+        """Add the cosignatures of a checkpoint by witnesses."""
+        with self._database.write() as connection:
+            if fence is not None:
+                fence.check_in(connection)
+            checkpoint_rows.cosign(connection, origin, size, signatures)
+
+    @retried
+    def rotate(self, *, witness: str | None = None, now: int, overlap: int) -> SignerKey:
+        """Replace the key of the log, or the one of this registry as a ``witness`` of that name; return the
+        new one.
+
+        The log's older keys sign for ``overlap`` microseconds more. Raises :class:`NotFound` without a log.
+        """
+        with self._database.write() as connection:
+            if witness is not None:
+                return keys.rotate(connection, witness, COSIGNATURE, now=now, overlap=0)
+            found = keys.origins(connection)
+            if not found:
+                raise NotFound("the log of this registry was not begun yet", hint="serve the registry once")
+            return keys.rotate(connection, found[-1].name, ED25519, now=now, overlap=overlap)
+
+    @retried
+    def begin_again(self, name: str, *, now: int, reason: str) -> keys.Origin:
+        """Sign the log under another name from now on. Raises :class:`Conflict` for one that it had."""
+        with self._database.write() as connection:
+            return keys.begin(connection, name, now=now, reason=reason)
+
+    def witness_keys(self, name: str) -> list[keys.StoredKey]:
+        """Return the keys with which this registry is, or was, a witness of that name, the newest first."""
+        with self._database.read() as connection:
+            return keys.keys_of(connection, name, COSIGNATURE)
 
 
 def check_head(connection: Connection, head: Head | None, last: StoredCheckpoint | None) -> None:

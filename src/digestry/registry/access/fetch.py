@@ -1,4 +1,4 @@
-"""A bounded download of a small document: a time limit for the whole, and a size limit."""
+"""A bounded request for a small document: a time limit for the whole, and a size limit."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import socket
 import ssl
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -20,6 +21,15 @@ if TYPE_CHECKING:
 _LARGEST_PATH: Final = 8 << 10
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer of any status, with its media type."""
+
+    status: int
+    media_type: str
+    content: bytes
+
+
 def fetch(
     url: str,
     *,
@@ -28,11 +38,28 @@ def fetch(
     body: bytes | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> bytes:
-    """Return the body that ``url`` answers with 200 to a GET, or to a POST of ``body``, if it has ``most``
-    bytes or fewer. Blocks.
+    """Return the body that ``url`` answers with 200, as :func:`ask` has it. Raises OSError and ValueError."""
+    answer = ask(url, seconds=seconds, most=most, body=body, headers=headers)
+    if answer.status != http.HTTPStatus.OK:
+        raise ValueError(f"{url} answered {answer.status}")
+    return answer.content
 
-    All of it takes ``seconds`` at most, the look-up of the host's name too, however slowly the other side
-    sends. Redirects are not followed. Raises OSError and ValueError.
+
+def ask(
+    url: str,
+    *,
+    seconds: float,
+    most: int,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> Answer:
+    """Return what ``url`` answers to a GET, or to a POST of ``body``, if it has ``most`` bytes or fewer.
+    Blocks.
+
+    ``tls`` is what is trusted for it, by default what the system trusts. All of it takes ``seconds`` at most,
+    the look-up of the host's name too, however slowly the other side sends. Redirects are not followed.
+    Raises OSError and ValueError.
     """
     ends = time.monotonic() + seconds
     parts = urlsplit(url)
@@ -41,7 +68,7 @@ def fetch(
         raise ValueError(f"{url} is not a URL that can be asked")
     port = parts.port or (443 if parts.scheme == "https" else 80)
     plain = _connected(host, port, ends)
-    with contextlib.closing(plain if parts.scheme == "http" else _secured(plain, host, ends)) as stream:
+    with contextlib.closing(plain if parts.scheme == "http" else _secured(plain, host, ends, tls)) as stream:
         connection = http.client.HTTPConnection(host, port)
         connection.sock = _Timed(stream, ends)
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -49,8 +76,6 @@ def fetch(
             sent = {"Accept": "application/json", "Connection": "close", **(headers or {})}
             connection.request("GET" if body is None else "POST", path, body, sent)
             answer = connection.getresponse()
-            if answer.status != http.HTTPStatus.OK:
-                raise ValueError(f"{url} answered {answer.status}")
             content = answer.read(most + 1)
         except http.client.HTTPException as error:
             raise ValueError(f"{url} did not answer as HTTP does: {type(error).__name__}") from error
@@ -58,7 +83,7 @@ def fetch(
         raise ValueError(f"{url} answered with more than {most} bytes")
     if answer.length:
         raise ValueError(f"{url} broke off before the end of its answer")
-    return content
+    return Answer(answer.status, answer.headers.get_content_type(), content)
 
 
 def _left(ends: float) -> float:
@@ -84,10 +109,10 @@ def _connected(host: str, port: int, ends: float) -> socket.socket:
     raise failure or OSError(f"{host} has no address")
 
 
-def _secured(plain: socket.socket, host: str, ends: float) -> ssl.SSLSocket:
+def _secured(plain: socket.socket, host: str, ends: float, tls: ssl.SSLContext | None) -> ssl.SSLSocket:
     try:
         plain.settimeout(_left(ends))  # of the whole handshake
-        return ssl.create_default_context().wrap_socket(plain, server_hostname=host)
+        return (tls or ssl.create_default_context()).wrap_socket(plain, server_hostname=host)
     except BaseException:
         plain.close()
         raise

@@ -7,7 +7,7 @@ import logging
 import platform
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -44,6 +44,7 @@ from digestry.registry.observability.counters import (
     added,
 )
 from digestry.registry.observability.fleet_metrics import fleet_metrics
+from digestry.registry.observability.log_metrics import LOG_STATE, WITNESS_STATE, log_metrics
 from digestry.registry.observability.metrics_files import FOLDER, Labels
 from digestry.registry.observability.observation_metrics import observation_metrics
 
@@ -62,6 +63,8 @@ _RISING: Final = {
 }
 """The counts of a job over all its runs; the others are of the last run, finished or not."""
 
+_OF_OTHERS: Final = ("fleet_", "observation_", LOG_STATE, WITNESS_STATE)
+"""The beginnings of names of rows that have metrics of their own."""
 _GAUGES: Final = {
     process_metrics.MEMORY: "Resident memory of all processes of a kind.",
     process_metrics.FILES: "Open files of all processes of a kind.",
@@ -216,12 +219,21 @@ class Scrape:
                 count = present.deliveries.get((name, dead), 0)
                 deliveries.add_metric((name, "dead" if dead else "waiting"), count)
         yield deliveries
-        yield from _jobs(job for job in present.jobs if not job.name.startswith(("fleet_", "observation_")))
+        yield from _jobs(job for job in present.jobs if not job.name.startswith(_OF_OTHERS))
         yield from fleet_metrics(present.jobs)
         yield from observation_metrics(present.jobs)
+        if self._config.transparency.enabled:
+            yield from self._log(present.jobs)
         last = scrub.last(self._catalog)
         done = 0.0 if last is None else last.done
         yield _gauge("digestry_scrub_done", "How much of its last pass is behind, from 0 to 1.", done)
+
+    def _log(self, jobs: Sequence[JobState]) -> Iterator[Metric]:
+        state = self._catalog.log.state()
+        if state is not None:
+            names = [witness.name for witness in self._config.transparency.witnesses]
+            cosigned = [self._catalog.log.last_cosigned(state.origin, name) for name in names]
+            yield from log_metrics(state, jobs, names, cosigned)
 
     def _on_nodes(self) -> Iterator[Metric]:
         """Yield which node does which job, where there are several; each says it of all."""

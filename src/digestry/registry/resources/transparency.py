@@ -7,16 +7,22 @@ import logging
 from typing import Final
 
 from digestry.catalog import clock
+from digestry.catalog.transparency.witnessing import Inconsistent, SizeDiffers
+from digestry.model.digest import shown
 from digestry.model.reference import check_tag
 from digestry.registry.error_responses import ErrorResponse, bad_parameter
 from digestry.registry.exchange import Exchange
 from digestry.registry.service import Service
+from digestry.translog.checkpoints import parse_checkpoint
+from digestry.translog.cosignatures import SIZE_TYPE, origin_hash, parse_add_checkpoint
 from digestry.translog.entries import Openings
 from digestry.translog.log_keys import LogKey, LogKeys, declare
+from digestry.translog.notes import InvalidNote, Note, parse_note, verified
 from digestry.translog.tiles import parse_path
 
 log: Final = logging.getLogger("digestry.registry")
 
+_LARGEST_REQUEST: Final = 64 << 10
 _PAGE: Final = 100
 _MOST: Final = 1000
 _TEXT: Final = ("Content-Type", "text/plain; charset=utf-8")
@@ -85,8 +91,80 @@ async def get_keys(service: Service, exchange: Exchange, _: str, __: str) -> Non
         declarations=tuple(
             declare(old.signer, new.signer.verifier) for new, old in itertools.pairwise(found.keys)
         ),
+        witness=await _witness_key(service),
     )
     await exchange.json(body, headers=[_FRESH])
+
+
+async def _witness_key(service: Service) -> str:
+    """Return the key with which this registry is a witness; empty if it is none."""
+    name = service.config.transparency.witness_name
+    if name is None or service.config.read_only:
+        return ""
+    return str(await service.executors.write(service.stores.catalog.witnessing.key, name, now=service.now()))
+
+
+async def add_checkpoint(service: Service, exchange: Exchange, _: str, __: str) -> None:
+    """Cosign a checkpoint of a log that this registry is a witness of (C2SP ``tlog-witness``)."""
+    config = service.config.transparency
+    body = await exchange.read(_LARGEST_REQUEST, patience=service.config.patience)
+    try:
+        request = parse_add_checkpoint(body)
+        note = parse_note(request.note)
+        checkpoint = parse_checkpoint(note.text)
+    except InvalidNote as error:
+        raise ErrorResponse(400, "UNSUPPORTED", error.message) from error
+    logs = {witnessed.origin: witnessed.keys for witnessed in config.witnessed}
+    origin = checkpoint.origin
+    if origin not in logs:
+        raise ErrorResponse(404, "UNKNOWN", f"this registry is no witness of the log {shown(origin)}")
+    try:
+        signatures = verified(note, logs[origin])
+    except InvalidNote as error:
+        raise ErrorResponse(403, "DENIED", error.message) from error
+    if not signatures:
+        raise ErrorResponse(403, "DENIED", f"no key of the log {shown(origin)} has signed the checkpoint")
+    if request.old_size > checkpoint.size:
+        raise ErrorResponse(
+            400,
+            "UNSUPPORTED",
+            f"the old size {request.old_size} is above the checkpoint's, {checkpoint.size}",
+        )
+    exchange.record_audit_event(origin=origin, size=checkpoint.size)
+    signed = Note(note.text, tuple(signatures.values()))
+    try:
+        signature = await service.executors.write(
+            service.stores.catalog.witnessing.add,
+            config.witness_name or "",
+            request,
+            checkpoint,
+            signed,
+            now=service.now(),
+        )
+    except SizeDiffers as error:
+        await exchange.respond(409, [("Content-Type", SIZE_TYPE)], f"{error.size}\n".encode())
+        return
+    except Inconsistent as error:
+        log.error(
+            "the log %s does not continue what was cosigned before: %s; the checkpoint was %r",
+            origin,
+            error.message,
+            str(signed),
+        )
+        raise ErrorResponse(422, "UNSUPPORTED", error.message) from error
+    await exchange.respond(200, [_TEXT], signature.line.encode())
+
+
+async def get_witnessed(service: Service, exchange: Exchange, _: str, path: str) -> None:
+    """Answer with the last checkpoint of another log that was cosigned here."""
+    hashed, slash, rest = path.partition("/")
+    logs = {origin_hash(witnessed.origin): witnessed for witnessed in service.config.transparency.witnessed}
+    if slash and rest == "checkpoint" and hashed in logs:
+        seen = await service.executors.run(service.stores.catalog.witnessing.seen, logs[hashed].origin)
+        if seen is not None:
+            await exchange.respond(200, [_TEXT, _FRESH], seen.note.encode())
+            return
+    raise ErrorResponse(404, "UNKNOWN", "no checkpoint of that log was cosigned here")
 
 
 async def get_openings(service: Service, exchange: Exchange, name: str, _: str) -> None:

@@ -1,0 +1,245 @@
+"""Witnesses of a registry's log, and a registry as one: over HTTP, with forks and restored catalogs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from digestry.translog.checkpoints import Checkpoint, open_checkpoint, parse_checkpoint
+from digestry.translog.cosignatures import AddCheckpoint, cosignatures, origin_hash
+from digestry.translog.merkle import (
+    EMPTY_ROOT,
+    Subtree,
+    consistency_proof,
+    leaf_hash,
+    root_of,
+)
+from digestry.translog.notes import Note, SignerKey, VerifierKey, parse_note, parse_verifier_key
+from tests.registry.test_transparency import LOG, checkpoint, keys_of
+from tests.support import RegistryServer, Response, start_registry, wait_until
+
+ADD = f"{LOG}/witness/add-checkpoint"
+LEAVES = [leaf_hash(b"%d" % number) for number in range(20)]
+
+
+def read(subtrees: list[Subtree] | tuple[Subtree, ...]) -> dict[Subtree, bytes]:
+    return {each: root_of(LEAVES[each.first : each.end]) for each in subtrees}
+
+
+def signed(key: SignerKey, size: int, root: bytes | None = None) -> Note:
+    return Checkpoint(key.name, size, root_of(LEAVES[:size]) if root is None else root).sign([key])
+
+
+def request(note: Note, old: int, proof: list[bytes] | None = None) -> bytes:
+    size = parse_checkpoint(note.text).size
+    if proof is None:
+        proof = list(consistency_proof(old, size, read))  # type: ignore[arg-type]
+    return AddCheckpoint(old, tuple(proof), note.encode()).encode()
+
+
+@contextlib.contextmanager
+def started(root: Path, configuration: str) -> Iterator[RegistryServer]:
+    root.parent.mkdir(exist_ok=True, parents=True)
+    file = root.parent / "registry.toml"
+    file.write_text(configuration)
+    server = start_registry(root, "--config", str(file))
+    try:
+        yield server
+    finally:
+        if server.process.poll() is None:
+            server.stop()
+
+
+def witness_of(*logs: tuple[str, VerifierKey]) -> str:
+    return '[transparency]\nwitness-name = "witness.example/w"\n' + "".join(
+        f'[[transparency.witnessed]]\norigin = "{origin}"\nkey = "{key}"\n' for origin, key in logs
+    )
+
+
+def logging_to(*witnesses: tuple[str, str], quorum: int = 0) -> str:
+    return f'[transparency]\norigin = "registry.example/log"\nquorum = {quorum}\n' + "".join(
+        f'[[transparency.witness]]\nurl = "{url}"\nkey = "{key}"\n' for url, key in witnesses
+    )
+
+
+def witness_key(server: RegistryServer) -> VerifierKey:
+    keys_of(server)
+    return parse_verifier_key(server.request("GET", f"{LOG}/keys").json()["witness"])
+
+
+def test_the_protocol_of_a_witness(tmp_path: Path) -> None:
+    key, other = SignerKey.new("log.example/a"), SignerKey.new("log.example/a")
+    with started(tmp_path / "w" / "root", witness_of((key.name, key.verifier))) as server:
+        witness = witness_key(server)
+
+        def add(body: bytes) -> Response:
+            return server.request("POST", ADD, body)
+
+        seen = f"{LOG}/witness/{origin_hash(key.name)}/checkpoint"
+        assert server.request("GET", seen).status == 404
+        assert add(b"old 0\n").status == 400
+        assert add(b"old 00\n\n" + signed(key, 1).encode()).status == 400
+        assert add(request(signed(SignerKey.new("log.example/b"), 1), 0)).status == 404
+        assert add(request(signed(other, 1), 0)).status == 403
+        wrong = signed(key, 1)
+        forged = Note(signed(key, 2).text, wrong.signatures)
+        assert add(request(forged, 0)).status == 403
+        assert add(AddCheckpoint(3, (), signed(key, 2).encode()).encode()).status == 400
+        assert add(request(signed(key, 5), 3)).status == 409
+        assert add(request(signed(key, 5), 0, [bytes(32)])).status == 422
+        assert add(request(signed(key, 0, bytes(32)), 0, [])).status == 422
+        assert server.request("GET", seen).status == 404  # nothing of this was taken
+
+        answer = add(request(signed(key, 5), 0))
+        assert answer.status == 200, answer.body
+        assert answer.body.startswith("\u2014 witness.example/w ".encode())
+        note = parse_note(signed(key, 5).encode() + answer.body)
+        assert len(cosignatures(note, [witness])) == 1
+        answer = add(request(signed(key, 9), 0))
+        assert (answer.status, answer.body) == (409, b"5\n")
+        assert answer.headers["content-type"] == "text/x.tlog.size"
+        assert add(request(signed(key, 9), 5, [bytes(32)] * 3)).status == 422
+        assert add(request(signed(key, 5, b"\1" * 32), 5, [])).status == 422
+        assert add(request(signed(key, 5), 5)).status == 200
+        assert add(request(signed(key, 9), 5)).status == 200
+        assert add(request(signed(key, 7), 5, [])).status == 409
+
+        answer = server.request("GET", seen)
+        kept = parse_note(answer.body)
+        assert open_checkpoint(answer.body, key.name, [key.verifier]).checkpoint.size == 9
+        assert len(cosignatures(kept, [witness])) == 1
+        assert server.request("GET", f"{LOG}/witness/x/checkpoint").status == 404
+        assert server.request("GET", ADD).status == 405
+
+
+def test_a_registry_that_is_no_witness(registry: RegistryServer) -> None:
+    assert registry.request("POST", ADD, b"").status == 404
+    assert registry.request("GET", f"{LOG}/witness/x/checkpoint").status == 404
+
+
+def test_a_log_is_cosigned(tmp_path: Path) -> None:
+    with started(tmp_path / "a" / "root", logging_to()) as log:
+        log.push_image("x", "t", os.urandom(8))
+        origin, (key, *_) = keys_of(log)
+        checkpoint(log, least=1)
+    with started(tmp_path / "w" / "root", witness_of((origin, key))) as first:
+        witness = witness_key(first)
+        away = SignerKey.new("witness.example/away", 4).verifier
+        urls = (f"http://{first.host}{LOG}/witness", str(witness)), ("http://127.0.0.1:9/w", str(away))
+        with started(tmp_path / "a" / "root", logging_to(*urls, quorum=1)) as log:
+            wait_until(lambda: log.request("GET", f"{LOG}/checkpoint").status == 200, what="a cosignature")
+            for number in range(3):
+                log.push_image("x", f"t{number}", os.urandom(8))
+            note = checkpoint(log, least=4).note
+            assert len(cosignatures(note, [witness])) == 1
+            metrics = log.request("GET", "/metrics").body.decode()
+            assert 'digestry_log_witness_failures_total{witness="witness.example/away"} ' in metrics
+            # A quorum that cannot be had is said, and the checkpoint is not served.
+        with started(tmp_path / "a" / "root", logging_to(*urls, quorum=2)) as log:
+            answer = log.request("GET", f"{LOG}/checkpoint")
+            assert answer.status == 503
+            assert b"2 witnesses" in answer.body
+
+
+def _copied(root: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True)
+    shutil.copytree(root, target)
+
+
+def test_a_catalog_of_yesterday_signs_nothing(tmp_path: Path) -> None:
+    """Restored beside the note of what was signed; and without it, where a witness remembers."""
+    root = tmp_path / "a" / "root"
+    with started(root, logging_to()) as log:
+        log.push_image("x", "t", os.urandom(8))
+        origin, (key, *_) = keys_of(log)
+        checkpoint(log, least=1)
+    _copied(root, tmp_path / "old" / "root")
+    with started(tmp_path / "w" / "root", witness_of((origin, key))) as other:
+        witnesses = logging_to((f"http://{other.host}{LOG}/witness", str(witness_key(other))))
+        with started(root, witnesses) as log:
+            log.push_image("x", "u", os.urandom(8))
+            wait_until(lambda: checkpoint(log, least=2).note.signatures[1:], what="a cosignature")
+        old = tmp_path / "old" / "root"
+        for forgotten in (False, True):
+            # The catalog of yesterday, beside the directory of today; or all of yesterday.
+            if forgotten:
+                (old / "log-head.json").unlink(missing_ok=True)
+            else:
+                shutil.copy(root / "log-head.json", old / "log-head.json")
+            with started(old, witnesses) as log:
+                log.push_image("x", f"v{forgotten}", os.urandom(8))
+                wait_until(
+                    lambda log=log: "the log is not signed" in log.log.read_text(),
+                    what="the refusal",
+                )
+                assert checkpoint(log).checkpoint.size == 1
+                metrics = log.request("GET", "/metrics").body.decode()
+                assert "digestry_log_refused 1.0" in metrics
+                text = log.log.read_text()
+                assert "with 2 entries, and this catalog has signed 1" in text
+                assert "digestry log begin" in text
+
+
+def test_a_fork_is_found_by_the_witness(tmp_path: Path) -> None:
+    """Whoever has the database rewrites the past, with the key that is in it."""
+    root = tmp_path / "a" / "root"
+    with started(root, logging_to()) as log:
+        for tag in ("t", "u"):
+            log.push_image("x", tag, os.urandom(8))
+        origin, (key, *_) = keys_of(log)
+        checkpoint(log, least=2)
+    with started(tmp_path / "w" / "root", witness_of((origin, key))) as other:
+        witnesses = logging_to((f"http://{other.host}{LOG}/witness", str(witness_key(other))))
+        with started(root, witnesses) as log:
+            wait_until(lambda: checkpoint(log).note.signatures[1:], what="a cosignature")
+        (root / "log-head.json").unlink()
+        with contextlib.closing(sqlite3.connect(root / "catalog.db")) as connection, connection:
+            triggers = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'")
+            for (name,) in triggers.fetchall():
+                if name.startswith(("journal", "log_")):
+                    connection.execute(f"DROP TRIGGER {name}")
+            connection.execute("DELETE FROM log_entries")
+            connection.execute("DELETE FROM log_checkpoints")
+            connection.execute("UPDATE journal SET to_digest = replace(to_digest, 'f', 'e')")
+        with started(root, witnesses) as log:
+            wait_until(lambda: "another history of this log" in log.log.read_text(), what="the discovery")
+            line = 'digestry_log_witness_refuses{witness="witness.example/w"} 1.0'
+            wait_until(
+                lambda: line in log.request("GET", "/metrics").body.decode(), what="the metric of the refusal"
+            )
+            assert len(checkpoint(log).note.signatures) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("quorum = 1", "1 witnesses are required, and there are 0"),
+        ('origin = "a b"', "is not the name of a key"),
+        ('[[transparency.witnessed]]\norigin = "x"\nkey = "x"', "a key is NAME"),
+        ('[[transparency.witness]]\nurl = "ftp://x"\nkey = "x"', "https://HOST/PATH is required"),
+        ("witness = 1", "list of tables"),
+        ("nothing = 1", "unknown key"),
+    ],
+)
+def test_a_configuration_that_cannot_be(tmp_path: Path, text: str, message: str) -> None:
+    from digestry.errors import InvalidConfiguration
+    from digestry.registry.config import load
+
+    file = tmp_path / "registry.toml"
+    file.write_text(f"[transparency]\n{text}\n")
+    with pytest.raises(InvalidConfiguration, match=message):
+        load(file, {"root": tmp_path})
+
+
+def test_the_empty_log_is_cosigned(tmp_path: Path) -> None:
+    key = SignerKey.new("log.example/a")
+    with started(tmp_path / "w" / "root", witness_of((key.name, key.verifier))) as server:
+        answer = server.request("POST", ADD, request(signed(key, 0, EMPTY_ROOT), 0))
+        assert answer.status == 200, answer.body
+        assert server.request("POST", ADD, request(signed(key, 3), 0)).status == 200
