@@ -77,6 +77,7 @@ def test_what_commands_print(run: Run, app: Path, tmp_path: Path) -> None:
             "ls": [server.host],
             "tags": [name],
             "log": [name],
+            "log key list": ["--root", str(server.root)],
             "whose": [f"{name}@{digest}"],
             "history": [f"{name}:1"],
             "referrers": [f"{name}:1"],

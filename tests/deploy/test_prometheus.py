@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.metrics_core import Metric
 
 from digestry.catalog.fleet.counts import NAME
 from digestry.catalog.job_states import JobState
+from digestry.catalog.transparency.reads import LogState
 from digestry.registry.observability.fleet_metrics import fleet_metrics
+from digestry.registry.observability.log_metrics import log_metrics
 from tests.support import program
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -48,7 +51,9 @@ def test_the_metrics_of_rules_dashboard_and_page_exist() -> None:
     assert known() - OTHERS <= named(page)
     log_rules = (DEPLOY / "prometheus" / "log-alerts.yml").read_text()
     of_log = {name for name in named(page) if name.startswith("digestry_log_")}
-    assert of_log == {f"{metric.name}_total" if metric.type == "counter" else metric.name for metric in log_known()}
+    assert of_log == {
+        f"{metric.name}_total" if metric.type == "counter" else metric.name for metric in log_known()
+    }
     assert named(re.sub(r"#.*|description:.*", "", log_rules)) <= of_log
     # All nodes show the same numbers.
     assert not re.search(r"\bsum\b[a-z() ]*\(digestry_fleet", rules + asked)

@@ -12,6 +12,7 @@ LISTINGS: Final = {
     "ls": "ls",
     "tags": "tags",
     "log": "log",
+    "log key list": "log_key",
     "whose": "whose",
     "history": "history",
     "referrers": "referrers",

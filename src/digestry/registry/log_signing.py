@@ -155,6 +155,7 @@ class LogKeeper:
         self._head = self._file.read()
         if self._head is None:
             self._ask_witnesses()
+        self._catalog.log_signer.check(self._head)
         self._origin = found
 
     def _ask_witnesses(self) -> None:

@@ -72,6 +72,17 @@ class LogSigner:
             found = keys.origins(connection)
             return found[-1] if found else keys.begin(connection, name, now=now, reason="")
 
+    def check(self, head: Head | None) -> None:
+        """Raise :class:`LogContradicted` unless the log continues ``head``, and has the leaves that its last
+        checkpoint was signed over."""
+        with self._database.read() as connection:
+            names = keys.origins(connection)
+            last = checkpoint_rows.last(connection, names[-1].name) if names else []
+            newest = last[0] if last else None
+            check_head(connection, head, newest)
+            size = size_of(connection)
+            _check_own(connection, newest, Frontier(size, GrowingTiles(connection, size).frontier()))
+
     @retried
     def sign(
         self,
