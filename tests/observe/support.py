@@ -52,3 +52,18 @@ def observing(root: Path, url: str, keys: str = 'every = "1s"', more: str = "") 
     )
     with mirroring(root, sections) as server:
         yield Observing(server)
+
+
+def report(observing: Observing) -> dict[str, Any]:
+    """What the registry reports over HTTP."""
+    answer = observing.server.request("GET", "/v2/_digestry/observed")
+    assert answer.status == 200, answer.body
+    found = answer.json()
+    assert isinstance(found, dict)
+    return found
+
+
+def spans(observing: Observing, tag: str) -> list[dict[str, Any]]:
+    """The spans of a tag, the oldest first."""
+    answer = observing.server.request("GET", f"/v2/{observing.name}/_digestry/observations/{tag}?n=1000")
+    return list(reversed(answer.json()["spans"])) if answer.status == 200 else []

@@ -101,7 +101,11 @@ def _by_server(
     due: bool,
 ) -> Once:
     """Have the server observe, and wait until it has."""
-    plan, began = catalog.observation_plan, backend.now()
+    plan = catalog.observation_plan
+    local = {one.local_name for one in wanted}
+    while not local <= plan.repositories().keys() and time.monotonic() < end:
+        time.sleep(_POLL)  # it has not read the rule yet
+    began = backend.now()
     asked = sum(
         plan.waiting(one.local_name, began) if due else plan.hasten(one.local_name, began) for one in wanted
     )
@@ -111,7 +115,6 @@ def _by_server(
         if not left and not catalog.observed_moves.unfinished(backend.now(), limit=1):
             break
         time.sleep(_POLL)
-    local = {one.local_name for one in wanted}
     found = report(catalog, config, since=began, now=backend.now(), visible=local.__contains__)
     failed = sum(gap.until is None for gap in found.gaps)
     return Once(found, max(0, asked - left - failed), failed, left)
