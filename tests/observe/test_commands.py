@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 from digestry.cli import exit_codes
-from tests.registry.pull_through.support import Reply, upstream
+from tests.client.liar import Reply
+from tests.registry.pull_through.support import upstream
 from tests.support import run_digestry, running_registry, start_registry
 
 

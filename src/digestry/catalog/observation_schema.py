@@ -36,7 +36,7 @@ observation_schedule = Table(
     Column("due_at", BigInteger, nullable=False),
     Column("failures", BigInteger, nullable=False),
     Column("etag", TEXT, nullable=False),
-    Index("observation_schedule_by_time", "due_at"),
+    Index("observation_schedule_by_time", "repository", "due_at"),
 )
 
 # What the observations of a tag found, in spans: ``outcome`` is seen (``digest``), absent or failed
@@ -61,8 +61,9 @@ observations = Table(
 )
 
 # The moves of observed tags: entries of the journal, by their number in the repository. ``document`` is what
-# is known of a move (JSON). ``pending``: 2 until its images were looked at, 1 until the content is here that
-# is to be kept, and 0. ``attempts`` counts what failed of that, and ``due_at`` is when it is tried again.
+# is known of a move (JSON). ``pending``: 3, or 2 of a tag that is new, until its images were looked at; 1
+# until the content is here that is to be kept; and 0. ``attempts`` counts what failed of that, and ``due_at``
+# is when it is tried again.
 observed_moves = Table(
     "observed_moves",
     metadata,

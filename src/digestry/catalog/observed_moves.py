@@ -19,8 +19,10 @@ from digestry.model.digest import Digest
 from digestry.model.fleet_events import FleetEvent
 from digestry.model.history import EventKind, TagEvent
 
-LOOK: Final = 2
+URGENT: Final = 3
 """What is pending of a move whose images were not looked at."""
+LOOK: Final = 2
+"""The same of a tag that was seen for the first time: that waits for moves."""
 KEEP: Final = 1
 """What is pending of a move whose images' content is to be kept, and is not all here."""
 
@@ -29,7 +31,7 @@ KEEP: Final = 1
 class ObservedMove:
     """A move of an observed tag: the journal's entry of this number in its repository. Times are in
     microseconds. ``document`` is what is known of it (JSON), and empty before its images were looked at.
-    ``pending`` is :data:`LOOK`, :data:`KEEP` or 0; ``attempts`` counts how often that failed."""
+    ``pending`` is :data:`URGENT`, :data:`LOOK`, :data:`KEEP` or 0; ``attempts`` counts what failed of it."""
 
     repository: str
     entry: int
@@ -51,15 +53,19 @@ class ObservedMoves:
         self._database = database
 
     def unfinished(self, now: int, *, limit: int) -> list[ObservedMove]:
-        """Return the moves of which something is pending and due, what is due longest first."""
-        query = (
-            select(observed_moves)
-            .where(observed_moves.c.pending > 0, observed_moves.c.due_at <= now)
-            .order_by(observed_moves.c.pending.desc(), observed_moves.c.due_at, observed_moves.c.at)
-            .limit(limit)
-        )
+        """Return the moves of which something is pending and due: moves before tags that are new, and content
+        that is to be kept last."""
+        found: list[ObservedMove] = []
         with self._database.read() as connection:
-            return [_move(row) for row in connection.execute(query)]
+            for pending in (URGENT, LOOK, KEEP):  # each in the order of the index
+                query = (
+                    select(observed_moves)
+                    .where(observed_moves.c.pending == pending, observed_moves.c.due_at <= now)
+                    .order_by(observed_moves.c.due_at)
+                    .limit(limit - len(found))
+                )
+                found += [_move(row) for row in connection.execute(query)]
+        return found
 
     @retried
     def finish(
@@ -80,7 +86,7 @@ class ObservedMoves:
             change = update(observed_moves).where(
                 observed_moves.c.repository == move.repository,
                 observed_moves.c.entry == move.entry,
-                observed_moves.c.pending == LOOK,
+                observed_moves.c.pending >= LOOK,
             )
             values = {"document": document, "pending": KEEP if keep else 0, "attempts": 0, "due_at": 0}
             if not connection.execute(change.values(**values)).rowcount:
@@ -165,7 +171,7 @@ def add(connection: Connection, event: TagEvent) -> None:
         "at": clock.from_datetime(event.at),
         "not_before": _microseconds(event.not_before),
         "document": "",
-        "pending": LOOK,
+        "pending": LOOK if event.event == "created" and event.not_before is None else URGENT,
         "attempts": 0,
         "due_at": 0,
     }

@@ -120,7 +120,8 @@ class PullThrough:
     ) -> None:
         """Upstream's tag was seen to point to ``digest`` now; the tag here stays where it is."""
         now = self._rules.now()
-        with self._database.write() as connection:
+        # What a crash of the machine takes back is the end of a span: then less is known, and nothing wrong.
+        with self._database.write(durable=False) as connection:
             _check(connection, fence)
             _note(connection, repository, tag, str(digest), now)
             _observe(connection, Observation(repository, tag, "seen", now, interval, digest))

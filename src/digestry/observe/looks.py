@@ -13,7 +13,7 @@ import msgspec
 from digestry.backend import Backend
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
-from digestry.catalog.observed_moves import KEEP, ObservedMove
+from digestry.catalog.observed_moves import KEEP, URGENT, ObservedMove
 from digestry.coordination.protocol import FencedLock
 from digestry.errors import (
     Conflict,
@@ -114,7 +114,9 @@ class Looks:
         self, host: Host, target: Target, move: ObservedMove, stop: threading.Event, *, at_last: bool
     ) -> None:
         look = _Look(self, host, target, stop, at_last=at_last)
-        after = None if move.to_digest is None else look.tag_facts(move.to_digest, fresh=True)
+        # Of a tag that is new here, the list is enough: it is what a later move is compared with.
+        fresh = move.pending == URGENT or self.listed_attachments(move.repository) is None
+        after = None if move.to_digest is None else look.tag_facts(move.to_digest, fresh=fresh)
         before = None if move.from_digest is None else look.tag_facts(move.from_digest, fresh=False)
         if move.from_digest is not None and before is not None and move.event == "moved":
             before = self._with_attachments(move, move.from_digest, before)

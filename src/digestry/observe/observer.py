@@ -33,7 +33,7 @@ LOOK_SECONDS: Final = 0.25
 _RULES_SECONDS: Final = 2.0
 _STATE_SECONDS: Final = 10.0
 _PRUNE_SECONDS: Final = 3600.0
-_AHEAD: Final = 2
+_AHEAD: Final = 6
 """So many checks a thread are taken from the schedule at once."""
 _MOVES: Final = 50
 _TROUBLE: Final = 60_000_000

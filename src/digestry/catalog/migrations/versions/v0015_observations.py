@@ -99,7 +99,7 @@ def _create_observations() -> None:
         sa.Column("failures", sa.BigInteger, nullable=False),
         sa.Column("etag", TEXT, nullable=False),
     )
-    op.create_index("observation_schedule_by_time", "observation_schedule", ["due_at"])
+    op.create_index("observation_schedule_by_time", "observation_schedule", ["repository", "due_at"])
     op.create_table(
         "observations",
         sa.Column("number", IDENTITY, primary_key=True),
