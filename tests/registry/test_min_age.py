@@ -501,3 +501,25 @@ def test_an_override_of_a_mirrors_repository(tmp_path: Path) -> None:
             what="the override to hold",
         )
         assert server.request("GET", f"/v2/docker.io/team/app/blobs/{Digest.of(b'young')}").status == 200
+
+
+def test_a_tag_that_is_asked_for_is_observed(tmp_path: Path) -> None:
+    """No observation, no age: the first request makes it a tag that is looked at, and so it gets one."""
+    observed = '[observe."docker.io/team/other"]\ntags = "2"\nevery = "1s"\n'
+    with upstream() as other, gated_mirror(other, tmp_path, observed) as server:
+        other.image("team/app", "1", layer=b"one")
+        other.image("team/other", "1", layer=b"other")
+        for name in ("app", "other"):
+            assert server.request("GET", f"/v2/docker.io/team/{name}/manifests/1").status == 403
+
+        def scheduled() -> set[tuple[str, str]]:
+            with catalog_at(server, clock.now()) as catalog:
+                plan = catalog.observation_plan
+                return {(name, tag) for name in plan.repositories() for tag in plan.tags(name) if tag}
+
+        wanted = {("docker.io/team/app", "1"), ("docker.io/team/other", "1"), ("docker.io/team/other", "2")}
+        wait_until(lambda: scheduled() == wanted, what="the tags to be observed")
+        # A tag that upstream does not have is not.
+        assert server.request("GET", "/v2/docker.io/team/app/manifests/nothing").status == 404
+        with catalog_at(server, clock.now()) as catalog:
+            assert [rule.tags for rule in catalog.observation_plan.rules()] == [("1",), ("1",)]

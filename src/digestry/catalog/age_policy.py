@@ -16,14 +16,13 @@ class AgeRule:
     """One rule: the least age of the tags that it covers, in microseconds; 0 for none.
 
     The patterns are as :func:`digestry.model.name_pattern.matches` has them. ``exclude`` are tags that the
-    rule does not cover. With ``advisories``, a digest that a trusted advisory calls fixed is let through.
+    rule does not cover.
     """
 
     age: int
     repositories: tuple[str, ...] = ("**",)
     tags: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ()
-    advisories: bool = False
 
     def is_for(self, repository: str) -> bool:
         """Return whether this rule is about tags of that repository."""

@@ -90,6 +90,7 @@ class Catalog(RepositoryReads):
     ) -> None:
         super().__init__(database, now, options.lease, options.quotas, uploads_last=options.uploads_last)
         self._sparse = options.sparse
+        self._ages = options.ages
         self.tag_history = TagHistory(self._database)
         self.digest_prefixes = DigestPrefixes(self._database)
         self.delivery_queue = DeliveryQueue(self._database)
@@ -124,6 +125,7 @@ class Catalog(RepositoryReads):
     def change_options(self, options: CatalogOptions) -> None:
         """Go by other ``options`` from now on. A transaction under way may still go by the earlier ones."""
         self._sparse = options.sparse
+        self._ages = options.ages
         self._rules = Rules(options.policy, options.subscriptions, self._rules.now, options.lease)
         self.change_limits(options.lease, options.quotas)
         self.pull_through.change_rules(self._rules, options.lease, options.quotas)
@@ -158,7 +160,9 @@ class Catalog(RepositoryReads):
 
     def garbage(self, retention: Retention, *, throttle: Throttle | None = None) -> Garbage:
         """Return what removes the garbage under ``retention``; with a ``throttle`` others have turns."""
-        return Garbage(self._database, self._rules, retention, lease=self._lease, throttle=throttle)
+        return Garbage(
+            self._database, self._rules, retention, lease=self._lease, ages=self._ages, throttle=throttle
+        )
 
     # -- manifests and tags --------------------------------------------------------------------
 

@@ -34,7 +34,8 @@ from sqlalchemy import (
     update,
 )
 
-from digestry.catalog import clock, lease_rows, liveness, repository_rows, tag_moves
+from digestry.catalog import clock, lease_rows, liveness, repository_rows, tag_ages, tag_moves
+from digestry.catalog.age_policy import AgePolicy
 from digestry.catalog.database import Database
 from digestry.catalog.expired_tags import (
     ExpiredTag,
@@ -60,6 +61,8 @@ _WINDOW: Final = 5000
 _BATCH: Final = 100
 """Rows that one transaction removes: a push waits for no longer than that takes."""
 _LONGEST_PAUSE: Final = 0.1
+_AGED_TAGS: Final = 200
+"""So many tags with a least age are looked at together."""
 _PASSES: Final = 64  # how deep indexes of indexes, and referrers of referrers, are followed
 _CIRCLE: Final = 10_000
 ACTOR: Final = "digestry"
@@ -102,15 +105,18 @@ class Garbage:
         retention: Retention,
         *,
         lease: int,
+        ages: AgePolicy,
         throttle: Throttle | None = None,
     ) -> None:
-        """``lease`` is how long a push keeps content, in microseconds. Without a ``throttle`` there are no
+        """``lease`` is how long a push keeps content, in microseconds; ``ages`` are the least ages of tags,
+        which keep what they resolve to. Without a ``throttle`` there are no
         pauses, for a catalog that no other process uses."""
         self._database = database
         self._throttle = throttle
         self._rules = rules
         self._retention = retention
         self._lease = lease
+        self._ages = ages
         self._proven = False
 
     def repositories(self) -> Iterator[RepositoryKey]:
@@ -172,6 +178,7 @@ class Garbage:
 
     def delete_manifests(self, key: RepositoryKey) -> Iterator[Batch]:
         """Delete the manifests that nothing holds: an index before the manifests that it lists."""
+        self._hold_aged(key)
         for _ in range(_PASSES):
             found = False
             for removal in (self._pass, self._circles):
@@ -183,8 +190,39 @@ class Garbage:
             if not found:
                 return
 
+    def _hold_aged(self, key: RepositoryKey) -> None:
+        """Lease what tags resolve to under their least ages: no tag holds what one has moved away from."""
+        if not self._ages.gates(key.name):
+            return
+        after = ""
+        while True:
+            query = select(tag_rows.c.name).where(
+                tag_rows.c.repository_id == key.row, tag_rows.c.name > after
+            )
+            names = [row.name for row in self._read(query.order_by(tag_rows.c.name).limit(_AGED_TAGS))]
+            self._lease_aged(key, names)
+            if len(names) < _AGED_TAGS:
+                return
+            after = names[-1]
+            if self._throttle is not None:
+                self._throttle.pause()
+
+    @retried
+    def _lease_aged(self, key: RepositoryKey, names: Sequence[str]) -> None:
+        now = self._rules.now()
+        rules = ((name, self._ages.rule(key.name, name)) for name in names)
+        wanted = [(name, rule) for name, rule in rules if rule.age]
+        if not wanted:
+            return
+        with self._database.read() as connection:
+            served = tag_ages.served(connection, key.name, wanted, now)
+        with self._database.write() as connection:
+            for digest in sorted(served):
+                lease_rows.extend(connection, digest, now + self._lease)
+
     def measure(self, key: RepositoryKey) -> Iterator[tuple[int, int]]:
         """Yield, in parts, how many manifests can be pulled, and how many of them nothing else holds now."""
+        self._hold_aged(key)
         visible = (manifests.c.repository_id == key.row) & manifests.c.deleted_at.is_(None)
         held = liveness.manifest(key, self._retention, self._rules.now())
         columns = func.count(), func.coalesce(func.sum(case((held, 0), else_=1)), 0)

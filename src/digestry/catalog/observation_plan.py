@@ -15,9 +15,14 @@ from digestry.catalog.job_states import Fence
 from digestry.catalog.observation_schema import observation_rules, observation_schedule
 from digestry.catalog.transactions import retried
 from digestry.errors import Conflict, NotFound
+from digestry.model.name_pattern import matches
 
 BATCH: Final = 500
 """Rows that one transaction changes."""
+FOR_AGE: Final = "min-age"
+"""Who added a rule for the tags of a mirror with a least age, which clients asked for."""
+MOST_TAGS: Final = 500
+"""So many tags of a repository are observed because clients asked for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,33 @@ class ObservationPlan:
                 "actor": rule.actor,
             }
             connection.execute(insert(observation_rules).values(**values))
+
+    @retried
+    def include(self, repository: str, tag: str, *, interval: int, now: int) -> None:
+        """Observe a tag that has a least age, and that somebody asked for: add it to the rule for its
+        repository, which is made if there is none. Nothing if a pattern of the rule covers it, or if the rule
+        has :data:`MOST_TAGS` already."""
+        with self._database.write() as connection:
+            row = connection.execute(_rule(repository).with_for_update()).first()
+            if row is None:
+                values = {
+                    "repository": repository,
+                    "tags": msgspec.json.encode((tag,)).decode(),
+                    "interval": interval,
+                    "keep": False,
+                    "created_at": now,
+                    "actor": FOR_AGE,
+                }
+                connection.execute(insert(observation_rules).values(**values))
+                return
+            tags = msgspec.json.decode(row.tags, type=tuple[str, ...])
+            if any(matches(pattern, tag) for pattern in tags) or len(tags) >= MOST_TAGS:
+                return
+            connection.execute(
+                update(observation_rules)
+                .where(observation_rules.c.repository == repository)
+                .values(tags=msgspec.json.encode((*tags, tag)).decode())
+            )
 
     @retried
     def remove(self, repository: str) -> None:

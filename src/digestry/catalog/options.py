@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from digestry.catalog.age_policy import AgePolicy
 from digestry.catalog.blob_links import LEASE
 from digestry.catalog.delivery_queue import Subscription
 from digestry.catalog.quotas import Quota
@@ -17,8 +18,8 @@ class CatalogOptions:
     ``lease`` is how long content is kept after it was pushed, mounted or found, in microseconds. ``policy``
     decides on every move of a tag, which is then queued for its ``subscriptions``. ``quotas`` limit the
     growth of repositories. In repositories that a pattern of ``sparse`` matches, an index may list missing
-    manifests. With ``uploads_last`` the bytes of uploads that are under way outlive a restart of the machine,
-    and every machine has the same.
+    manifests. What tags resolve to under their least ages, ``ages``, is kept. With ``uploads_last`` the bytes
+    of uploads that are under way outlive a restart of the machine, and every machine has the same.
     """
 
     lease: int = LEASE
@@ -26,4 +27,5 @@ class CatalogOptions:
     subscriptions: tuple[Subscription, ...] = ()
     quotas: tuple[Quota, ...] = ()
     sparse: tuple[str, ...] = ()
+    ages: AgePolicy = field(default_factory=AgePolicy)
     uploads_last: bool = False

@@ -5,7 +5,7 @@ A digest is text here, and times are microseconds since 1970.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -22,7 +22,6 @@ from digestry.model.history import MIRROR
 from digestry.model.tag_age import (
     AgedTag,
     ObservedSpan,
-    Standing,
     TagMove,
     TagRecord,
     decide,
@@ -35,9 +34,6 @@ MOST_ENTRIES: Final = 10_000
 _MOST_HOLDERS: Final = 2000
 """So many manifests that hold a digest are looked at, and of each so many tags."""
 _CHUNK: Final = 400
-
-Advised = Callable[[Connection, int, str, Sequence[Standing]], dict[str, str]]
-"""Returns which of the standings of a repository's tag an advisory lets through, and why."""
 
 
 @dataclass(frozen=True, slots=True)

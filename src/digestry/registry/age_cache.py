@@ -30,6 +30,8 @@ class AgeCache:
 
     def __init__(self) -> None:
         self._tags: dict[tuple[str, str], _Kept[TagState]] = {}
+        self.observed: set[tuple[str, str]] = set()
+        """Tags of mirrors that are known to be observed."""
         self._digests: dict[tuple[str, str], _Kept[DigestState]] = {}
 
     def tag(self, name: str, tag: str, current: str) -> TagState | None:

@@ -224,6 +224,7 @@ class RegistryConfig:
             subscriptions=tuple(webhook.subscription for webhook in self.webhooks),
             quotas=tuple(self.quotas),
             sparse=tuple(self.sparse),
+            ages=self.ages,
         )
 
     def backend(self, now: clock.Clock = clock.now) -> Backend:

@@ -21,7 +21,6 @@ KEYS: Final = (
     Key("repository", patterns, ("**",)),
     Key("tag", patterns, ("*",)),
     Key("exclude", toml.unless_empty(patterns), ()),
-    Key("advisories", toml.flag, False),
 )
 
 
@@ -37,7 +36,6 @@ def parse(document: Mapping[str, object], where: Where, mirrors: Iterable[Mirror
                 repositories=values["repository"],
                 tags=values["tag"],
                 exclude=values["exclude"],
-                advisories=values["advisories"],
             )
         )
     rules += [

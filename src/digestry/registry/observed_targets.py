@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from digestry.catalog import clock
-from digestry.catalog.observation_plan import ObservationRule
+from digestry.catalog.observation_plan import FOR_AGE, ObservationRule
 from digestry.model.name_pattern import matches
 from digestry.model.reference import Reference
 from digestry.registry.config import RegistryConfig
@@ -60,6 +60,12 @@ def targets(config: RegistryConfig, rules: Sequence[ObservationRule]) -> list[Ta
         if rule.repository not in found:
             target = _target(config, rule.repository, rule.tags, rule.interval, keep=rule.keep)
             found[rule.repository] = replace(target, by_command=True)
+        elif rule.actor == FOR_AGE:
+            # The tags that clients asked for have no age unless they are observed.
+            target = found[rule.repository]
+            found[rule.repository] = replace(
+                target, patterns=tuple(dict.fromkeys((*target.patterns, *rule.tags)))
+            )
     return list(found.values())
 
 

@@ -5,16 +5,20 @@ Every request for a manifest or blob passes it, by whatever name it comes (docs/
 
 from __future__ import annotations
 
+import functools
+import logging
 from typing import Final
 
 import msgspec
 
-from digestry.catalog import signature_tags
+from digestry.catalog import clock, signature_tags
 from digestry.catalog.age_policy import AgePolicy
 from digestry.catalog.tag_ages import DigestState, TagState
+from digestry.errors import StorageError
 from digestry.model import age_answers
 from digestry.model.descriptor import encode_hook
 from digestry.model.digest import Digest
+from digestry.registry import observe_config
 from digestry.registry.access.principal import Principal
 from digestry.registry.error_responses import ErrorResponse
 from digestry.registry.exchange import Exchange
@@ -24,6 +28,10 @@ from digestry.registry.service import Service
 HEADER: Final = age_answers.HEADER.lower().encode()
 WARNING: Final = b"warning"
 _REFUSED: Final = 403
+_MOST_OBSERVED: Final = 50_000
+_INTERVAL: Final = int(observe_config.USUAL * clock.SECOND)
+
+log: Final = logging.getLogger("digestry.registry")
 _LONGEST_WARNING: Final = 500
 
 
@@ -128,6 +136,29 @@ async def resolved(service: Service, name: str, tag: str, current: str) -> str:
         return current
     state = await state_of(service, name, tag, current, service.config.ages)
     return current if state is None or state.aged.chosen is None else state.aged.chosen.digest
+
+
+async def ensure_observed(service: Service, repository: UpstreamRepository, tag: str) -> None:
+    """Have a tag of a mirror observed that has a least age, and that a client asked for: without observations
+    it would never get an age."""
+    name = repository.local_name
+    known = service.ages.observed
+    if (name, tag) in known or service.config.read_only or signature_tags.is_about(tag):
+        return
+    if not service.config.ages.rule(name, tag).age:
+        return
+    if len(known) >= _MOST_OBSERVED:
+        known.clear()
+    known.add((name, tag))
+    upstream = f"{repository.mirror.config.host}/{repository.upstream_name}"
+    plan = service.stores.catalog.observation_plan
+    try:
+        await service.executors.write(
+            functools.partial(plan.include, upstream, tag, interval=_INTERVAL, now=service.now())
+        )
+    except StorageError as error:
+        known.discard((name, tag))  # a pull does not fail for it, and the next one tries again
+        log.warning("%s:%s is not observed: %s", name, tag, error.message)
 
 
 async def digest_state(

@@ -116,6 +116,8 @@ async def _aged(
             f"tag {target} of {name} resolves to {digest}, which has stood for long enough, but is not here"
             f" any more; the newer {found.digest} is too young"
         )
+    # No tag holds it any more: so that it is not collected while it is served.
+    await service.ensure_lease(name, Digest.parse(digest), older.lease_end)
     return older
 
 

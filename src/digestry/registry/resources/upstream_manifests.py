@@ -89,6 +89,7 @@ async def _by_tag(service: Service, exchange: Exchange, repository: UpstreamRepo
             (HEADER, _upstream_header(repository, word, None if seen is None else seen.checked_at))
         ]
         if service.config.ages:
+            await age_gate.ensure_observed(service, repository, tag)
             await _bring_aged(service, repository, tag, here.digest)
     try:
         await manifests.get_manifest(service, exchange, repository.local_name, tag)
