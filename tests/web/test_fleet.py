@@ -121,7 +121,7 @@ def test_silence_is_loud_and_no_end(server: RegistryServer) -> None:
     quiet = report("lonely-place", started("s1", name="ghost"), images=images, interval=1)
     assert post(server, quiet).status == 200
     judged(server, f"/vulnerability?id={name}", "When the last one ends is not known")
-    text = plain(judged(server, "/fleet", "nobody knows whether they still do"))
+    text = plain(judged(server, "/fleet", "nobody knows whether it still does"))
     place = text[text.index("Places") :]
     assert re.search(r"lonely-place docker 1 .{10,60} silent", place)
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
 
 from tests.registry.access.support import guarded, of
-from tests.support import RegistryServer, running_registry
+from tests.support import RegistryServer, running_registry, start_registry
 from tests.web.browser import FORM, Browser, signed_in
+from tests.web.images import image
 from tests.web.test_tag import plain, pushed
 
 
@@ -166,3 +168,23 @@ def test_without_users_everybody_restores_with_the_token_of_the_form() -> None:
         assert Browser(server).request("POST", "/restore/app:1", form, **FORM).status == 403
         assert browser.send(page, "/restore/app:1", {}).status == 303
         assert server.request("HEAD", "/v2/app/manifests/1").headers["docker-content-digest"] == str(old)
+
+
+def test_where_nobody_may_move_tags_that_is_said_before(tmp_path: Path) -> None:
+    """A registry that is read-only offers no restoration, and says why."""
+    first = start_registry(tmp_path / "root")
+    try:
+        old, _ = (first.push_manifest("app", "1", image(first, "app", mark)) for mark in ("a", "b"))
+    finally:
+        first.stop()
+    (tmp_path / "registry.toml").write_text("read-only = true\n")
+    server = start_registry(tmp_path / "root", "--config", str(tmp_path / "registry.toml"))
+    try:
+        page = Browser(server).text("/r/app:1")
+        assert "/restore/" not in page
+        assert "The tag cannot be restored here: this registry is read-only." in page
+        answer = Browser(server).get(f"/restore/app:1?to={old}")
+        assert answer.status == 409
+        assert "this registry is read-only" in answer.body.decode()
+    finally:
+        server.stop()

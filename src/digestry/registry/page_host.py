@@ -200,6 +200,18 @@ class PageHost:
         """Return the address of the request's client, as the journal and the audit log have it."""
         return _exchange(scope).address
 
+    def immovable(self, name: str) -> str:
+        """Return why nobody may move tags of a repository here; empty if the rules decide."""
+        service = self._service()
+        if service.config.read_only:
+            return "this registry is read-only"
+        if service.mirrors is not None:
+            try:
+                service.mirrors.check_not_upstream(name)
+            except DigestryError as error:
+                return error.message
+        return ""
+
     async def restore_tag(
         self, scope: Mapping[str, Any], name: str, tag: str, digest: Digest, *, before: Digest | None
     ) -> Restored:

@@ -51,6 +51,7 @@ class Stated:
     signed: Signature
     referrer: Digest
     subject: Digest
+    layer: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,4 +171,5 @@ def _stated(advisory: Advisory) -> Stated:
         advisory.signature,
         advisory.referrer,
         advisory.subject,
+        advisory.part is not None,
     )

@@ -162,6 +162,10 @@ class Host(Protocol):
         """Note that this request ends the visitor's session."""
         ...
 
+    def immovable(self, name: str, /) -> str:
+        """Return why nobody may move tags of a repository here; empty if the rules decide."""
+        ...
+
     async def restore_tag(
         self, scope: Scope, name: str, tag: str, digest: Digest, /, *, before: Digest | None
     ) -> Restored:

@@ -25,17 +25,19 @@ _MOST: Final = 200
 _SPANS: Final = 50
 _PLACES: Final = 50
 _LONGEST: Final = 4000
+_LONGEST_VERSION: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Child:
     """An entry of an index. ``size`` is that of its config and layers in bytes, None if the repository does
-    not have it."""
+    not have it. ``version`` is the system's, as images for Windows have it."""
 
     digest: Digest
     platform: str
     attests: bool
     size: int | None
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,7 @@ def _children(index: Index, details: DigestDetails) -> tuple[Child, ...]:
             str(entry.platform) if entry.platform is not None and entry.platform.is_stated else "",
             entry.platform is not None and entry.platform.is_unknown,
             sizes.get(str(entry.digest)),
+            "" if entry.platform is None else (entry.platform.os_version or "")[:_LONGEST_VERSION],
         )
         for entry in index.manifests[:_MOST]
     )

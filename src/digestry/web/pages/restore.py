@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from starlette.responses import RedirectResponse, Response
 
 from digestry.catalog import clock
-from digestry.errors import Forbidden, NotFound
+from digestry.errors import Conflict, Forbidden, NotFound
 from digestry.model.digest import Digest
 from digestry.web import templates
 from digestry.web.page import Page
@@ -32,7 +32,7 @@ class RestoreView:
 def show(visit: Visit) -> Page:
     """Show what the restoration to the digest ``to`` will do.
 
-    Raises :class:`Forbidden`, :class:`NotFound`, :class:`InvalidDigest`.
+    Raises :class:`Forbidden`, :class:`Conflict`, :class:`NotFound`, :class:`InvalidDigest`.
     """
     name, tag = _target(visit)
     digest = Digest.parse(visit.parameter("to"))
@@ -69,10 +69,14 @@ async def restore(visit: Visit, fields: Mapping[str, str]) -> Response:
 
 
 def _target(visit: Visit) -> tuple[str, str]:
-    """Return the repository and the tag. Raises :class:`Forbidden` for visitors who may not push."""
+    """Return the repository and the tag. Raises :class:`Forbidden` for visitors who may not push, and
+    :class:`Conflict` where nobody may."""
     name = visit.repository()
     if "push" not in visit.visitor.allowed(name):
         if visit.visitor.identity.anonymous and visit.host.has_logins:
             raise SignInNeeded
         raise Forbidden(f"you may not move tags of {name}")
+    reason = visit.host.immovable(name)
+    if reason:
+        raise Conflict(f"tags of {name} cannot be moved here: {reason}")
     return name, visit.path["tag"]

@@ -55,6 +55,7 @@ class TagView:
     """What the page of a tag shows. ``periods`` are the names of the periods that are shorter than the whole
     history; ``last`` is the chosen one, empty for the whole.
 
+    ``immovable`` is why a visitor who may push cannot move the tag here; empty if they can.
     ``still`` are moves to other digests than the current one that still run. ``next_before`` is the time that
     the next page's moves are before; 0 if there is none.
     """
@@ -67,6 +68,7 @@ class TagView:
     still: tuple[MoveLine, ...]
     audits: bool
     pushes: bool
+    immovable: str
     periods: tuple[str, ...]
     last: str
     before: int
@@ -88,6 +90,7 @@ def show(visit: Visit) -> Page:
     if found is None:
         raise NotFound(f"there never was a tag {tag} in {name}")
     totals = found.totals
+    immovable = visit.host.immovable(name)
     lines = tuple(_line(move, totals, found.present, found.running, audits=audits) for move in found.moves)
     seen = {line.digest: line for line in lines if line.running is not None and not line.current}
     view = TagView(
@@ -98,7 +101,8 @@ def show(visit: Visit) -> Page:
         moves=lines,
         still=tuple(seen.values()),
         audits=audits,
-        pushes="push" in visit.visitor.allowed(name),
+        pushes="push" in visit.visitor.allowed(name) and not immovable,
+        immovable=immovable if "push" in visit.visitor.allowed(name) else "",
         periods=tuple(period for period, length in _PERIODS.items() if now - totals.first_at > length),
         last=last,
         before=before,
