@@ -6,8 +6,9 @@ import contextlib
 import json
 from pathlib import Path
 
+from digestry.model.digest import Digest
 from tests.admission.support import conditions, pod, review, running_webhook, say
-from tests.support import RegistryServer, run_digestry, wait_until
+from tests.support import RegistryServer, run_digestry, running_registry, start_registry, wait_until
 
 
 def policy_for(registry: RegistryServer, *lines: str) -> str:
@@ -97,3 +98,148 @@ def test_a_wrong_policy_is_not_used_and_said_loudly(registry: RegistryServer, tm
         webhook.file.write_text(text.replace('not-pinned = "deny"', 'not-pinned = "warn"'))
         wait_until(lambda: webhook.ask(review(pod(image)))["allowed"], what="the new policy", log=webhook.log)
         assert "digestry_admission_policy_current 1.0" in webhook.status("/metrics")[1]
+
+
+def test_an_advisory_is_obeyed_soon_after_it_was_stated(registry: RegistryServer, tmp_path: Path) -> None:
+    digest = registry.push_image("door/bad", "1", b"bad")
+    fixed = registry.push_image("door/bad", "2", b"good")
+    image = f"{registry.host}/door/bad@{digest}"
+    lines = (
+        "[answers]",
+        'refresh = "200ms"',
+        "[[exempt]]",
+        'vulnerabilities = ["CVE-2026-7"]',
+        'namespaces = ["lab"]',
+        'reason = "switched off"',
+        "until = 2099-01-01",
+    )
+    with running_webhook(tmp_path, policy_for(registry, *lines)) as webhook:
+        assert webhook.ask(review(pod(image)))["allowed"]
+        name = f"{registry.host}/door/bad"
+        words = ("advisory", "add", image, "--status", "affected", "--id", "CVE-2026-7")
+        done = run_digestry(*words, "--fixed-by", f"{name}@{fixed}")
+        assert done.returncode == 0, done.stderr
+        wait_until(
+            lambda: not webhook.ask(review(pod(image)))["allowed"], what="the advisory", log=webhook.log
+        )
+        message = webhook.ask(review(pod(image)))["status"]["message"]
+        assert f"{digest} is affected by CVE-2026-7" in message
+        assert f"run {name}@{fixed}" in message or f"@{fixed}" in message
+        assert webhook.ask(review(pod(image), namespace="lab"))["allowed"]
+        # What runs already is no reason to stop a change of something else.
+        old = pod(image)
+        new = pod(image, labels={"a": "b"})
+        assert webhook.ask(review(new, old=old))["allowed"]
+        assert not webhook.ask(review(pod(image), old=pod(f"{name}@{fixed}")))["allowed"]
+
+
+def test_a_registry_that_is_away_is_said_loudly(tmp_path: Path) -> None:
+    with running_registry() as own:
+        digest = own.push_image("door/away", "1", b"one")
+        bad = own.push_image("door/away", "2", b"two")
+        name = f"{own.host}/door/away"
+        run_digestry("advisory", "add", f"{name}@{bad}", "--status", "affected", "--id", "CVE-2026-8")
+        lines = (
+            "[default]",
+            'away = "warn"',
+            "[[rule]]",
+            'name = "strict"',
+            'match = { namespaces = ["strict"] }',
+            'away = "deny"',
+            "[answers]",
+            'refresh = "200ms"',
+            'fresh = "500ms"',
+            'wait = "500ms"',
+        )
+        with running_webhook(tmp_path, policy_for(own, *lines)) as webhook:
+            assert webhook.ask(review(pod(f"{name}@{digest}")))["allowed"]
+            assert not webhook.ask(review(pod(f"{name}@{bad}")))["allowed"]
+            own.stop()
+
+            def is_away() -> bool:
+                said = webhook.ask(review(pod(f"{name}@{digest}")))
+                return "away" in str(said.get("warnings"))
+
+            wait_until(is_away, what="the absence", log=webhook.log)
+            assert "does not answer, and the policy for that decides" in webhook.log.read_text()
+            assert f'registry_away{{registry="{own.host}"}} 1.0' in webhook.status("/metrics")[1]
+            said = webhook.ask(review(pod(f"{name}@{digest}"), namespace="strict"))
+            assert not said["allowed"]
+            assert "away" in said["status"]["message"]
+            # What it said before still counts against an image.
+            assert not webhook.ask(review(pod(f"{name}@{bad}")))["allowed"]
+            # Nobody waits for a registry that is known to be away.
+            assert webhook.decided()[-1]["milliseconds"] < 400
+            again = start_registry(own.root, port=own.port)
+            try:
+                wait_until(lambda: not is_away(), what="the return", log=webhook.log)
+                assert "answers again" in webhook.log.read_text()
+                assert "registry_away{" not in webhook.status("/metrics")[1]
+            finally:
+                again.stop()
+
+
+def test_audit_mode_allows_everything_and_tells(registry: RegistryServer, tmp_path: Path) -> None:
+    registry.push_image("door/audit", "1", b"one")
+    policy = policy_for(registry, 'mode = "audit"', "[default]", 'not-pinned = "deny"')
+    with running_webhook(tmp_path, policy) as webhook:
+        said = webhook.ask(review(pod(f"{registry.host}/door/audit:1")))
+        assert said["allowed"]
+        assert said["warnings"][0].startswith("would be denied: container c0")
+        assert said["auditAnnotations"]["decision"] == "deny"
+        assert json.loads(said["auditAnnotations"]["findings"])[0]["condition"] == "not-pinned"
+        assert webhook.decided()[-1]["decision"] == "deny"
+        assert webhook.decided()[-1]["allowed"] is True
+
+
+def test_many_warnings_fit_what_api_servers_pass_on(registry: RegistryServer, tmp_path: Path) -> None:
+    images = [f"{registry.host}/door/none{number}/{'x' * 80}:1" for number in range(60)]
+    with running_webhook(tmp_path, policy_for(registry)) as webhook:
+        warnings = webhook.ask(review(pod(*images)))["warnings"]
+        assert all(len(one) <= 256 for one in warnings)
+        assert sum(map(len, warnings)) <= 4096
+        assert "more: the webhook's log has them all" in warnings[-1]
+        assert len(webhook.decided()[-1]["images"]) == 60
+
+
+def test_what_is_no_review_is_refused(registry: RegistryServer, tmp_path: Path) -> None:
+    with running_webhook(tmp_path, policy_for(registry)) as webhook:
+        for method, path, body, status in [
+            ("POST", "/validate", b"{", 400),
+            ("POST", "/validate", b'{"kind": "AdmissionReview"}', 400),
+            ("GET", "/validate", None, 405),
+            ("GET", "/nothing", None, 404),
+            ("GET", "/livez", None, 200),
+        ]:
+            with contextlib.closing(webhook.connection()) as connection:
+                connection.request(method, path, body)
+                assert connection.getresponse().status == status, path
+        with contextlib.closing(webhook.connection()) as connection:
+            connection.request("POST", "/validate", iter([b'{"kind": ', b'"x"}']), encode_chunked=True)
+            assert connection.getresponse().status == 400
+        unknown = {"apiVersion": "x.io/v1", "kind": "Strange", "metadata": {}, "spec": {}}
+        said = webhook.ask(review(unknown))
+        assert said["allowed"]
+        assert "nothing was looked at" in said["warnings"][0]
+
+
+def test_a_tag_is_proven_by_the_registry_s_log(tmp_path: Path) -> None:
+    with running_registry() as own:
+        digest = own.push_image("door/proven", "1", b"one")
+        image = f"{own.host}/door/proven:1"
+        wait_until(
+            lambda: own.request("GET", "/v2/_digestry/log/checkpoint").status == 200,
+            what="the log's checkpoint",
+        )
+        lines = ("[default]", 'no-proof = "deny"', 'unknown = "deny"', "[answers]", 'wait = "8s"')
+        with running_webhook(tmp_path, policy_for(own, *lines)) as webhook:
+            said = webhook.ask(review(pod(image)))
+            assert said["allowed"], said
+            assert webhook.ask(review(pod(f"{image}@{digest}")))["allowed"]
+            # A manifest that no tag ever pointed to has no entry in the log.
+            other = own.image("door/proven", b"untagged")
+            untagged = Digest.of(json.dumps(other).encode())
+            own.push_manifest("door/proven", str(untagged), other)
+            said = webhook.ask(review(pod(f"{own.host}/door/proven@{untagged}")))
+            assert not said["allowed"]
+            assert "does not prove it" in said["status"]["message"]

@@ -33,10 +33,13 @@ MOST_WAITING: Final = 5000
 """Images that may be asked about at once."""
 
 _INQUIRIES: Final = 4
+_REST: Final = 2.0
+"""How many times as long as a refresh took there is none after it."""
 _MOST_AT_ONCE: Final = 500
 
-Inquire = Callable[[list[str]], Mapping[str, ImageKnowledge]]
-"""Asks one registry about some images. Raises nothing for a registry that fails."""
+Inquire = Callable[[list[str], bool], Mapping[str, ImageKnowledge]]
+"""Asks one registry about some images, and, if that is true, its transparency log. Raises nothing for a
+registry that fails."""
 
 
 @dataclass(slots=True)
@@ -54,6 +57,8 @@ class Asker:
         self._inquire = inquire
         self._memory = memory
         self.options = options
+        self.prove = False
+        """Whether transparency logs are asked."""
         self._pool = ThreadPoolExecutor(_INQUIRIES, "inquiry")
         self._refreshing = ThreadPoolExecutor(_INQUIRIES, "refresh")
         self._pending: dict[str, asyncio.Future[ImageKnowledge]] = {}
@@ -164,9 +169,12 @@ class Asker:
                     future.set_result(answer)
 
     async def _refresh(self, host: str, images: list[str]) -> None:
+        begun = time.monotonic()
         try:
             for begin in range(0, len(images), _MOST_AT_ONCE):
                 await self._inquired(self._refreshing, host, images[begin : begin + _MOST_AT_ONCE])
+            # So many images that asking takes long leave most of the time to requests.
+            await asyncio.sleep(_REST * (time.monotonic() - begun))
         finally:
             self._busy.discard(host)
 
@@ -175,7 +183,9 @@ class Asker:
     ) -> Mapping[str, ImageKnowledge]:
         begun = time.monotonic()
         try:
-            answers = await asyncio.get_running_loop().run_in_executor(pool, self._inquire, images)
+            answers = await asyncio.get_running_loop().run_in_executor(
+                pool, self._inquire, images, self.prove
+            )
         except Exception:
             log.exception("an inquiry of %s about %d images failed: this is a defect", host, len(images))
             return {}

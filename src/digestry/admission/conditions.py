@@ -61,18 +61,15 @@ def conditions_of(
         met.append(Met("behind", why))
     met += _affected(known, rule, forgiven)
     if known.assessment == "not_assessed":
-        met.append(
-            Met("not-assessed", "no advisory says anything of it", "scan it: digestry scan --state IMAGE")
-        )
+        met.append(Met("not-assessed", "no advisory says anything of it", "scan it: digestry scan IMAGE"))
     if known.tag == "never" and known.reference is not None and known.reference.digest is not None:
         why = f"the tag {known.reference.tag} never pointed to {known.reference.digest}"
         met.append(Met("never-pointed", why, f"see digestry log {_tagged(known)}"))
     met += _moved(known, rule, now)
-    if not known.proven:
-        if known.proof_unknown:
-            pass  # it is in what is unknown
-        else:
-            met.append(Met("no-proof", "its history is not proven by the registry's transparency log"))
+    if known.proof_refused:
+        name = "" if known.reference is None else known.reference.name
+        why = f"the registry's transparency log does not prove it: {known.proof_refused}"
+        met.append(Met("no-proof", why, f"see digestry log verify {name}"))
     unknown = [one for one in _unknown(place, known, now) if rule.actions[one[0]] != "allow"]
     if unknown:
         reasons = "; ".join(dict.fromkeys(reason for _, reason in unknown))

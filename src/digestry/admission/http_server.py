@@ -99,6 +99,13 @@ class HttpServer:
             ssl_handshake_timeout=_HANDSHAKE_SECONDS if self._tls is not None else None,
         )
 
+    def retire(self) -> None:
+        """Ask clients to go elsewhere: each further answer is the last one of its connection.
+
+        A connection that is just closed could have a request on its way, which clients do not send again.
+        """
+        self._ending = True
+
     async def drain(self, seconds: float) -> None:
         """Take no further connections, answer every request that has begun, for ``seconds`` at the most, and
         close."""

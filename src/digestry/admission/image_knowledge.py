@@ -42,6 +42,8 @@ class ImageKnowledge:
     """Why the registry's answer may differ from that of the registry that it mirrors."""
     proven: bool = False
     """Whether the tag's history was proven to be in the registry's transparency log."""
+    proof_refused: str = ""
+    """Why that log does not prove it."""
     proof_unknown: str = ""
     """Why no such proof was checked."""
     asked_registry: bool = True

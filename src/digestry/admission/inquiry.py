@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from digestry.admission.image_knowledge import ImageKnowledge
+from digestry.admission.proofs import Proofs
 from digestry.advisories.advisory import Advisory
 from digestry.advisories.trust import TRUST_EVERYBODY, TrustPolicy
 from digestry.audit.assessment import Assessment
@@ -24,17 +25,18 @@ from digestry.model.digest import Digest
 from digestry.model.history import TagEvent
 from digestry.model.reference import Reference
 
-NO_PROOF: Final = "this version has no client for transparency logs, and checked no proof"
+NOT_ASKED: Final = "no proof was asked for yet"
 
 
 @dataclass(frozen=True, slots=True)
 class InquiryOptions:
     """How registries are asked. ``timeout`` is in seconds, for each question; ``names`` are aliases and
-    mirrors."""
+    mirrors. ``proofs`` asks transparency logs."""
 
     trust: TrustPolicy = TRUST_EVERYBODY
     names: ImageNames = NO_NAMES
     timeout: float = TIMEOUT
+    proofs: Proofs | None = None
 
 
 def parse_image(image: str) -> Reference:
@@ -47,10 +49,13 @@ def parse_image(image: str) -> Reference:
 
 
 def inquire(
-    images: Iterable[str], registries: Registries, options: InquiryOptions
+    images: Iterable[str], registries: Registries, options: InquiryOptions, *, prove: bool = False
 ) -> dict[str, ImageKnowledge]:
-    """Return what the registries know of ``images``, which are asked about together. Raises nothing for a
-    registry that fails: that is part of the answer."""
+    """Return what the registries know of ``images``, which are asked about together; ``prove`` asks their
+    transparency logs, too.
+
+    Raises nothing for a registry that fails: that is part of the answer.
+    """
     asked_at = datetime.datetime.now(datetime.UTC)
     found: dict[str, ImageKnowledge] = {}
     named: dict[str, Reference] = {}
@@ -64,6 +69,8 @@ def inquire(
     silent = dict(queries.unreachable())
     for (image, reference), one in zip(named.items(), judged, strict=True):
         found[image] = _knowledge(image, reference, one, queries, silent=silent, asked_at=asked_at)
+    if prove and options.proofs is not None:
+        return {known.image: known for known in options.proofs.of_all(list(found.values()))}
     return found
 
 
@@ -122,7 +129,7 @@ def _knowledge(
         assessment_reasons=_reasons(verdict, result),
         affecting=_affecting(verdict.assessment),
         fixed_image=facts.fix.image,
-        proof_unknown=NO_PROOF,
+        proof_unknown=NOT_ASKED,
     )
     error = silent.get(reference.host)
     if error is not None:

@@ -162,6 +162,11 @@ class Policy:
         return any(matches(pattern, host) for pattern in self.registries)
 
     @property
+    def needs_proofs(self) -> bool:
+        """Whether a rule asks for proofs by transparency logs."""
+        return any(rule.actions["no-proof"] != "allow" for rule in (*self.rules, self.default))
+
+    @property
     def needs_namespace_labels(self) -> bool:
         """Whether a rule selects by the labels of namespaces."""
         return any(rule.match.namespace_labels or rule.exclude.namespace_labels for rule in self.rules)

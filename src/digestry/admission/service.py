@@ -43,6 +43,9 @@ class NamespaceSource(Protocol):
     def labels(self, namespace: str) -> Mapping[str, str] | None:
         """Return the labels of a namespace; None if they are not known."""
 
+    def fetch(self, namespace: str) -> Mapping[str, str] | None:
+        """Ask for one namespace; None if it cannot be had."""
+
     def refresh(self) -> None:
         """Ask for changes. Raises :class:`~digestry.errors.DigestryError`."""
 
@@ -52,7 +55,7 @@ class Surroundings:
     """What the service is given. ``inquire`` asks registries, ``record`` gets the log of decisions;
     ``certificate`` makes the source of the certificate, unless that is in files."""
 
-    inquire: Callable[[list[str]], Mapping[str, ImageKnowledge]]
+    inquire: Callable[[list[str], bool], Mapping[str, ImageKnowledge]]
     record: TextIO
     certificate: Callable[[AdmissionConfiguration, ServerCertificate], CertificateSource] | None = None
     namespaces: Callable[[], NamespaceSource] | None = None
@@ -69,6 +72,7 @@ class AdmissionService:
         self._surroundings = surroundings
         self._memory = AnswerMemory(configuration.answers.images, configuration.answers.keep)
         self._asker = Asker(surroundings.inquire, self._memory, configuration.answers)
+        self._asker.prove = configuration.policy.needs_proofs
         self._namespaces: NamespaceSource | None = None
         self.webhook = Webhook(
             configuration.policy,
@@ -123,6 +127,7 @@ class AdmissionService:
         finally:
             self._ready = False
             seconds = self._watch.current.drain if self._stop.is_set() else 0.0
+            server.retire()
             if seconds:
                 log.info("not ready any more; requests are answered for another %g s", seconds)
                 await asyncio.sleep(seconds)
@@ -172,6 +177,9 @@ class AdmissionService:
     async def _look_at_namespaces(self, make: Callable[[], NamespaceSource]) -> None:
         last_error = ""
         while True:
+            if not self.webhook.policy.needs_namespace_labels:
+                await asyncio.sleep(SECONDS)
+                continue
             try:
                 source = self._namespaces
                 if source is None:
@@ -188,14 +196,25 @@ class AdmissionService:
     def _note_certificate(self) -> None:
         self.metrics.certificate_expiry.set(self._certificate.expires)
 
-    def _labels(self, namespace: str) -> Mapping[str, str] | None:
+    async def _labels(self, namespace: str) -> Mapping[str, str] | None:
         if not namespace:
             return {}
-        return None if self._namespaces is None else self._namespaces.labels(namespace)
+        source = self._namespaces
+        if source is None:
+            return None
+        known = source.labels(namespace)
+        if known is not None:
+            return known
+        try:
+            async with asyncio.timeout(self._watch.current.answers.wait):
+                return await asyncio.to_thread(source.fetch, namespace)
+        except TimeoutError:
+            return None
 
     def _changed(self, configuration: AdmissionConfiguration) -> None:
         self.webhook.policy = configuration.policy
         self._asker.options = configuration.answers
+        self._asker.prove = configuration.policy.needs_proofs
         self._memory.limit(configuration.answers.images, configuration.answers.keep)
         self.metrics.policy_current.set(1)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TextIO
 
@@ -27,8 +27,12 @@ _WITH_IMAGES: Final = frozenset({"", "ephemeralcontainers", "resize"})
 _MARGIN: Final = 0.5
 """Seconds of the API server's time limit that are left for the answer's way back."""
 
-NamespaceLabels = Callable[[str], Mapping[str, str] | None]
+NamespaceLabels = Callable[[str], Awaitable[Mapping[str, str] | None]]
 """Returns the labels of a namespace; None if they are not known."""
+
+
+async def _no_labels(_: str) -> None:
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,7 @@ class Webhook:
         asker: Asker,
         metrics: AdmissionMetrics,
         *,
-        namespace_labels: NamespaceLabels = lambda _: None,
+        namespace_labels: NamespaceLabels = _no_labels,
         record: TextIO | None = None,
     ) -> None:
         self.policy = policy
@@ -98,7 +102,9 @@ class Webhook:
         if review.operation == "UPDATE" and policy.unchanged == "allow":
             before = templates_of(review.old, review.kind, policy.paths) or []
             skip = frozenset(place.image for template in before for place in template.places)
-        labels = self._namespace_labels(review.namespace) if policy.needs_namespace_labels else {}
+        labels: Mapping[str, str] | None = {}
+        if policy.needs_namespace_labels:
+            labels = await self._namespace_labels(review.namespace)
         subject = Subject(review.namespace, templates, labels, skip)
         if not subject.images and not any(template.faults for template in templates):
             return Decision(allowed=True, would_deny=False)

@@ -9,24 +9,34 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from digestry.admission.configuration import AdmissionConfiguration
     from digestry.admission.image_knowledge import ImageKnowledge
+    from digestry.model.digest import Digest
+    from digestry.model.reference import Reference
+
+_PAUSE = 0.5
+"""The longest pause, in seconds, before a log that lacks the latest entry is looked at again."""
 
 
 @contextmanager
 def open_inquiry(
     configuration: AdmissionConfiguration, *, timeout: float
-) -> Iterator[Callable[[list[str]], Mapping[str, ImageKnowledge]]]:
-    """Yield what asks registries about images; ``timeout`` is for each question, in seconds.
+) -> Iterator[Callable[[list[str], bool], Mapping[str, ImageKnowledge]]]:
+    """Yield what asks registries about images, and, if it is told to, their transparency logs; ``timeout`` is
+    for each question, in seconds.
 
     Raises :class:`~digestry.errors.InvalidConfiguration`.
     """
+    import time
     from dataclasses import replace
 
     from digestry.admission.inquiry import InquiryOptions, inquire
+    from digestry.admission.proofs import Proofs
     from digestry.audit.configuration import FleetConfiguration
     from digestry.audit.configuration import load as load_fleet
+    from digestry.cli.log_trust import open_verifier
     from digestry.cli.sessions import client_options
     from digestry.cli.settings import load
     from digestry.client.session import Session
+    from digestry.verifier.tag_proof import TagProver
 
     settings = load()
     fleet = FleetConfiguration() if configuration.fleet is None else load_fleet(configuration.fleet)
@@ -42,6 +52,11 @@ def open_inquiry(
         retries=1,
         tell=None,
     )
-    how = InquiryOptions(settings.trust(), fleet.names, timeout)
+    prover = TagProver(open_verifier(settings), sleep=lambda seconds: time.sleep(min(seconds, _PAUSE)))
     with Session(options) as session:
-        yield lambda images: inquire(images, session, how)
+
+        def prove(reference: Reference, digest: Digest) -> None:
+            prover(session.repository(reference), reference, digest)
+
+        how = InquiryOptions(settings.trust(), fleet.names, timeout, Proofs(prove))
+        yield lambda images, proven: inquire(images, session, how, prove=proven)

@@ -137,7 +137,7 @@ def _read(files: tuple[Path, ...]) -> list[ManifestObject]:
 def _decide(
     objects: list[ManifestObject],
     policy: Policy,
-    inquire: Callable[[list[str]], Mapping[str, ImageKnowledge]],
+    inquire: Callable[[list[str], bool], Mapping[str, ImageKnowledge]],
     namespace: str,
     labels: Mapping[str, str] | None,
 ) -> list[tuple[ManifestObject, Decision | None]]:
@@ -163,7 +163,8 @@ def _decide(
     images = dict.fromkeys(image for subject in subjects if subject is not None for image in subject.images)
     knowledge = {image: unasked(image) for image in images}
     knowledge |= inquire(
-        [one.image for one in knowledge.values() if one.reference and policy.asks(one.reference.host)]
+        [one.image for one in knowledge.values() if one.reference and policy.asks(one.reference.host)],
+        policy.needs_proofs,
     )
     now = datetime.datetime.now(datetime.UTC)
     enforced = replace(policy, mode="enforce")

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
+
+if TYPE_CHECKING:
+    from digestry.admission.certificate_files import ServerCertificate
+    from digestry.admission.certificate_keeper import CertificateKeeper
+    from digestry.admission.configuration import AdmissionConfiguration
+    from digestry.admission.namespaces import NamespaceLabels
+    from digestry.inventory.kube.api import KubeAPI
 
 
 @click.command()
@@ -42,4 +49,41 @@ def serve(*, file: Path, log_format: Literal["text", "json"]) -> None:
     start_log(log_format)
     configuration = load(file)
     with open_inquiry(configuration, timeout=max(configuration.answers.wait, 5.0)) as inquire:
-        AdmissionService(file, Surroundings(inquire, sys.stdout)).run()
+        AdmissionService(file, Surroundings(inquire, sys.stdout, _certificate, _namespaces)).run()
+
+
+def _certificate(configuration: AdmissionConfiguration, used: ServerCertificate) -> CertificateKeeper:
+    """Return the keeper of the certificate that the webhook makes by itself. Raises
+    :class:`~digestry.errors.InvalidConfiguration`."""
+    from digestry.admission.certificate_keeper import CertificateKeeper
+    from digestry.admission.certificate_stores import DirectoryStore, SecretStore, TrustedAuthority
+
+    options = configuration.certificate
+    api = _api() if options.secret or options.webhook else None
+    store = DirectoryStore(options.directory) if options.directory is not None else None
+    return CertificateKeeper(
+        store or SecretStore(_api() if api is None else api, options.secret),
+        used,
+        names=options.names,
+        lifetime=options.lifetime,
+        trusted=TrustedAuthority(api, options.webhook) if api is not None and options.webhook else None,
+    )
+
+
+def _namespaces() -> NamespaceLabels:
+    """Return the labels of namespaces. Raises :class:`~digestry.errors.InvalidConfiguration`."""
+    from digestry.admission.namespaces import NamespaceLabels
+
+    return NamespaceLabels(_api())
+
+
+def _api() -> KubeAPI:
+    """Return the API server of the kubeconfig, or of the pod's own cluster."""
+    import math
+
+    from digestry.inventory.kube.api import KubeAPI
+    from digestry.inventory.kube.config import find_access
+    from digestry.inventory.kube.credentials import Credentials
+
+    access = find_access()
+    return KubeAPI(access, Credentials(access.user, access.cluster), timeout=10.0, deadline=math.inf)

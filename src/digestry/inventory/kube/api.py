@@ -1,6 +1,7 @@
 """Requests to a Kubernetes API server: lists in pages, and watches, within time limits.
 
-Nothing is ever sent but GET, and no redirect is followed. Credentials are never sent without TLS.
+Sources send nothing but GET; :meth:`KubeAPI.send` is for who owns what it changes. No redirect is followed.
+Credentials are never sent without TLS.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ DEADLINE: Final = 270.0
 """Seconds for everything that one source asks."""
 
 OK: Final = 200
+CREATED: Final = 201
 GONE: Final = 410
 """The status for expired data: a list's next page, or a version to watch from."""
 
@@ -63,6 +65,13 @@ class _Answer:
     status: int
     retry_after: str
     body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Body:
+    method: str
+    content: bytes
+    media_type: str
 
 
 class _Answered(Protocol):
@@ -139,6 +148,14 @@ class KubeAPI:
         """
         address = path + (f"?{urlencode(query)}" if query else "")
         return self._decode(path, what, self._patiently(lambda: self._ask(address)))
+
+    def send(self, method: str, path: str, what: str, document: object, media_type: str) -> object:
+        """Create or change what is at ``path`` with a JSON ``document``, and return what it is then.
+
+        Raises as :meth:`get` does; :class:`Refused` with 409 if somebody else has created or changed it.
+        """
+        body = _Body(method, json.dumps(document).encode(), media_type)
+        return self._decode(path, what, self._patiently(lambda: self._ask(path, body)))
 
     def pages(self, path: str, what: str, **query: str) -> Iterator[list[object]]:
         """Yield the objects of the list at ``path``, a page at a time. Raises as :meth:`get` does.
@@ -253,9 +270,9 @@ class KubeAPI:
             answer = ask()
         return answer
 
-    def _ask(self, address: str) -> _Answer:
+    def _ask(self, address: str, body: _Body | None = None) -> _Answer:
         """Return the whole answer at ``address``, always within the time limit."""
-        stream = self._open(address, self._timeout)
+        stream = self._open(address, self._timeout, body)
         try:
             return _Answer(stream.status, stream.retry_after, stream.body())
         except (HTTPError, OSError, ValueError) as error:
@@ -263,7 +280,7 @@ class KubeAPI:
         finally:
             stream.close()
 
-    def _open(self, address: str, seconds: float) -> Stream:
+    def _open(self, address: str, seconds: float, body: _Body | None = None) -> Stream:
         """Send one question, whose answer may take ``seconds``."""
         left = self._end - time.monotonic()
         if left <= 0:
@@ -272,10 +289,13 @@ class KubeAPI:
         # A plugin may take its own time, and is not the server's fault.
         manager, credential = self._managed()
         headers = self._headers(credential)
+        if body is not None:
+            headers.add("Content-Type", body.media_type)
         return Stream(
             lambda: manager.request(
-                "GET",
+                "GET" if body is None else body.method,
                 self.server + address,
+                body=None if body is None else body.content,
                 headers=headers,
                 redirect=False,
                 retries=False,
@@ -342,10 +362,10 @@ class KubeAPI:
         try:
             value = json.loads(answer.body)
         except (ValueError, RecursionError) as error:
-            if answer.status == OK:
+            if answer.status in {OK, CREATED}:
                 raise ProtocolViolation(f"{self.server}{path}: the answer is not JSON") from error
             value = None
-        if answer.status == OK:
+        if answer.status in {OK, CREATED}:
             return value
         raise self._refusal(path, what, answer.status, as_text(as_object(value).get("message")))
 
