@@ -120,6 +120,23 @@ def test_an_advisory_on_an_image_an_index_and_a_layer_is_on_the_page_of_what_it_
     assert "CVE-2026-2" not in plain(Browser(server).text(f"/r/vex@{index}"))
 
 
+def test_a_good_word_about_a_layer_is_none_about_the_image(server: RegistryServer) -> None:
+    manifest = image(server, "layered", "x")
+    digest = server.push_manifest("layered", "1", manifest)
+    layer = Digest.parse(manifest["layers"][0]["digest"])
+    bad = {"vulnerability": {"name": "CVE-2026-71"}, "status": "affected"}
+    attach(server, "layered", digest, openvex(bad))
+    good = {
+        "vulnerability": {"name": "CVE-2026-71"}, "status": "not_affected",
+        "impact_statement": "fine", "timestamp": "2026-11-25T10:00:00Z",
+    }  # fmt: skip
+    attach(server, "layered", layer, openvex(good, author="somebody else"))
+    page = Browser(server).text(f"/r/layered@{digest}")
+    states = re.findall(r'<span class="state \w*">(affected|not affected)</span>', page)
+    assert states == ["affected"]
+    assert "not affected" in Browser(server).text(f"/r/layered@{layer}")
+
+
 def test_an_advisory_that_cannot_be_read_is_mentioned(server: RegistryServer) -> None:
     digest = server.push_manifest("broken", "1", image(server, "broken", "one"))
     manifest = {

@@ -11,6 +11,7 @@ from digestry.advisories.advisory import (
     Advisory,
     AdvisoryReading,
     AttachedDocument,
+    ImagePart,
     drop_superseded,
     in_force,
 )
@@ -64,11 +65,17 @@ class Attached:
     uncounted: tuple[str, ...] = ()
 
 
-def read_attached(host: Host, name: str, referrers: Iterable[StoredManifest]) -> Attached:
+def read_attached(
+    host: Host, name: str, referrers: Iterable[StoredManifest], *, whole: frozenset[Digest]
+) -> Attached:
     """Read the advisories among the ``referrers`` of an image of the repository ``name``, of its indexes and
-    of its layers: the newest of them, and of each the statements that count and no newer one replaces."""
+    of its layers: the newest of them, and of each the statements that count and no newer one replaces.
+
+    ``whole`` are the digests of all of it: what is attached to others is about a layer, and says nothing good
+    of the rest.
+    """
     reading = AdvisoryReading()
-    counting = _Counting(host.trust, Reference(_HOST, name), reading)
+    counting = _Counting(host.trust, Reference(_HOST, name), reading, whole)
     unread: list[Digest] = []
     wanted = [referrer for referrer in referrers if _may_state(referrer)]
     for referrer in wanted[:_MOST_DOCUMENTS]:
@@ -114,7 +121,14 @@ def _documents(host: Host, referrer: StoredManifest) -> Sequence[Document] | Non
 class _Counting:
     """Adds to ``reading`` the statements that count in ``repository``, and the reasons why others do not."""
 
-    def __init__(self, trust: TrustPolicy, repository: Reference, reading: AdvisoryReading) -> None:
+    def __init__(
+        self,
+        trust: TrustPolicy,
+        repository: Reference,
+        reading: AdvisoryReading,
+        whole: frozenset[Digest],
+    ) -> None:
+        self._whole = whole
         self._trust = trust
         self._repository = repository
         self._reading = reading
@@ -143,6 +157,7 @@ class _Counting:
                     statement.author,
                     signature,
                     component=component,
+                    part=None if subject in self._whole else ImagePart("layer", subject),
                 )
                 for component in components or [""]
             ]

@@ -124,10 +124,18 @@ def _view(
         spans=spans,
         users=details.users,
         referrers=mine,
-        attached=advisories.read_attached(visit.host, name, details.referrers),
+        attached=advisories.read_attached(visit.host, name, details.referrers, whole=_whole(digest, details)),
         places=places,
         pull=f"docker pull {visit.registry}/{name}{':' if tag else ''}{tag}@{digest}" if there else "",
     )
+
+
+def _whole(digest: Digest, details: DigestDetails) -> frozenset[Digest]:
+    """Return the digests of an image, its config included, and of the indexes that list it."""
+    names = [str(digest), *(user.digest for user in details.users if user.role == "manifest")]
+    if details.manifest is not None and details.manifest.config is not None:
+        names.append(details.manifest.config)
+    return frozenset(map(Digest.parse, names))
 
 
 def _kind(manifest: ManifestDetails | None, parsed: Image | Index | None, config: ImageConfig | None) -> str:
