@@ -17,7 +17,9 @@ MOST_EXPOSED = "20"
 """Tenths of what ``systemd-analyze security`` counts, from 0 to 100; a service without protection has 96."""
 
 
-@pytest.fixture(params=["digestry.service serve", "digestry-agent.service agent"])
+@pytest.fixture(
+    params=["digestry.service serve", "digestry-agent.service agent", "digestry-follow.service follow"]
+)
 def unit(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     """A copy of a unit whose program is here."""
     name, command = str(request.param).split(" ")

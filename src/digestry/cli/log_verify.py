@@ -10,7 +10,7 @@ import click
 from digestry.cli import exit_codes
 from digestry.cli.image_names import IMAGE
 from digestry.cli.log_options import trust_options
-from digestry.cli.output import complain, json_document, json_option, note, printable, say, table
+from digestry.cli.output import complain, json_document, json_option, note, printable, say
 from digestry.cli.timeout_options import timeout_option
 from digestry.model.timestamps import rfc3339
 
@@ -208,15 +208,10 @@ def _verify_bundle(
         return
     entry, checkpoint = found.entry.entry, found.signed.checkpoint
     says = "was deleted" if entry.to_digest is None else f"came to {entry.to_digest}"
-    table(
-        ["", ""],
-        [
-            ("log", f"{checkpoint.origin}, {checkpoint.size} entries"),
-            ("entry", f"{found.entry.index}"),
-            ("says", f"{found.registry}/{entry.repository}:{entry.tag} {says} at {rfc3339(entry.at)}"),
-            ("witnesses", ", ".join(each.key.name for each in found.cosignatures) or "-"),
-        ],
-    )
+    named = f"{found.registry}/{entry.repository}:{entry.tag}"
+    say(printable(f"log:       {checkpoint.origin}, {checkpoint.size} entries"))
+    say(printable(f"witnesses: {', '.join(each.key.name for each in found.cosignatures) or '-'}"))
+    say(printable(f"entry:     {found.entry.index}: {named} {says} at {rfc3339(entry.at)}"))
     note("a proof says that the log had this entry; whether the tag moved later, it does not say")
 
 

@@ -54,6 +54,7 @@ _SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "tags": ("tags", "List a repository's tags and the digests they point to."),
         "digest": ("digest", "Print the digest that a name points to, and nothing else."),
         "resolve": ("resolve", "Print the newest digest that a tag has had for a minimum age, and why."),
+        "follow": ("follow", "Keep a verified copy of a registry's log, and raise an alarm at a fork."),
         "log": ("log", "Show where a tag has pointed: when, by whom, from what to what."),
         "whose": ("whose", "Show which tags point, or pointed, to a digest."),
         "restore": ("restore", "Point a tag back at a digest that it had."),

@@ -1,0 +1,248 @@
+"""The follower: copies what is new of a log, verified, and raises an alarm at a contradiction."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from digestry.client.connection import Connection
+from digestry.client.registry import Registry
+from digestry.client.transparency_log import TransparencyLog
+from digestry.errors import ContentError, DigestryError, LogContradiction, RemoteError, StorageError
+from digestry.follower.alarms import Alarm, Alarms
+from digestry.follower.copied_history import CopiedHistory
+from digestry.follower.copied_log import CopiedLog
+from digestry.fsio import read_file, storage_errors, write_file
+from digestry.model.name_pattern import matches
+from digestry.model.timestamps import rfc3339
+from digestry.translog.entries import Entry, InvalidEntry, Sealed, parse_leaf
+from digestry.translog.tiles import Tile, bundles_of, check_bundle, decode_bundle, tiles_of
+from digestry.verifier.log_view import LogVerifier, LogView
+from digestry.verifier.repository_check import opened_entries
+from digestry.verifier.seen_logs import TrustedKey
+
+log: Final = logging.getLogger("digestry.follower")
+
+_TOGETHER: Final = 8
+"""Bundles that are fetched at a time; each may have 16 MB, and has some 100 kB."""
+
+
+class Status(msgspec.Struct, frozen=True):
+    """When the copy was compared with its original last, and what it has."""
+
+    registry: str
+    size: int = 0
+    verified_at: datetime.datetime | None = None
+    keys: tuple[TrustedKey, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """The outcome of one look: how many entries are new, and how many were opened; or the alarm's message."""
+
+    size: int
+    new: int = 0
+    opened: int = 0
+    alarm: str = ""
+
+
+class Follower:
+    """Follows the log of a registry into ``directory``. One process at a time may use it."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        host: str,
+        directory: Path,
+        verifier: LogVerifier,
+        alarms: Alarms,
+        *,
+        patterns: Sequence[str] = ("**",),
+        with_sealed: bool = False,
+    ) -> None:
+        self.host = host
+        self.alarms = alarms
+        self.copy = CopiedLog(directory)
+        self.copy.sweep()
+        self.history = CopiedHistory(directory / "history.db", with_sealed=with_sealed)
+        self._log = TransparencyLog(connection, host)
+        self._connection = connection
+        self._verifier = verifier
+        self._patterns = tuple(patterns)
+        self._opened_to = 0
+        self._status_file = directory / "status.json"
+        self.status = self._read_status()
+        # What a disk lost, or somebody changed, is copied again.
+        self._since = self.copy.size if self._is_whole() else 0
+
+    def _is_whole(self) -> bool:
+        whole = self.copy.is_whole() and self.history.count() >= self.copy.size
+        if not whole:
+            log.warning("the copy is not whole: all of it is verified, and what is missing is copied again")
+        return whole
+
+    def recheck(self) -> None:
+        """Have the next round verify all of the copy again."""
+        self._since = 0
+
+    def round(self) -> Round:
+        """Look once. Raises :class:`RemoteError` and :class:`StorageError`; an alarm is in the answer.
+
+        Nothing of a log that contradicts what was seen is copied.
+        """
+        self.alarms.tell()
+        try:
+            view = self._verifier.view(self._log)
+            new = self._copy(view)
+            opened = self._open(view)
+        except ContentError as error:
+            evidence = error.evidence if isinstance(error, LogContradiction) else ""
+            self.alarms.raise_(Alarm(self.host, error.message, evidence, rfc3339(self._verifier.now())))
+            return Round(self.copy.size, alarm=error.message)
+        self.alarms.clear()
+        self.status = Status(self.host, self.copy.size, view.seen_at, view.keys)
+        write_file(self._status_file, msgspec.json.encode(self.status) + b"\n")
+        return Round(self.copy.size, new, opened)
+
+    def run(self, interval: float, ended: threading.Event, heard: Callable[[str], None]) -> None:
+        """Look every ``interval`` seconds until ``ended``; ``heard`` is called after each look with its
+        error, or an empty text."""
+        while not ended.is_set():
+            problem = ""
+            try:
+                found = self.round()
+                problem = found.alarm
+                if found.new or found.opened:
+                    log.info("%d entries, %d of them new, %d opened", found.size, found.new, found.opened)
+            except RemoteError as error:
+                problem = error.message
+                log.warning("%s", error.message)
+            except StorageError as error:
+                problem = error.message
+                log.error("%s%s", error.message, f"; {error.hint}" if error.hint else "")
+            except DigestryError as error:
+                problem = error.message
+                log.error("%s", error.message)
+            heard(problem)
+            ended.wait(interval)
+
+    def close(self) -> None:
+        """Close the database."""
+        self.history.close()
+
+    # -- copying ------------------------------------------------------------------------------
+
+    def _copy(self, view: LogView) -> int:
+        if self.copy.size and self.copy.checkpoint.origin == view.checkpoint.origin:
+            if view.tiles.root_of(self.copy.size) != self.copy.checkpoint.root:
+                raise LogContradiction(
+                    f"the log of {self.host} continues what was seen of it, and not the copy in"
+                    f" {self.copy.directory}",
+                    hint="somebody changed the copy, or what was seen",
+                )
+        elif self.copy.size:
+            raise LogContradiction(
+                f"the copy in {self.copy.directory} is of the log {self.copy.checkpoint.origin}, and"
+                f" {self.host} has the log {view.checkpoint.origin}",
+                hint="follow the new one into another directory",
+            )
+        since, size = self._since, view.size
+        if since == size:
+            return 0
+        bundles = list(bundles_of(size, since=since))
+        for place in range(0, len(bundles), _TOGETHER):
+            self._copy_bundles(view, bundles[place : place + _TOGETHER])
+        for tile in tiles_of(size, since=since):
+            if tile.level:
+                self.copy.write(tile, b"".join(view.tiles.hashes(tile)))
+        new = size - self.copy.size
+        self.copy.publish(view.note, view.checkpoint)
+        self._since = size
+        return new
+
+    def _copy_bundles(self, view: LogView, bundles: Sequence[Tile]) -> None:
+        missing = []
+        for bundle in bundles:
+            content = self.copy.read(bundle)
+            try:
+                if content is None:
+                    missing.append(bundle)
+                else:
+                    self._keep(view, bundle, content, is_here=True)
+            except ContentError:
+                missing.append(bundle)
+        if missing:
+            contents = view.log.fetch(missing)
+            for bundle in missing:
+                self._keep(view, bundle, contents[bundle], is_here=False)
+
+    def _keep(self, view: LogView, bundle: Tile, content: bytes, *, is_here: bool) -> None:
+        """Store a bundle and its tile of hashes, verified. Raises :class:`ContentError`."""
+        entries = decode_bundle(bundle, content)
+        tile = Tile(0, bundle.index, bundle.width)
+        leaves = view.tiles.hashes(tile)
+        check_bundle(bundle, entries, leaves)
+        self.history.add(
+            (index, _in_clear(entry), entry) for index, entry in enumerate(entries, bundle.first)
+        )
+        if not is_here:
+            self.copy.write(bundle, content)
+        self.copy.write(tile, b"".join(leaves))
+
+    # -- openings -----------------------------------------------------------------------------
+
+    def _open(self, view: LogView) -> int:
+        """Fetch the openings of sealed leaves that this user may have, and return how many are new."""
+        begin = min(self._opened_to, view.size)
+        if not self.history.unopened(begin):
+            self._opened_to = view.size
+            return 0
+        count, failed = 0, False
+        for name in self._names():
+            try:
+                logged = opened_entries(view, name, self._log.openings(name, first=begin))
+            except RemoteError as error:
+                log.warning("the openings of %s: %s", name, error.message)
+                failed = True
+                continue
+            sealed = [(one.opening, one.entry) for one in logged if one.opening.salt]
+            self.history.open(sealed)
+            count += len(sealed)
+        if not failed:
+            self._opened_to = view.size
+        return count
+
+    def _names(self) -> Iterable[str]:
+        registry = Registry(self.host, connection=self._connection)
+        try:
+            names = list(registry.repositories())
+        except RemoteError as error:
+            log.warning("the repositories of %s are not known: %s", self.host, error.message)
+            return []
+        return [name for name in names if any(matches(pattern, name) for pattern in self._patterns)]
+
+    def _read_status(self) -> Status:
+        try:
+            with storage_errors("read", self._status_file):
+                return msgspec.json.decode(read_file(self._status_file), type=Status)
+        except StorageError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return Status(self.host)
+            raise
+        except msgspec.DecodeError:
+            return Status(self.host)  # when it was verified last is not known: the next round says it
+
+
+def _in_clear(content: bytes) -> Entry | None:
+    try:
+        found = parse_leaf(content)
+    except InvalidEntry:
+        return None
+    return None if isinstance(found, Sealed) else found
