@@ -11,6 +11,7 @@ import pytest
 
 from digestry.model.digest import Digest
 from tests.client.liar import Reply, Request
+from tests.fleet.support import SimulatedAgent
 from tests.observe.support import Observing, observing, report, spans
 from tests.registry.pull_through.support import KIND, Upstream, upstream
 from tests.registry.webhook_receiver import SECRET, running_receiver
@@ -219,6 +220,18 @@ def test_all_content_is_kept(up: Upstream, tmp_path: Path) -> None:
         observer.wait_for("1.5", first, second)
         assert observer.server.request("GET", layer).body == b"the old layer"
         assert observer.moves("latest") == []
+
+
+def test_who_runs_the_old_image_is_told(up: Upstream, observer: Observing) -> None:
+    """Under the name that its own registry has."""
+    first = up.image("own/app", "1.5", layer=b"one")
+    observer.wait_for("1.5", first)
+    SimulatedAgent(observer.server, "h1").start({"c1": f"up.test/own/app:1.5@{first}"})
+    second = up.image("own/app", "1.5", layer=b"two")
+    observer.wait_for("1.5", first, second)
+    (move,) = [one for one in report(observer)["moves"] if one["event"] == "moved"]
+    assert [(one["place"], one["containers"]) for one in move["runningBefore"]] == [("h1", 1)]
+    assert "runningAfter" not in move
 
 
 def test_a_signature_that_went(up: Upstream, observer: Observing) -> None:

@@ -10,6 +10,8 @@ import msgspec
 
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
+from digestry.catalog.fleet.run_pages import RunFilter
+from digestry.catalog.fleet.selection import EVERYBODY, Asker, ImageFilter
 from digestry.catalog.observations import LIST, Span
 from digestry.catalog.observed_moves import ObservedMove
 from digestry.model.digest import Digest
@@ -29,6 +31,7 @@ MOST_MOVES: Final = 1000
 MOST_GAPS: Final = 1000
 _MOST_BOUNDARIES: Final = 20_000
 _PLACES: Final = 100
+_MOST_RUNS: Final = 1000
 Visible = Callable[[str], bool]
 
 
@@ -46,11 +49,12 @@ def report(
     moves: int = MOST_MOVES,
     visible: Visible = everything,
     audited: Visible = everything,
+    asker: Asker = EVERYBODY,
 ) -> ObservationReport:
     """Return what was observed from the time ``since`` on, in microseconds since 1970.
 
     It has the local repositories that are ``visible``, and says who runs an image of those that are
-    ``audited``.
+    ``audited``; of the fleet, what ``asker`` may know of.
     """
     wanted = [one for one in targets(config, catalog.observation_plan.rules()) if visible(one.local_name)]
     names = {one.local_name: one.name for one in wanted}
@@ -65,7 +69,7 @@ def report(
         since=clock.to_datetime(since),
         at=clock.to_datetime(now),
         repositories=tuple(_states(catalog, wanted, now)),
-        moves=tuple(_with_places(catalog, move, audited, now) for move in found[:moves]),
+        moves=tuple(_with_places(catalog, move, audited, asker, now) for move in found[:moves]),
         gaps=tuple(gaps[:MOST_GAPS]),
         more_moves=len(found) > moves,
         more_gaps=len(gaps) > MOST_GAPS,
@@ -121,21 +125,38 @@ def _states(catalog: Catalog, wanted: Sequence[Target], now: int) -> Iterator[Ob
         )
 
 
-def _with_places(catalog: Catalog, move: UpstreamMove, audited: Visible, now: int) -> UpstreamMove:
+def _with_places(
+    catalog: Catalog, move: UpstreamMove, audited: Visible, asker: Asker, now: int
+) -> UpstreamMove:
     if not audited(move.repository):
         return move
     return msgspec.structs.replace(
         move,
-        running_before=_places(catalog, move.repository, move.from_digest, now),
-        running_after=_places(catalog, move.repository, move.to_digest, now),
+        running_before=_places(catalog, move.repository, move.from_digest, asker, now),
+        running_after=_places(catalog, move.repository, move.to_digest, asker, now),
     )
 
 
-def _places(catalog: Catalog, repository: str, digest: Digest | None, now: int) -> tuple[RunningPlace, ...]:
+def _places(
+    catalog: Catalog, repository: str, digest: Digest | None, asker: Asker, now: int
+) -> tuple[RunningPlace, ...]:
+    """Return where an image runs: as agents report it, under whatever name it was pulled; and at other places
+    as audits of this repository saw it."""
     if digest is None:
         return ()
-    found = catalog.browsing.places(repository, str(digest), now=now, limit=_PLACES)
-    return tuple(RunningPlace(one.place, one.containers, clock.to_datetime(one.last_at)) for one in found)
+    chosen = RunFilter(images=ImageFilter(digest=digest))
+    reported: dict[str, RunningPlace] = {}
+    for run in catalog.fleet.runs(chosen, asker, now=now, limit=_MOST_RUNS).runs:
+        known = reported.get(run.place, RunningPlace(run.place, 0, run.last_seen))
+        last = max(known.last_at, run.last_seen)
+        reported[run.place] = RunningPlace(run.place, known.containers + 1, last)
+    seen = (
+        RunningPlace(one.place, one.containers, clock.to_datetime(one.last_at))
+        for one in catalog.browsing.places(repository, str(digest), now=now, limit=_PLACES)
+        if one.place not in reported
+    )
+    found = sorted((*reported.values(), *seen), key=lambda one: (-one.containers, one.place))
+    return tuple(found[:_PLACES])
 
 
 def _gaps(catalog: Catalog, wanted: Sequence[Target], since: int, now: int) -> Iterator[ObservationGap]:

@@ -10,6 +10,7 @@ from digestry.model.reference import check_tag
 from digestry.registry.error_responses import name_unknown
 from digestry.registry.exchange import Exchange
 from digestry.registry.observation_report import MOST_MOVES, report, span_of
+from digestry.registry.resources.fleet import asker
 from digestry.registry.resources.tag_history import time_parameter
 from digestry.registry.service import Service
 
@@ -50,5 +51,6 @@ async def get_report(service: Service, exchange: Exchange, _: str, __: str) -> N
         moves=max(1, exchange.number("n", default=MOST_MOVES, most=MOST_MOVES)),
         visible=lambda name: "pull" in principal.allowed(name),
         audited=principal.audits,
+        asker=asker(exchange),
     )
     await exchange.json(answer)
