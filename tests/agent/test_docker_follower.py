@@ -8,9 +8,9 @@ from digestry.errors import Unreachable
 from digestry.inventory.engines.client import Engine as EngineClient
 from digestry.inventory.followers.docker import DockerAPI
 from digestry.inventory.followers.engine import EngineFollower
-from digestry.inventory.runs import AllRuns, RunStarted, RunStopped, Unobserved
+from digestry.inventory.runs import AllRuns, RunStarted, RunStopped, Unobserved, of_nanoseconds
 from digestry.inventory.sources.docker import DockerSource
-from tests.agent.engine import Engine, engine
+from tests.agent.engine import Engine, engine, text_of
 from tests.agent.following import following
 from tests.agent.scripts import wait_for
 
@@ -45,6 +45,22 @@ def test_what_runs_then_what_starts_and_stops() -> None:
     stops = [change for change in told.changes if isinstance(change, RunStopped)]
     assert {stop.instance for stop in stops} == {"first"}
     assert all(stop.after is None for stop in stops)
+
+
+def test_a_start_has_the_time_of_its_event() -> None:
+    """An engine writes a start down when it begins it, and tells of it when it is done."""
+    with engine() as docker, following(follower(docker)) as told:
+        with docker.lock:
+            docker.run("web")
+            state = docker.containers["web"]["State"]
+            state["StartedAt"] = text_of(docker.events[-1]["timeNano"] - 400_000_000)
+        told.wait("+web")
+        told.wakeup.request_all_runs()
+        told.wait("=web")
+        (run,) = told.runs()
+        assert run.started_at == of_nanoseconds(docker.events[-1]["timeNano"])
+        later = [change for change in told.changes if isinstance(change, AllRuns)][-1]
+        assert later.runs == (run,)
 
 
 def test_a_container_that_is_gone_at_once_is_a_run_with_its_image() -> None:

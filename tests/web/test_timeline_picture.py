@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from digestry.catalog.tag_timeline import MOST_MARKS, TagMark, TagPeriod
-from digestry.web.timeline_picture import WIDTH, draw
+from digestry.web.time_axis import WIDTH
+from digestry.web.timeline_picture import draw
 
 HOUR = 3_600_000_000
 

@@ -3,7 +3,7 @@ layer."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeVar
 
 from digestry.client.connection import Connection
 from digestry.client.endpoint import RepositoryEndpoint
@@ -16,6 +16,8 @@ from digestry.model.digest import Digest
 from digestry.model.history import Holders, TagsForDigest, TagSpan
 from digestry.model.image_parts import LayerImages
 from digestry.model.reference import Reference
+
+T = TypeVar("T")
 
 _LARGEST_PAGE: Final = 16 << 20
 _PAGE: Final = 1000
@@ -45,26 +47,27 @@ def tags_for_digest(
 
 def holders(endpoint: RepositoryEndpoint, digest: Digest) -> Holders | None:
     """Return the manifests that hold ``digest``. See :meth:`Repository.holders`."""
-    if lacks(endpoint.connection, endpoint.host, "_digestry/holders/<digest>"):
-        return None
-    with endpoint.request("GET", f"_digestry/holders/{digest}") as response:
-        if response.status in UNSUPPORTED:
-            return None
-        if response.status != 200:
-            response.fail(f"ask who holds {endpoint.display_name(str(digest))}")
-        return response.json(Holders, _LARGEST_PAGE, dec_hook=decode_hook)
+    what = f"ask who holds {endpoint.display_name(str(digest))}"
+    return _ask(endpoint, "holders", str(digest), Holders, what)
 
 
 def images_with_layer(endpoint: RepositoryEndpoint, layer: Digest, limit: int) -> LayerImages | None:
     """Return the images of a repository with ``layer``. See :meth:`Repository.images_with_layer`."""
-    if lacks(endpoint.connection, endpoint.host, "_digestry/layers/<digest>"):
+    what = f"ask which images have the layer {endpoint.display_name(str(layer))}"
+    found = _ask(endpoint, "layers", f"{layer}?n={limit}", LayerImages, what)
+    return None if found is None else _checked(endpoint.host, found)
+
+
+def _ask(endpoint: RepositoryEndpoint, extension: str, query: str, kind: type[T], what: str) -> T | None:
+    """Return the answer of a repository's ``_digestry/EXTENSION/<digest>``; None if the registry has none."""
+    if lacks(endpoint.connection, endpoint.host, f"_digestry/{extension}/<digest>"):
         return None
-    with endpoint.request("GET", f"_digestry/layers/{layer}?n={limit}") as response:
+    with endpoint.request("GET", f"_digestry/{extension}/{query}") as response:
         if response.status in UNSUPPORTED:
             return None
         if response.status != 200:
-            response.fail(f"ask which images have the layer {endpoint.display_name(str(layer))}")
-        return _checked(endpoint.host, response.json(LayerImages, _LARGEST_PAGE, dec_hook=decode_hook))
+            response.fail(what)
+        return response.json(kind, _LARGEST_PAGE, dec_hook=decode_hook)
 
 
 def images_with_layer_anywhere(

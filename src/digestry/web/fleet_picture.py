@@ -14,14 +14,14 @@ from digestry.catalog import clock
 from digestry.catalog.fleet.state_history import StateCount
 from digestry.model.fleet_answers import FleetTimeline
 from digestry.model.text import number_of
+from digestry.web import time_axis
+from digestry.web.time_axis import WIDTH
 
-WIDTH: Final = 1000.0
 TALLEST: Final = 100.0
 _LOWEST: Final = 2.0
 """Of a share of the containers that is not zero."""
 _NARROWEST: Final = 0.5
 """Of a block in a timeline: containers that ran for a minute of a year are seen, too."""
-_LABELS: Final = 5
 
 Group = Literal["affected", "unknown", "unassessed", "fine"]
 GROUPS: Final[Mapping[Group, tuple[str, ...]]] = {
@@ -84,7 +84,7 @@ def draw_states(history: Sequence[StateCount], *, since: int) -> FleetPicture:
                     )
                 )
     until = history[-1].at if history else since
-    return FleetPicture(tuple(blocks), most, _labels(since, until))
+    return FleetPicture(tuple(blocks), most, time_axis.labels(since, until))
 
 
 def draw_timeline(timeline: FleetTimeline, *, now: int) -> FleetPicture:
@@ -97,7 +97,7 @@ def draw_timeline(timeline: FleetTimeline, *, now: int) -> FleetPicture:
     blocks = []
     for (at, number), (after, _) in pairwise([*points, (until, 0)]):
         if number:
-            x, end = ((time - since) / (until - since) * WIDTH for time in (at, after))
+            x, end = (time_axis.position(time, since, until) for time in (at, after))
             height = max(_LOWEST, number / most * TALLEST)
             title = f"{number_of(number, 'container')} from {_minute(at)} to {_minute(after)}"
             blocks.append(
@@ -110,11 +110,7 @@ def draw_timeline(timeline: FleetTimeline, *, now: int) -> FleetPicture:
                     title,
                 )
             )
-    return FleetPicture(tuple(blocks), most, _labels(since, until))
-
-
-def _labels(since: int, until: int) -> tuple[int, ...]:
-    return tuple(since + (until - since) * n // (_LABELS - 1) for n in range(_LABELS))
+    return FleetPicture(tuple(blocks), most, time_axis.labels(since, until))
 
 
 def _minute(at: int) -> str:

@@ -12,14 +12,13 @@ from itertools import pairwise
 from typing import Final, Literal
 
 from digestry.catalog.tag_timeline import MOST_MARKS, TagMark, TagPeriod
+from digestry.web import time_axis
+from digestry.web.time_axis import WIDTH
 
-WIDTH: Final = 1000.0
-"""The width that all positions in a picture are of."""
 _TALLEST: Final = 100.0
 _SHORTEST: Final = 8.0
 _NARROWEST: Final = 4.0
 """Of a band that matters however short it was."""
-_LABELS: Final = 5
 
 Look = Literal["now", "runs", "past", "other"]
 """How a band looks: what the tag points to now; what it pointed to before and still runs; and two looks for
@@ -65,10 +64,9 @@ class Picture:
 def draw(period: TagPeriod, *, current: str | None, running: Collection[str]) -> Picture:
     """Return the picture of a period. ``current`` is what the tag points to now, and ``running`` are digests
     that still run somewhere."""
-    length = max(1, period.until - period.since)
 
     def position(at: int) -> float:
-        return round((at - period.since) / length * WIDTH, 2)
+        return round(time_axis.position(at, period.since, period.until), 2)
 
     bands = []
     for since, until, digest, turn in _stretches(period):
@@ -89,7 +87,7 @@ def draw(period: TagPeriod, *, current: str | None, running: Collection[str]) ->
         tuple(position(mark.at) for mark in moves) if period.exact else (),
         () if period.exact else _bars(period, moves),
         period.part,
-        tuple(period.since + length * n // (_LABELS - 1) for n in range(_LABELS)),
+        time_axis.labels(period.since, max(period.until, period.since + 1)),
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from digestry.errors import DigestryError, RemoteNotFound
@@ -57,6 +57,7 @@ _MOST_ASKED: Final = 2000
 _MOST_IMAGES: Final = 512
 _MOST_YOUNG: Final = 8192
 _FIRST_WITHIN: Final = round(FIRST_WITHIN.total_seconds()) * NANOSECONDS
+_WRITTEN_BEFORE: Final = datetime.timedelta(seconds=5)
 _BEHIND: Final = datetime.timedelta(milliseconds=50)
 """An engine may tell of a start before it writes its time down."""
 
@@ -249,7 +250,12 @@ class EngineFollower:
             return self._gone(entry, event)
         if seen.started_at > event.at + _BEHIND:
             return _run(seen, self._instance(event), event.at)  # it was started again since
-        return self._run(seen, seen.started_at)
+        run = self._run(seen, seen.started_at)
+        # Docker writes the container's time down when it begins to start it, up to half a second before.
+        if event.at - seen.started_at > _WRITTEN_BEFORE:
+            return run
+        began = max(event.at, seen.started_at)
+        return replace(run, started_at=began if seen.ended_at is None else min(began, seen.ended_at))
 
     def _run(self, seen: ContainerObservation, started_at: datetime.datetime) -> Run:
         """Return the run of a container that was seen; its end, if it is over, hides whether it was its
@@ -367,6 +373,9 @@ class EngineFollower:
                     runs[entry.id] = known
                 continue
             run = self._run(seen, seen.started_at)
+            known = self._running.get(entry.id)
+            if known is not None and known.instance == run.instance:
+                run = known  # with the time of its event
             runs[entry.id] = run
             if seen.ended_at is not None:  # it has ended since the list was made; an event says so
                 runs[entry.id] = self._running.get(entry.id, run)
