@@ -160,7 +160,7 @@ class _Reader:
         while frontier and len(seen) <= _MOST_HOLDERS:
             following: dict[str, None] = {}
             for one in frontier:
-                for tag in self._tags_of(one):
+                for tag in self._tags_of(one, observed=mirrored):
                     if signature_tags.is_about(tag):
                         # It goes with the manifest that it is about.
                         algorithm, _, value = tag.partition("-")
@@ -188,7 +188,7 @@ class _Reader:
             return DigestState(True, lasting=False)
         return DigestState(False, lasting=False, why="young", tag=tag, aged=state.aged, basis=state.basis)
 
-    def _tags_of(self, digest: str) -> list[str]:
+    def _tags_of(self, digest: str, *, observed: bool) -> list[str]:
         """Return the tags that pointed to ``digest``, those that did first at the beginning: these are the
         most likely to be old enough."""
         query = (
@@ -197,7 +197,16 @@ class _Reader:
             .order_by(journal.c.at)
             .limit(_MOST_HOLDERS)
         )
-        return list(dict.fromkeys(self.connection.execute(query).scalars()))
+        found = list(dict.fromkeys(self.connection.execute(query).scalars()))
+        if found or not observed:
+            return found
+        # Seen in the other registry, where a rule here did not let the tag move.
+        seen = (
+            select(observations.c.tag)
+            .where(observations.c.repository == self.repository, observations.c.digest == digest)
+            .distinct()
+        )
+        return list(self.connection.execute(seen.limit(_MOST_HOLDERS)).scalars())
 
     def _holders_of(self, row: int, digests: Sequence[str]) -> list[str]:
         """Return what lists one of ``digests``, or has it as a config or layer, and what it refers to as its
