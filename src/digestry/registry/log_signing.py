@@ -36,6 +36,9 @@ log: Final = logging.getLogger("digestry.registry")
 HEAD_FILE: Final = "log-head.json"
 """The name of the note below a node's directory."""
 _LOOK_SECONDS: Final = 0.2
+_BETWEEN_SECONDS: Final = 0.5
+"""Between two checkpoints: a registry that takes pushes all the time signs many entries at once."""
+_MANY: Final = 1000
 _TAKE_OVER_SECONDS: Final = 1.0
 _REFUSED_SECONDS: Final = 30.0
 _HINT: Final = (
@@ -139,7 +142,7 @@ class LogKeeper:
             return _LOOK_SECONDS
         self._note(signed)
         # A journal that is older than its log is caught up batch after batch.
-        return 0.0 if self._catalog.log_signer.waiting(self._origin) else _LOOK_SECONDS
+        return 0.0 if self._catalog.log_signer.unsigned() >= _MANY else _BETWEEN_SECONDS
 
     def _begin(self) -> None:
         name = self._named or self._default
