@@ -39,7 +39,7 @@ def test_over_years_there_is_always_a_valid_and_trusted_certificate() -> None:
     shown: set[bytes] = set()
     authorities: set[bytes] = set()
     trusted_before: bytes = b""
-    for _ in range(20 * 365):
+    for _ in range(10 * 365 // 2):
         found = renewed(
             known, NAMES, LIFETIME, now, trusted=known is not None and known.authorities == trusted_before
         )
@@ -49,14 +49,14 @@ def test_over_years_there_is_always_a_valid_and_trusted_certificate() -> None:
         assert is_signed(found)
         assert len(authorities_of(found)) <= 2
         if known is not None and found.certificate != known.certificate:
-            # What it was signed by is trusted since a day at least.
+            # What it was signed by is trusted since two days.
             assert found.authorities == known.authorities
         shown.add(found.certificate)
         authorities.add(authorities_of(found)[0].fingerprint(certificate.signature_hash_algorithm))  # type: ignore[arg-type]
         known = found
-        now += datetime.timedelta(days=1)
-    assert len(shown) > 100
-    assert len(authorities) > 5
+        now += datetime.timedelta(days=2)
+    assert len(shown) > 50
+    assert len(authorities) > 4
 
 
 def test_other_names_get_another_certificate() -> None:

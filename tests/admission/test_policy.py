@@ -165,6 +165,15 @@ def test_a_registry_without_a_journal_is_not_known() -> None:
     assert not decision.allowed
 
 
+def test_a_mirror_that_is_behind(world: World) -> None:
+    world.registries.outdated[NAME, "1.5"] = "stale; registry=upstream.example"
+    decision = world.decide(f"{NAME}:1.5", rules='[default]\nbehind = "deny"\n')
+    assert not decision.allowed
+    (finding,) = decision.having("deny")
+    assert finding.condition == "behind"
+    assert "upstream.example" in finding.reason
+
+
 @pytest.mark.parametrize("action", ["allow", "warn", "deny"])
 def test_a_registry_that_is_away(world: World, action: str) -> None:
     world.registries.fail(HOST, Unreachable("nothing listens there"))

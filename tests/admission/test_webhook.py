@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import ssl
 from pathlib import Path
+
+import pytest
 
 from digestry.model.digest import Digest
 from tests.admission.support import conditions, pod, review, running_webhook, say
+from tests.certificates import make
 from tests.support import RegistryServer, run_digestry, running_registry, start_registry, wait_until
 
 
@@ -243,3 +247,27 @@ def test_a_tag_is_proven_by_the_registry_s_log(tmp_path: Path) -> None:
             said = webhook.ask(review(pod(f"{own.host}/door/proven@{untagged}")))
             assert not said["allowed"]
             assert "does not prove it" in said["status"]["message"]
+
+
+def test_a_renewed_certificate_is_shown_to_new_connections(registry: RegistryServer, tmp_path: Path) -> None:
+    digest = registry.push_image("door/renewed", "1", b"one")
+    image = f"{registry.host}/door/renewed@{digest}"
+    with (
+        running_webhook(tmp_path, policy_for(registry)) as webhook,
+        contextlib.closing(webhook.connection()) as open_one,
+    ):
+        assert say(open_one, review(pod(image)))["allowed"]
+        old = webhook.certificates
+        new = make(tmp_path / "renewed")
+        # The key first: for a moment the two do not belong together, as when they are copied by hand.
+        old.server[1].write_bytes(new.server[1].read_bytes())
+        wait_until(lambda: "stays as it was" in webhook.log.read_text(), what="the error", log=webhook.log)
+        assert webhook.ask(review(pod(image)))["allowed"]
+        old.server[0].write_bytes(new.server[0].read_bytes())
+        log = webhook.log
+        wait_until(lambda: log.read_text().count("get this certificate") == 2, what="the new one", log=log)
+        with pytest.raises(ssl.SSLCertVerificationError):
+            webhook.ask(review(pod(image)))
+        webhook.certificates = new
+        assert webhook.ask(review(pod(image)))["allowed"]
+        assert say(open_one, review(pod(image)))["allowed"]

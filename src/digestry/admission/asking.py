@@ -59,6 +59,8 @@ class Asker:
         self.options = options
         self.prove = False
         """Whether transparency logs are asked."""
+        self.asks: Callable[[str], bool] = lambda _: True
+        """Whether a registry, of which something is in memory, is still one that is asked."""
         self._pool = ThreadPoolExecutor(_INQUIRIES, "inquiry")
         self._refreshing = ThreadPoolExecutor(_INQUIRIES, "refresh")
         self._pending: dict[str, asyncio.Future[ImageKnowledge]] = {}
@@ -119,7 +121,7 @@ class Asker:
         while True:
             await asyncio.sleep(self.options.refresh)
             for host, images in self._memory.by_host().items():
-                if host not in self._busy:
+                if host not in self._busy and self.asks(host):
                     self._busy.add(host)
                     self._start(self._refresh(host, images))
 
@@ -208,6 +210,8 @@ class Asker:
         """Ask a registry that does not answer about one image, until it does."""
         while host in self.absent:
             await asyncio.sleep(min(self.options.refresh, 5.0))
+            if not self.asks(host):
+                self.absent.pop(host, None)
             if host in self.absent and host not in self._busy:
                 await self._inquired(self._refreshing, host, [image])
 

@@ -81,6 +81,7 @@ class AdmissionService:
             namespace_labels=self._labels,
             record=surroundings.record,
         )
+        self._asker.asks = self._asks
         self._certificate = ServerCertificate()
         self._ready = False
         self._stop = asyncio.Event()
@@ -210,6 +211,9 @@ class AdmissionService:
                 return await asyncio.to_thread(source.fetch, namespace)
         except TimeoutError:
             return None
+
+    def _asks(self, host: str) -> bool:
+        return self.webhook.policy.asks(host)  # the policy may be another by now
 
     def _changed(self, configuration: AdmissionConfiguration) -> None:
         self.webhook.policy = configuration.policy
