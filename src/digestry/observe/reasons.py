@@ -24,7 +24,7 @@ def reason_of(error: DigestryError) -> str:
     """Return the reason, without the registry's words or an internal address: a page may show it."""
     match error:
         case BackingOff():
-            return f"{error.word}, and left alone for a while"
+            return error.word  # as the request said that failed: it is one gap
         case StorageFull():
             return "no room here for the answer"
         case StorageError():
