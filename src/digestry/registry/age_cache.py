@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
+from digestry.catalog.age_policy import AgePolicy
 from digestry.catalog.tag_ages import DigestState, TagState
 
 _FRESH: Final = 1.0
@@ -32,7 +33,17 @@ class AgeCache:
         self._tags: dict[tuple[str, str], _Kept[TagState]] = {}
         self.observed: set[tuple[str, str]] = set()
         """Tags of mirrors that are known to be observed."""
+        self._gates: dict[str, bool] = {}
         self._digests: dict[tuple[str, str], _Kept[DigestState]] = {}
+
+    def gates(self, policy: AgePolicy, name: str) -> bool:
+        """Return whether any tag of a repository may have a least age, by the rules in force."""
+        found = self._gates.get(name)
+        if found is None:
+            if len(self._gates) >= _MOST:
+                self._gates.clear()
+            found = self._gates[name] = policy.gates(name)
+        return found
 
     def tag(self, name: str, tag: str, current: str) -> TagState | None:
         kept = self._tags.get((name, tag))

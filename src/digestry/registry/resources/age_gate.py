@@ -37,11 +37,11 @@ _LONGEST_WARNING: Final = 500
 
 async def state_of(service: Service, name: str, tag: str, current: str, policy: AgePolicy) -> TagState | None:
     """Return what a tag, which points to ``current`` now, resolves to; None if it has no least age."""
-    rule = policy.rule(name, tag)
-    if not rule.age:
-        return None
     found = service.ages.tag(name, tag, current)
     if found is None:
+        rule = policy.rule(name, tag)
+        if not rule.age:
+            return None
         found = await service.executors.run(
             service.stores.catalog.tag_ages.tag, name, tag, rule, service.now()
         )
@@ -56,7 +56,7 @@ async def resolve_tag(service: Service, exchange: Exchange, name: str, tag: str,
     """
     policy = service.config.ages
     if signature_tags.is_about(tag):
-        if policy.gates(name):
+        if service.ages.gates(policy, name):
             await check_digest(service, exchange, name, current)  # it goes with what it is about
         return current
     state = await state_of(service, name, tag, current, policy)
@@ -87,7 +87,7 @@ async def check_digest(service: Service, exchange: Exchange, name: str, digest: 
     Who may push to a repository of this registry's own gets all that it has: a push asks for what is there.
     """
     policy = service.config.ages
-    if not policy.gates(name):
+    if not service.ages.gates(policy, name):
         return
     mirrored = service.is_mirrored(name)
     if not mirrored and "push" in exchange.principal.allowed(name):
@@ -177,7 +177,7 @@ async def digest_state(
 async def may_copy(service: Service, name: str, digest: Digest, principal: Principal) -> bool:
     """Return whether ``principal``, who may pull, may mount a digest of a repository elsewhere."""
     policy = service.config.ages
-    if not policy.gates(name):
+    if not service.ages.gates(policy, name):
         return True
     mirrored = service.is_mirrored(name)
     if not mirrored and "push" in principal.allowed(name):
@@ -190,7 +190,7 @@ def may_search(service: Service, principal: Principal, name: str) -> bool:
     if not principal.may_pull(name):
         return False
     own = not service.is_mirrored(name) and "push" in principal.allowed(name)
-    return own or not service.config.ages.gates(name)
+    return own or not service.ages.gates(service.config.ages, name)
 
 
 def refusal(text: str, *, aged_header: str = "", detail: object = None) -> ErrorResponse:
