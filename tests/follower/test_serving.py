@@ -15,10 +15,11 @@ import pytest
 
 from digestry.client.options import ClientOptions
 from digestry.client.session import Session
-from digestry.errors import InvalidConfiguration
+from digestry.errors import InvalidConfiguration, RemoteNotFound
 from digestry.follower.follower import Follower
 from digestry.follower.http_server import serving
 from digestry.follower.serving import CopyServer
+from digestry.model.digest import Digest
 from digestry.model.reference import Reference
 from digestry.model.timestamps import rfc3339
 from digestry.translog.tiles import bundles_of, tiles_of
@@ -166,6 +167,22 @@ def test_a_least_age(copy: Copy, server: LogServer) -> None:
     older = copy.json("/v2/team/app/_digestry/age/1.5?min-age=3650d")
     assert older["refusal"] == "young"
     copy.json("/v2/team/app/_digestry/age/9?min-age=1h", 404)
+
+
+def test_a_tag_resolves_and_has_no_content(copy: Copy, server: LogServer) -> None:
+    newest = server.tags["team/app", "1.5"]
+    with Session(ClientOptions(timeout=20.0, retries=0)) as session:
+        repository = session.repository(Reference(copy.host, "team/app"))
+        found = repository.resolve("1.5")
+        assert (found.digest, found.size) == (Digest.of(newest), len(newest))
+        age = repository.tag_age("1.5", 3600)
+        assert age is not None
+        assert age.stood is not None
+        assert age.stood.digest == Digest.of(newest)
+        with pytest.raises(RemoteNotFound):
+            repository.resolve("9")
+        with pytest.raises(RemoteNotFound, match="this is a copy of the history of"):
+            repository.pull_manifest("1.5")
 
 
 def test_a_client_verifies_the_copy_as_it_does_the_log(copy: Copy, tmp_path: Path) -> None:

@@ -279,7 +279,7 @@ def test_witnesses(server: LogServer, client: Client) -> None:
 
 
 def test_a_registry_without_a_log(server: LogServer, client: Client) -> None:
-    with pytest.raises(RemoteError, match="has no transparency log"):
+    with pytest.raises(RemoteError, match="has no transparency log, or has not signed it yet"):
         client.verify("team/app")
     story(server)
     client.verify("team/app")

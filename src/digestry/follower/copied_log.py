@@ -6,6 +6,7 @@ verified again before it is used.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,9 @@ from typing import Final
 
 from digestry.errors import ContentError, StorageError
 from digestry.fsio import (
+    NewFile,
     make_directory,
+    publish_all,
     read_file,
     remove_file,
     storage_errors,
@@ -70,11 +73,27 @@ class CopiedLog:
         """
         return self._read(self.directory / tile.path, _LARGEST_TILE)
 
-    def write(self, tile: Tile, content: bytes) -> None:
-        """Store a tile or a bundle, durably."""
-        path = self.directory / tile.path
-        make_directory(path.parent)
-        write_file(path, content)
+    def write(self, contents: Mapping[Tile, bytes]) -> None:
+        """Store tiles and bundles, durably."""
+        files: list[NewFile] = []
+        try:
+            for tile, content in contents.items():
+                path = self.directory / tile.path
+                make_directory(path.parent)
+                temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
+                with storage_errors("write", path):
+                    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+                    files.append(NewFile(descriptor, temporary, path))
+                    with os.fdopen(descriptor, "wb", closefd=False) as file:
+                        file.write(content)
+            for problem in publish_all(files):
+                if problem is not None:
+                    raise problem
+        finally:
+            for new in files:
+                os.close(new.descriptor)
+                with contextlib.suppress(OSError):  # published, or swept at the next start
+                    new.temporary.unlink()
 
     def publish(self, note: bytes, checkpoint: Checkpoint) -> None:
         """Make the tree of ``checkpoint``, whose tiles are all here, the copy; forget partial tiles of the

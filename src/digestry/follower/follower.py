@@ -23,7 +23,7 @@ from digestry.fsio import read_file, storage_errors, write_file
 from digestry.model.name_pattern import matches
 from digestry.model.timestamps import rfc3339
 from digestry.translog.entries import Entry, InvalidEntry, Sealed, parse_leaf
-from digestry.translog.tiles import Tile, bundles_of, check_bundle, decode_bundle, tiles_of
+from digestry.translog.tiles import InvalidTile, Tile, bundles_of, check_bundle, decode_bundle, tiles_of
 from digestry.verifier.log_view import LogVerifier, LogView
 from digestry.verifier.repository_check import opened_entries
 from digestry.verifier.seen_logs import TrustedKey
@@ -161,40 +161,40 @@ class Follower:
             self._copy_bundles(view, bundles[place : place + _TOGETHER])
         for tile in tiles_of(size, since=since):
             if tile.level:
-                self.copy.write(tile, b"".join(view.tiles.hashes(tile)))
+                self.copy.write({tile: b"".join(view.tiles.hashes(tile))})
         new = size - self.copy.size
         self.copy.publish(view.note, view.checkpoint)
         self._since = size
         return new
 
     def _copy_bundles(self, view: LogView, bundles: Sequence[Tile]) -> None:
-        missing = []
-        for bundle in bundles:
-            content = self.copy.read(bundle)
-            try:
-                if content is None:
-                    missing.append(bundle)
-                else:
-                    self._keep(view, bundle, content, is_here=True)
-            except ContentError:
-                missing.append(bundle)
-        if missing:
-            contents = view.log.fetch(missing)
-            for bundle in missing:
-                self._keep(view, bundle, contents[bundle], is_here=False)
-
-    def _keep(self, view: LogView, bundle: Tile, content: bytes, *, is_here: bool) -> None:
-        """Store a bundle and its tile of hashes, verified. Raises :class:`ContentError`."""
-        entries = decode_bundle(bundle, content)
-        tile = Tile(0, bundle.index, bundle.width)
-        leaves = view.tiles.hashes(tile)
-        check_bundle(bundle, entries, leaves)
+        """Store bundles and their tiles of hashes, verified; those that are here are not fetched again."""
+        found = {bundle: self._here(view, bundle) for bundle in bundles}
+        missing = [bundle for bundle, entries in found.items() if entries is None]
+        contents = view.log.fetch(missing) if missing else {}
+        new = {}
+        for bundle in missing:
+            found[bundle] = _entries_of(view, bundle, contents[bundle])
+            new[bundle] = contents[bundle]
         self.history.add(
-            (index, _in_clear(entry), entry) for index, entry in enumerate(entries, bundle.first)
+            (index, _in_clear(entry), entry)
+            for bundle, entries in found.items()
+            for index, entry in enumerate(entries or (), bundle.first)
         )
-        if not is_here:
-            self.copy.write(bundle, content)
-        self.copy.write(tile, b"".join(leaves))
+        for bundle in bundles:
+            tile = Tile(0, bundle.index, bundle.width)
+            new[tile] = b"".join(view.tiles.hashes(tile))
+        self.copy.write(new)
+
+    def _here(self, view: LogView, bundle: Tile) -> list[bytes] | None:
+        """Return the entries of a bundle that was copied; None if it is not here, or is not the log's."""
+        content = self.copy.read(bundle)
+        if content is None:
+            return None
+        try:
+            return _entries_of(view, bundle, content)
+        except InvalidTile:
+            return None
 
     # -- openings -----------------------------------------------------------------------------
 
@@ -238,6 +238,13 @@ class Follower:
             raise
         except msgspec.DecodeError:
             return Status(self.host)  # when it was verified last is not known: the next round says it
+
+
+def _entries_of(view: LogView, bundle: Tile, content: bytes) -> list[bytes]:
+    """Return the entries of a bundle. Raises :class:`InvalidTile` if they are not the log's."""
+    entries = decode_bundle(bundle, content)
+    check_bundle(bundle, entries, view.tiles.hashes(Tile(0, bundle.index, bundle.width)))
+    return entries
 
 
 def _in_clear(content: bytes) -> Entry | None:

@@ -94,8 +94,11 @@ class CopyServer:
             (f"{name}/_digestry/log/openings", self._openings),
             (f"{name}/tags/list", self._tag_list),
         ]
+        found = [Route(path, self._route(answer), methods=["GET"]) for path, answer in routes]
+        # The digest of a tag is known here, and the content of no image.
+        head = Route(f"{name}/manifests/{{tag}}", self._route(self._head_manifest), methods=["HEAD"])
         return Starlette(
-            routes=[Route(path, self._route(answer), methods=["GET"]) for path, answer in routes],
+            routes=[*found, head],
             exception_handlers={404: self._not_found, 405: self._not_found},
         )
 
@@ -178,13 +181,23 @@ class CopyServer:
         return Response(generate_latest(registry), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     def _discover(self, _: Request) -> Response:
-        endpoints = ["journal", "tag", "tags", "whose", "age", "log"]
+        endpoints = [
+            "journal",
+            "tag/<tag>",
+            "tags",
+            "whose/<digest>",
+            "age/<tag>",
+            "log/checkpoint",
+            "log/keys",
+            "log/tile/<path>",
+            "log/openings",
+        ]
         extension = {
             "name": "_digestry",
             "description": f"A copy of the history of {self._follower.host}.",
             "endpoints": [f"_digestry/{one}" for one in endpoints],
         }
-        history = {"name": "_oci", "endpoints": ["_oci/tag-history", "_oci/ext/discover"]}
+        history = {"name": "_oci", "endpoints": ["_oci/tag-history/<tag>", "_oci/ext/discover"]}
         return _json({"extensions": [extension, history]})
 
     # -- the log ------------------------------------------------------------------------------
@@ -304,6 +317,16 @@ class CopyServer:
         basis: age_answers.Basis = "observations" if observed else "journal"
         aged = decide(record, least, now)
         return _json(age_answers.answer(name, tag, aged, current=record.current, basis=basis, now=now))
+
+    def _head_manifest(self, request: Request) -> Response:
+        """Answer a HEAD with the digest, type and size of what a tag points to, by the copy."""
+        name, tag = self._name(request), check_tag(request.path_params["tag"])
+        now = microseconds(self._now())
+        spans = self._follower.history.spans_at(self._follower.copy.size, name, now, tag=tag)
+        if not spans:
+            raise _Refusal(404, "MANIFEST_UNKNOWN", f"there is no tag {tag} in {name}")
+        headers = {"Docker-Content-Digest": str(spans[0].digest), "Content-Length": str(spans[0].size)}
+        return Response(headers=headers, media_type=spans[0].media_type)
 
     def _tag_list(self, request: Request) -> Response:
         name = self._name(request)

@@ -158,8 +158,9 @@ class LogVerifier:
     def _without_log(self, host: str, before: SeenLog | None) -> Exception:
         if before is None:
             return RemoteError(
-                f"{host} has no transparency log",
-                hint="a digestry registry has one if its configuration says [log] (docs/transparency.md)",
+                f"{host} has no transparency log, or has not signed it yet",
+                hint="a digestry registry signs its journal, unless [transparency] in its configuration turns"
+                " that off (docs/transparency.md)",
             )
         return LogContradiction(
             f"{host} has no log any more: at {rfc3339(before.at)} it had one with {before.size} entries",
