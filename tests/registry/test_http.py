@@ -32,7 +32,9 @@ def nothing_was_stored(registry: RegistryServer) -> None:
     assert (
         query(registry, "SELECT name FROM repositories WHERE name LIKE 'http/x%' OR name LIKE '%..%'") == []
     )
-    assert {path.name for path in registry.root.iterdir()} <= {
+    names_in_root = {path.name for path in registry.root.iterdir()}
+    # The note of what was signed last is written again and again.
+    assert {name for name in names_in_root if not name.startswith(".log-head.json.")} <= {
         "blobs",
         "ingest",
         "oci-layout",

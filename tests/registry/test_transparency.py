@@ -201,3 +201,16 @@ def test_a_log_that_is_turned_off() -> None:
             assert b"its configuration says so" in answer.body
         finally:
             again.stop()
+
+
+def test_what_a_killed_writer_left_is_removed() -> None:
+    with running_registry() as server:
+        checkpoint(server)
+        server.stop()
+        left = server.root / ".log-head.json.0123456789abcdef"
+        left.write_bytes(b"{")
+        again = start_registry(server.root)
+        try:
+            wait_until(lambda: not left.exists(), what="the removal")
+        finally:
+            again.stop()

@@ -75,6 +75,12 @@ class HeadFile:
                 hint="if the catalog is the newest one, remove the file",
             ) from error
 
+    def sweep(self) -> None:
+        """Remove what a killed :meth:`write` left. Raises :class:`StorageError`."""
+        with storage_errors("remove what was left of", self.path):
+            for path in self.path.parent.glob(f".{HEAD_FILE}.*"):
+                path.unlink(missing_ok=True)
+
     def write(self, head: Head) -> None:
         """Store the note durably. Raises :class:`StorageError`."""
         note = _Note(head.origin, head.size, base64.b64encode(head.root).decode())
@@ -155,6 +161,7 @@ class LogKeeper:
                 self._named,
                 self._named,
             )
+        self._file.sweep()
         self._head = self._file.read()
         if self._head is None:
             self._ask_witnesses()
