@@ -19,6 +19,7 @@ from digestry.registry import (
     immutability_config,
     min_age_config,
     proxies,
+    observe_config,
     quota_config,
     retention_config,
     scan_config,
@@ -71,6 +72,9 @@ SECTIONS: dict[str, Iterable[Key]] = {
     "`[transparency]`": transparency_config.KEYS,
     "`[[transparency.witness]]`": transparency_config.WITNESS_KEYS,
     "`[[transparency.witnessed]]`": transparency_config.WITNESSED_KEYS,
+    "`[observe]`": observe_config.KEYS,
+    '`[observe."REPOSITORY"]`': observe_config.REPOSITORY_KEYS,
+    '`[observe-registry."HOST"]`': (),  # in a sentence: a mirror's
     '`[mirror."HOST"]`': mirroring_config.KEYS,
     "`[storage]`": storage_config.KEYS,
     "`[limits]`": config.LIMIT_KEYS,
