@@ -19,6 +19,7 @@ from digestry.catalog.catalog import Catalog
 from digestry.catalog.delivery_queue import Subscription
 from digestry.catalog.tag_moves import TagRefused
 from digestry.catalog.tag_policy import TagPolicy, TagRule
+from digestry.cli import exit_codes
 from digestry.coordination.files import FileCoordination
 from digestry.coordination.protocol import FencedLock, Job
 from digestry.errors import Conflict, InvalidConfiguration
@@ -256,7 +257,9 @@ def test_what_is_given_up_can_be_retried(
     assert receiver.asked == asked  # it is left alone
     receiver.behave = lambda *_: False
     assert catalog.delivery_queue.revive(webhook="other", now=0) == 0
-    assert run("retry", "--sequence", "2") == "0 due now\n"
+    unknown = run_digestry("webhook", "retry", "--sequence", "2", "--root", tmp_path)
+    assert unknown.returncode == exit_codes.NOT_FOUND
+    assert "no undelivered event has that number" in unknown.stderr
     assert run("retry", "--name", "h") == "1 due now\n"
     arrived(receiver, 1)
     settled(catalog)
