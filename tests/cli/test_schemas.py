@@ -71,6 +71,7 @@ def test_what_commands_print(run: Run, app: Path, tmp_path: Path) -> None:
         run("token", "create", "--root", server.root, "ci")
         run("advisory", "add", f"{name}:1", "--status", "affected", "--id", "CVE-1", "--author", "me")
         run("observe", "add", "--root", server.root, "registry.example/app")
+        run("age", "allow", f"{name}:1", "--reason", "an urgent fix")
         digest = run("digest", f"{name}:1").stdout.strip()
         lines = {
             "images": [],
@@ -83,6 +84,7 @@ def test_what_commands_print(run: Run, app: Path, tmp_path: Path) -> None:
             "referrers": [f"{name}:1"],
             "token list": ["--root", str(server.root)],
             "webhook list": ["--root", str(server.root)],
+            "age list": [name],
             "observe list": ["--root", str(server.root)],
             "advisory list": [f"{name}:1"],
             "fleet who": [f"{name}:1"],
