@@ -140,3 +140,45 @@ def test_an_inquiry_that_fails_is_no_answer() -> None:
         one.close()
 
     asyncio.run(ask())
+
+
+def test_a_registry_that_hangs_does_not_stop_another() -> None:
+    hangs = threading.Event()
+    asked: list[str] = []
+
+    def inquire(images: list[str], _: bool) -> dict[str, ImageKnowledge]:
+        at = datetime.datetime.now(datetime.UTC)
+        asked.append(images[0])
+        if images[0].startswith("r.example"):
+            hangs.wait(10)
+            return {one: ImageKnowledge(one, parse_image(one), at, away="it hung") for one in images}
+        return {one: ImageKnowledge(one, parse_image(one), at) for one in images}
+
+    async def ask() -> None:
+        one = Asker(inquire, AnswerMemory(100, 3600), AnswerOptions())
+        hung = []
+        for number in range(12):
+            hung.append(asyncio.create_task(one.know([f"r.example/a{number}:1"], POLICY, 5)))
+            await asyncio.sleep(0.02)  # each is an inquiry of its own
+        found = await one.know(["s.example/a:1"], POLICY, 3)
+        assert not found["s.example/a:1"].away
+        hangs.set()
+        for answer in await asyncio.gather(*hung):
+            assert all("it hung" in known.away for known in answer.values())
+        # Those that had not had their turn were not asked for another time limit.
+        assert len([image for image in asked if image.startswith("r.")]) < 12
+        one.close()
+
+    asyncio.run(ask())
+
+
+def test_a_name_of_megabytes_is_not_kept() -> None:
+    async def ask() -> None:
+        one = asker(Registries())
+        image = "r.example/" + "a" * (3 << 20)
+        found = (await one.know([image], POLICY, 1))[image]
+        assert "characters" in found.missing
+        assert len(found.missing) < 200
+        one.close()
+
+    asyncio.run(ask())

@@ -284,3 +284,25 @@ def test_references_are_what_kubelets_make_of_names(world: World) -> None:
 
     assert parse_image("nginx") == Reference.parse("docker.io/library/nginx:latest")
     assert parse_image(f"{NAME}@{world.new.manifest}").tag is None
+
+
+def test_what_a_stale_answer_says_of_the_tag_counts_against_it(world: World) -> None:
+    image = f"{NAME}:1.5@{world.other.manifest}"
+    chosen = policy('[default]\naway = "allow"\n[answers]\n')
+    known = inquire([image], world.registries, InquiryOptions(timeout=5))[image]
+    subject = Subject("default", templates_of(pod(image), ("", "Pod"), chosen.paths) or [])
+    decision = decide(subject, chosen, {image: replace(known, away="it is away")}, NOW)
+    assert held(decision) == {"away", "never-pointed"}
+    assert not decision.allowed
+
+
+def test_an_unknown_assessment_is_told_to_who_wants_assessed_images(world: World) -> None:
+    image = f"{NAME}@{world.new.manifest}"
+    rules = '[default]\naffected = "allow"\nnot-assessed = "deny"\nunknown = "deny"'
+    chosen = policy(rules)
+    known = inquire([image], world.registries, InquiryOptions(timeout=5))[image]
+    known = replace(known, assessment="unknown", assessment_reasons=("referrers failed",))
+    subject = Subject("default", templates_of(pod(image), ("", "Pod"), chosen.paths) or [])
+    decision = decide(subject, chosen, {image: known}, NOW)
+    assert not decision.allowed
+    assert "referrers failed" in decision.findings[0].reason

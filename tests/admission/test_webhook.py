@@ -153,7 +153,7 @@ def test_a_registry_that_is_away_is_said_loudly(tmp_path: Path) -> None:
             "[answers]",
             'refresh = "200ms"',
             'fresh = "500ms"',
-            'wait = "500ms"',
+            'wait = "4s"',
         )
         with running_webhook(tmp_path, policy_for(own, *lines)) as webhook:
             assert webhook.ask(review(pod(f"{name}@{digest}")))["allowed"]

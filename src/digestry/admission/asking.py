@@ -12,9 +12,10 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 from digestry.admission.answer_memory import AnswerMemory
 from digestry.admission.configuration import AnswerOptions
@@ -32,7 +33,15 @@ GATHERING: Final = 0.004
 MOST_WAITING: Final = 5000
 """Images that may be asked about at once."""
 
-_INQUIRIES: Final = 4
+_INQUIRIES: Final = 32
+_INQUIRIES_EACH: Final = 4
+"""Inquiries of one registry at once: one that does not answer leaves threads to the others."""
+_REFRESHES: Final = 16
+_LONGEST_NAME: Final = 1024
+"""Characters of a name that is looked at; valid ones have half of them at the most."""
+_MOST_ABSENT: Final = 1000
+_PROBED: Final = 3600.0
+"""Seconds for which a registry that does not answer is asked, after a pod last named it."""
 _REST: Final = 2.0
 """How many times as long as a refresh took there is none after it."""
 _MOST_AT_ONCE: Final = 500
@@ -48,6 +57,7 @@ class RegistryAbsence:
 
     reason: str
     since: datetime.datetime
+    used_at: float = field(default_factory=time.monotonic)
 
 
 class Asker:
@@ -62,7 +72,8 @@ class Asker:
         self.asks: Callable[[str], bool] = lambda _: True
         """Whether a registry, of which something is in memory, is still one that is asked."""
         self._pool = ThreadPoolExecutor(_INQUIRIES, "inquiry")
-        self._refreshing = ThreadPoolExecutor(_INQUIRIES, "refresh")
+        self._refreshing = ThreadPoolExecutor(_REFRESHES, "refresh")
+        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._pending: dict[str, asyncio.Future[ImageKnowledge]] = {}
         self._gathered: dict[str, list[str]] = {}
         self._tasks: set[asyncio.Task[object]] = set()
@@ -92,6 +103,7 @@ class Asker:
                     continue
             absence = self.absent.get(reference.host)
             if absence is not None:
+                absence.used_at = time.monotonic()
                 reason = f"{absence.reason} (since {rfc3339(absence.since)})"
                 found[image] = _without_answer(image, reference, stale.get(image), reason)
                 continue
@@ -158,15 +170,21 @@ class Asker:
         self.inquiries += 1
         answers: Mapping[str, ImageKnowledge] = {}
         try:
-            answers = await self._inquired(self._pool, host, images)
+            turn = self._turns.get(host)
+            if turn is None:
+                turn = self._turns[host] = asyncio.Semaphore(_INQUIRIES_EACH)
+            async with turn:
+                absence = self.absent.get(host)
+                if absence is None:
+                    answers = await self._inquired(self._pool, host, images)
+                else:  # since it was this one's turn: nobody waits for another time limit
+                    answers = {image: _away(image, absence.reason) for image in images}
         finally:
             for image in images:
                 future = self._pending.pop(image)
                 answer = answers.get(image)
                 if answer is None:
-                    reference = _reference(image)
-                    named = reference if isinstance(reference, Reference) else None
-                    answer = ImageKnowledge(image, named, _now(), away="the inquiry failed: see the log")
+                    answer = _away(image, "the inquiry failed: see the log")
                 if not future.done():
                     future.set_result(answer)
 
@@ -201,7 +219,7 @@ class Asker:
         if not away:
             if self.absent.pop(host, None) is not None:
                 log.warning("%s answers again", host)
-        elif host not in self.absent:
+        elif host not in self.absent and len(self.absent) < _MOST_ABSENT:
             self.absent[host] = RegistryAbsence(away, _now())
             log.error("%s does not answer, and the policy for that decides from now on: %s", host, away)
             self._start(self._probe(host, next(iter(answers))))
@@ -210,8 +228,9 @@ class Asker:
         """Ask a registry that does not answer about one image, until it does."""
         while host in self.absent:
             await asyncio.sleep(min(self.options.refresh, 5.0))
-            if not self.asks(host):
-                self.absent.pop(host, None)
+            absence = self.absent.get(host)
+            if absence is not None and (not self.asks(host) or time.monotonic() - absence.used_at > _PROBED):
+                self.absent.pop(host, None)  # the next pod that names it asks
             if host in self.absent and host not in self._busy:
                 await self._inquired(self._refreshing, host, [image])
 
@@ -221,8 +240,19 @@ class Asker:
         task.add_done_callback(self._tasks.discard)
 
 
-@lru_cache(maxsize=1 << 14)
+def _away(image: str, reason: str) -> ImageKnowledge:
+    reference = _reference(image)
+    return ImageKnowledge(image, reference if isinstance(reference, Reference) else None, _now(), away=reason)
+
+
 def _reference(image: str) -> Reference | InvalidReference:
+    if len(image) > _LONGEST_NAME:  # not to be kept
+        return InvalidReference(f"the name has {len(image)} characters")
+    return _parsed(image)
+
+
+@lru_cache(maxsize=1 << 14)
+def _parsed(image: str) -> Reference | InvalidReference:
     try:
         return parse_image(image)
     except InvalidReference as error:

@@ -50,8 +50,11 @@ def conditions_of(
         return met
     if known.away:
         met.append(Met("away", f"the registry did not answer: {known.away}", "try again when it is back"))
-        if known.affecting:
-            met += _affected(known, rule, forgiven)
+        # What it said before: only what counts against the image.
+        met += _affected(known, rule, forgiven)
+        if known.missing:
+            met.append(Met("missing", known.missing, "push it, or correct the name"))
+        met += [*_never_pointed(known), *_moved(known, rule, now), *_no_proof(known)]
         return met
     if known.missing:
         met.append(Met("missing", known.missing, "push it, or correct the name"))
@@ -62,14 +65,7 @@ def conditions_of(
     met += _affected(known, rule, forgiven)
     if known.assessment == "not_assessed":
         met.append(Met("not-assessed", "no advisory says anything of it", "scan it: digestry scan IMAGE"))
-    if known.tag == "never" and known.reference is not None and known.reference.digest is not None:
-        why = f"the tag {known.reference.tag} never pointed to {known.reference.digest}"
-        met.append(Met("never-pointed", why, f"see digestry log {_tagged(known)}"))
-    met += _moved(known, rule, now)
-    if known.proof_refused:
-        name = "" if known.reference is None else known.reference.name
-        why = f"the registry's transparency log does not prove it: {known.proof_refused}"
-        met.append(Met("no-proof", why, f"see digestry log verify {name}"))
+    met += [*_never_pointed(known), *_moved(known, rule, now), *_no_proof(known)]
     unknown = [one for one in _unknown(place, known, now) if rule.actions[one[0]] != "allow"]
     if unknown:
         reasons = "; ".join(dict.fromkeys(reason for _, reason in unknown))
@@ -104,6 +100,19 @@ def _affected(known: ImageKnowledge, rule: Rule, forgiven: tuple[Exemption, ...]
     digest = f"{known.digest} is " if known.digest is not None else ""
     advice = f"run {known.fixed_image}" if known.fixed_image is not None else "no fixed image is known"
     yield Met("affected", f"{digest}affected by {names}", advice)
+
+
+def _never_pointed(known: ImageKnowledge) -> Iterator[Met]:
+    if known.tag == "never" and known.reference is not None and known.reference.digest is not None:
+        why = f"the tag {known.reference.tag} never pointed to {known.reference.digest}"
+        yield Met("never-pointed", why, f"see digestry log {_tagged(known)}")
+
+
+def _no_proof(known: ImageKnowledge) -> Iterator[Met]:
+    if known.proof_refused:
+        name = "" if known.reference is None else known.reference.name
+        why = f"the registry's transparency log does not prove it: {known.proof_refused}"
+        yield Met("no-proof", why, f"see digestry log verify {name}")
 
 
 def _named(advisory: Advisory) -> str:
@@ -145,10 +154,12 @@ def _unknown(
     if place.local and (known.reference is None or known.reference.digest is None):
         why = "the node's own image is used (pull policy Never), whatever its registry has"
         yield "affected", why
+        yield "not-assessed", why
         yield "moved", why
     if known.assessment == "unknown":
         reason = few(known.assessment_reasons, most=3) or "its registry does not identify the image"
-        yield "affected", f"whether it is affected: {reason}"
+        for condition in ("affected", "not-assessed"):
+            yield condition, f"whether it is affected: {reason}"
     if known.reference is None or known.reference.tag is None:
         return
     if known.reference.digest is not None and known.tag == "unknown":

@@ -114,7 +114,7 @@ class Webhook:
     def _wait(self, timeout: str) -> float:
         """Return how long registries may be waited for, by the API server's own limit, such as ``10s``."""
         wait = self._asker.options.wait
-        if timeout.endswith("s") and timeout[:-1].isdigit():
+        if timeout.endswith("s") and timeout[:-1].isdecimal():
             wait = min(wait, max(0.05, float(timeout[:-1]) - _MARGIN))
         return wait
 
