@@ -7,13 +7,15 @@ from collections.abc import Sequence
 import pytest
 
 from digestry.catalog.catalog import Catalog
+from digestry.catalog.schema import journal
 from digestry.catalog.transparency.signing import Head, LogContradicted
 from digestry.translog.checkpoints import open_checkpoint
 from digestry.translog.entries import Entry, Sealed, open_leaf, parse_leaf
 from digestry.translog.merkle import leaf_hash, root_from, root_of, verify_consistency
-from digestry.translog.tiles import Tile, TileReader, bundles_of, decode_bundle, tiles_of
+from digestry.translog.tiles import Tile, TileReader, bundles_of, decode_bundle, parse_path, tiles_of
 from tests.catalog.raw import Raw
 from tests.catalog.support import Clock, give_positions, image, pushed, put
+from tests.translog import second_opinion
 
 NAME = "registry.example.com/log"
 
@@ -120,6 +122,87 @@ def test_a_log_grows_over_tiles(catalog: Catalog, clock: Clock) -> None:
         assert catalog.log.tile(absent) is None
     for absent in (Tile(None, 1, 45), Tile(None, 2, 1)):
         assert catalog.log.bundle(absent) is None
+
+
+def served(catalog: Catalog, path: str) -> bytes | None:
+    """A resource of the log, as the registry answers."""
+    tile = parse_path(path)
+    if tile.level is not None:
+        return catalog.log.tile(tile)
+    bundle = catalog.log.bundle(tile)
+    return None if bundle is None else bundle.content
+
+
+def second(catalog: Catalog) -> tuple[second_opinion.Signed, second_opinion.Tree]:
+    """Let the other verifier open the newest checkpoint, and read all of the log."""
+    stored, keys = catalog.log.checkpoint(), catalog.log.keys()
+    assert stored is not None
+    assert keys is not None
+    found = second_opinion.opened(stored.served, [str(key.signer.verifier) for key in keys.keys])
+    assert found.origin == NAME
+    return found, second_opinion.whole(lambda path: served(catalog, path), found.size, found.root)
+
+
+def compare(catalog: Catalog, found: Sequence[second_opinion.Signed], tree: second_opinion.Tree) -> None:
+    """Compare the catalog's proofs between all checkpoints with the other verifier's."""
+    for old in found:
+        for new in found:
+            if old.size > new.size:
+                continue
+            proof = catalog.log.consistency(old.size, new.size)
+            assert second_opinion.consistent(old.size, old.root, new.size, new.root, proof)
+            if old.size:
+                assert proof == tree.proof(old.size, 0, new.size)
+                assert not second_opinion.consistent(old.size, bytes(32), new.size, new.root, proof)
+
+
+def test_a_second_opinion(catalog: Catalog, clock: Clock) -> None:
+    """A verifier that shares no code with this one reads the log at the edges of its tiles."""
+    begun(catalog, clock)
+    one, other = image(catalog, "x"), image(catalog, "x")
+    found, sizes = [], {0, 1, 2, 3, 254, 255, 256, 257, 258}
+    for number in range(259):
+        if number in sizes:
+            signed(catalog, clock)
+            opinion, tree = second(catalog)
+            assert opinion.size == number
+            found.append(opinion)
+        put(catalog, "x", (one, other)[number % 2], "t")
+    compare(catalog, found, tree)
+    last = found[-1]
+    for index in (0, 1, 127, 128, 254, 255, 256, 257):
+        path = tree.path(index, 0, last.size)
+        assert second_opinion.included(tree.leaves[index], index, last.size, path, last.root)
+        assert not second_opinion.included(tree.leaves[index - 1], index, last.size, path, last.root)
+
+
+@pytest.mark.long
+def test_a_second_opinion_of_two_levels(catalog: Catalog, clock: Clock, raw: Raw) -> None:
+    """At 65,536 entries the tree gets a whole tile of its second level."""
+    begun(catalog, clock)
+    pushed(catalog, "x")
+    give_positions(catalog)
+    columns = [
+        name
+        for name in journal.c.keys()  # noqa: SIM118
+        if name not in {"sequence", "at", "number"}
+    ]
+    listed = ", ".join(columns)
+    found = []
+    for first, size in ((1, 65_535), (65_535, 65_536), (65_536, 65_537), (65_537, 65_793)):
+        numbers = (
+            f"WITH RECURSIVE n(i) AS (SELECT {first + 1} UNION ALL SELECT i + 1 FROM n WHERE i < {size}) "  # noqa: S608
+        )
+        raw.edit(
+            f"INSERT INTO journal (sequence, at, number, {listed}) {numbers}"  # noqa: S608
+            f" SELECT n.i, journal.at + n.i, n.i, {listed} FROM n, journal WHERE journal.sequence = 1"
+        )
+        while catalog.log_signer.waiting(NAME):
+            signed(catalog, clock)
+        opinion, tree = second(catalog)
+        assert opinion.size == size
+        found.append(opinion)
+    compare(catalog, found, tree)
 
 
 def test_the_databases_own_rules_keep_the_log(catalog: Catalog, clock: Clock, raw: Raw) -> None:
