@@ -11,7 +11,7 @@ from digestry.cli import exit_codes
 from digestry.cli.image_names import IMAGE
 from digestry.cli.output import json_document, json_option, note, printable
 from digestry.cli.timeout_options import timeout_option
-from digestry.model.image_comparison import ComparedContent, Comparison, compare
+from digestry.model.image_comparison import ComparedContent, compare
 
 if TYPE_CHECKING:
     from digestry.cli.image_location import LocatedImage
@@ -23,14 +23,6 @@ if TYPE_CHECKING:
 
 _LOOKED_AT: Final = 100
 """Entries of the journal: a tag that is deleted and pushed again and again has one digest in many of them."""
-
-
-class Document(Comparison, frozen=True):
-    """The output of the command; the fields are the JSON's keys."""
-
-    old_name: str
-    new_name: str
-    same: bool
 
 
 @click.command()
@@ -77,7 +69,7 @@ def diff(
             _open(settings, session, opened, text, remote=remote or len(images) == 1) for text in (old, new)
         ]
         found = compare(sides[0][1], sides[1][1], platform=platform, preferred=Platform.of_host())
-    document = Document(
+    document = diff_output.Document(
         old=found.old,
         new=found.new,
         annotations=found.annotations,

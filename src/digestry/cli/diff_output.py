@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from digestry.cli.output import digest_cell, human_size, printable, say, table
+from digestry.model.image_comparison import Comparison
 from digestry.model.text import number_of
 
 if TYPE_CHECKING:
-    from digestry.cli.diff import Document
     from digestry.model.config_comparison import ConfigChanges, TextChange, VariableChange
     from digestry.model.image_comparison import ImageChanges
     from digestry.model.layer_comparison import ComparedLayer, LayerChanges
@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 _LONGEST: Final = 60
 _Row = tuple[str, str, object, object]
 """The kind of a thing, its name, its old value and its new one; None if it is not there."""
+
+
+class Document(Comparison, frozen=True):
+    """The output of the command; the fields are the JSON's keys."""
+
+    old_name: str
+    new_name: str
+    same: bool
 
 
 def write(document: Document, *, whole: bool) -> None:

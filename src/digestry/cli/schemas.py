@@ -28,7 +28,7 @@ LISTINGS: Final = {
 """The commands that list, and their modules, which have a ``LISTING``."""
 _ELSEWHERE: Final = {
     "inspect": "inspect",
-    "diff": "diff",
+    "diff": "diff_output",
     "validate": "validate",
     "observe report": "observe_document",
 }
