@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.clock import SECOND, from_datetime
+from digestry.catalog.observation_plan import ScheduledTag
 from digestry.catalog.observations import Observation
+from digestry.catalog.tag_moves import Observed
 from digestry.model.digest import Digest
 from tests.catalog.support import ORIGIN, Clock, image
 
@@ -159,3 +161,21 @@ def test_a_new_tag_was_absent_before(catalog: Catalog, clock: Clock) -> None:
     assert made is not None
     assert made.not_before is not None
     assert from_datetime(made.not_before) == absent
+
+
+def test_tags_of_what_is_observed_are_not_moved_here(catalog: Catalog, clock: Clock) -> None:
+    plan, pushed = catalog.observation_plan, image(catalog, "x/y")
+    catalog.put_manifest("x/y", pushed, tag_names=["t"], origin=ORIGIN)
+    assert plan.pushed_tag("x/y") == "t"
+    plan.schedule([ScheduledTag("x", "t", MINUTE, clock.now)])
+    with pytest.raises(Observed):
+        catalog.put_manifest("x", image(catalog, "x"), tag_names=["t"], origin=ORIGIN)
+    seen = image(catalog, "x")
+    catalog.pull_through.put("x", seen, tag="t", origin=replace(ORIGIN, actor="mirror:up.test"))
+    assert plan.pushed_tag("x") is None
+    with pytest.raises(Observed):
+        catalog.restore_tag("x", "t", seen.digest, origin=ORIGIN)
+    catalog.delete_tag("x", "t", origin=ORIGIN)
+    plan.unschedule("x")
+    catalog.put_manifest("x", seen, tag_names=["u"], origin=ORIGIN)
+    assert plan.pushed_tag("x") == "u"

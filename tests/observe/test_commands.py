@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 from digestry.cli import exit_codes
+from digestry.model import media_types
 from tests.client.liar import Reply
+from tests.observe.support import observing, report, spans
 from tests.registry.pull_through.support import upstream
-from tests.support import run_digestry, running_registry, start_registry
+from tests.support import run_digestry, running_registry, start_registry, wait_until
 
 
 def run(root: Path, *arguments: str, status: int = 0) -> str:
@@ -72,3 +74,52 @@ def test_names_that_are_no_repository(tmp_path: Path) -> None:
         assert "tags are given by their patterns" in tagged
         assert "names no repository" in run(root, "add", "a//b", status=exit_codes.USAGE)
         assert "digestry observe add" in run(root, "run", "x/y", status=exit_codes.NOT_FOUND)
+
+
+def test_a_local_name_has_one_purpose(tmp_path: Path) -> None:
+    with running_registry() as server, upstream() as up:
+        root, name = Path(server.root), f"{up.liar.host}/own/app"
+        here = name.replace(":", "-")
+        pushed = server.push_image(here, "mine")
+        refused = run(root, "add", name, status=exit_codes.USAGE)
+        assert f"repository {here} here has tags that were pushed to it, such as mine" in refused
+        assert "observe-registry" in refused
+        assert server.request("DELETE", f"/v2/{here}/manifests/mine").status == 202
+        run(root, "add", name, "--every", "1h", "--tag", "1.5")
+        assert f"records {name} already" in run(root, "add", here, status=exit_codes.USAGE)
+        up.image("own/app", "1.5", layer=b"one")
+        run(root, "run")
+        raw = server.request("GET", f"/v2/{here}/manifests/{pushed}").body
+        put = server.request(
+            "PUT", f"/v2/{here}/manifests/1.5", raw, {"Content-Type": media_types.OCI_MANIFEST}
+        )
+        assert (put.status, put.json()["errors"][0]["code"]) == (405, "UNSUPPORTED")
+        run(root, "remove", name)
+        wait_until(
+            lambda: (
+                server.request(
+                    "PUT", f"/v2/{here}/manifests/2", raw, {"Content-Type": media_types.OCI_MANIFEST}
+                ).status
+                == 201
+            ),
+            what="the repository is this registry's own again",
+        )
+
+
+def test_what_the_configuration_names_and_clients_had_pushed_is_not_observed(tmp_path: Path) -> None:
+    with upstream() as up:
+        server = start_registry(tmp_path / "root")
+        try:
+            pushed = server.push_image("up.test/own/app", "1.5")
+        finally:
+            server.stop()
+        up.image("own/app", "1.5", layer=b"one")
+        with observing(tmp_path, up.url) as one:
+            wait_until(lambda: "is not observed" in one.server.log.read_text(), what="the log says so")
+            (gap,) = report(one)["gaps"]
+            assert "tags that were pushed to it, such as 1.5" in gap["reason"]
+            assert one.server.request("GET", f"/v2/{one.name}/manifests/1.5").headers[
+                "docker-content-digest"
+            ] == str(pushed)
+            assert one.server.request("DELETE", f"/v2/{one.name}/manifests/1.5").status == 202
+            wait_until(lambda: bool(spans(one, "1.5")), what="it is observed once the tag is gone")

@@ -194,6 +194,8 @@ class Catalog(RepositoryReads):
             new = manifest_rows.find(connection, key.row, target.digest) is None
             if not tag_names:
                 expected.check(repository, target.digest, None if new else target.digest)
+            if tag_names:
+                tag_moves.check_not_observed(connection, key)
             # The policy decides on each move, and each is compared, only here, where no other transaction can
             # write.
             moves = [
@@ -283,6 +285,7 @@ class Catalog(RepositoryReads):
         now = self._now()
         with self.sequencing.write() as connection:
             key = RepositoryKey(self._known(connection, repository, locked=True), repository)
+            tag_moves.check_not_observed(connection, key)
             digest = tag_moves.past(connection, key, name, wanted)
             found = manifest_rows.find(connection, key.row, digest)
             if found is None or damage.is_damaged(connection, digest):

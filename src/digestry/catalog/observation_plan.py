@@ -13,8 +13,10 @@ from digestry.catalog import dialect
 from digestry.catalog.database import Database
 from digestry.catalog.job_states import Fence
 from digestry.catalog.observation_schema import observation_rules, observation_schedule
+from digestry.catalog.schema import journal, repositories, tags
 from digestry.catalog.transactions import retried
 from digestry.errors import Conflict, NotFound
+from digestry.model.history import MIRROR
 from digestry.model.name_pattern import matches
 
 BATCH: Final = 500
@@ -131,6 +133,23 @@ class ObservationPlan:
                 )
                 for row in rows
             ]
+
+    def pushed_tag(self, repository: str) -> str | None:
+        """Return a tag of a local repository that points where no other registry's tag was seen to point: a
+        client pushed it. None if there is none."""
+        mirrored = select(journal.c.number).where(
+            journal.c.repository == repositories.c.name,
+            journal.c.to_digest == tags.c.digest,
+            journal.c.tag == tags.c.name,
+            journal.c.actor.startswith(MIRROR, autoescape=True),
+        )
+        query = (
+            select(tags.c.name)
+            .join(repositories, repositories.c.id == tags.c.repository_id)
+            .where(repositories.c.name == repository, ~mirrored.exists())
+        )
+        with self._database.read() as connection:
+            return connection.execute(query.limit(1)).scalar()
 
     # -- the schedule ----------------------------------------------------------------------------
 

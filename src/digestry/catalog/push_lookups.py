@@ -40,3 +40,4 @@ def _asked(
         yield push_statements.MANIFEST, {"repository": key.row, "digest": str(manifest.digest)}
         if tag_names:
             yield push_statements.LAST_ENTRY, {"repository": key.name}
+            yield push_statements.OBSERVED, {"repository": key.name}

@@ -12,6 +12,7 @@ from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from digestry.catalog import damage
 from digestry.catalog.frequent import frequent
+from digestry.catalog.observation_schema import observation_schedule
 from digestry.catalog.schema import journal, links, manifests, repositories, tags, uploads
 
 _REPOSITORY_ID: Final = select(repositories.c.id).where(repositories.c.name == bindparam("name"))
@@ -42,6 +43,12 @@ POINTED: Final = frequent(
         tags.c.repository_id == bindparam("repository"), tags.c.name == bindparam("tag")
     )
 )
+OBSERVED: Final = frequent(
+    select(observation_schedule.c.repository)
+    .where(observation_schedule.c.repository == bindparam("repository"))
+    .limit(1)
+)
+"""Whether the repository records what is observed in another registry."""
 CREATE_TAG: Final = frequent(insert(tags))
 MOVE_TAG: Final = frequent(
     update(tags)

@@ -36,6 +36,10 @@ class TagRefused(Conflict):
         self.digest = digest
 
 
+class Observed(Conflict):
+    """The repository records what is observed in another registry."""
+
+
 class TagChanged(Conflict):
     """The tag does not point to what the caller expected, but to ``digest`` (None: there is no tag)."""
 
@@ -112,6 +116,16 @@ class Target(NamedTuple):
 def pointed(connection: Connection, key: RepositoryKey, tag: str) -> str | None:
     """Return the digest that the tag points to now."""
     return connection.execute(push_statements.POINTED, {"repository": key.row, "tag": tag}).scalar()
+
+
+def check_not_observed(connection: Connection, key: RepositoryKey) -> None:
+    """Raise :class:`Observed` if the repository records what is observed in another registry: a tag that was
+    moved here would be moved back, and the history would not be that registry's."""
+    if connection.execute(push_statements.OBSERVED, {"repository": key.name}).first() is not None:
+        raise Observed(
+            f"repository {key.name} records where the tags of another registry point: no tag is moved here",
+            hint="push to another repository; digestry observe list says what is observed",
+        )
 
 
 def depends_on_nothing(rules: Rules, repository: str, tags: Sequence[str], expected: Expected) -> bool:

@@ -79,7 +79,7 @@ def add(registry: RegistryConfig, tags: tuple[str, ...], every: str, keep: bool,
     from digestry.registry import toml
     from digestry.registry.observability.audit_events import note_command, operator
     from digestry.registry.observe_config import LONGEST, SHORTEST, repository_name
-    from digestry.registry.observed_targets import targets
+    from digestry.registry.observed_targets import obstacles, targets
 
     name = repository_name(repository)
     patterns = tuple(check_pattern(tag) for tag in dict.fromkeys(tags)) or ("*",)
@@ -99,7 +99,16 @@ def add(registry: RegistryConfig, tags: tuple[str, ...], every: str, keep: bool,
         raise InvalidConfiguration("this registry is read-only: it observes nothing")
     catalog = _open(registry)
     try:
-        catalog.observation_plan.add(rule)
+        plan = catalog.observation_plan
+        others = [one for one in plan.rules() if one.repository != name]
+        reason = obstacles(registry, plan, targets(registry, [*others, rule])).get(name)
+        if reason is not None:
+            host = target.registry.host
+            raise Conflict(
+                f"{name} cannot be observed: {reason}",
+                hint=f'give it another name here: a prefix in [observe-registry."{host}"] of registry.toml',
+            )
+        plan.add(rule)
     finally:
         catalog.close()
     note_command(registry.scratch, command, "add-observation", repository=target.local_name, of=name)

@@ -23,7 +23,7 @@ from digestry.observe.looks import Looks
 from digestry.observe.state import ObserverState
 from digestry.registry.config import RegistryConfig
 from digestry.registry.observability.audit_log import AuditLog
-from digestry.registry.observed_targets import Target, targets
+from digestry.registry.observed_targets import Target, obstacles, targets
 from digestry.registry.pull_through.names import canonical
 from digestry.registry.pull_through.upstream import MakeUpstream
 
@@ -69,6 +69,9 @@ class Observer:
         self._state = ObserverState(config, catalog, backend.now, lock)
         self._hosts: dict[str, Host] = {}
         self._targets: dict[str, Target] = {}
+        self._wanted: list[Target] = []
+        self._obstacles: dict[str, str] = {}
+        self._planned = False
         self._running: dict[tuple[str, str], Future[None]] = {}
         self._looking: dict[tuple[str, int], Future[None]] = {}
         self._stop = threading.Event()
@@ -104,12 +107,17 @@ class Observer:
 
     def plan(self) -> list[Target]:
         """Read the rules that were added, bring the schedule in line, and return what is observed."""
-        wanted = {
-            one.local_name: one for one in targets(self._config, self._catalog.observation_plan.rules())
-        }
-        if wanted != self._targets:
+        found = targets(self._config, self._catalog.observation_plan.rules())
+        if found != self._wanted or self._obstacles:
+            obstacles_now = obstacles(self._config, self._catalog.observation_plan, found)
+            for name, reason in obstacles_now.items():
+                if self._obstacles.get(name) != reason:
+                    log.error("%s is not observed: %s", name, reason)
+            self._wanted, self._obstacles = found, obstacles_now
+        wanted = {one.local_name: one for one in found if one.name not in self._obstacles}
+        if wanted != self._targets or not self._planned:
             self._schedule(list(wanted.values()))
-            self._targets = wanted
+            self._targets, self._planned = wanted, True
         return list(wanted.values())
 
     def has_moves(self) -> bool:

@@ -15,7 +15,7 @@ from digestry.model.observations import ObservationReport
 from digestry.observe.observer import Observer
 from digestry.registry.config import RegistryConfig
 from digestry.registry.observation_report import report
-from digestry.registry.observed_targets import Target, targets
+from digestry.registry.observed_targets import Target, obstacles, targets
 from digestry.registry.pull_through.upstream import MakeUpstream
 
 _POLL: Final = 0.1
@@ -44,7 +44,8 @@ def observe_once(
 ) -> Once:
     """Observe all repositories, or those with these ``names``, and return what was found.
 
-    With ``due``, only what is due. Raises :class:`NotFound` for a name that is not observed.
+    With ``due``, only what is due. Raises :class:`NotFound` for a name that is not observed, and
+    :class:`Conflict` for one whose local repository has another purpose.
     """
     end, began = time.monotonic() + seconds, backend.now()
     known = targets(config, catalog.observation_plan.rules())
@@ -52,6 +53,11 @@ def observe_once(
     for name in names:
         if name not in {one.name for one in known}:
             raise NotFound(f"{name} is not observed", hint=f"begin with: digestry observe add {name}")
+    blocked = obstacles(config, catalog.observation_plan, known)
+    for name in names:
+        if name in blocked:
+            raise Conflict(f"{name} is not observed: {blocked[name]}")
+    wanted = [one for one in wanted if one.name not in blocked]
     local = {one.local_name for one in wanted}
     try:
         with backend.coordination.only_one(Job.OBSERVATION) as lock:

@@ -12,7 +12,7 @@ from typing import Final, TypedDict
 from digestry.catalog.blob_links import UnknownRepository
 from digestry.catalog.manifest_rows import MissingContent
 from digestry.catalog.quotas import OverQuota
-from digestry.catalog.tag_moves import TagChanged, TagRefused
+from digestry.catalog.tag_moves import Observed, TagChanged, TagRefused
 from digestry.catalog.transactions import OutcomeUnknown, TransactionUndone
 from digestry.errors import (
     CallerError,
@@ -150,6 +150,7 @@ _REFUSALS: Final[tuple[tuple[type[DigestryError], int, str], ...]] = (
     (NotFound, 404, "NAME_UNKNOWN"),
     (TagChanged, 412, "PRECONDITION_FAILED"),
     (TagRefused, 409, "DENIED"),
+    (Observed, 405, "UNSUPPORTED"),
     (Conflict, 409, "DENIED"),
     (CallerError, 400, "UNSUPPORTED"),
     (ContentError, 400, "UNSUPPORTED"),

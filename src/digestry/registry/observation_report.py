@@ -25,7 +25,7 @@ from digestry.model.observations import (
     UpstreamMove,
 )
 from digestry.registry.config import RegistryConfig
-from digestry.registry.observed_targets import Target, targets
+from digestry.registry.observed_targets import Target, obstacles, targets
 
 MOST_MOVES: Final = 1000
 MOST_GAPS: Final = 1000
@@ -63,7 +63,7 @@ def report(
         for move in catalog.observed_moves.since(since, limit=moves + 1)
         if visible(move.repository) and (move.event != "created" or move.not_before is not None)
     ]
-    gaps = list(itertools.islice(_gaps(catalog, wanted, since, now), MOST_GAPS + 1))
+    gaps = list(itertools.islice(_gaps(catalog, config, wanted, since, now), MOST_GAPS + 1))
     gaps.sort(key=lambda gap: gap.since, reverse=True)
     return ObservationReport(
         since=clock.to_datetime(since),
@@ -159,7 +159,9 @@ def _places(
     return tuple(found[:_PLACES])
 
 
-def _gaps(catalog: Catalog, wanted: Sequence[Target], since: int, now: int) -> Iterator[ObservationGap]:
+def _gaps(
+    catalog: Catalog, config: RegistryConfig, wanted: Sequence[Target], since: int, now: int
+) -> Iterator[ObservationGap]:
     """Yield the times from ``since`` on in which nothing is known."""
     names = {one.local_name: one.name for one in wanted}
     boundaries = catalog.observations.boundaries(since, limit=_MOST_BOUNDARIES)
@@ -170,6 +172,7 @@ def _gaps(catalog: Catalog, wanted: Sequence[Target], since: int, now: int) -> I
             yield from _between(names[repository], [*before, *spans], now)
     for one in wanted:
         yield from _overdue(catalog, one, now)
+    yield from _blocked(catalog, config, wanted, since)
 
 
 def _between(name: str, spans: Iterable[Span], now: int) -> Iterator[ObservationGap]:
@@ -199,6 +202,21 @@ def _gap(name: str, before: Span | None, failed: Sequence[Span], after: Span | N
         until=None if after is None else clock.to_datetime(after.first_at),
         reason=", ".join(dict.fromkeys(one.reason for one in failed)),
     )
+
+
+def _blocked(
+    catalog: Catalog, config: RegistryConfig, wanted: Sequence[Target], since: int
+) -> Iterator[ObservationGap]:
+    """Yield the gap of each repository that cannot be observed, with the reason."""
+    scheduled = catalog.observation_plan.repositories()
+    if all(one.local_name in scheduled for one in wanted) and len({one.local_name for one in wanted}) == len(
+        wanted
+    ):
+        return
+    for one, reason in obstacles(config, catalog.observation_plan, wanted).items():
+        (target,) = (two for two in wanted if two.name == one)
+        at = clock.to_datetime(since)
+        yield ObservationGap(name=one, repository=target.local_name, tag=LIST, since=at, reason=reason)
 
 
 def _overdue(catalog: Catalog, target: Target, now: int) -> Iterator[ObservationGap]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from digestry.catalog import clock
-from digestry.catalog.observation_plan import FOR_AGE, ObservationRule
+from digestry.catalog.observation_plan import FOR_AGE, ObservationPlan, ObservationRule
 from digestry.model.name_pattern import matches
 from digestry.model.reference import Reference
 from digestry.registry.config import RegistryConfig
@@ -76,6 +76,36 @@ def _target(
     registry = registry_of(config, reference.host)
     upstream = reference.repository
     return Target(name, registry, upstream, registry.local_name(upstream), patterns, interval, keep)
+
+
+def obstacles(config: RegistryConfig, plan: ObservationPlan, found: Sequence[Target]) -> dict[str, str]:
+    """Return, of what is to be observed, the names of what cannot be, each with the reason: its local
+    repository has another purpose."""
+    owners: dict[str, Target] = {}
+    why: dict[str, str] = {}
+    for one in found:
+        reason = _obstacle(config, plan, one, owners.setdefault(one.local_name, one))
+        if reason:
+            why[one.name] = reason
+            if owners[one.local_name] is one:
+                del owners[one.local_name]
+    return why
+
+
+def _obstacle(config: RegistryConfig, plan: ObservationPlan, target: Target, owner: Target) -> str:
+    local = target.local_name
+    if owner is not target:
+        return f"repository {local} here records {owner.name} already"
+    own = canonical(target.registry.host)
+    for mirror in config.mirrors:
+        if canonical(mirror.host) != own and local.startswith(f"{mirror.prefix}/"):
+            return f"repository {local} here belongs to the registry {mirror.host}"
+    if any(canonical(mirror.host) == own and mirror.patterns for mirror in config.mirrors):
+        return ""  # it is a mirror's: clients cannot push there
+    pushed = plan.pushed_tag(local)
+    return (
+        "" if pushed is None else f"repository {local} here has tags that were pushed to it, such as {pushed}"
+    )
 
 
 def registry_of(config: RegistryConfig, host: str) -> MirrorConfig:
