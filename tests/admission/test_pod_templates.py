@@ -124,3 +124,31 @@ def test_groups_are_told_apart() -> None:
     assert kind_of({"apiVersion": "apps/v1", "kind": "Deployment"}) == ("apps", "Deployment")
     assert kind_of({"apiVersion": "v1", "kind": "Pod"}) == ("", "Pod")
     assert templates_of({"spec": pod_spec("r/a:1")}, ("metrics.k8s.io", "Pod")) is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "fault"),
+    [
+        ({"containers": {"name": "c", "image": "r/a:1"}}, "spec.containers is not a list"),
+        ({"containers": ["r/a:1"]}, "spec.containers[0] is not an object"),
+        ({"initContainers": "x"}, "spec.initContainers is not a list"),
+        ({"volumes": [{"name": "v", "image": "r/a:1"}]}, "spec.volumes[0].image is not an object"),
+        ("x", "spec is not an object"),
+    ],
+)
+def test_something_else_where_images_should_be(spec: object, fault: str) -> None:
+    (found,) = templates_of({"spec": spec}, ("", "Pod")) or []
+    assert found.faults == (fault,)
+
+
+@pytest.mark.parametrize("spec", [[], {"template": "x"}, {"template": [TEMPLATE]}, {"template": True}])
+def test_something_else_on_the_way_to_a_template(spec: object) -> None:
+    (found,) = templates_of({"spec": spec}, ("apps", "Deployment")) or []
+    assert found.faults
+    paths = {("v.sh", "Job"): ("spec.tasks[].template",)}
+    (found,) = templates_of({"spec": {"tasks": {"template": TEMPLATE}}}, ("v.sh", "Job"), paths) or []
+    assert "spec.tasks" in found.faults[0]
+
+
+def test_nothing_on_the_way_is_no_template() -> None:
+    assert templates_of({"spec": {"template": None}}, ("apps", "Deployment")) == []

@@ -12,9 +12,9 @@ import pytest
 
 from digestry.admission.asking import unasked
 from digestry.admission.configuration import parse
-from digestry.admission.decision import Decision, Subject, decide
+from digestry.admission.decision import Decision, Subject, decide, unchanged_images
 from digestry.admission.inquiry import InquiryOptions, inquire
-from digestry.admission.pod_templates import kind_of, templates_of
+from digestry.admission.pod_templates import PodTemplate, kind_of, templates_of
 from digestry.admission.policy import Policy
 from digestry.errors import Unreachable
 from digestry.model.digest import Digest
@@ -306,3 +306,17 @@ def test_an_unknown_assessment_is_told_to_who_wants_assessed_images(world: World
     decision = decide(subject, chosen, {image: known}, NOW)
     assert not decision.allowed
     assert "referrers failed" in decision.findings[0].reason
+
+
+def test_a_pod_that_leaves_a_lenient_rule_is_judged_whole() -> None:
+    rules = '[[rule]]\nname = "strict"\nexcept = { labels = "app=probe" }\nnot-pinned = "deny"'
+    chosen = policy(rules)
+
+    def templates(label: str) -> list[PodTemplate]:
+        return templates_of(pod("r.example/a:1", labels={"app": label}), ("", "Pod")) or []
+
+    probe, shop, other = templates("probe"), templates("shop"), templates("other")
+    assert unchanged_images(chosen, "n", {}, probe, probe) == {"r.example/a:1"}
+    assert unchanged_images(chosen, "n", {}, shop, other) == {"r.example/a:1"}
+    assert unchanged_images(chosen, "n", {}, probe, shop) == frozenset()
+    assert unchanged_images(policy('unchanged = "judge"'), "n", {}, shop, shop) == frozenset()

@@ -221,6 +221,25 @@ def test_what_is_no_review_is_refused(registry: RegistryServer, tmp_path: Path) 
         with contextlib.closing(webhook.connection()) as connection:
             connection.request("POST", "/validate", iter([b'{"kind": ', b'"x"}']), encode_chunked=True)
             assert connection.getresponse().status == 400
+        for broken in (
+            {"object": []},
+            {"object": None},
+            {"operation": 7},
+            {"uid": None},
+            {"kind": "Pod"},
+            {"dryRun": "no"},
+        ):
+            body = review(pod("r.example/a:1"))
+            body["request"] |= broken
+            with contextlib.closing(webhook.connection()) as connection:
+                connection.request("POST", "/validate?timeout=%C2%B2s", json.dumps(body))
+                assert connection.getresponse().status == 400, broken
+        with contextlib.closing(webhook.connection()) as connection:
+            connection.request("POST", "/validate", b"[" * (1 << 20))
+            assert connection.getresponse().status == 400
+        strange = review(pod("r.example/a:1"))
+        strange["request"]["uid"] = '"\n\u2028 \u00e9'
+        assert webhook.ask(strange, "?timeout=%C2%B2s")["allowed"]
         unknown = {"apiVersion": "x.io/v1", "kind": "Strange", "metadata": {}, "spec": {}}
         said = webhook.ask(review(unknown))
         assert said["allowed"]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from prometheus_client.metrics_core import Metric
 
+from digestry.admission.metrics import AdmissionMetrics
 from digestry.catalog.fleet.counts import NAME
 from digestry.catalog.job_states import JobState
 from digestry.catalog.transparency.reads import LogState
@@ -59,11 +60,22 @@ def test_the_metrics_of_rules_dashboard_and_page_exist() -> None:
     assert not re.search(r"\bsum\b[a-z() ]*\(digestry_fleet", rules + asked)
 
 
+def test_the_metrics_of_admission_are_those_of_its_page() -> None:
+    rules = (DEPLOY / "prometheus" / "admission-alerts.yml").read_text()
+    page = named((DEPLOY.parent / "docs" / "admission.md").read_text())
+    made = {
+        f"{metric.name}_total" if metric.type == "counter" else metric.name
+        for metric in AdmissionMetrics().registry.collect()
+    }
+    assert page == made
+    assert {name.removesuffix("_bucket") for name in named(rules)} <= made
+
+
 @pytest.mark.parametrize(
     "line",
     [
         (command, "rules", f"{name}{suffix}.yml")
-        for name in ("fleet-alerts", "log-alerts")
+        for name in ("fleet-alerts", "log-alerts", "admission-alerts")
         for command, suffix in (("check", ""), ("test", "-test"))
     ],
 )

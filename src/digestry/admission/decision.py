@@ -74,6 +74,28 @@ class Subject:
         return tuple(dict.fromkeys(place.image for place in places if place.image not in self.skip))
 
 
+def unchanged_images(
+    policy: Policy,
+    namespace: str,
+    labels: Mapping[str, str] | None,
+    before: Sequence[PodTemplate],
+    after: Sequence[PodTemplate],
+) -> frozenset[str]:
+    """Return the images that a change is not judged by: those that were there before, under the same rule.
+
+    ``labels`` are those of the namespace. A pod that leaves a lenient rule by a change of its labels is
+    judged whole.
+    """
+
+    def rules(templates: Sequence[PodTemplate]) -> set[str]:
+        every = (policy.rules_for(namespace, template.labels, labels) for template in templates)
+        return {rule.name for some in every for rule in some}
+
+    if policy.unchanged != "allow" or not rules(after) <= rules(before):
+        return frozenset()
+    return frozenset(place.image for template in before for place in template.places)
+
+
 def decide(
     subject: Subject,
     policy: Policy,

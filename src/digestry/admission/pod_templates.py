@@ -77,7 +77,7 @@ def templates_of(document: JsonObject, kind: Kind, paths: Paths = KNOWN) -> list
     found = []
     for path in known:
         for where, value in _at(document, path.split(".") if path else [], ""):
-            found.append(_template(value, where))
+            found.append(_template(value, where) if isinstance(value, dict) else _fault(where))
     return found
 
 
@@ -87,29 +87,41 @@ def kind_of(document: JsonObject) -> Kind:
     return (group if slash else "", as_text(document.get("kind")))
 
 
-def _at(value: JsonObject, keys: list[str], where: str) -> Iterator[tuple[str, JsonObject]]:
-    """Yield the objects at the path ``keys`` below ``value``, each with its path."""
+def _fault(where: str) -> PodTemplate:
+    return PodTemplate({}, (), (f"{where} has another type than the way to a pod's template",))
+
+
+def _at(value: object, keys: list[str], where: str) -> Iterator[tuple[str, object]]:
+    """Yield what is at the path ``keys`` below ``value``, each with its path; of a path that ends at
+    something else than an object, that."""
     if not keys:
+        yield where, value
+        return
+    if not isinstance(value, dict):
         yield where, value
         return
     key, *rest = keys
     name = key.removesuffix("[]")
     path = f"{where}.{name}" if where else name
-    if name != key:
-        for number, item in enumerate(as_list(value.get(name))):
-            yield from _at(as_object(item), rest, f"{path}[{number}]")
-    elif isinstance(inner := value.get(name), dict):
+    inner = value.get(name)
+    if inner is None:
+        return
+    if name == key:
         yield from _at(inner, rest, path)
+    elif isinstance(inner, list):
+        for number, item in enumerate(inner):
+            yield from _at(item, rest, f"{path}[{number}]")
+    else:
+        yield path, None
 
 
 def _template(pod: JsonObject, where: str) -> PodTemplate:
-    spec = as_object(pod.get("spec"))
     prefix = f"{where}.spec" if where else "spec"
     places: list[ImagePlace] = []
     faults: list[str] = []
+    spec = _object(pod.get("spec"), prefix, faults)
     for part in _CONTAINERS:
-        for number, value in enumerate(as_list(spec.get(part))):
-            container = as_object(value)
+        for number, container in _items(spec.get(part), f"{prefix}.{part}", faults):
             field = f"{prefix}.{part}[{number}].image"
             image = container.get("image")
             if image is None or image == "":
@@ -120,11 +132,8 @@ def _template(pod: JsonObject, where: str) -> PodTemplate:
             name = as_text(container.get("name")) or str(number)
             local = as_text(container.get("imagePullPolicy")) == _NEVER
             places.append(ImagePlace(field, f"{_WORDS[part]} {name}", image.strip(), local))
-    for number, value in enumerate(as_list(spec.get("volumes"))):
-        volume = as_object(value)
-        if "image" not in volume:
-            continue
-        source = as_object(volume["image"])
+    for number, volume in _items(spec.get("volumes"), f"{prefix}.volumes", faults):
+        source = _object(volume.get("image"), f"{prefix}.volumes[{number}].image", faults)
         field = f"{prefix}.volumes[{number}].image.reference"
         image = source.get("reference")
         if image is None or image == "":
@@ -138,6 +147,19 @@ def _template(pod: JsonObject, where: str) -> PodTemplate:
     labels = as_object(as_object(pod.get("metadata")).get("labels"))
     texts = {key: text for key, text in labels.items() if isinstance(text, str)}
     return PodTemplate(texts, tuple(places), tuple(faults))
+
+
+def _object(value: object, where: str, faults: list[str]) -> JsonObject:
+    if value is not None and not isinstance(value, dict):
+        faults.append(f"{where} is not an object")
+    return as_object(value)
+
+
+def _items(value: object, where: str, faults: list[str]) -> Iterator[tuple[int, JsonObject]]:
+    if value is not None and not isinstance(value, list):
+        faults.append(f"{where} is not a list")
+    for number, item in enumerate(as_list(value)):
+        yield number, _object(item, f"{where}[{number}]", faults)
 
 
 _WORDS: Final = {

@@ -89,6 +89,8 @@ def decode_review(body: bytes) -> AdmissionRequest:
             hint='the webhook configuration must have admissionReviewVersions: ["v1"]',
         )
     request = review.request
+    if request.operation in {"CREATE", "UPDATE"} and not isinstance(request.object, dict):
+        raise InvalidConfiguration(f"the request to {request.operation} has no object")
     return AdmissionRequest(
         request.uid,
         (request.kind.group, request.kind.kind),

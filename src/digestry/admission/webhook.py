@@ -11,10 +11,10 @@ from typing import Any, Final, TextIO
 import msgspec
 
 from digestry.admission.asking import Asker
-from digestry.admission.decision import Decision, Finding, Subject, decide
+from digestry.admission.decision import Decision, Finding, Subject, decide, unchanged_images
 from digestry.admission.http_server import Request, Response
 from digestry.admission.metrics import AdmissionMetrics
-from digestry.admission.pod_templates import templates_of
+from digestry.admission.pod_templates import KNOWN, templates_of
 from digestry.admission.policy import Action, Policy
 from digestry.admission.review import AdmissionRequest, decode_review, encode_response
 from digestry.errors import InvalidConfiguration
@@ -98,13 +98,17 @@ class Webhook:
             group, kind = review.kind
             note = f"it is not known where a {kind} ({group or 'core'}) names images: nothing was looked at"
             return Decision(allowed=True, would_deny=False, notes=(note,))
-        skip: frozenset[str] = frozenset()
-        if review.operation == "UPDATE" and policy.unchanged == "allow":
-            before = templates_of(review.old, review.kind, policy.paths) or []
-            skip = frozenset(place.image for template in before for place in template.places)
+        if not templates and review.kind not in KNOWN:
+            where = ", ".join(policy.paths[review.kind])
+            note = f"there is no pod template at {where}: nothing was looked at"
+            return Decision(allowed=True, would_deny=False, notes=(note,))
         labels: Mapping[str, str] | None = {}
         if policy.needs_namespace_labels:
             labels = await self._namespace_labels(review.namespace)
+        skip: frozenset[str] = frozenset()
+        if review.operation == "UPDATE":
+            before = templates_of(review.old, review.kind, policy.paths) or []
+            skip = unchanged_images(policy, review.namespace, labels, before, templates)
         subject = Subject(review.namespace, templates, labels, skip)
         if not subject.images and not any(template.faults for template in templates):
             return Decision(allowed=True, would_deny=False)

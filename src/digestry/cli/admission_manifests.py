@@ -146,7 +146,7 @@ def _decide(
     from dataclasses import replace
 
     from digestry.admission.asking import unasked
-    from digestry.admission.decision import Subject, decide
+    from digestry.admission.decision import Subject, decide, unchanged_images
     from digestry.admission.pod_templates import templates_of
 
     subjects: list[Subject | None] = []
@@ -155,11 +155,12 @@ def _decide(
         if templates is None:
             subjects.append(None)
             continue
-        before = None
-        if one.old is not None and policy.unchanged == "allow":
-            before = templates_of(one.old, one.kind, policy.paths)
-        skip = frozenset(place.image for template in before or () for place in template.places)
-        subjects.append(Subject(one.namespace or namespace, templates, labels, skip))
+        where = one.namespace or namespace
+        skip: frozenset[str] = frozenset()
+        if one.old is not None:
+            before = templates_of(one.old, one.kind, policy.paths) or []
+            skip = unchanged_images(policy, where, labels, before, templates)
+        subjects.append(Subject(where, templates, labels, skip))
     images = dict.fromkeys(image for subject in subjects if subject is not None for image in subject.images)
     knowledge = {image: unasked(image) for image in images}
     knowledge |= inquire(
