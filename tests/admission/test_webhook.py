@@ -6,6 +6,7 @@ import contextlib
 import json
 import ssl
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -221,18 +222,19 @@ def test_what_is_no_review_is_refused(registry: RegistryServer, tmp_path: Path) 
         with contextlib.closing(webhook.connection()) as connection:
             connection.request("POST", "/validate", iter([b'{"kind": ', b'"x"}']), encode_chunked=True)
             assert connection.getresponse().status == 400
-        for broken in (
+        wrong: list[dict[str, Any]] = [
             {"object": []},
             {"object": None},
             {"operation": 7},
             {"uid": None},
             {"kind": "Pod"},
             {"dryRun": "no"},
-        ):
-            body = review(pod("r.example/a:1"))
-            body["request"] |= broken
+        ]
+        for broken in wrong:
+            sent = review(pod("r.example/a:1"))
+            sent["request"] |= broken
             with contextlib.closing(webhook.connection()) as connection:
-                connection.request("POST", "/validate?timeout=%C2%B2s", json.dumps(body))
+                connection.request("POST", "/validate?timeout=%C2%B2s", json.dumps(sent))
                 assert connection.getresponse().status == 400, broken
         with contextlib.closing(webhook.connection()) as connection:
             connection.request("POST", "/validate", b"[" * (1 << 20))
