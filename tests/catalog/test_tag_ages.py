@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import Connection
 
 from digestry.backend import Backend
 from digestry.catalog import clock as clocks
+from digestry.catalog.age_overrides import AgeOverride
 from digestry.catalog.age_policy import AgePolicy, AgeRule
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.garbage import Removed
 from digestry.catalog.options import CatalogOptions
 from digestry.catalog.retention_rules import Retention
-from digestry.errors import CallerError, NotFound
+from digestry.errors import CallerError, Conflict, NotFound
 from digestry.model.digest import Digest
 from tests.catalog.support import ORIGIN, Clock, image, index
 
@@ -143,6 +145,52 @@ def test_overrides(catalog: Catalog, clock: Clock) -> None:
     assert catalog.verify_journal() is None
     assert [event.tag for event in catalog.journal("app", tag="1", limit=10)] == ["1"] * 3
     assert [span.tag for span in catalog.tag_history.tags_at("app", clock(), limit=10)] == ["1"]
+
+
+class Held:
+    """The fence of a lock that is held, until it is lost."""
+
+    held = True
+
+    def check_in(self, connection: Connection) -> None:
+        if not self.held:
+            raise Conflict("the lock was lost")
+
+
+def test_overrides_of_advisories(catalog: Catalog, clock: Clock) -> None:
+    old = put(catalog, "app", "1", b"old")
+    clock.now += 8 * DAY
+    new = put(catalog, "app", "1", b"new")
+    overrides, fence = catalog.age_overrides, Held()
+
+    def advise(advisory: str = "sha256:a") -> AgeOverride | None:
+        return overrides.advise("app", str(new), advisory=advisory, advised=str(old), origin=WHY, fence=fence)
+
+    made = advise()
+    assert made is not None
+    assert advise() is None  # once
+    state = catalog.tag_ages.tag("app", "1", WEEK, clock())
+    assert (state.aged.let_through, state.aged.advisory) == ("an urgent fix", "sha256:a")
+    assert [one.advised for one in overrides.advised()] == [str(old)]
+    fence.held = False
+    with pytest.raises(Conflict):
+        advise("sha256:b")
+    with pytest.raises(Conflict):
+        overrides.end_advised(made.number, origin=WHY, fence=fence)
+    assert resolved(catalog, clock) == str(new)
+    fence.held = True
+    assert overrides.end_advised(made.number, origin=WHY, fence=fence)
+    assert not overrides.end_advised(made.number, origin=WHY, fence=fence)
+    assert resolved(catalog, clock) == str(old)
+    again = advise()  # the advisory is back
+    assert again is not None
+    overrides.revoke("app", again.number, origin=WHY)  # and somebody says no
+    assert advise() is None
+    assert resolved(catalog, clock) == str(old)
+    person, _ = overrides.allow("app", tag="1", origin=WHY)
+    assert not overrides.end_advised(person.number, origin=WHY, fence=fence)
+    assert catalog.tag_ages.tag("app", "1", WEEK, clock()).aged.advisory == ""
+    assert catalog.verify_journal() is None
 
 
 def test_what_is_served_is_kept(backend: Backend, catalog: Catalog, later: Clock) -> None:

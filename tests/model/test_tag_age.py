@@ -331,3 +331,26 @@ def test_more_time_never_makes_a_standing_tag_younger() -> None:
         found = decide(later, 7 * DAY, aged.ready_at)
         assert found.chosen is not None
         assert found.chosen.digest == record.current
+
+
+def test_an_observed_tag_is_old_enough_with_the_observation_that_was_promised() -> None:
+    day = DAY
+    spans = [ObservedSpan("a", 0, 2 * day)]
+    now = 2 * day + day // 100  # between two observations
+    aged = decide(from_observations("a", [], spans, now), 7 * day, now)
+    assert aged.ready_at == 7 * day
+    assert "at the first observation after 1970-01-08T00:00:00Z" in age_answers.explanation(
+        "app", "1", aged, basis="observations"
+    )
+    seen = [ObservedSpan("a", 0, aged.ready_at)]
+    later = decide(from_observations("a", [], seen, aged.ready_at), 7 * day, aged.ready_at)
+    assert later.chosen is not None
+
+
+def test_who_comes_back_at_the_second_that_was_said_is_not_early() -> None:
+    moves = [TagMove(1, "a")]
+    aged = decide(from_moves(moves, DAY), 7 * DAY, DAY)
+    assert aged.ready_at == 7 * DAY + 1
+    assert "will have at 1970-01-08T00:00:01Z if" in age_answers.explanation(
+        "app", "1", aged, basis="journal"
+    )

@@ -17,6 +17,7 @@ from digestry.catalog import clock, delivery_queue, journal, repository_rows
 from digestry.catalog.blob_links import UnknownRepository
 from digestry.catalog.database import Database
 from digestry.catalog.delivery_queue import Subscription
+from digestry.catalog.job_states import Fence
 from digestry.catalog.journal import Move, Origin
 from digestry.catalog.journal_sequencing import JournalSequencing
 from digestry.catalog.observation_schema import age_overrides
@@ -36,7 +37,11 @@ MOST: Final = 1000
 @dataclass(frozen=True, slots=True)
 class AgeOverride:
     """An override. ``tag`` and ``digest`` are empty for any. It holds from ``created_at`` until ``ends_at``
-    (None: for ever), or until it was taken back (``ended_at``). Times are microseconds since 1970."""
+    (None: for ever), or until it was taken back (``ended_at``). Times are microseconds since 1970.
+
+    ``advisory`` is the manifest of the advisory that makes it, and ``advised`` what that is attached to; both
+    are empty for one that a person makes. One that ended with its advisory has ``ends_at`` as well.
+    """
 
     number: int
     repository: str
@@ -47,6 +52,8 @@ class AgeOverride:
     created_at: int
     ends_at: int | None
     ended_at: int | None
+    advisory: str = ""
+    advised: str = ""
 
     def holds(self, now: int) -> bool:
         """Return whether it is in force."""
@@ -129,10 +136,74 @@ class AgeOverrides:
                 "created_at": clock.from_datetime(event.at),
                 "ends_at": ends_at,
             }
-            number = connection.execute(
-                insert(age_overrides).values(**values).returning(age_overrides.c.number)
-            ).scalar_one()
-        return AgeOverride(number=number, ended_at=None, **values), event  # type: ignore[arg-type]
+            made = _insert(connection, values)
+        return made, event
+
+    @retried
+    def advise(
+        self, repository: str, digest: str, *, advisory: str, advised: str, origin: Origin, fence: Fence
+    ) -> AgeOverride | None:
+        """Let ``digest`` through for an advisory, with its journal entry, once.
+
+        None if it is let through for that already, if somebody took that back, or if there is no such
+        repository. Raises :class:`Conflict` if the ``fence`` of the process is no longer held.
+        """
+        reason = _checked(origin.reason)
+        table = age_overrides.c
+        with self._sequencing.write() as connection:
+            fence.check_in(connection)
+            if repository_rows.lock(connection, repository) is None:
+                return None
+            known = connection.execute(
+                select(table.number).where(
+                    table.repository == repository,
+                    table.digest == digest,
+                    table.advisory == advisory,
+                    or_(table.ended_at.is_(None), table.ends_at.is_(None)),
+                )
+            ).first()
+            if known is not None:
+                return None
+            event = self._record(connection, _act("allowed", repository, "", digest), origin)
+            values = {
+                "repository": repository,
+                "tag": "",
+                "digest": digest,
+                "reason": reason,
+                "actor": origin.actor,
+                "created_at": clock.from_datetime(event.at),
+                "ends_at": None,
+                "advisory": advisory,
+                "advised": advised,
+            }
+            return _insert(connection, values)
+
+    @retried
+    def end_advised(self, number: int, *, origin: Origin, fence: Fence) -> bool:
+        """End an override whose advisory is not in force any more, with its journal entry; return whether it
+        was in force. Raises :class:`Conflict` as :meth:`advise` does."""
+        _checked(origin.reason)
+        table = age_overrides.c
+        with self._sequencing.write() as connection:
+            fence.check_in(connection)
+            here = table.number == number, table.advisory != "", table.ended_at.is_(None)
+            row = connection.execute(select(age_overrides).where(*here)).first()
+            if row is None or repository_rows.lock(connection, row.repository) is None:
+                return False
+            # Somebody may have taken it back while the repository's row was waited for.
+            row = connection.execute(select(age_overrides).where(*here)).first()
+            if row is None:
+                return False
+            event = self._record(connection, _act("revoked", row.repository, "", row.digest), origin)
+            ended = clock.from_datetime(event.at)
+            connection.execute(update(age_overrides).where(*here).values(ended_at=ended, ends_at=ended))
+            return True
+
+    def advised(self) -> list[AgeOverride]:
+        """Return all overrides in force that advisories make, in the order in which they were made."""
+        query = select(age_overrides).where(age_overrides.c.advisory != "", *_in_force(self._now()))
+        with self._database.read() as connection:
+            return [_override(row) for row in connection.execute(query.order_by(age_overrides.c.number))]
 
     @retried
     def revoke(self, repository: str, number: int, *, origin: Origin) -> tuple[AgeOverride, TagEvent]:
@@ -175,6 +246,14 @@ class AgeOverrides:
         if made.sequence is not None:
             delivery_queue.enqueue(connection, self._subscriptions, made)
         return made
+
+
+def _insert(connection: Connection, values: dict[str, Any]) -> AgeOverride:
+    full = {"advisory": "", "advised": "", **values}
+    number = connection.execute(
+        insert(age_overrides).values(**full).returning(age_overrides.c.number)
+    ).scalar_one()
+    return AgeOverride(number=number, ended_at=None, **full)
 
 
 def _act(kind: EventKind, repository: str, tag: str, digest: str) -> Move:

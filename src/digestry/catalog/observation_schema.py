@@ -98,6 +98,9 @@ age_overrides = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("ends_at", BigInteger),
     Column("ended_at", BigInteger),
+    # The manifest of the advisory that makes it, and what that is attached to; empty for a person's.
+    Column("advisory", TEXT, nullable=False),
+    Column("advised", TEXT, nullable=False),
     Index("age_overrides_by_repository", "repository", "tag"),
 )
 

@@ -6,7 +6,7 @@ A digest is text here, and times are microseconds since 1970.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from sqlalchemy import Connection, select
@@ -110,7 +110,10 @@ class _Reader:
         found = self._states.get(key)
         if found is None:
             record, basis = self._record(tag)
-            aged = decide(record, rule.age, self.now, let_through=lambda one: self._override(tag, one.digest))
+            aged = decide(record, rule.age, self.now, let_through=lambda one: self._why(tag, one.digest))
+            if aged.let_through and aged.chosen is not None:
+                by = self._override(tag, aged.chosen.digest)
+                aged = replace(aged, advisory="" if by is None else by.advisory)
             found = self._states[key] = TagState(aged, record, basis)
         return found
 
@@ -140,13 +143,17 @@ class _Reader:
             return from_observations(current, moves, spans, self.now), "observations"
         return from_moves(moves, self.now), "journal"
 
-    def _override(self, tag: str, digest: str) -> str:
+    def _why(self, tag: str, digest: str) -> str:
+        override = self._override(tag, digest)
+        return "" if override is None else override.reason
+
+    def _override(self, tag: str, digest: str) -> AgeOverride | None:
         if self._overrides is None:
             self._overrides = age_overrides.in_force(self.connection, self.repository, self.now)
         for override in self._overrides:
             if override.lets_through(tag, digest, self.now):
-                return override.reason
-        return ""
+                return override
+        return None
 
     # -- by digest -----------------------------------------------------------------------------
 
@@ -160,6 +167,8 @@ class _Reader:
         while frontier and len(seen) <= _MOST_HOLDERS:
             following: dict[str, None] = {}
             for one in frontier:
+                if self._override("", one) is not None:
+                    return DigestState(True, lasting=False)
                 for tag in self._tags_of(one, observed=mirrored):
                     if signature_tags.is_about(tag):
                         # It goes with the manifest that it is about.
@@ -184,7 +193,7 @@ class _Reader:
         state = self.tag(tag, rule)
         if state.record.standing(digest).age >= rule.age:
             return DigestState(True)
-        if self._override(tag, digest):
+        if self._override(tag, digest) is not None:
             return DigestState(True, lasting=False)
         return DigestState(False, lasting=False, why="young", tag=tag, aged=state.aged, basis=state.basis)
 

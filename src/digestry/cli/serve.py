@@ -90,14 +90,17 @@ def serve(config: Path | None, **options: Unpack[Options]) -> None:
 
 
 def further_jobs(config: RegistryConfig, backend: Backend) -> list[Job]:
-    """Return the jobs that judge and scan what agents report, and that observe other registries. Called in
-    the maintenance process."""
+    """Return the jobs that judge and scan what agents report, that let fixes through, and that observe other
+    registries. Called in the maintenance process."""
+    from digestry.fleet.advised_fixes import AdvisedFixesJob
     from digestry.fleet.assessor import AssessorJob
     from digestry.observe.job import ObserverJob
 
     if config.read_only:
         return []
     found: list[Job] = [AssessorJob(config, backend), ObserverJob(config, backend, upstream)]
+    if config.ages:
+        found.append(AdvisedFixesJob(config, backend))
     if config.scan.every is not None:
         from digestry.fleet.scanning import ScanJob
 

@@ -15,6 +15,11 @@ _RULE: Final = re.compile(
     r"region|\bIP\b|not allowed from",
     re.IGNORECASE,
 )
+_YOUNG: Final = re.compile(
+    r" is too young: | has no known age: |"
+    r"no digest of \S+ (?:has (?:stood|been seen) under this tag|is known to have stood) for "
+)
+"""What a registry says of a minimum age (:mod:`digestry.model.age_answers`)."""
 _WRONG_LOGIN: Final = re.compile(
     r"invalid (?:username|password|credential|token)|incorrect (?:username|password)|bad credentials|"
     r"authentication failed|password is wrong|(?:token|password) .{0,20}expired",
@@ -45,12 +50,19 @@ def _who(account: str) -> str:
     return f"the account {account}" if account else "the account that is logged in"
 
 
-def hint(status: int, code: str, text: str, *, registry: str, account: str | None) -> str:
+def hint(
+    status: int, code: str, text: str, *, registry: str, account: str | None, age: str | None = None
+) -> str:
     """Return what a person can do about a 401 or 403; empty if the registry's own words are enough.
 
     ``text`` are the registry's words, ``code`` its error code. ``account`` is the user who was logged in:
-    None without a login, empty for a token without a name.
+    None without a login, empty for a token without a name. ``age`` is the header ``Digestry-Age``.
     """
+    if status == 403 and (age is not None or _YOUNG.search(text)):
+        return (
+            "the registry has a minimum age, which no login changes: use an older tag or digest, wait, or have"
+            " it let through (digestry age allow); digestry resolve says what there is"
+        )
     login = f"digestry login {registry}"
     if _RATE.search(f"{code} {text}"):
         return limited(registry=registry, account=account)

@@ -245,7 +245,14 @@ class Response:
                 message,
                 status=self.status,
                 code=code,
-                hint=refusal_hints.hint(self.status, code, text, registry=registry, account=self.account),
+                hint=refusal_hints.hint(
+                    self.status,
+                    code,
+                    text,
+                    registry=registry,
+                    account=self.account,
+                    age=self.headers.get("digestry-age"),
+                ),
             )
         if self.status == 404:
             hint = (

@@ -33,6 +33,8 @@ class Job(StrEnum):
     """Having witnesses cosign the log."""
     FLEET = "fleet"
     """Removing what agents reported long ago."""
+    ADVICE = "advice"
+    """Letting through what advisories name as the fix."""
     OBSERVATION = "observation"
     """Asking other registries where their tags point."""
 

@@ -58,7 +58,7 @@ class TagAge(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     ``stood`` is the newest digest that has stood for ``least_seconds`` or is let through, None with a
     ``refusal``. ``newer`` are the digests that came after it, newest first. ``reason`` says it in words.
     ``let_through`` is why a younger one is served. ``ready_at`` is when the tag's present digest will have
-    stood for long enough, if it stays.
+    stood for long enough, if it stays: of an observed tag, with the first observation after that.
     """
 
     repository: str
@@ -143,6 +143,8 @@ def header(aged: AgedTag) -> str:
     text = f"{word}; least={aged.least // _SECOND}; stood={chosen.age // _SECOND}"
     if chosen.since is not None and chosen.until is not None:
         text += f"; since={rfc3339(_time(chosen.since))}; until={rfc3339(_time(chosen.until))}"
+    if aged.let_through:
+        text += f"; why=advisory; advisory={aged.advisory}" if aged.advisory else "; why=override"
     if aged.newer:
         newest = aged.newer[0]
         text += f"; newer={newest.digest}; newer-stood={newest.age // _SECOND}"
@@ -170,7 +172,7 @@ def explanation(repository: str, tag: str, aged: AgedTag, *, basis: Basis) -> st
         case "unobserved":
             return (
                 f"no digest of {name} is known to have stood for {least}: nobody has observed where this tag"
-                f" points{_ready(aged)}"
+                f" points{_ready(aged, observed=True)}"
             )
         case "clock":
             return (
@@ -181,14 +183,18 @@ def explanation(repository: str, tag: str, aged: AgedTag, *, basis: Basis) -> st
     has = "has been seen" if basis == "observations" else "has stood"
     return (
         f"no digest of {name} {has} under this tag for {least}:"
-        f" {oldest.digest} did longest, for {length(oldest.age)}{_ready(aged)}"
+        f" {oldest.digest} did longest, for {length(oldest.age)}"
+        f"{_ready(aged, observed=basis == 'observations')}"
     )
 
 
-def _ready(aged: AgedTag) -> str:
+def _ready(aged: AgedTag, *, observed: bool) -> str:
     if aged.ready_at is None:
         return ""
-    return f"; the present one will have at {rfc3339(_time(aged.ready_at))[:19]}Z if it stays"
+    # Who comes back at this second must not be early.
+    at = rfc3339(_time(-(-aged.ready_at // _SECOND) * _SECOND))[:19]
+    first = "the first observation after " if observed else ""
+    return f"; the present one will have at {first}{at}Z if it stays"
 
 
 def _between(standing: Standing) -> str:

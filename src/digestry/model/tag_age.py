@@ -64,11 +64,13 @@ class Standing:
 @dataclass(frozen=True, slots=True)
 class TagRecord:
     """What is known of a tag: the digests that it had with their periods, the newest first, and the
-    ``current`` one; None if the tag is not there. With ``ahead``, some times are still to come."""
+    ``current`` one; None if the tag is not there. With ``ahead``, some times are still to come. ``observed``:
+    an age grows with observations, and not by itself."""
 
     current: str | None
     standings: tuple[Standing, ...]
     ahead: bool = False
+    observed: bool = False
 
     def standing(self, digest: str) -> Standing:
         """Return for how long ``digest`` stood; without a period if that is not known."""
@@ -81,7 +83,8 @@ class AgedTag:
 
     ``chosen`` is None where there is a ``refusal``. ``newer`` are the digests that came after it, the newest
     first: all of them with a refusal. ``let_through`` is the reason why ``chosen`` is served although it has
-    not stood for so long; empty if it has. ``ready_at`` is when the current digest will have stood for long
+    not stood for so long; empty if it has; ``advisory`` the digest of the advisory that says so, if one does.
+    ``ready_at`` is when the current digest will have stood for long
     enough if nothing happens to it; None if the tag is absent, or if that has no use.
     """
 
@@ -90,6 +93,7 @@ class AgedTag:
     newer: tuple[Standing, ...] = ()
     refusal: Refusal | None = None
     let_through: str = ""
+    advisory: str = ""
     ready_at: int | None = None
 
 
@@ -151,7 +155,7 @@ def from_observations(
             periods.setdefault(span.digest, []).append((span.first_at, last))
     if current is not None:
         _arrive(order, current)
-    return TagRecord(current, _standings(order, periods), ahead)
+    return TagRecord(current, _standings(order, periods), ahead, observed=True)
 
 
 def decide(
@@ -186,7 +190,12 @@ def decide(
 def _ready_at(record: TagRecord, least: int, now: int) -> int | None:
     if record.current is None:
         return None
-    return now + max(0, least - record.standing(record.current).age)
+    standing = record.standing(record.current)
+    missing = max(0, least - standing.age)
+    if record.observed and standing.until is not None:
+        # Its age has not grown since, and does with the next observation.
+        return max(now, standing.until + missing)
+    return now + missing
 
 
 def _arrive(order: dict[str, None], digest: str) -> None:

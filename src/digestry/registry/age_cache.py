@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
+from digestry.catalog import clock
 from digestry.catalog.age_policy import AgePolicy
 from digestry.catalog.tag_ages import DigestState, TagState
 
@@ -51,10 +52,13 @@ class AgeCache:
             return None
         return kept.value
 
-    def keep_tag(self, name: str, tag: str, current: str, state: TagState) -> None:
+    def keep_tag(self, name: str, tag: str, current: str, state: TagState, now: int) -> None:
+        """Keep the answer of the time ``now``, until another one was promised at the latest."""
         if len(self._tags) >= _MOST:
             self._tags.clear()
-        self._tags[name, tag] = _Kept(state, current, time.monotonic() + _FRESH)
+        ready = state.aged.ready_at
+        seconds = _FRESH if ready is None else min(_FRESH, max(0.0, (ready - now) / clock.SECOND))
+        self._tags[name, tag] = _Kept(state, current, time.monotonic() + seconds)
 
     def digest(self, name: str, digest: str) -> DigestState | None:
         kept = self._digests.get((name, digest))

@@ -21,6 +21,7 @@ KEYS: Final = (
     Key("repository", patterns, ("**",)),
     Key("tag", patterns, ("*",)),
     Key("exclude", toml.unless_empty(patterns), ()),
+    Key("advisories", toml.one_of("signed", "any", "off"), "signed"),
 )
 
 
@@ -36,10 +37,15 @@ def parse(document: Mapping[str, object], where: Where, mirrors: Iterable[Mirror
                 repositories=values["repository"],
                 tags=values["tag"],
                 exclude=values["exclude"],
+                advice=values["advisories"],
             )
         )
     rules += [
-        AgeRule(age=_microseconds(mirror.min_age), repositories=(f"{mirror.prefix}/**",))
+        AgeRule(
+            age=_microseconds(mirror.min_age),
+            repositories=(f"{mirror.prefix}/**",),
+            advice=mirror.advisories,
+        )
         for mirror in mirrors
         if mirror.min_age
     ]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from digestry.catalog.age_policy import Advice
 from digestry.errors import InvalidConfiguration, InvalidReference
 from digestry.model.digest import shown
 from digestry.model.name_pattern import check_pattern, matches
@@ -119,6 +120,7 @@ KEYS: Final = (
     Key("tag-ttl", toml.span(0, 366 * 86400), 300.0),
     Key("stale", _or_never(toml.span(0, 100 * 366 * 86400)), None),
     Key("min-age", toml.unless_off(toml.span(1, 3650 * 86400)), None),
+    Key("advisories", toml.one_of("signed", "any", "off"), "signed"),
     Key("timeout", toml.span(0.1, 300), 10.0),
     Key("downloads", toml.whole(1, 256), 16),
 )
@@ -158,6 +160,7 @@ class MirrorConfig:
     tag_ttl: float = 300.0
     stale: float | None = None
     min_age: float | None = None
+    advisories: Advice = "signed"
     timeout: float = 10.0
     downloads: int = 16
 

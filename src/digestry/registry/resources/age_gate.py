@@ -42,10 +42,9 @@ async def state_of(service: Service, name: str, tag: str, current: str, policy: 
         rule = policy.rule(name, tag)
         if not rule.age:
             return None
-        found = await service.executors.run(
-            service.stores.catalog.tag_ages.tag, name, tag, rule, service.now()
-        )
-        service.ages.keep_tag(name, tag, current, found)
+        now = service.now()
+        found = await service.executors.run(service.stores.catalog.tag_ages.tag, name, tag, rule, now)
+        service.ages.keep_tag(name, tag, current, found, now)
     return found
 
 

@@ -144,6 +144,8 @@ def _create_observations() -> None:
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.Column("ends_at", sa.BigInteger),
         sa.Column("ended_at", sa.BigInteger),
+        sa.Column("advisory", TEXT, nullable=False),
+        sa.Column("advised", TEXT, nullable=False),
     )
     op.create_index("age_overrides_by_repository", "age_overrides", ["repository", "tag"])
 
