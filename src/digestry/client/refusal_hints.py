@@ -60,8 +60,8 @@ def hint(
     """
     if status == 403 and (age is not None or _YOUNG.search(text)):
         return (
-            "the registry has a minimum age, which no login changes: use an older tag or digest, wait, or have"
-            " it let through (digestry age allow); digestry resolve says what there is"
+            "the registry has a minimum age, which no login changes: use an older tag or digest, wait, or"
+            " have it let through (digestry age allow); digestry resolve says what there is"
         )
     login = f"digestry login {registry}"
     if _RATE.search(f"{code} {text}"):
