@@ -262,3 +262,17 @@ def test_a_catalog_that_is_behind_what_was_signed_signs_nothing(catalog: Catalog
         with pytest.raises(LogContradicted, match=message):
             signed(catalog, clock, head=noted)
     assert signed(catalog, clock, head=head) is not None
+
+
+def test_a_missing_entry_of_the_journal_stops_the_log(catalog: Catalog, clock: Clock, raw: Raw) -> None:
+    begun(catalog, clock)
+    pushed(catalog, "x")
+    head = signed(catalog, clock)
+    for name in ("y", "z"):
+        clock.now += 1
+        pushed(catalog, name)
+    give_positions(catalog)
+    raw.edit("DELETE FROM journal WHERE sequence = 2")
+    with pytest.raises(LogContradicted, match="entry 2 is missing: 3 comes next"):
+        catalog.log_signer.sign(lambda _: True, now=clock(), fence=None, head=head)
+    assert catalog.log_signer.unsigned() == 2

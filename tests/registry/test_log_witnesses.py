@@ -23,6 +23,7 @@ from digestry.translog.merkle import (
 from digestry.translog.notes import Note, SignerKey, VerifierKey, parse_note, parse_verifier_key
 from tests.registry.test_transparency import LOG, checkpoint, keys_of
 from tests.support import RegistryServer, Response, start_registry, wait_until
+from tests.translog import second_opinion
 
 ADD = f"{LOG}/witness/add-checkpoint"
 LEAVES = [leaf_hash(b"%d" % number) for number in range(20)]
@@ -243,3 +244,25 @@ def test_the_empty_log_is_cosigned(tmp_path: Path) -> None:
         answer = server.request("POST", ADD, request(signed(key, 0, EMPTY_ROOT), 0))
         assert answer.status == 200, answer.body
         assert server.request("POST", ADD, request(signed(key, 3), 0)).status == 200
+
+
+def test_a_cosignature_is_renewed_while_nothing_is_signed(tmp_path: Path) -> None:
+    with started(tmp_path / "a" / "root", logging_to()) as log:
+        origin, (key, *_) = keys_of(log)
+        log.push_image("x", "t", os.urandom(8))
+        checkpoint(log, least=1)
+    with started(tmp_path / "w" / "root", witness_of((origin, key))) as other:
+        witness = witness_key(other)
+        text = logging_to((f"http://{other.host}{LOG}/witness", str(witness)))
+        text = text.replace("quorum = 0", 'quorum = 0\ncosign-interval = "1s"')
+        with started(tmp_path / "a" / "root", text) as log:
+            opinions: set[int] = set()
+
+            def renewed() -> bool:
+                note = log.request("GET", f"{LOG}/checkpoint").body
+                found = second_opinion.opened(note, [str(key)], [str(witness)])
+                assert found.size == 1
+                opinions.update(found.cosigned.values())
+                return len(opinions) > 2
+
+            wait_until(renewed, what="two renewals")

@@ -8,18 +8,22 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from typing import Final
 
 from digestry.backend import Backend
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.job_states import JobState
+from digestry.catalog.transparency.checkpoint_rows import StoredCheckpoint
 from digestry.coordination.protocol import FencedLock, Job
 from digestry.errors import Conflict, DigestryError
 from digestry.registry.config import RegistryConfig
 from digestry.registry.log_witness_client import SawOther, WitnessClient, WitnessFailed, WitnessRefused
 from digestry.registry.observability.log_metrics import WITNESS_STATE
-from digestry.registry.transparency_config import WitnessConfig
+from digestry.registry.transparency_config import TransparencyConfig, WitnessConfig
+from digestry.translog.cosignatures import cosignatures
+from digestry.translog.notes import InvalidNote, Note, parse_note
 
 log: Final = logging.getLogger("digestry.registry")
 
@@ -54,7 +58,7 @@ class WitnessesJob:
         threads = [
             threading.Thread(
                 target=self._serve,
-                args=(Cosigner(witness, catalog, lock, record), ended),
+                args=(Cosigner(witness, catalog, lock, record, self._config.transparency), ended),
                 name=f"witness {witness.name}",
                 daemon=True,
             )
@@ -112,9 +116,18 @@ class Cosigner:
     """Has the newest checkpoint cosigned by one witness."""
 
     def __init__(
-        self, witness: WitnessConfig, catalog: Catalog, lock: FencedLock, record: WitnessRecord
+        self,
+        witness: WitnessConfig,
+        catalog: Catalog,
+        lock: FencedLock,
+        record: WitnessRecord,
+        config: TransparencyConfig,
     ) -> None:
         self.name = witness.name
+        self._keys = witness.keys
+        self._interval = config.cosign_interval
+        self._fresh: tuple[str, int] | None = None
+        self._until = 0.0
         self._client = WitnessClient(witness)
         self._catalog = catalog
         self._lock = lock
@@ -143,11 +156,30 @@ class Cosigner:
         self._record.note(self.name)
         return _LOOK_SECONDS
 
+    def _is_fresh(self, newest: StoredCheckpoint) -> bool:
+        """Return whether the witness cosigned a checkpoint, with a key that it has, not too long ago.
+
+        What was asked for here is measured by this process's clock: the witness's may be wrong.
+        """
+        if self.name not in newest.cosigners:
+            return False
+        place = newest.checkpoint.origin, newest.checkpoint.size
+        if self._fresh != place:
+            try:
+                note = parse_note(newest.served)
+                found = cosignatures(Note(newest.checkpoint.text, note.signatures), self._keys)
+            except InvalidNote:
+                found = []
+            age = time.time() - max((each.seconds for each in found), default=0)
+            self._fresh = place
+            self._until = time.monotonic() + self._interval - max(0.0, age)
+        return time.monotonic() < self._until
+
     def _cosign(self) -> bool:
         """Return whether the witness was asked."""
         for _ in range(_ATTEMPTS):
             newest = self._catalog.log.checkpoint()
-            if newest is None or self.name in newest.cosigners:
+            if newest is None or self._is_fresh(newest):
                 return False
             origin, size = newest.checkpoint.origin, newest.checkpoint.size
             old = self._seen.get(origin)
@@ -163,6 +195,7 @@ class Cosigner:
             if not isinstance(answer, SawOther):
                 self._catalog.log_signer.cosign(origin, size, answer, fence=self._lock)
                 self._seen[origin] = size
+                self._fresh, self._until = (origin, size), time.monotonic() + self._interval
                 return True
             self._seen[origin] = answer.size
         raise WitnessFailed(f"the witness {self.name} names another size each time")

@@ -56,6 +56,7 @@ KEYS: Final = (
     Key("anonymous", toml.flag, False),
     Key("quorum", toml.whole(0, 64), 0),
     Key("key-overlap", toml.span(0, 3650 * _DAY), 30 * _DAY),
+    Key("cosign-interval", toml.span(1, 365 * _DAY), 1800.0),
     Key("witness-name", _name, None),
 )
 WITNESS_KEYS: Final = (
@@ -97,7 +98,8 @@ class TransparencyConfig:
     registry is.
 
     With ``anonymous`` the log can be read without a login. A checkpoint is served once ``quorum`` witnesses
-    have cosigned it. A key that was replaced signs for ``key_overlap`` seconds more.
+    have cosigned it. A key that was replaced signs for ``key_overlap`` seconds more. Each witness is asked
+    again after ``cosign_interval`` seconds in which nothing was signed, so that its cosignature is fresh.
     """
 
     enabled: bool = True
@@ -105,6 +107,7 @@ class TransparencyConfig:
     anonymous: bool = False
     quorum: int = 0
     key_overlap: float = 30 * _DAY
+    cosign_interval: float = 1800.0
     witness_name: str | None = None
     witnesses: tuple[WitnessConfig, ...] = ()
     witnessed: tuple[WitnessedLog, ...] = ()

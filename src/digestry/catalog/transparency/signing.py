@@ -97,7 +97,8 @@ class LogSigner:
         was nothing to sign.
 
         ``head`` is what was signed last, as was noted elsewhere. Raises :class:`LogContradicted` if the
-        catalog's log does not continue it, or its own last checkpoint.
+        catalog's log does not continue it, or its own last checkpoint, or if an entry of the journal is
+        missing.
         """
         with self._database.write() as connection:
             if fence is not None:
@@ -217,9 +218,9 @@ def _new_rows(connection: Connection, size: int, limit: int) -> Sequence[Row[Any
     rows = connection.execute(query).all()
     for number, row in enumerate(rows, size + 1):
         if row.sequence != number:
-            raise StorageError(
-                f"journal entry {number} is missing: {row.sequence} comes next",
-                hint="the log takes no entries until it is there: restore the catalog from a backup",
+            raise LogContradicted(
+                f"journal entry {number} is missing: {row.sequence} comes next; the log takes no entries"
+                " until it is there"
             )
     return rows
 
