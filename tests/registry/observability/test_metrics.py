@@ -259,13 +259,17 @@ def test_the_page_tells_of_every_metric() -> None:
         for sample in family.samples
     }
     assert names - told == set()
-    # Those that need a failure, a mirror, an agent, or a request of their kind are not in this scrape.
-    elsewhere = ("digestry_mirror_", "digestry_store_", "digestry_fleet_")
+    # Those that need a failure, a mirror, a witness, an agent, or a request of their kind are not here.
+    elsewhere = ("digestry_mirror_", "digestry_store_", "digestry_fleet_", "digestry_observed_")
     unseen = {name for name in told - names if not name.startswith(elsewhere)}
     assert unseen <= {
         "digestry_collection_failures_total",
         "digestry_collection_refused_total",
         "digestry_job_node",
+        "digestry_log_cosigned_size",
+        "digestry_log_witness_entries",
+        "digestry_log_witness_failures_total",
+        "digestry_log_witness_refuses",
         "digestry_refused_requests_total",
         "digestry_webhook_deliveries",
         "digestry_upload_seconds",
