@@ -107,6 +107,7 @@ def test_no_job_removes(tmp_path: Path) -> None:
         "collection",
         "fleet upkeep",
         "identity",
+        "log",
     }
 
 

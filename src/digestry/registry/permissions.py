@@ -22,7 +22,7 @@ _NEVER_SHARED: Final = frozenset({"guards", "ingest", "tls", "restoring", key_fi
 _CONTENT: Final = frozenset({"sha256", "sha512"})
 _OURS: Final = re.compile(
     r"absent|blobs|guards|ingest|keys|metrics|mirror|quarantine|restoring|tls"
-    r"|oci-layout|reserve|kept\.json|backup\.json|audit.*|catalog.*\.db.*|[a-z]+\.lock|\..+\.[0-9a-f]{16}"
+    r"|oci-layout|reserve|kept\.json|backup\.json|log-head\.json|audit.*|catalog.*\.db.*|[a-z]+\.lock|\..+\.[0-9a-f]{16}"
 )
 """The files and directories at the top of a root or of a backup. Others there are not the registry's."""
 _NOT_FOREIGN: Final = frozenset({"lost+found"})
