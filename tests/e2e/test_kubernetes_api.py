@@ -459,9 +459,9 @@ def requests(api: pytest.MonkeyPatch) -> list[str]:
     asked: list[str] = []
     whole = kube_api.KubeAPI._open
 
-    def note(self: Any, address: str, seconds: float) -> Any:
+    def note(self: Any, address: str, *arguments: Any) -> Any:
         asked.append(address)
-        return whole(self, address, seconds)
+        return whole(self, address, *arguments)
 
     api.setattr(kube_api.KubeAPI, "_open", note)
     return asked
