@@ -64,14 +64,6 @@ class AnswerMemory:
                     known.knowledge, known.known_at = answer, begun
             self._shrink()
 
-    def refresh(self, images: Iterable[str], begun: float) -> None:
-        """Note that what is known of ``images`` was still so at ``begun``."""
-        with self._lock:
-            for image in images:
-                known = self._known.get(image)
-                if known is not None and known.known_at < begun:
-                    known.known_at = begun
-
     def by_host(self) -> dict[str, list[str]]:
         """Return the remembered images by registry, without those that nobody used for long."""
         with self._lock:

@@ -194,6 +194,14 @@ class ObservationPlan:
         with self._database.read() as connection:
             return {name: int(count) for name, count in connection.execute(query)}
 
+    def due_repositories(self, now: int) -> set[str]:
+        """Return the repositories of which a tag, or the list of tags, is due."""
+        query = (
+            select(observation_schedule.c.repository).where(observation_schedule.c.due_at <= now).distinct()
+        )
+        with self._database.read() as connection:
+            return set(connection.execute(query).scalars())
+
     def due(
         self, repository: str, now: int, *, limit: int, without: Collection[str] = ()
     ) -> list[ScheduledTag]:

@@ -26,19 +26,18 @@ from digestry.catalog.catalog import Catalog
 from digestry.catalog.fleet.judgements import Referrer
 from digestry.catalog.journal import Origin
 from digestry.coordination.protocol import FencedLock, Job
-from digestry.errors import Conflict
 from digestry.fleet.own_names import OwnNames
 from digestry.fleet.own_registry import OwnRegistries
 from digestry.model.digest import Digest
 from digestry.model.reference import Reference
 from digestry.model.text import printable
 from digestry.registry.config import RegistryConfig
+from digestry.registry.exclusive_job import ExclusiveJob
 
 log: Final = logging.getLogger("digestry.registry")
 
 ACTOR: Final = "advisories"
 """Who the journal says made these overrides."""
-_TAKE_OVER_SECONDS: Final = 2.0
 _LOOK_SECONDS: Final = 1.0
 _EVERYTHING_SECONDS: Final = 600.0
 _LOOKED_SHARE: Final = 20
@@ -60,29 +59,22 @@ class _Fix:
     reason: str
 
 
-class AdvisedFixesJob:
-    """Lets fixes through as long as it holds the lock. A job of the maintenance process."""
+class AdvisedFixesJob(ExclusiveJob):
+    """Lets fixes through."""
 
     name = "advised fixes"
+    lock = Job.ADVICE
 
     def __init__(self, config: RegistryConfig, backend: Backend) -> None:
+        super().__init__(backend)
         self._names = OwnNames(config)
-        self._backend = backend
-        self._catalog: Catalog | None = None
 
-    def run(self, stop: threading.Event) -> float:
-        """Look until ``stop`` is set; return at once if another node does."""
-        if self._catalog is None:
-            self._catalog = self._backend.open_catalog()
-        try:
-            with self._backend.coordination.only_one(Job.ADVICE) as lock:
-                fixes = AdvisedFixes(self._catalog, self._backend, self._names, lock)
-                while not stop.is_set():
-                    lock.check()
-                    stop.wait(fixes.step())
-        except Conflict:
-            pass
-        return _TAKE_OVER_SECONDS
+    def work(self, catalog: Catalog, lock: FencedLock, stop: threading.Event) -> None:
+        """Look until ``stop`` is set."""
+        fixes = AdvisedFixes(catalog, self._backend, self._names, lock)
+        while not stop.is_set():
+            lock.check()
+            stop.wait(fixes.step())
 
 
 class AdvisedFixes:

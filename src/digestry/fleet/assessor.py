@@ -20,18 +20,17 @@ from digestry.catalog.catalog import Catalog
 from digestry.catalog.delivery_queue import Subscription
 from digestry.catalog.fleet.judgements import FleetJudgements, Referrer
 from digestry.coordination.protocol import FencedLock, Job
-from digestry.errors import Conflict
 from digestry.fleet.judging import judge_reports
 from digestry.fleet.own_names import OwnNames
 from digestry.fleet.own_registry import OwnRegistries
 from digestry.fleet.statements import read_statements
 from digestry.model.fleet_events import FLEET_EVENTS
 from digestry.registry.config import RegistryConfig
+from digestry.registry.exclusive_job import ExclusiveJob
 
 log: Final = logging.getLogger("digestry.registry")
 
 _LOOK_SECONDS: Final = 0.4
-_TAKE_OVER_SECONDS: Final = 2.0
 _CHANGES_SECONDS: Final = 1.0
 _EVENTS_SECONDS: Final = 5.0
 _EVERYTHING_SECONDS: Final = 600.0
@@ -46,35 +45,28 @@ _SUBJECTS: Final = 200
 _QUESTION_SECONDS: Final = 60.0
 
 
-class AssessorJob:
-    """Judges the fleet's images as long as it holds the lock. A job of the maintenance process."""
+class AssessorJob(ExclusiveJob):
+    """Judges the fleet's images."""
 
     name = "assessment"
+    lock = Job.ASSESSMENT
 
     def __init__(self, config: RegistryConfig, backend: Backend) -> None:
-        self._backend = backend
+        super().__init__(backend)
         self._names = OwnNames(config)
         self._subscriptions = [
             webhook.subscription for webhook in config.webhooks if not webhook.events.isdisjoint(FLEET_EVENTS)
         ]
-        self._catalog: Catalog | None = None
 
-    def run(self, stop: threading.Event) -> float:
-        """Judge until ``stop`` is set; return at once if another node does."""
-        if self._catalog is None:
-            self._catalog = self._backend.open_catalog()
-        try:
-            with self._backend.coordination.only_one(Job.ASSESSMENT) as lock:
-                assessor = Assessor(self._catalog, self._backend, self._names, lock)
-                herald = Herald(self._catalog, self._subscriptions, self._backend.now, lock)
-                while not stop.is_set():
-                    lock.check()
-                    pause = assessor.step(stop)
-                    herald.step()
-                    stop.wait(pause)
-        except Conflict:
-            pass
-        return _TAKE_OVER_SECONDS
+    def work(self, catalog: Catalog, lock: FencedLock, stop: threading.Event) -> None:
+        """Judge until ``stop`` is set."""
+        assessor = Assessor(catalog, self._backend, self._names, lock)
+        herald = Herald(catalog, self._subscriptions, self._backend.now, lock)
+        while not stop.is_set():
+            lock.check()
+            pause = assessor.step(stop)
+            herald.step()
+            stop.wait(pause)
 
 
 class Herald:

@@ -23,14 +23,12 @@ from digestry.model import age_answers, media_types
 from digestry.model.descriptor import encode_hook
 from digestry.model.digest import Digest
 from digestry.model.history import (
-    TAG_EVENT,
-    TAG_OBSERVED,
-    TAG_TIMESTAMP,
     JournalPage,
     TagAsOf,
     TagEvent,
     TagsAsOf,
     TagsForDigest,
+    tag_history_entry,
 )
 from digestry.model.reference import check_repository, check_tag
 from digestry.model.tag_age import TagMove, decide, from_moves, from_observations
@@ -254,7 +252,11 @@ class CopyServer:
         name, limit = self._name(request, known=False), _number(request, "n", _PAGE)
         events = self._events(request, name, check_tag(request.path_params["tag"]), limit + 1)
         page = tuple(events[:limit])
-        body = {"schemaVersion": 2, "mediaType": _INDEX, "manifests": [_history_entry(one) for one in page]}
+        body = {
+            "schemaVersion": 2,
+            "mediaType": _INDEX,
+            "manifests": [tag_history_entry(one) for one in page],
+        }
         return _json(body, self._next(request, page, more=len(events) > limit), media_types.OCI_INDEX)
 
     def _events(self, request: Request, name: str, tag: str | None, limit: int) -> list[TagEvent]:
@@ -357,19 +359,6 @@ class CopyServer:
             return {}
         url = request.url.include_query_params(n=len(page), before=rfc3339(page[-1].at))
         return {"Link": f'<{url.path}?{url.query}>; rel="next"'}
-
-
-def _history_entry(event: TagEvent) -> dict[str, object]:
-    gone = event.event == "deleted"
-    annotations = {TAG_TIMESTAMP: rfc3339(event.at), TAG_EVENT: "deleted" if gone else "created"}
-    if event.observed_in:
-        annotations[TAG_OBSERVED] = event.observed_in
-    return {
-        "mediaType": event.media_type,
-        "digest": str(event.from_digest if gone else event.to_digest),
-        "size": event.size,
-        "annotations": annotations,
-    }
 
 
 def _number(request: Request, name: str, default: int, *, least: int = 1, most: int = _MOST) -> int:

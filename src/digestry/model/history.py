@@ -13,6 +13,7 @@ import msgspec
 
 from digestry.model.descriptor import Size
 from digestry.model.digest import Digest
+from digestry.model.timestamps import rfc3339
 
 TAG_TIMESTAMP: Final = "org.opencontainers.distribution.tag.timestamp"
 """Annotation of a tag-history entry: when (RFC 3339). opencontainers/distribution-spec#606."""
@@ -80,6 +81,20 @@ class TagEvent(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 def observer(host: str) -> str:
     """Return the actor of the events that a pull-through registry records of its upstream ``host``."""
     return f"{MIRROR}{host}"
+
+
+def tag_history_entry(event: TagEvent) -> dict[str, object]:
+    """Return an event as an entry of a tag's history (opencontainers/distribution-spec#606), as JSON."""
+    gone = event.event == "deleted"
+    annotations = {TAG_TIMESTAMP: rfc3339(event.at), TAG_EVENT: "deleted" if gone else "created"}
+    if event.observed_in:
+        annotations[TAG_OBSERVED] = event.observed_in
+    return {
+        "mediaType": event.media_type,
+        "digest": str(event.from_digest if gone else event.to_digest),
+        "size": event.size,
+        "annotations": annotations,
+    }
 
 
 class JournalPage(msgspec.Struct, frozen=True, rename="camel"):

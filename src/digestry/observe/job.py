@@ -3,46 +3,38 @@
 from __future__ import annotations
 
 import threading
-from typing import Final
 
 from digestry.backend import Backend
 from digestry.catalog.catalog import Catalog
-from digestry.coordination.protocol import Job
-from digestry.errors import Conflict
+from digestry.coordination.protocol import FencedLock, Job
 from digestry.observe.observer import LOOK_SECONDS, Observer
 from digestry.registry.config import RegistryConfig
+from digestry.registry.exclusive_job import ExclusiveJob
 from digestry.registry.pull_through.upstream import MakeUpstream
 
-_TAKE_OVER_SECONDS: Final = 2.0
 
-
-class ObserverJob:
-    """Observes as long as it holds the lock."""
+class ObserverJob(ExclusiveJob):
+    """Observes other registries."""
 
     name = "observation"
+    lock = Job.OBSERVATION
 
     def __init__(self, config: RegistryConfig, backend: Backend, make_upstream: MakeUpstream) -> None:
+        super().__init__(backend)
         self._config = config
-        self._backend = backend
         self._make_upstream = make_upstream
-        self._catalog: Catalog | None = None
 
-    def run(self, stop: threading.Event) -> float:
-        """Observe until ``stop`` is set; return at once with nothing to do, or if another node does it."""
-        if self._catalog is None:
-            self._catalog = self._backend.open_catalog()
-        plan = self._catalog.observation_plan
-        if not self._config.observe.repositories and not plan.rules() and not plan.repositories():
-            return _TAKE_OVER_SECONDS
+    def is_needed(self, catalog: Catalog) -> bool:
+        """Return whether anything is observed, or was until now."""
+        plan = catalog.observation_plan
+        return bool(self._config.observe.repositories or plan.rules() or plan.repositories())
+
+    def work(self, catalog: Catalog, lock: FencedLock, stop: threading.Event) -> None:
+        """Observe until ``stop`` is set."""
+        observer = Observer(self._config, self._backend, catalog, self._make_upstream, lock)
         try:
-            with self._backend.coordination.only_one(Job.OBSERVATION) as lock:
-                observer = Observer(self._config, self._backend, self._catalog, self._make_upstream, lock)
-                try:
-                    while not stop.is_set():
-                        observer.step()
-                        stop.wait(LOOK_SECONDS)
-                finally:
-                    observer.stop()
-        except Conflict:
-            pass
-        return _TAKE_OVER_SECONDS
+            while not stop.is_set():
+                observer.step()
+                stop.wait(LOOK_SECONDS)
+        finally:
+            observer.stop()

@@ -92,7 +92,8 @@ class Observer:
             self._next_rules = now + _RULES_SECONDS
             self.plan()
         self._forget_ended()
-        names = [name for name in self._targets if self._is_mine(name)]
+        due = self._catalog.observation_plan.due_repositories(self._backend.now())
+        names = [name for name in self._targets if name in due and self._is_mine(name)]
         self._first += 1
         for number in range(len(names)):  # another one first each time: none of a registry waits for good
             self._begin(self._targets[names[(number + self._first) % len(names)]])

@@ -7,7 +7,6 @@ beside the catalog, so that a catalog that was restored from a backup does not s
 from __future__ import annotations
 
 import base64
-import contextlib
 import logging
 import threading
 from pathlib import Path
@@ -21,11 +20,12 @@ from digestry.catalog.job_states import JobState
 from digestry.catalog.transparency.checkpoint_rows import StoredCheckpoint
 from digestry.catalog.transparency.signing import Head, LogContradicted
 from digestry.coordination.protocol import FencedLock, Job
-from digestry.errors import Conflict, DigestryError, StorageError
+from digestry.errors import DigestryError, StorageError
 from digestry.fsio import read_file, storage_errors, write_file
 from digestry.registry.access.identity import ANONYMOUS
 from digestry.registry.access.rules import Rules
 from digestry.registry.config import RegistryConfig
+from digestry.registry.exclusive_job import ExclusiveJob
 from digestry.registry.log_witness_client import WitnessFailed, WitnessRefused
 from digestry.registry.log_witnesses import seen_by
 from digestry.registry.observability.log_metrics import LOG_STATE
@@ -39,7 +39,6 @@ _LOOK_SECONDS: Final = 0.2
 _BETWEEN_SECONDS: Final = 0.5
 """Between two checkpoints: a registry that takes pushes all the time signs many entries at once."""
 _MANY: Final = 1000
-_TAKE_OVER_SECONDS: Final = 1.0
 _REFUSED_SECONDS: Final = 30.0
 _HINT: Final = (
     "put the newer catalog back; if its entries are lost for good, digestry log begin NAME begins a log of"
@@ -87,26 +86,23 @@ class HeadFile:
         write_file(self.path, msgspec.json.encode(note), mode=0o600)
 
 
-class LogJob:
-    """Signs the log as long as it holds the lock. A job of the maintenance process."""
+class LogJob(ExclusiveJob):
+    """Signs the log."""
 
     name = "log"
+    lock = Job.LOG
+    take_over_seconds = 1.0
 
     def __init__(self, config: RegistryConfig, backend: Backend) -> None:
+        super().__init__(backend)
         self._config = config
-        self._backend = backend
-        self._catalog: Catalog | None = None
 
-    def run(self, stop: threading.Event) -> float:
-        """Sign until ``stop`` is set; return at once if another node does."""
-        if self._catalog is None:
-            self._catalog = self._backend.open_catalog()
-        with contextlib.suppress(Conflict), self._backend.coordination.only_one(Job.LOG) as lock:
-            keeper = LogKeeper(self._config, self._backend, self._catalog, lock)
-            while not stop.is_set():
-                lock.check()
-                stop.wait(keeper.step())
-        return _TAKE_OVER_SECONDS
+    def work(self, catalog: Catalog, lock: FencedLock, stop: threading.Event) -> None:
+        """Sign until ``stop`` is set."""
+        keeper = LogKeeper(self._config, self._backend, catalog, lock)
+        while not stop.is_set():
+            lock.check()
+            stop.wait(keeper.step())
 
 
 class LogKeeper:

@@ -5,7 +5,6 @@ A witness that is away delays neither the signing nor the other witnesses.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
@@ -19,6 +18,7 @@ from digestry.catalog.transparency.checkpoint_rows import StoredCheckpoint
 from digestry.coordination.protocol import FencedLock, Job
 from digestry.errors import Conflict, DigestryError
 from digestry.registry.config import RegistryConfig
+from digestry.registry.exclusive_job import ExclusiveJob
 from digestry.registry.log_witness_client import SawOther, WitnessClient, WitnessFailed, WitnessRefused
 from digestry.registry.observability.log_metrics import WITNESS_STATE
 from digestry.registry.transparency_config import TransparencyConfig, WitnessConfig
@@ -28,31 +28,24 @@ from digestry.translog.notes import InvalidNote, Note, parse_note
 log: Final = logging.getLogger("digestry.registry")
 
 _LOOK_SECONDS: Final = 0.25
-_TAKE_OVER_SECONDS: Final = 2.0
+_END_SECONDS: Final = 2.0
 _FIRST_DELAY: Final = 1.0
 _LONGEST_DELAY: Final = 60.0
 _ATTEMPTS: Final = 3
 
 
-class WitnessesJob:
-    """Has the log cosigned as long as it holds the lock. A job of the maintenance process."""
+class WitnessesJob(ExclusiveJob):
+    """Has the log cosigned."""
 
     name = "log witnesses"
+    lock = Job.WITNESSES
 
     def __init__(self, config: RegistryConfig, backend: Backend) -> None:
+        super().__init__(backend)
         self._config = config
-        self._backend = backend
-        self._catalog: Catalog | None = None
 
-    def run(self, stop: threading.Event) -> float:
-        """Have it cosigned until ``stop`` is set; return at once if another node does."""
-        if self._catalog is None:
-            self._catalog = self._backend.open_catalog()
-        with contextlib.suppress(Conflict), self._backend.coordination.only_one(Job.WITNESSES) as lock:
-            self._gather(self._catalog, lock, stop)
-        return _TAKE_OVER_SECONDS
-
-    def _gather(self, catalog: Catalog, lock: FencedLock, stop: threading.Event) -> None:
+    def work(self, catalog: Catalog, lock: FencedLock, stop: threading.Event) -> None:
+        """Have it cosigned until ``stop`` is set."""
         ended = threading.Event()
         record = WitnessRecord(catalog, lock, self._backend.now)
         threads = [
@@ -72,7 +65,7 @@ class WitnessesJob:
         finally:
             ended.set()
             for thread in threads:
-                thread.join(_TAKE_OVER_SECONDS)
+                thread.join(_END_SECONDS)
 
     def _serve(self, cosigner: Cosigner, ended: threading.Event) -> None:
         while not ended.is_set():

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import SplitResult, urlsplit
 
 from digestry.errors import InvalidConfiguration
 from digestry.model.digest import shown
@@ -102,6 +103,16 @@ def text(value: object, _: Where) -> str:
     if not isinstance(value, str) or not value or not value.isprintable():
         raise ValueError("a string is required")
     return value
+
+
+def http_address(text: str) -> SplitResult | None:
+    """Return the parts of an ``http`` or ``https`` URL with a host; None for any other text."""
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return None
+    return parts if good else None
 
 
 def texts(value: object, where: Where) -> tuple[str, ...]:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 from digestry.errors import ContentError
 from digestry.registry import toml
@@ -40,12 +39,8 @@ def _keys(value: object, where: Where) -> tuple[VerifierKey, ...]:
 
 def _url(value: object, where: Where) -> str:
     text = toml.text(value, where).rstrip("/")
-    try:
-        parts = urlsplit(text)
-        good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        good = False
-    if not good or parts.query or parts.fragment or parts.username is not None:
+    parts = toml.http_address(text)
+    if parts is None or parts.query or parts.fragment or parts.username is not None:
         raise ValueError("https://HOST/PATH is required (or http)")
     return text
 

@@ -47,12 +47,8 @@ def _name(value: object, where: Where) -> str:
 
 def _url(value: object, where: Where) -> str:
     text = toml.text(value, where)
-    try:
-        parts = urlsplit(text)
-        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable or not text.isascii() or " " in text or parts.fragment or "@" in parts.netloc:
+    parts = toml.http_address(text)
+    if parts is None or not text.isascii() or " " in text or parts.fragment or "@" in parts.netloc:
         raise ValueError("a URL is required, such as https://hooks.example.com/tags, without a user in it")
     return text
 

@@ -32,12 +32,8 @@ _ADDRESS: Final = re.compile(r"[A-Za-z0-9._:\[\]-]+", re.ASCII)
 def _url(value: object, where: Where) -> str:
     """Read ``scheme://host[:port]``, with the path to a project of that registry."""
     text = toml.text(value, where).rstrip("/")
-    try:
-        parts = urlsplit(text)
-        good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        good = False
-    if not good or not _ADDRESS.fullmatch(parts.netloc):
+    parts = toml.http_address(text)
+    if parts is None or not _ADDRESS.fullmatch(parts.netloc):
         raise ValueError("https://HOST, https://HOST:PORT or https://HOST/PROJECT is required (or http)")
     if text != f"{parts.scheme}://{parts.netloc}{parts.path}" or not _PATH.fullmatch(parts.path):
         raise ValueError(f"{shown(parts.path or text)} is no path to a registry's project")

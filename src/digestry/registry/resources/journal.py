@@ -7,7 +7,7 @@ from typing import Final
 from digestry.catalog import clock
 from digestry.model import media_types
 from digestry.model.digest import Digest
-from digestry.model.history import TAG_EVENT, TAG_OBSERVED, TAG_TIMESTAMP, JournalPage, TagEvent
+from digestry.model.history import TAG_OBSERVED, JournalPage, TagEvent, tag_history_entry
 from digestry.model.reference import check_tag
 from digestry.registry.exchange import Exchange
 from digestry.registry.resources import redaction
@@ -64,24 +64,11 @@ async def get_tag_history(service: Service, exchange: Exchange, name: str, tag: 
     if limit > 0 and len(events) > limit:
         # No two entries have the same time (catalog/journal.py), so that it can be the cursor.
         links.append(exchange.next_page(n=limit, before=_timestamp(page[-1])))
-    body = index([_history_entry(event) for event in page])
+    body = index([tag_history_entry(event) for event in page])
     origin = await service.origin(name, exchange.principal)
     if origin:
         body["annotations"] = {TAG_OBSERVED: origin}  # an empty history is not a whole one there
     await exchange.json(body, media_type=media_types.OCI_INDEX, headers=links)
-
-
-def _history_entry(event: TagEvent) -> dict[str, object]:
-    gone = event.event == "deleted"
-    annotations = {TAG_TIMESTAMP: _timestamp(event), TAG_EVENT: "deleted" if gone else "created"}
-    if event.observed_in:
-        annotations[TAG_OBSERVED] = event.observed_in
-    return {
-        "mediaType": event.media_type,
-        "digest": str(event.from_digest if gone else event.to_digest),
-        "size": event.size,
-        "annotations": annotations,
-    }
 
 
 def _timestamp(event: TagEvent) -> str:
