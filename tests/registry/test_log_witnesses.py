@@ -180,8 +180,10 @@ def test_a_catalog_of_yesterday_signs_nothing(tmp_path: Path) -> None:
                     what="the refusal",
                 )
                 assert checkpoint(log).checkpoint.size == 1
-                metrics = log.request("GET", "/metrics").body.decode()
-                assert "digestry_log_refused 1.0" in metrics
+                wait_until(
+                    lambda log=log: b"digestry_log_refused 1.0" in log.request("GET", "/metrics").body,
+                    what="the metric",
+                )
                 text = log.log.read_text()
                 assert "with 2 entries, and this catalog has signed 1" in text
                 assert "digestry log begin" in text
