@@ -22,8 +22,8 @@ from tests.support import RegistryServer
 
 
 def test_a_repository_by_its_name(registry: RegistryServer) -> None:
-    digest = registry.push_image("one/app", "1", b"first")
-    moved = registry.push_image("one/app", "1", b"second")
+    digest = registry.push_image("one/app", "1", b"one first")
+    moved = registry.push_image("one/app", "1", b"one second")
     with digestry.Registry(registry.host) as opened:
         app = opened.repository("one/app")
         assert list(app.tags()) == ["1"]
@@ -32,7 +32,7 @@ def test_a_repository_by_its_name(registry: RegistryServer) -> None:
         assert isinstance(image, digestry.Image)
         assert image.digest == digestry.Digest.of(image.raw) == digest
         assert app.pull_config(image).digest == image.config.digest
-        assert [layer.size for layer in image.layers] == [len(b"first")]
+        assert [layer.size for layer in image.layers] == [len(b"one first")]
         history = app.tag_history("1")
         assert history is not None
         assert [event.to_digest for event in history] == [moved, digest]
