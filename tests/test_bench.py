@@ -45,6 +45,7 @@ def test_what_wrk_prints() -> None:
     assert load.refused == pytest.approx(0.01, abs=1e-4)
 
 
+@pytest.mark.long
 def test_a_filled_repository_has_its_tags(registry: RegistryServer) -> None:
     repository = Repository("bench/many", 250)
     content.fill_ours(registry, repository)

@@ -45,6 +45,7 @@ def test_it_reads_its_standard_input(tmp_path: Path) -> None:
     assert "0 containers" in done.stdout
 
 
+@pytest.mark.long
 def test_it_ends_by_a_signal_in_a_session_of_its_own() -> None:
     with running_registry() as server:
         assert os.getsid(server.process.pid) == server.process.pid

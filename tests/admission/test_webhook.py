@@ -88,6 +88,7 @@ metadata: {{name: settings}}
     assert document["objects"][1]["decision"] is None
 
 
+@pytest.mark.long
 def test_a_wrong_policy_is_not_used_and_said_loudly(registry: RegistryServer, tmp_path: Path) -> None:
     registry.push_image("door/reload", "1", b"one")
     image = f"{registry.host}/door/reload:1"
@@ -105,6 +106,7 @@ def test_a_wrong_policy_is_not_used_and_said_loudly(registry: RegistryServer, tm
         assert "digestry_admission_policy_current 1.0" in webhook.status("/metrics")[1]
 
 
+@pytest.mark.long
 def test_an_advisory_is_obeyed_soon_after_it_was_stated(registry: RegistryServer, tmp_path: Path) -> None:
     digest = registry.push_image("door/bad", "1", b"bad")
     fixed = registry.push_image("door/bad", "2", b"good")
@@ -138,6 +140,7 @@ def test_an_advisory_is_obeyed_soon_after_it_was_stated(registry: RegistryServer
         assert not webhook.ask(review(pod(image), old=pod(f"{name}@{fixed}")))["allowed"]
 
 
+@pytest.mark.long
 def test_a_registry_that_is_away_is_said_loudly(tmp_path: Path) -> None:
     with running_registry() as own:
         digest = own.push_image("door/away", "1", b"one")
@@ -248,6 +251,7 @@ def test_what_is_no_review_is_refused(registry: RegistryServer, tmp_path: Path) 
         assert "nothing was looked at" in said["warnings"][0]
 
 
+@pytest.mark.long
 def test_a_tag_is_proven_by_the_registry_s_log(tmp_path: Path) -> None:
     with running_registry() as own:
         digest = own.push_image("door/proven", "1", b"one")
@@ -270,6 +274,7 @@ def test_a_tag_is_proven_by_the_registry_s_log(tmp_path: Path) -> None:
             assert "does not prove it" in said["status"]["message"]
 
 
+@pytest.mark.long
 def test_a_renewed_certificate_is_shown_to_new_connections(registry: RegistryServer, tmp_path: Path) -> None:
     digest = registry.push_image("door/renewed", "1", b"one")
     image = f"{registry.host}/door/renewed@{digest}"

@@ -31,6 +31,7 @@ def test_all_that_runs_is_reported_then_what_starts_and_stops(tmp_path: Path) ->
     assert not registry.reports[0].stopping
 
 
+@pytest.mark.long
 def test_a_quiet_source_is_confirmed_by_heartbeats(tmp_path: Path) -> None:
     with intake() as registry, running(agent(registry, [Scripted("web")], tmp_path)):
         wait_for(lambda: len(registry.reports) >= 3)
@@ -103,6 +104,7 @@ def test_a_pause_that_the_registry_asks_for_is_kept(tmp_path: Path) -> None:
         assert (one._reporter.send().pause or 0) > 100
 
 
+@pytest.mark.long
 def test_a_report_that_is_too_large_is_sent_in_smaller_ones(tmp_path: Path) -> None:
     follower = Scripted()
     with intake() as registry:
@@ -125,6 +127,7 @@ def test_an_entry_that_the_registry_refuses_is_a_gap_and_stops_no_other(tmp_path
     assert told == [f"+c{number}" for number in range(20) if number != 7]
 
 
+@pytest.mark.long
 def test_a_registry_that_lost_entries_gets_all_that_runs_again(tmp_path: Path) -> None:
     with intake() as registry, running(agent(registry, [Scripted("web")], tmp_path)):
         wait_for(lambda: registry.seen() == ["=web"])

@@ -49,6 +49,7 @@ def inventory(directory: Path, *names: str) -> str:
     return f"file:{path}"
 
 
+@pytest.mark.long
 def test_once(server: RegistryServer, token: Path, tmp_path: Path) -> None:
     source = inventory(tmp_path, "web")
     place = ("--place", "cluster/one", "--once")

@@ -13,6 +13,7 @@ from digestry.model.digest_prefix import DigestPrefix
 from tests.catalog.support import ORIGIN, Clock, image, index, put
 
 
+@pytest.mark.long
 def test_repositories_come_by_name_with_their_tags_and_last_change(catalog: Catalog, clock: Clock) -> None:
     for name in ("b/one", "a/one", "b_one"):
         clock.now += 10

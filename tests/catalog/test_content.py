@@ -160,6 +160,7 @@ def test_what_is_missing_is_named_and_nothing_is_kept(catalog: Catalog) -> None:
     assert catalog.journal("x", limit=1) == []
 
 
+@pytest.mark.long
 def test_more_references_than_one_statement_takes(catalog: Catalog) -> None:
     config = Digest.of(b"{}")
     layers = [Digest.of(str(number).encode()) for number in range(1100)]
@@ -340,6 +341,7 @@ for line in sys.stdin:
 """
 
 
+@pytest.mark.long
 def test_hot_reads_see_another_processs_push_at_once(
     catalog: Catalog, backend: Backend, url: str | None, tmp_path: Path
 ) -> None:

@@ -120,6 +120,7 @@ def test_who_is_hurt(catalog: Catalog, clock: Clock) -> None:
     assert catalog.damage.affected(Digest.of(b"nobody's"), limit=10) == []
 
 
+@pytest.mark.long
 def test_all_that_is_held_comes_once_in_order(catalog: Catalog, clock: Clock) -> None:
     shown = [pushed(catalog, name, [f"t{number}"]) for number in range(20) for name in ("x", "y")]
     gone = pushed(catalog, "x", ["gone"])

@@ -331,6 +331,7 @@ def test_one_repository_holds_nothing_for_another(catalog: Catalog, later: Clock
     assert collection.held([one.digest]) == {one.digest}  # the bytes stay for x
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("turns", [4, pytest.param(12, marks=pytest.mark.long)])
 def test_exactly_what_a_walk_from_the_roots_does_not_reach_goes(
     catalog: Catalog, later: Clock, turns: int
@@ -399,6 +400,7 @@ def test_either_reason_keeps_a_tag(catalog: Catalog, later: Clock) -> None:
     assert names(collected(catalog, rules(rule)), "tag") == ["t0", "t1"]
 
 
+@pytest.mark.long
 def test_another_registrys_tag_is_as_young_as_its_last_pull(catalog: Catalog, later: Clock) -> None:
     made = {tag: put(catalog, "x", image(catalog, "x"), tag) for tag in ("used", "left")}
     catalog.pull_through.note("x", "left", made["left"].digest)
@@ -451,6 +453,7 @@ def test_an_immutable_tag_stays_and_it_is_said(catalog: Catalog, clock: Clock, b
     assert [row.name for row in catalog.tags("x")] == ["v1"]
 
 
+@pytest.mark.long
 def test_a_tag_that_moves_meanwhile_stays(catalog: Catalog, later: Clock) -> None:
     put(catalog, "x", image(catalog, "x"), "a")
     put(catalog, "x", image(catalog, "x"), "b")

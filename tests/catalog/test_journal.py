@@ -166,6 +166,7 @@ def test_a_removed_entry_is_found(story: Catalog, sequence: int, raw: Raw) -> No
     assert "missing" in broken.reason
 
 
+@pytest.mark.long
 def test_a_removed_entry_is_found_although_the_rest_is_renumbered(story: Catalog, raw: Raw) -> None:
     raw.edit(
         "DELETE FROM journal WHERE sequence = 2",
@@ -211,6 +212,7 @@ def test_entries_that_change_places_are_found(story: Catalog, backend: Backend, 
     assert (found.broken, found.absent) == (None, (noted,))
 
 
+@pytest.mark.long
 def test_chains_that_are_too_many_to_remember_are_proved_too(
     catalog: Catalog, raw: Raw, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,6 +88,7 @@ def test_the_position_is_all_that_changes(catalog: Catalog, raw: Raw) -> None:
         assert "append-only" in raw.refused(statement), statement
 
 
+@pytest.mark.long
 def test_a_reader_that_polls_gets_every_entry_once(catalog: Catalog, backend: Backend) -> None:
     moves = 20
     done = threading.Event()

@@ -106,6 +106,7 @@ def test_an_older_node_stops_where_the_newer_schema_is_not_for_it(
     going_on.close()
 
 
+@pytest.mark.long
 @pytest.mark.only_on("postgresql", reason="a file has one digestry at a time")
 def test_a_node_that_runs_notices(catalog: Catalog, backend: Backend, tmp_path: Path) -> None:
     pushed(catalog, "x")

@@ -81,6 +81,7 @@ def test_failures_are_kept_with_their_reason(watcher: Watcher) -> None:
     assert reasons == ["", "rate-limited", "unreachable", ""]
 
 
+@pytest.mark.long
 def test_moves_and_deletions_are_spans(watcher: Watcher) -> None:
     watcher.sees(A)
     watcher.sees(B)
@@ -89,6 +90,7 @@ def test_moves_and_deletions_are_spans(watcher: Watcher) -> None:
     assert [one[:2] for one in watcher.found()] == [("seen", A), ("seen", B), ("absent", None), ("seen", A)]
 
 
+@pytest.mark.long
 def test_many_are_recorded_together(catalog: Catalog, clock: Clock) -> None:
     tags = [f"t{number}" for number in range(450)]
     for _ in range(2):

@@ -77,6 +77,7 @@ def refused(call: Callable[[], object], *errors: type[Exception]) -> Callable[[]
     return told
 
 
+@pytest.mark.long
 def test_twenty_writers_on_one_tag(nodes: OpenNodes, catalog: Catalog) -> None:
     """Each entry moves the tag from where the one before it left the tag."""
     writers = nodes(2)
@@ -120,6 +121,7 @@ def test_a_repository_is_made_once(nodes: OpenNodes, catalog: Catalog) -> None:
     assert len(catalog.repositories(limit=100)) == 5
 
 
+@pytest.mark.long
 def test_what_is_pushed_is_not_collected_under_it(nodes: OpenNodes, catalog: Catalog, later: Clock) -> None:
     """Either the manifest's push finds that its layer went, or the layer stays: never both."""
     pusher, collector = nodes(2)

@@ -59,6 +59,7 @@ def migrate_to(connection: Connection, version: str) -> None:
     command.upgrade(config, version)
 
 
+@pytest.mark.long
 def test_migrations_make_exactly_the_schema(catalog: Catalog, engine: Engine) -> None:
     with engine.connect() as connection:
         options = {"compare_type": True, "compare_server_default": True}
@@ -66,6 +67,7 @@ def test_migrations_make_exactly_the_schema(catalog: Catalog, engine: Engine) ->
     assert set(inspect(engine).get_table_names()) - set(metadata.tables) == {"alembic_version"}
 
 
+@pytest.mark.long
 def test_migrations_make_the_same_tables_as_the_schema_alone(backend: Backend, engine: Engine) -> None:
     """What Alembic does not compare: primary keys, their order, collations, and every index."""
     asked = ("get_columns", "get_pk_constraint", "get_foreign_keys", "get_indexes", "get_unique_constraints")

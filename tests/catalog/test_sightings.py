@@ -164,6 +164,7 @@ def little(monkeypatch: pytest.MonkeyPatch) -> int:
     return size
 
 
+@pytest.mark.long
 def test_what_all_tell_has_a_bound_in_bytes(catalog: Catalog, clock: Clock, little: int, raw: Raw) -> None:
     digests = [put(catalog, "x", image(catalog, "x")).digest for _ in range(4)]
     for number in range(40):
@@ -191,6 +192,7 @@ def test_who_floods_makes_room_and_nobody_else(catalog: Catalog, clock: Clock, l
     assert len(places(catalog, ran)) == 40
 
 
+@pytest.mark.long
 def test_the_latest_of_a_digest_is_never_pushed_out(
     catalog: Catalog, clock: Clock, little: int, raw: Raw
 ) -> None:
@@ -209,6 +211,7 @@ def test_the_latest_of_a_digest_is_never_pushed_out(
     assert catalog.sightings.note(again, at=clock.now + 50, actor="auditor") == SightingsReceipt(59, 0)
 
 
+@pytest.mark.long
 def test_what_there_is_no_room_for_is_told(catalog: Catalog, clock: Clock, little: int) -> None:
     digests = [put(catalog, "x", image(catalog, "x")).digest for _ in range(130)]
     result = catalog.sightings.note([seen("x", one, "n01") for one in digests], at=clock.now, actor="auditor")

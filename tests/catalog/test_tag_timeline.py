@@ -164,6 +164,7 @@ def test_a_tag_that_never_was(catalog: Catalog, clock: Clock) -> None:
     )
 
 
+@pytest.mark.long
 def test_many_moves_are_counted_in_parts(catalog: Catalog, clock: Clock) -> None:
     """Whatever their number is, there is a mark for each part with a move: what the tag came to last."""
     a, b = image(catalog, "x"), image(catalog, "x")

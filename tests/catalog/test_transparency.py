@@ -96,6 +96,7 @@ def test_entries_are_signed_in_order(catalog: Catalog, clock: Clock) -> None:
     assert [found.index for found in catalog.log.openings("x", audits=True, index=0, limit=10)] == [0]
 
 
+@pytest.mark.long
 def test_a_log_grows_over_tiles(catalog: Catalog, clock: Clock) -> None:
     begun(catalog, clock)
     heads: list[Head] = []

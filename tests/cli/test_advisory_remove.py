@@ -40,6 +40,7 @@ def attached(registry: RegistryServer, image: str) -> list[Any]:
     return found
 
 
+@pytest.mark.long
 def test_a_statement_and_all_that_it_replaced_go(
     environment: dict[str, str], registry: RegistryServer, image: str
 ) -> None:
@@ -110,6 +111,7 @@ def test_what_cannot_be_removed(
     assert listed(environment, image) == [("CVE-1", "affected")]
 
 
+@pytest.mark.long
 def test_an_export_is_imported_as_it_was(environment: dict[str, str], image: str, tmp_path: Path) -> None:
     add(environment, image, "CVE-1")
     add(environment, image, "CVE-2", "not_affected")

@@ -45,6 +45,7 @@ def listed(environment: dict[str, str], image: str) -> list[tuple[Any, ...]]:
     ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", ["bundle", "tag"])
 def test_add_signs(trusting: dict[str, str], image: str, form: str) -> None:
     add = ("advisory", "add", image, "--status", "fixed", "--id")
@@ -68,6 +69,7 @@ def test_add_signs(trusting: dict[str, str], image: str, form: str) -> None:
     assert ("CVE-3", "affected", None, None) in listed(trusting, image)
 
 
+@pytest.mark.long
 def test_a_signed_document_is_not_removed_by_its_statement(trusting: dict[str, str], image: str) -> None:
     assert run(
         trusting, "advisory", "add", image, "--status", "affected", "--id", "CVE-1", "--key", str(KEY)
@@ -77,6 +79,7 @@ def test_a_signed_document_is_not_removed_by_its_statement(trusting: dict[str, s
     assert [row[0] for row in listed(trusting, image)] == ["CVE-1"]
 
 
+@pytest.mark.long
 def test_import_signs(trusting: dict[str, str], image: str, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     report.write_text(
@@ -155,6 +158,7 @@ def test_explain_says_who_may_state_what(trusting: dict[str, str]) -> None:
     assert "states" not in run(trusting, "config", "explain", "registry.example.com").stdout
 
 
+@pytest.mark.long
 def test_a_layer_is_signed_as_a_bundle_alone(
     trusting: dict[str, str], image: str, registry: RegistryServer
 ) -> None:

@@ -40,6 +40,7 @@ def digests(server: RegistryServer) -> list[Digest]:
         ]
 
 
+@pytest.mark.long
 def test_resolve(server: RegistryServer, home: Path) -> None:
     old, new = digests(server)
     name = f"{server.host}/app:1.5"

@@ -262,6 +262,7 @@ def test_hostile_names_do_not_reach_the_terminal(environment: dict[str, str]) ->
     assert json.loads(values.stdout)["containers"][0]["name"]
 
 
+@pytest.mark.long
 def test_an_audit_has_an_end(tmp_path: Path) -> None:
     """A registry that answers each of very many questions just in time."""
     slow = Drip(lambda _: iter([b"HTTP/1.1 404 X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"]), 0.5)

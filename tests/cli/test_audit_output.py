@@ -65,6 +65,7 @@ def run(environment: dict[str, str], *arguments: str, stdin: str = "") -> subpro
     return run_digestry(*arguments, env=environment, given=stdin, timeout=60)  # fmt: skip
 
 
+@pytest.mark.long
 def test_bad_ones_among_many_come_first_and_the_rest_is_a_line(
     environment: dict[str, str], fleet: Path
 ) -> None:
@@ -248,6 +249,7 @@ def test_rounds_go_on_after_a_failure(environment: dict[str, str], fleet: Path, 
         assert json.loads(output.read_bytes())["summary"]["containers"] == 31
 
 
+@pytest.mark.long
 def test_a_terminal_is_drawn_anew(environment: dict[str, str], fleet: Path) -> None:
     ours, theirs = pty.openpty()
     try:

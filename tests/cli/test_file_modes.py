@@ -27,6 +27,7 @@ def reachable(top: Path) -> Iterator[str]:
         yield str(top)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
 def test_content_and_logins_are_private_whatever_the_umask(
     registry: RegistryServer, tmp_path: Path, mask: int

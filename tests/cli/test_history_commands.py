@@ -345,6 +345,7 @@ def test_verify_while_it_is_served(run: Run, registry: RegistryServer, name: str
     assert f"NOT THERE: {unknown}" in absent.stdout
 
 
+@pytest.mark.long
 def test_export_and_verify_again(run: Run, stopped: Path, tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in stopped.iterdir()}
     exported = run("journal", "export", "--root", stopped).stdout

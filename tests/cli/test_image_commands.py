@@ -56,6 +56,7 @@ def documents(done: subprocess.CompletedProcess[str]) -> Any:
     return json.loads(done.stdout)
 
 
+@pytest.mark.long
 def test_the_story_of_one_moved_tag(run: Run, name: str, app: Path) -> None:
     tag = f"{name}:1.5"
     made = run("pack", app, "-t", tag, "--entrypoint", "/program --serve", "--push").stdout.splitlines()

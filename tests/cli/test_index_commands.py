@@ -48,6 +48,7 @@ def platforms(run: Run, *reference: str) -> list[str]:
 # -- index ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_an_index_of_a_registry(run: Run, app: Path, name: str) -> None:
     pack(run, app, name, "amd64", "arm64", "s390x")
     both = [f"{name}:amd64", f"{name}:arm64"]
@@ -113,6 +114,7 @@ def test_what_no_index_can_be_made_of(run: Run, app: Path, registry: RegistrySer
 # -- attach ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_an_artifact_is_attached(run: Run, app: Path, name: str, tmp_path: Path) -> None:
     pack(run, app, name, "amd64")
     digest = run("digest", f"{name}:amd64").stdout.strip()
@@ -175,6 +177,7 @@ def test_pruning_asks_first(run: Run, app: Path) -> None:
 # -- export ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_root_file_system_is_exported(run: Run, app: Path, name: str, tmp_path: Path) -> None:
     pack(run, app, name, "amd64")
     run("export", f"{name}:amd64", "-o", tmp_path / "local.tar")

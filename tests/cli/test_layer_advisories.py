@@ -144,6 +144,7 @@ def test_a_layer_is_inspected(
     assert image["part"] is None
 
 
+@pytest.mark.long
 def test_statements_about_a_layer_are_listed_exported_and_removed(
     environment: dict[str, str], registry: RegistryServer, name: str, story: dict[str, Any]
 ) -> None:
@@ -172,6 +173,7 @@ def test_statements_about_a_layer_are_listed_exported_and_removed(
     assert {row["vulnerability"] for row in listed} == {"CVE-1", "CVE-2"}
 
 
+@pytest.mark.long
 def test_what_is_stated_about_a_layer_is_listed_and_exported_with_its_images(
     environment: dict[str, str], registry: RegistryServer, name: str, story: dict[str, Any]
 ) -> None:
@@ -190,6 +192,7 @@ def test_what_is_stated_about_a_layer_is_listed_and_exported_with_its_images(
     assert json.loads(run(environment, "advisory", "show", image).stdout) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("digits", [7, 12])
 def test_a_layer_and_a_config_are_named_by_their_first_digits(
     environment: dict[str, str], registry: RegistryServer, name: str, story: dict[str, Any], digits: int
@@ -212,6 +215,7 @@ def test_a_layer_and_a_config_are_named_by_their_first_digits(
     assert f"base@{layer}" in stated.stdout
 
 
+@pytest.mark.long
 def test_an_import_finds_a_layer_by_its_digest_alone(
     environment: dict[str, str], registry: RegistryServer, name: str, story: dict[str, Any]
 ) -> None:

@@ -7,6 +7,8 @@ import os
 import shutil
 from pathlib import Path
 
+import pytest
+
 from digestry.cli import exit_codes
 from digestry.translog.checkpoints import open_checkpoint
 from digestry.translog.notes import parse_verifier_key
@@ -15,6 +17,7 @@ from tests.registry.test_transparency import LOG, checkpoint, keys_of
 from tests.support import run_digestry, running_registry, wait_until
 
 
+@pytest.mark.long
 def test_a_key_is_replaced_and_both_sign() -> None:
     with running_registry() as server:
         server.push_image("x", "t", os.urandom(8))
@@ -42,6 +45,7 @@ def test_a_key_is_replaced_and_both_sign() -> None:
         assert "rotate-log-key" in (server.root / "audit.log").read_text()
 
 
+@pytest.mark.long
 def test_a_log_is_begun_again_after_a_restore(tmp_path: Path) -> None:
     root = tmp_path / "a" / "root"
     with started(root, logging_to()) as log:
@@ -72,6 +76,7 @@ def test_a_log_is_begun_again_after_a_restore(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.long
 def test_the_key_of_a_witness(tmp_path: Path) -> None:
     root = tmp_path / "w" / "root"
     origin = parse_verifier_key("example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k")
@@ -91,6 +96,7 @@ def test_the_key_of_a_witness(tmp_path: Path) -> None:
         ]
 
 
+@pytest.mark.long
 def test_what_cannot_be(tmp_path: Path) -> None:
     for line in (("key", "show"), ("key", "list"), ("key", "rotate"), ("begin", "--reason", "x", "n/log")):
         done = run_digestry("log", line[0], *line[1:], "--root", tmp_path)

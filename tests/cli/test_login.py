@@ -81,6 +81,7 @@ def auths(tmp_path: Path) -> Any:
     return json.loads((tmp_path / "docker" / "config.json").read_text())["auths"]
 
 
+@pytest.mark.long
 def test_a_login_is_used_until_the_logout(run: Run, server: RegistryServer, tmp_path: Path) -> None:
     name = f"{server.host}/team/app:1"
     run("digest", name, status=exit_codes.REMOTE)
@@ -98,6 +99,7 @@ def test_a_login_is_used_until_the_logout(run: Run, server: RegistryServer, tmp_
     assert "has no login for" in run("logout", server.host).stderr
 
 
+@pytest.mark.long
 def test_a_password_is_kept_where_there_are_no_tokens(
     run: Run, basic_server: RegistryServer, tmp_path: Path
 ) -> None:
@@ -353,6 +355,7 @@ def test_we_use_dockers_login_and_docker_ends_ours(
     assert auths(tmp_path) == {}
 
 
+@pytest.mark.long
 def test_crane_uses_our_login_and_we_use_its(
     run: Run, server: RegistryServer, environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -27,6 +27,7 @@ def manifest(run: Run, name: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.long
 def test_upon_a_base_of_a_registry(run: Run, registry: RegistryServer, app: Path, tmp_path: Path) -> None:
     base = f"{registry.host}/base/{secrets.token_hex(6)}:1"
     lower = tree(tmp_path / "lower", etc__os="base")
@@ -77,6 +78,7 @@ def test_from_standard_input(run: Run, tmp_path: Path) -> None:
         assert b"Traceback" not in done.stderr
 
 
+@pytest.mark.long
 def test_several_platforms_make_an_index(run: Run, registry: RegistryServer, tmp_path: Path) -> None:
     name = f"{registry.host}/many/{secrets.token_hex(6)}:1"
     one, two, three = (tree(tmp_path / text, file=text) for text in ("one", "two", "three"))

@@ -161,6 +161,7 @@ def test_a_registry_that_takes_nothing_is_a_warning(
     assert "no space left" in done.stderr
 
 
+@pytest.mark.long
 def test_who_has_no_name_is_told_to_log_in(environment: dict[str, str], tmp_path: Path) -> None:
     with guarded() as server:
         pushed = of(server, "carol").push_image("public/base", "1", os.urandom(8))
@@ -194,6 +195,7 @@ def _last(registry: RegistryServer, name: str, digest: Digest) -> str:
     return str(found["sightings"][0]["last"])
 
 
+@pytest.mark.long
 def test_what_runs_is_kept_though_its_tag_has_left_it(environment: dict[str, str], tmp_path: Path) -> None:
     config = tmp_path / "registry.toml"
     config.write_text('[collection]\nevery = "off"\nlease = "1s"\nuntagged = "0s"\nsighted = "90d"\n')

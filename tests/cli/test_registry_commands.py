@@ -131,6 +131,7 @@ def test_odd_lists(run: Run, reply: Reply, status: int, said: str) -> None:
     assert "\x1b" not in done.stdout + done.stderr
 
 
+@pytest.mark.long
 def test_only_what_a_user_may_see(run: Run) -> None:
     rules = '[[rule]]\nwho = "alice"\nactions = ["admin"]\n[[rule]]\nwho = "bob"\nrepository = "bob/**"\n'
     with guarded(rules + 'actions = ["pull"]\n') as server:

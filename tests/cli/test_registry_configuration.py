@@ -129,6 +129,7 @@ def test_a_wrong_block_is_named(run: Run, tmp_path: Path, text: str, message: st
 # -- commands -------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_every_command_that_asks_a_registry_obeys_a_block(run: Run, server: Liar, tmp_path: Path) -> None:
     run("config", "set", "--registry", server.host, "blocked", "true")
     name = f"{server.host}/team/app"
@@ -173,6 +174,7 @@ def test_a_pull_says_that_it_came_from_a_mirror(run: Run, server: Liar) -> None:
     assert server.paths()[0] == "GET /v2/cache/team/app/manifests/1"
 
 
+@pytest.mark.long
 def test_what_is_used_comes_from_a_mirror_of_a_registry_that_is_away(
     run: Run, server: Liar, tmp_path: Path
 ) -> None:

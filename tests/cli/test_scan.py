@@ -57,6 +57,7 @@ def test_what_a_scanner_finds_is_stated(
     assert not list((Path(environment["DIGESTRY_HOME"]) / "transfers").glob("scan-*"))
 
 
+@pytest.mark.long
 def test_the_platforms_of_an_index_are_scanned(
     environment: dict[str, str], registry: RegistryServer, name: str, scanner: str
 ) -> None:

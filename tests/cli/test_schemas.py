@@ -139,6 +139,7 @@ def test_what_commands_print(run: Run, app: Path, tmp_path: Path) -> None:
         assert conforming(run, "prune", "--yes", *json_)["removed"]
 
 
+@pytest.mark.long
 def test_what_commands_of_a_registry_print(run: Run, app: Path, tmp_path: Path) -> None:
     json_ = ("--format", "json")
     with running_registry() as server:

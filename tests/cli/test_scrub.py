@@ -41,6 +41,7 @@ def run(served: RegistryServer) -> Run:
     return run
 
 
+@pytest.mark.long
 def test_found_listed_healed(served: RegistryServer, run: Run) -> None:
     assert "; 0 damaged now" in run("--list").stdout
     layer = os.urandom(200_000)
@@ -81,6 +82,7 @@ def test_found_listed_healed(served: RegistryServer, run: Run) -> None:
     assert served.request("GET", f"/v2/team/app/blobs/{digest}").body == layer
 
 
+@pytest.mark.long
 def test_interrupted_it_goes_on_where_it_was(served: RegistryServer, run: Run) -> None:
     for _ in range(100):
         served.push_blob("x", os.urandom(10))
@@ -106,6 +108,7 @@ def test_interrupted_it_goes_on_where_it_was(served: RegistryServer, run: Run) -
     assert whole["blobs"] == 100
 
 
+@pytest.mark.long
 def test_some_content_alone_whatever_else_is_under_way(served: RegistryServer, run: Run) -> None:
     run()  # so that the server does not begin a pass of its own
     layer, other = os.urandom(200_000), os.urandom(200_000)
@@ -130,6 +133,7 @@ def test_some_content_alone_whatever_else_is_under_way(served: RegistryServer, r
     assert "--from-start is for all" in run("--from-start", str(digests[0]), status=2).stderr
 
 
+@pytest.mark.long
 def test_how_far_it_is_on_a_terminal(served: RegistryServer) -> None:
     served.push_blob("x", b"content")
     main, terminal = pty.openpty()
@@ -143,6 +147,7 @@ def test_how_far_it_is_on_a_terminal(served: RegistryServer) -> None:
     assert "1 blob, 7B; 0 damaged now" in done.stdout
 
 
+@pytest.mark.long
 def test_what_cannot_be_asked(run: Run, tmp_path: Path) -> None:
     assert "KiB a second or more" in run("--rate", "1", status=2).stderr
     assert "a number of bytes is required" in run("--rate", "fast", status=2).stderr
@@ -153,6 +158,7 @@ def test_what_cannot_be_asked(run: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
 def test_not_as_another_user(served: RegistryServer, run: Run) -> None:
     os.chown(served.root / "catalog.db", 12345, -1)

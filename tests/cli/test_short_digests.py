@@ -25,6 +25,7 @@ def pushed(registry: RegistryServer, full: str, *tags: str) -> list[Digest]:
     return [registry.push_image(name, tag, os.urandom(8)) for tag in tags]
 
 
+@pytest.mark.long
 def test_commands_that_ask_the_registry(run: Run, registry: RegistryServer, full: str) -> None:
     old, new = pushed(registry, full, "1.5", "1.5")
     for short in (old.encoded[:7], f"sha256:{old.short}"):
@@ -87,6 +88,7 @@ def test_another_registry_is_asked_for_what_its_tags_point_to(run: Run, tmp_path
         assert "cannot be asked" in run("whose", digest.short, "--registry", host, status=3).stderr
 
 
+@pytest.mark.long
 def test_commands_of_the_local_store(run: Run, registry: RegistryServer, full: str, tmp_path: Path) -> None:
     app = tmp_path / "app"
     app.mkdir()

@@ -85,6 +85,7 @@ def test_a_server_that_takes_connections_and_says_nothing() -> None:
         assert time.monotonic() - begun < ENOUGH
 
 
+@pytest.mark.long
 def test_a_handshake_that_stalls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("digestry.client.options.is_loopback", lambda _: False)
     with silent() as host:
@@ -94,6 +95,7 @@ def test_a_handshake_that_stalls(monkeypatch: pytest.MonkeyPatch) -> None:
         assert time.monotonic() - begun < ENOUGH
 
 
+@pytest.mark.long
 def test_a_registry_that_does_not_read() -> None:
     """Its buffers take some megabytes; the rest is never taken."""
     content = bytes(64 << 20)
@@ -176,6 +178,7 @@ def test_a_large_head_and_chunks_of_a_byte_are_read(liar: Liar) -> None:
         repository(server.host).pull_manifest("1")
 
 
+@pytest.mark.long
 def test_a_slow_line_that_goes_on_is_waited_for(liar: Liar) -> None:
     """2 KiB in a second, for longer than is waited for silence."""
     body = bytes(1024 * 4)

@@ -70,6 +70,7 @@ def test_a_slow_connection_gets_help(line: FarLine, session: Session, store: Dis
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("digestry-range")]
 
 
+@pytest.mark.long
 def test_a_fast_connection_is_alone(
     line: FarLine, session: Session, store: DiskBlobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:

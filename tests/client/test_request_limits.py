@@ -172,6 +172,7 @@ def test_a_refusal_says_which_limit(liar: Liar) -> None:
         repository(liar, retries=0).pull_manifest("1")
 
 
+@pytest.mark.long
 def test_a_pull_of_many_layers_shares_the_budget(liar: Liar, tmp_path: Path) -> None:
     """A registry that takes five requests a second gets no more, and the pull ends well."""
     shelf = Shelf(liar)

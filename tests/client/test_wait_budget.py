@@ -74,6 +74,7 @@ def test_the_waiting_of_many_questions_counts_together(liar: Liar) -> None:
     assert len(liar.seen) <= 4
 
 
+@pytest.mark.long
 def test_a_blob_that_trickles(liar: Liar, tmp_path: Path) -> None:
     content = b"x" * 4000
     blob = Descriptor(media_types.OCI_LAYER, Digest.of(content), len(content))

@@ -46,6 +46,7 @@ def waiting(take: Callable[[], contextlib.AbstractContextManager[object]]) -> It
 class TestOnlyOne:
     """A job is done by one node at a time."""
 
+    @pytest.mark.long
     def test_another_node_is_refused(self, here: Coordination, there: Coordination) -> None:
         with here.only_one(Job.SCRUB) as lock:
             lock.check()
@@ -56,6 +57,7 @@ class TestOnlyOne:
         with there.only_one(Job.SCRUB) as lock:
             lock.check()
 
+    @pytest.mark.long
     def test_jobs_do_not_exclude_each_other(self, here: Coordination, there: Coordination) -> None:
         with here.only_one(Job.SCRUB), there.only_one(Job.WEBHOOKS), there.only_one(Job.COLLECTION):
             assert conflicts(lambda: here.only_one(Job.COLLECTION))

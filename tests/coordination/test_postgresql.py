@@ -69,6 +69,7 @@ def test_the_holder_is_known(node: PostgresCoordination) -> None:
     assert node.holders() == {}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("what", ["webhooks", "shared", "exclusive"])
 def test_a_paused_node_learns_that_it_lost_its_lock(
     database: str, node: PostgresCoordination, what: str
@@ -85,6 +86,7 @@ def test_a_paused_node_learns_that_it_lost_its_lock(
         assert other.ask("release") == "released"
 
 
+@pytest.mark.long
 def test_who_comes_late_does_not_end_the_lock_of_another(database: str, node: PostgresCoordination) -> None:
     with other_node(database, "webhooks", lease_seconds=SHORT) as other:
         other.pause()
@@ -110,6 +112,7 @@ def test_a_change_is_refused_once_another_has_the_lock(node: PostgresCoordinatio
                 lock.check_in(connection)
 
 
+@pytest.mark.long
 def test_nobody_takes_the_lock_during_a_change(
     database: str, node: PostgresCoordination, base: Connections
 ) -> None:

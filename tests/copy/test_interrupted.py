@@ -52,6 +52,7 @@ def kill_after(count: int, proxy: SlowProxy, line: list[str], environment: dict[
     process.wait()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", TARGETS)
 def test_a_copy_that_is_killed(registry: RegistryServer, repository: str, tmp_path: Path, kind: str) -> None:
     layer = random.Random(kind).randbytes(SIZE)
@@ -70,6 +71,7 @@ def test_a_copy_that_is_killed(registry: RegistryServer, repository: str, tmp_pa
     assert not [path for path in (tmp_path / "home").rglob("*transfers/*") if path.is_file()]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", ["push", "copy"])
 def test_an_upload_that_is_killed(
     registry: RegistryServer, repository: str, tmp_path: Path, command: str
@@ -94,6 +96,7 @@ def test_an_upload_that_is_killed(
     assert list((tmp_path / "home/uploads").iterdir()) == []
 
 
+@pytest.mark.long
 def test_uploads_that_are_cut(
     around: Surroundings, registry: RegistryServer, repository: str, tmp_path: Path
 ) -> None:
@@ -146,6 +149,7 @@ def test_bytes_that_were_kept_and_are_wrong(
     assert run_copy(archive, around, CopyOptions()).images[0].digest == digest
 
 
+@pytest.mark.long
 def test_two_copies_of_the_same_at_once(registry: RegistryServer, repository: str, tmp_path: Path) -> None:
     digest = registry.push_image(repository, "1", random.Random(4).randbytes(SIZE))
     environment = dict(os.environ, DIGESTRY_HOME=str(tmp_path / "home"), DOCKER_CONFIG=str(tmp_path))

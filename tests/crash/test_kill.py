@@ -90,6 +90,7 @@ untagged = "1s"
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seconds", [2.0, pytest.param(8.0, marks=pytest.mark.long)])
 @pytest.mark.parametrize("collecting", [False, True], ids=["", "while collecting without a pause"])
 def test_nothing_acknowledged_is_lost(root: Path, seed: str, collecting: bool, seconds: float) -> None:
@@ -137,6 +138,7 @@ def test_nothing_acknowledged_is_lost(root: Path, seed: str, collecting: bool, s
     assert pushes > 0
 
 
+@pytest.mark.long
 def test_a_kill_while_starting(root: Path, seed: str) -> None:
     """The first start makes files and tables: a kill in the middle leaves nothing that stops the next."""
     choices = random.Random(seed)
@@ -160,6 +162,7 @@ def test_a_kill_while_starting(root: Path, seed: str) -> None:
     check_usage(root)
 
 
+@pytest.mark.long
 def test_a_kill_between_the_rename_and_the_commit(root: Path) -> None:
     """The blob has its name, its row is missing: it is not shown, and the client's next try works."""
     content = os.urandom(200_000)
@@ -185,6 +188,7 @@ def test_a_kill_between_the_rename_and_the_commit(root: Path) -> None:
     check_files(root)
 
 
+@pytest.mark.long
 def test_leftovers_in_ingest(root: Path) -> None:
     """What killed servers left is never served; the old of it is swept, the new and the owned stay."""
     content = os.urandom(100_000)
@@ -219,6 +223,7 @@ def test_leftovers_in_ingest(root: Path) -> None:
     check_files(root)
 
 
+@pytest.mark.long
 def test_one_worker_is_killed(root: Path, seed: str) -> None:
     """Whatever the parent does about it, nothing wrong is served and nothing acknowledged is lost."""
     ledger = Ledger()
@@ -241,6 +246,7 @@ def test_one_worker_is_killed(root: Path, seed: str) -> None:
             server.kill()
 
 
+@pytest.mark.long
 def test_only_the_parent_is_killed(root: Path, seed: str) -> None:
     """Its workers may outlive it, but then the root stays theirs: there are never two servers on it."""
     ledger = Ledger()
@@ -287,6 +293,7 @@ def _children(pid: int) -> list[int]:
     return [int(line) for line in listed.split()]
 
 
+@pytest.mark.long
 def test_sigterm_during_pushes(root: Path, seed: str) -> None:
     """An operator's stop: exit code 0, and each push is either done or broken, never half."""
     ledger = Ledger()

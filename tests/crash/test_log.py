@@ -76,6 +76,7 @@ def push_until(servers: list[RegistryServer], ended: threading.Event, acknowledg
             acknowledged.append(f"t{number % 50}")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kills", [3, pytest.param(12, marks=pytest.mark.long)])
 def test_a_server_that_is_killed_signs_one_history(tmp_path: Path, kills: int) -> None:
     root = tmp_path / "root"

@@ -59,6 +59,7 @@ def github_step(name: str) -> dict[str, Any]:
     return dict(found)
 
 
+@pytest.mark.long
 def test_the_action_writes_the_report_that_it_uploads(inventory: Path, tmp_path: Path, home: Path) -> None:
     step = github_step("Audit")
     inputs = {"sources": f"file:{inventory}\n", "fail-on": "affected", "sarif": "digestry.sarif"}

@@ -53,6 +53,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str
     return directory / "dist", build(copied(directory / "source"), directory / "dist", "sdist", "wheel")
 
 
+@pytest.mark.long
 def test_a_second_build_has_the_same_bytes(built: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
     again = copied(tmp_path / "elsewhere")
     for path in again.rglob("*"):

@@ -19,6 +19,7 @@ _LONG = {"audit", "backup", "http-api", "integrity", "mirror", "observability", 
 """Pages with many commands."""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "page",
     [

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from tests.support import run_digestry
 
 
+@pytest.mark.long
 def test_the_demo_without_an_engine(tmp_path: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("DIGESTRY_")}
     done = run_digestry(

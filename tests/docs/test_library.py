@@ -13,6 +13,7 @@ PAGE = HOUSE / "docs" / "library.md"
 _HOST = "localhost:5000"
 
 
+@pytest.mark.long
 def test_the_examples_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

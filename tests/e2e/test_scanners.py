@@ -80,6 +80,7 @@ def test_trivy_still_reports_what_is_affected(trivy: Engine, tool: Engine, image
     assert scanned(trivy, image, "--vex", "oci", "--show-suppressed") == ([VULNERABILITY], [])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", ["json", "sarif", "cyclonedx"])
 def test_what_trivy_reports_is_imported(
     trivy: Engine, tool: Engine, image: str, form: str, tmp_path: Path
@@ -104,6 +105,7 @@ def test_what_trivy_reports_is_imported(
     assert scanned(trivy, image, "--vex", "oci", "--show-suppressed") == ([], suppressed)
 
 
+@pytest.mark.long
 def test_trivy_reads_an_export(trivy: Engine, tool: Engine, image: str, tmp_path: Path) -> None:
     looked = ("--status", "not_affected", "--justification", "vulnerable_code_not_present")
     tool("advisory", "add", image, "--id", VULNERABILITY, *looked)
@@ -140,6 +142,7 @@ def cosign(tmp_path: Path) -> Engine:
     return engine
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "status",
     ["affected", *(pytest.param(other, marks=pytest.mark.long) for other in ("not_affected", "fixed"))],
@@ -152,6 +155,7 @@ def test_what_cosign_attaches_is_read(
     assert [line.split()[:2] for line in listed[1:]] == [[VULNERABILITY, status]]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", ["bundle", "tag"])
 def test_what_cosign_signs_is_verified(
     cosign: Engine, tool: Engine, image: str, form: str, tmp_path: Path
@@ -165,6 +169,7 @@ def test_what_cosign_signs_is_verified(
     assert (row["status"], row["signature"], row["signer"]) == ("fixed", "verified", "team")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "signed_as",
     [
@@ -201,6 +206,7 @@ def test_cosign_verifies_what_digestry_signs(
     assert statement["predicate"]["statements"][0]["vulnerability"]["name"] == VULNERABILITY
 
 
+@pytest.mark.long
 def test_a_scan_that_cosign_attests_is_read(
     trivy: Engine, cosign: Engine, tool: Engine, image: str, tmp_path: Path
 ) -> None:

@@ -92,6 +92,7 @@ def test_formats_are_converted_by_the_client(
     assert asking.manifest(registry, repository, "1")["mediaType"] == expected
 
 
+@pytest.mark.long
 def test_an_index_with_all_its_platforms(
     skopeo: Engine, registry: RegistryServer, repository: str, layout: Layout, tmp_path: Path
 ) -> None:
@@ -203,6 +204,7 @@ def test_a_large_blob_of_random_bytes(
     assert asking.head(registry, repository, "1") == digest
 
 
+@pytest.mark.long
 def test_copies_between_two_registries_keep_digests(
     skopeo: Engine, registry: RegistryServer, peer_registry: str, repository: str, layout: Layout
 ) -> None:

@@ -176,6 +176,7 @@ def test_cancel_and_finish_at_once_one_of_them_wins(registry: RegistryServer) ->
         assert there == (200 if finished == 201 else 404)
 
 
+@pytest.mark.long
 def test_deletes_while_the_same_is_pushed_leave_nothing_half_there(registry: RegistryServer) -> None:
     layer = os.urandom(5_000)
     digest = Digest.of(layer)

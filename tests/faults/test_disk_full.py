@@ -61,6 +61,7 @@ def still_serves(server: RegistryServer) -> None:
     assert server.request("GET", f"/v2/a/blobs/{layer}").body == KEPT
 
 
+@pytest.mark.long
 def test_a_patch_on_a_full_disk_does_not_count_and_the_upload_goes_on_when_there_is_room(
     registry: RegistryServer, small_disk: SmallDisk
 ) -> None:
@@ -162,6 +163,7 @@ def test_a_full_disk_is_freed_by_collection_alone(registry: RegistryServer, smal
     still_serves(registry)
 
 
+@pytest.mark.long
 def test_on_a_full_disk_images_can_be_deleted_and_nothing_is_taken_in_until_there_is_room(
     registry: RegistryServer, small_disk: SmallDisk
 ) -> None:
@@ -182,6 +184,7 @@ def test_on_a_full_disk_images_can_be_deleted_and_nothing_is_taken_in_until_ther
     assert put_manifest(registry, "a", "new", manifest).status == 201
 
 
+@pytest.mark.long
 def test_a_registry_starts_on_a_full_disk_and_serves_what_it_has(
     registry: RegistryServer, small_disk: SmallDisk
 ) -> None:
@@ -200,6 +203,7 @@ def test_a_registry_starts_on_a_full_disk_and_serves_what_it_has(
 # -- a mirror --------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_what_a_mirror_has_is_served_from_a_full_disk(small_disk: SmallDisk, tmp_path: Path) -> None:
     upstream = start_registry(tmp_path / "upstream")
     config = tmp_path / "registry.toml"

@@ -46,27 +46,32 @@ def _campaign(fault: str, every: int, *, seconds: float = 1200) -> dict[str, Any
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="finds a file's name in /proc")
 class TestEveryStep:
+    @pytest.mark.long
     @_steps(few=102, many=17)
     def test_a_kill_at_any_durable_step_loses_nothing_and_shows_nothing_partial(self, every: int) -> None:
         result = _campaign("kill", every=every)
         assert result["steps"] > 150
         assert result["runs"] > 340 // every
 
+    @pytest.mark.long
     @_steps(few=112, many=14)
     def test_power_lost_at_any_durable_step_loses_nothing_and_shows_nothing_partial(self, every: int) -> None:
         result = _campaign("power", every=every)
         assert result["runs"] > 280 // every
 
+    @pytest.mark.long
     @_steps(few=90, many=15)
     def test_a_full_disk_at_any_durable_step_is_told_and_then_all_goes_on(self, every: int) -> None:
         result = _campaign("full", every=every)
         assert result["runs"] > 150 // every
 
+    @pytest.mark.long
     @_steps(few=114, many=19)
     def test_a_failing_disk_at_any_durable_step_is_told_and_nothing_is_lost(self, every: int) -> None:
         result = _campaign("io", every=every)
         assert result["runs"] > 152 // every
 
+    @pytest.mark.long
     @_steps(few=20, many=4)
     def test_a_kill_at_any_step_of_the_first_start_leaves_what_the_next_can_use(self, every: int) -> None:
         assert _campaign("start", every=every)["runs"] > 20 // every

@@ -83,6 +83,7 @@ def acts(server: RegistryServer, name: str) -> list[TagEvent]:
     return [event for event in found if event.event in {"allowed", "revoked"}]
 
 
+@pytest.mark.long
 def test_what_an_advisory_names_as_the_fix_is_let_through_until_it_is_removed(server: RegistryServer) -> None:
     old, young = aged(server, "app/fix")
     advisory = advise(
@@ -115,6 +116,7 @@ def test_what_an_advisory_names_as_the_fix_is_let_through_until_it_is_removed(se
     }
 
 
+@pytest.mark.long
 def test_without_a_trusted_signature_nothing_is_let_through(server: RegistryServer) -> None:
     old, young = aged(server, "app/unsigned")
     advise(server, "app/unsigned", young, "--status", "fixed")
@@ -132,6 +134,7 @@ def test_without_a_trusted_signature_nothing_is_let_through(server: RegistryServ
     assert acts(server, "app/unsigned") == acts(server, "shut/signed") == []
 
 
+@pytest.mark.long
 def test_what_is_affected_is_no_fix_and_a_newer_statement_ends_it(server: RegistryServer) -> None:
     old, young = aged(server, "open/again")
     advise(server, "open/again", young, "--status", "fixed")
@@ -143,6 +146,7 @@ def test_what_is_affected_is_no_fix_and_a_newer_statement_ends_it(server: Regist
     assert "another says that it is affected" in str(ended.reason)
 
 
+@pytest.mark.long
 def test_what_somebody_took_back_is_not_let_through_again(server: RegistryServer) -> None:
     old, young = aged(server, "open/back")
     advise(server, "open/back", young, "--status", "fixed")

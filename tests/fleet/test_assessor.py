@@ -32,6 +32,7 @@ def advise(
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.long
 def test_an_image_is_judged_and_judged_again(server: RegistryServer) -> None:
     bad = push(server, "team/app", "1", b"bad")
     good = push(server, "team/app", "2", b"good")
@@ -57,6 +58,7 @@ def test_an_image_is_judged_and_judged_again(server: RegistryServer) -> None:
     judged(server, {"not_assessed": 1}, f"digest={bad}")
 
 
+@pytest.mark.long
 def test_a_layer_reaches_what_runs(server: RegistryServer) -> None:
     base = push(server, "base", "12", b"bad base")
     children = [push(server, f"team/app{number}", "1", b"bad base", b"%d" % number) for number in range(3)]
@@ -78,6 +80,7 @@ def test_a_layer_reaches_what_runs(server: RegistryServer) -> None:
         assert run["verdict"]["base"] == f"{server.host}/base:12@{base}"
 
 
+@pytest.mark.long
 def test_images_of_another_registry_are_unknown(server: RegistryServer) -> None:
     digest = push(server, "team/app", "1", b"copied")
     elsewhere = Digest.of(b"elsewhere")
@@ -96,6 +99,7 @@ def test_images_of_another_registry_are_unknown(server: RegistryServer) -> None:
     assert "hosts = [&#34;other.example&#34;]" in page or 'hosts = ["other.example"]' in page
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("named", [False, True])
 def test_a_registry_knows_its_names(tmp_path: Path, named: bool) -> None:
     configuration = tmp_path / "registry.toml"

@@ -26,6 +26,7 @@ def configured(tmp_path: Path, scanner: str, **more: object) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_what_runs_is_scanned_once(tmp_path: Path) -> None:
     (tmp_path / "scanner.py").write_text(SCANNER)
     (tmp_path / "report.json").write_text(json.dumps(trivy(openssl(), openssl("CVE-2", Severity="LOW"))))
@@ -47,6 +48,7 @@ def test_what_runs_is_scanned_once(tmp_path: Path) -> None:
         server.stop()
 
 
+@pytest.mark.long
 def test_no_scanner_is_a_sentence_in_the_log(tmp_path: Path) -> None:
     server = start_registry(tmp_path / "root", "--config", str(configured(tmp_path, "grype")))
     try:
@@ -55,6 +57,7 @@ def test_no_scanner_is_a_sentence_in_the_log(tmp_path: Path) -> None:
         assert server.stop() == 0
 
 
+@pytest.mark.long
 def test_a_scan_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
     started = tmp_path / "started"
     hangs = f"echo $$ >{started}; sleep 1000 & wait"

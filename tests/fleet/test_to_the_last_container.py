@@ -36,6 +36,7 @@ def metric(server: RegistryServer, name: str) -> float | None:
     return None if found is None else float(found[1])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("affected", "others"), [(6, 4), pytest.param(40, 260, marks=pytest.mark.long)], ids=["short", "whole"]
 )
@@ -102,6 +103,7 @@ def test_all_answers_agree(server: RegistryServer, affected: int, others: int) -
     assert metric(server, "digestry_fleet_oldest_affected_timestamp_seconds") is None
 
 
+@pytest.mark.long
 def test_an_end_that_nobody_saw_and_silence(server: RegistryServer) -> None:
     bad = push(server, "team/app", "1", b"bad")
     first, second = SimulatedAgent(server, "h1"), SimulatedAgent(server, "h2", interval=1)
@@ -141,6 +143,7 @@ def ask_silent(server: RegistryServer) -> list[tuple[str, str]]:
     return sorted((row["what"], row["place"]) for row in json.loads(done.stdout))
 
 
+@pytest.mark.long
 def test_a_registry_without_agents(server: RegistryServer) -> None:
     for line in (("summary",), ("silent",), ("since", "1h"), ("who", "CVE-1"), ("timeline", "CVE-1")):
         done = run_digestry("fleet", *line, "--registry", server.host, timeout=60)

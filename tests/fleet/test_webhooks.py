@@ -28,6 +28,7 @@ def test_events_that_do_not_exist(tmp_path: Path, wanted: object) -> None:
         load(path, {"root": tmp_path})
 
 
+@pytest.mark.long
 def test_an_event_of_the_fleet_is_listed_and_retried_alone(tmp_path: Path) -> None:
     path = tmp_path / "registry.toml"
     path.write_text(
@@ -65,6 +66,7 @@ def test_an_event_of_the_fleet_is_listed_and_retried_alone(tmp_path: Path) -> No
     assert "webhook list" in done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("killed", [False, True])
 def test_a_message_arrives(tmp_path: Path, killed: bool) -> None:
     path = tmp_path / "registry.toml"

@@ -167,6 +167,7 @@ def test_a_fork(server: LogServer, follow: Follow, tmp_path: Path) -> None:
         is_the_log(restarted, server)
 
 
+@pytest.mark.long
 def test_a_rollback(server: LogServer, follow: Follow) -> None:
     server.fill(300)
     follower = follow()

@@ -77,6 +77,7 @@ def test_there_and_back(
     assert repeated.before == made.manifest.digest
 
 
+@pytest.mark.long
 def test_a_tag_that_moved(
     store: ImageStore, second: ImageStore, session: Session, name: Reference, tmp_path: Path
 ) -> None:
@@ -255,6 +256,7 @@ def test_skopeo_agrees(
     assert pull(session, target, second).descriptor.digest == made.manifest.digest
 
 
+@pytest.mark.long
 def test_indexes_deep_inside_of_each_other_are_refused(
     store: ImageStore, session: Session, name: Reference, tmp_path: Path
 ) -> None:

@@ -101,6 +101,7 @@ def test_a_small_blob_takes_little_memory(store: ImageStore, tmp_path: Path, nam
     assert peak(store, blob, plain, tmp_path / "out", media_types.OCI_LAYER_GZIP) < MEMORY
 
 
+@pytest.mark.long
 def test_an_archive_of_three_kilobytes(store: ImageStore, tmp_path: Path) -> None:
     """Each entry kept the path of each directory above it: 590 MiB for 36 of them."""
     plain = archive(deep_paths(36))
@@ -109,6 +110,7 @@ def test_an_archive_of_three_kilobytes(store: ImageStore, tmp_path: Path) -> Non
     assert peak(store, blob, plain, tmp_path / "out", media_types.OCI_LAYER_GZIP) < 40 << 20
 
 
+@pytest.mark.long
 def test_memory_by_the_entry(store: ImageStore, tmp_path: Path) -> None:
     """What is said of :class:`Limits`: as many entries as are allowed take half a gigabyte."""
     few, many = 250, 1000
@@ -212,6 +214,7 @@ def few_files() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("few_files")
 def test_deep_folders(store: ImageStore, tmp_path: Path) -> None:
     """They come, are hidden and replaced by later layers, are given up, and are taken away again."""
@@ -272,6 +275,7 @@ def test_what_a_kill_left_goes_with_the_next(store: ImageStore, tmp_path: Path) 
     assert sorted(path.name for path in tmp_path.iterdir()) == [".out.notours", "images", "out"]
 
 
+@pytest.mark.long
 def test_packing_deep_folders(store: ImageStore, tmp_path: Path) -> None:
     """As deep as a path can name; beyond, it is said."""
     root = tmp_path / "root"

@@ -160,6 +160,7 @@ def test_the_command_is_that_of_dockers_client() -> None:
     assert ssh_command(podman, 1)[-5:] == ["podman", "--url", "unix:///s", "system", "dial-stdio"]
 
 
+@pytest.mark.long
 def test_over_ssh_every_container_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with engine(recording("docker-20.10")) as (url, _):
         ssh = FakeSSH(tmp_path, monkeypatch, url)

@@ -169,6 +169,7 @@ def test_what_ended_while_nobody_followed_is_told() -> None:
     assert [type(change) for change in changes] == [Unobserved, RunStarted, RunStopped, AllRuns]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "version", "refuses"),
     [

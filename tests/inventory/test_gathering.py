@@ -49,6 +49,7 @@ class Failing:
         raise self._error
 
 
+@pytest.mark.long
 def test_a_source_that_hangs_is_a_problem_and_the_others_are_reported() -> None:
     registries = FakeRegistries(bulk=True)
     one = registries.at(APP).image("one", "1")

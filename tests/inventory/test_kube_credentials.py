@@ -100,6 +100,7 @@ def test_a_plugin_that_fails_says_why(tmp_path: Path) -> None:
         run(tmp_path, "printf 'warning\\n\\033[2Jlog in first\\n' >&2; exit 3")
 
 
+@pytest.mark.long
 def test_a_plugin_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
     child = tmp_path / "child"
     with pytest.raises(RemoteError, match="did not end within"):

@@ -386,6 +386,7 @@ def drip_headers(handler: Handler, asked: Asked) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("ill", [hang, drip, drip_headers])
 def test_an_answer_has_its_time(cluster: Cluster, environment: dict[str, str], ill: Any) -> None:
     cluster.fill()
@@ -403,6 +404,7 @@ def test_a_server_that_hangs_altogether_is_asked_twice(cluster: Cluster, environ
     assert cluster.paths() == ["/api/v1/nodes", "/api/v1/pods"]
 
 
+@pytest.mark.long
 def test_all_of_it_has_its_time(cluster: Cluster, environment: dict[str, str]) -> None:
     def more(handler: Handler, asked: Asked) -> None:
         time.sleep(0.1)

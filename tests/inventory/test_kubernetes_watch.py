@@ -265,6 +265,7 @@ def test_a_busy_server_is_asked_again(cluster: Cluster, source: KubernetesSource
     assert len(cluster.watched()) == 2
 
 
+@pytest.mark.long
 def test_retry_after_is_waited_for(cluster: Cluster, source: KubernetesSource) -> None:
     list(source.observe())
 
@@ -310,6 +311,7 @@ def drip(handler: Handler, asked: Asked) -> None:
         time.sleep(0.3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("ill", [silent, mute, drip])
 def test_one_that_falls_silent_is_not_believed(
     cluster: Cluster, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, ill: Answer

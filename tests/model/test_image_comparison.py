@@ -368,6 +368,7 @@ def test_an_index_with_many_entries_of_one_platform(place: Place) -> None:
     ]
 
 
+@pytest.mark.long
 def test_hostile_sizes_take_no_time_of_their_squares(place: Place) -> None:
     """Tens of thousands of layers, steps and variables are compared by look-ups, not each with each."""
     many = [str(n) for n in range(20_000)]

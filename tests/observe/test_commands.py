@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from digestry.cli import exit_codes
 from digestry.model import media_types
 from tests.client.liar import Reply
@@ -20,6 +22,7 @@ def run(root: Path, *arguments: str, status: int = 0) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.long
 def test_a_registry_that_is_not_served_is_observed_by_the_command(tmp_path: Path) -> None:
     with running_registry() as server, upstream() as up:
         root = Path(server.root)
@@ -49,6 +52,7 @@ def test_a_registry_that_is_not_served_is_observed_by_the_command(tmp_path: Path
         assert "digestry observe list" in run(root, "remove", name, status=exit_codes.NOT_FOUND)
 
 
+@pytest.mark.long
 def test_a_served_registry_observes_at_once(tmp_path: Path) -> None:
     with upstream() as up:
         server = start_registry(tmp_path / "root")
@@ -67,6 +71,7 @@ def test_a_served_registry_observes_at_once(tmp_path: Path) -> None:
             server.stop()
 
 
+@pytest.mark.long
 def test_names_that_are_no_repository(tmp_path: Path) -> None:
     with running_registry() as server:
         root = Path(server.root)
@@ -76,6 +81,7 @@ def test_names_that_are_no_repository(tmp_path: Path) -> None:
         assert "digestry observe add" in run(root, "run", "x/y", status=exit_codes.NOT_FOUND)
 
 
+@pytest.mark.long
 def test_a_local_name_has_one_purpose(tmp_path: Path) -> None:
     with running_registry() as server, upstream() as up:
         root, name = Path(server.root), f"{up.liar.host}/own/app"
@@ -106,6 +112,7 @@ def test_a_local_name_has_one_purpose(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.long
 def test_what_the_configuration_names_and_clients_had_pushed_is_not_observed(tmp_path: Path) -> None:
     with upstream() as up:
         server = start_registry(tmp_path / "root")

@@ -15,6 +15,7 @@ from tests.registry.pull_through.support import Upstream, upstream
 from tests.support import start_registry
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.long)])
 def test_an_observer_is_killed_at_any_moment(tmp_path: Path, kills: int) -> None:
     chance = random.Random(kills)

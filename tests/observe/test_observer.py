@@ -41,6 +41,7 @@ def wait_for_failure(observer: Observing, tag: str, reason: str) -> None:
     wait_until(failed, what=f"a failed observation: {reason}", log=observer.server.log)
 
 
+@pytest.mark.long
 def test_moves_are_in_the_journal_once_and_in_order(up: Upstream, observer: Observing) -> None:
     first = up.image("own/app", "1.5", layer=b"one")
     observer.wait_for("1.5", first)
@@ -68,6 +69,7 @@ def test_moves_are_in_the_journal_once_and_in_order(up: Upstream, observer: Obse
     assert moves[1]["facts"]["concerns"] == ["moved-back"]
 
 
+@pytest.mark.long
 def test_an_upstream_that_is_away_leaves_a_gap(up: Upstream, observer: Observing) -> None:
     first = up.image("own/app", "1.5")
     observer.wait_for("1.5", first)
@@ -82,6 +84,7 @@ def test_an_upstream_that_is_away_leaves_a_gap(up: Upstream, observer: Observing
     assert all(one["since"] < one["until"] and "503" in one["reason"] for one in gaps)
 
 
+@pytest.mark.long
 def test_a_limit_is_obeyed(up: Upstream, observer: Observing) -> None:
     observer.wait_for("1.5", up.image("own/app", "1.5"))
     up.troubles["own/app"] = lambda _: Reply(429, b"", {"Retry-After": "3"})
@@ -93,6 +96,7 @@ def test_a_limit_is_obeyed(up: Upstream, observer: Observing) -> None:
     wait_until(lambda: outcomes(observer, "1.5")[-1] == "seen", what="seen again", log=observer.server.log)
 
 
+@pytest.mark.long
 def test_a_digest_with_other_content_is_no_move(up: Upstream, observer: Observing) -> None:
     first = up.image("own/app", "1.5")
     observer.wait_for("1.5", first)
@@ -112,6 +116,7 @@ def test_a_digest_with_other_content_is_no_move(up: Upstream, observer: Observin
     assert observer.moves("1.5") == [("created", str(first))]
 
 
+@pytest.mark.long
 def test_a_page_for_people_is_no_answer(up: Upstream, observer: Observing) -> None:
     first = up.image("own/app", "1.5")
     observer.wait_for("1.5", first)
@@ -120,6 +125,7 @@ def test_a_page_for_people_is_no_answer(up: Upstream, observer: Observing) -> No
     assert observer.moves("1.5") == [("created", str(first))]
 
 
+@pytest.mark.long
 def test_a_404_from_something_else_is_not_believed(up: Upstream, observer: Observing) -> None:
     first = up.image("own/app", "1.5")
     observer.wait_for("1.5", first)
@@ -128,6 +134,7 @@ def test_a_404_from_something_else_is_not_believed(up: Upstream, observer: Obser
     assert observer.moves("1.5") == [("created", str(first))]
 
 
+@pytest.mark.long
 def test_without_a_digest_a_get_is_conditional(up: Upstream, observer: Observing) -> None:
     validated: list[str] = []
 
@@ -152,6 +159,7 @@ def test_without_a_digest_a_get_is_conditional(up: Upstream, observer: Observing
     assert spans(observer, "1.5")[0]["count"] >= 2
 
 
+@pytest.mark.long
 def test_the_manifests_of_an_old_image_are_still_here(up: Upstream, observer: Observing) -> None:
     """Its registry has dropped it, and of an index each platform is here."""
     child = up.image("own/app")
@@ -181,6 +189,7 @@ def test_the_manifests_of_an_old_image_are_still_here(up: Upstream, observer: Ob
     assert facts.get("unknown", []) == []
 
 
+@pytest.mark.long
 def test_new_tags_were_absent_before_and_a_vanished_one_is_deleted(up: Upstream, observer: Observing) -> None:
     first = up.image("own/app", "1.0")
     observer.wait_for("1.0", first)
@@ -204,6 +213,7 @@ def test_clients_do_not_push_to_what_is_observed(observer: Observing) -> None:
     assert answer.status == 405
 
 
+@pytest.mark.long
 def test_all_content_is_kept(up: Upstream, tmp_path: Path) -> None:
     first = up.image("own/app", "1.5", layer=b"the old layer")
     with observing(tmp_path, up.url, 'every = "1s"\nkeep = true\ntags = "1.*"') as observer:
@@ -222,6 +232,7 @@ def test_all_content_is_kept(up: Upstream, tmp_path: Path) -> None:
         assert observer.moves("latest") == []
 
 
+@pytest.mark.long
 def test_who_runs_the_old_image_is_told(up: Upstream, observer: Observing) -> None:
     """Under the name that its own registry has."""
     first = up.image("own/app", "1.5", layer=b"one")
@@ -234,6 +245,7 @@ def test_who_runs_the_old_image_is_told(up: Upstream, observer: Observing) -> No
     assert "runningAfter" not in move
 
 
+@pytest.mark.long
 def test_a_signature_that_went(up: Upstream, observer: Observing) -> None:
     first = up.image("own/app", "1.5.2", layer=b"one")
     up.image("own/app", f"sha256-{first.encoded}.sig", layer=b"signature")
@@ -256,6 +268,7 @@ def test_a_signature_that_went(up: Upstream, observer: Observing) -> None:
     assert move()["concerns"] == ["version-tag-moved", "attachments-lost"]
 
 
+@pytest.mark.long
 def test_a_webhook_hears_of_a_move_once(up: Upstream, tmp_path: Path) -> None:
     first = up.image("own/app", "1.5.2", layer=b"one")
     with running_receiver() as receiver:

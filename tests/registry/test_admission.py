@@ -221,6 +221,7 @@ BROWSERS = [
 ]
 
 
+@pytest.mark.long
 def test_a_page_does_not_read_on_loopback_what_needs_no_login(tmp_path: Path) -> None:
     """A registry with users, part of which anybody may pull, behind a name that somebody lets lead here."""
     with guarded() as server:
@@ -248,6 +249,7 @@ def test_a_page_does_not_read_on_loopback_what_needs_no_login(tmp_path: Path) ->
             assert server.request("GET", "/v2/x/tags/list", headers=headers).status == 404
 
 
+@pytest.mark.long
 def test_with_a_login_pages_read_nothing_and_write_nothing() -> None:
     with guarded("") as server:
         alice = basic("alice")
@@ -268,6 +270,7 @@ ASKS = {
 }
 
 
+@pytest.mark.long
 def test_a_page_that_may_is_answered() -> None:
     with guarded(f'[cors]\norigins = ["{UI}/", "http://LOCALHOST:80"]\n') as server:
         for path in ("/v2/_catalog", "/v2/a/blobs/x", "/token", "/v2/"):
@@ -303,6 +306,7 @@ def test_a_page_that_may_is_answered() -> None:
         assert server.request("GET", "/v2/", headers={}).headers["vary"] == "Origin"
 
 
+@pytest.mark.long
 def test_a_page_that_may_write_writes(tmp_path: Path) -> None:
     text = f'[cors]\norigins = "{UI}"\nmethods = ["GET", "HEAD", "put"]\ncredentials = true\nmax-age = 0'
     with running_registry(*configured(tmp_path, text)) as server:

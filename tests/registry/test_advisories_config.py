@@ -63,6 +63,7 @@ def judged(server: RegistryServer, digest: object) -> Any:
     return one
 
 
+@pytest.mark.long
 def test_the_registry_judges_by_it(tmp_path: Path) -> None:
     shutil.copy(RECORDED / "cosign.pub", tmp_path)
     configuration = tmp_path / "registry.toml"

@@ -230,6 +230,7 @@ def test_a_defect_is_a_500_without_its_text(direct: Direct, monkeypatch: pytest.
     assert b"SELECT" not in body
 
 
+@pytest.mark.long
 def test_a_database_that_fails_is_a_500_without_its_text(direct: Direct) -> None:
     path = file_of(direct.service.stores.catalog)
     direct.service.stores.catalog.close()

@@ -107,6 +107,7 @@ def test_forward_only_and_restore(ruled: RegistryServer) -> None:
     assert len(events(ruled, name)) == 2
 
 
+@pytest.mark.long
 def test_a_hundred_pushers(ruled: RegistryServer) -> None:
     name = "race"
     images = [new(ruled, name) for _ in range(100)]

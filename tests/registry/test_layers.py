@@ -6,6 +6,8 @@ import json
 import os
 from typing import Any
 
+import pytest
+
 from digestry.model import media_types
 from digestry.model.digest import Digest
 from tests.registry.test_resolution import attach, push_index, resolve
@@ -129,6 +131,7 @@ def test_the_tags_of_a_layer_are_those_of_its_images_if_asked_for(registry: Regi
         assert registry.request("GET", f"{where}{path}?layers=x").status == 400
 
 
+@pytest.mark.long
 def test_a_flood_of_referrers_is_cut(registry: RegistryServer) -> None:
     content = os.urandom(8)
     image = push(registry, "layers/flood", "1", content)

@@ -74,6 +74,7 @@ def witness_key(server: RegistryServer) -> VerifierKey:
     return parse_verifier_key(server.request("GET", f"{LOG}/keys").json()["witness"])
 
 
+@pytest.mark.long
 def test_the_protocol_of_a_witness(tmp_path: Path) -> None:
     key, other = SignerKey.new("log.example/a"), SignerKey.new("log.example/a")
     with started(tmp_path / "w" / "root", witness_of((key.name, key.verifier))) as server:
@@ -124,6 +125,7 @@ def test_a_registry_that_is_no_witness(registry: RegistryServer) -> None:
     assert registry.request("GET", f"{LOG}/witness/x/checkpoint").status == 404
 
 
+@pytest.mark.long
 def test_a_log_is_cosigned(tmp_path: Path) -> None:
     with started(tmp_path / "a" / "root", logging_to()) as log:
         log.push_image("x", "t", os.urandom(8))
@@ -153,6 +155,7 @@ def _copied(root: Path, target: Path) -> None:
     shutil.copytree(root, target)
 
 
+@pytest.mark.long
 def test_a_catalog_of_yesterday_signs_nothing(tmp_path: Path) -> None:
     """Restored beside the note of what was signed; and without it, where a witness remembers."""
     root = tmp_path / "a" / "root"
@@ -189,6 +192,7 @@ def test_a_catalog_of_yesterday_signs_nothing(tmp_path: Path) -> None:
                 assert "digestry log begin" in text
 
 
+@pytest.mark.long
 def test_a_fork_is_found_by_the_witness(tmp_path: Path) -> None:
     """Whoever has the database rewrites the past, with the key that is in it."""
     root = tmp_path / "a" / "root"
@@ -240,6 +244,7 @@ def test_a_configuration_that_cannot_be(tmp_path: Path, text: str, message: str)
         load(file, {"root": tmp_path})
 
 
+@pytest.mark.long
 def test_the_empty_log_is_cosigned(tmp_path: Path) -> None:
     key = SignerKey.new("log.example/a")
     with started(tmp_path / "w" / "root", witness_of((key.name, key.verifier))) as server:
@@ -248,6 +253,7 @@ def test_the_empty_log_is_cosigned(tmp_path: Path) -> None:
         assert server.request("POST", ADD, request(signed(key, 3), 0)).status == 200
 
 
+@pytest.mark.long
 def test_a_cosignature_is_renewed_while_nothing_is_signed(tmp_path: Path) -> None:
     with started(tmp_path / "a" / "root", logging_to()) as log:
         origin, (key, *_) = keys_of(log)

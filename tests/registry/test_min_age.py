@@ -91,6 +91,7 @@ def image(server: RegistryServer, name: str, salt: str) -> Digest:
     return server.push_manifest(name, str(Digest.of(json.dumps(document).encode())), document)
 
 
+@pytest.mark.long
 def test_a_tag_is_answered_with_the_newest_digest_that_has_stood(gated: RegistryServer) -> None:
     old, new = image(gated, "app", "old"), image(gated, "app", "new")
     tag_at(gated, "app", "1.5", old, 30 * DAY)
@@ -242,6 +243,7 @@ def test_what_is_too_young_cannot_be_pulled_by_digest_either(shared: RegistrySer
         assert answer.headers["docker-content-digest"] == str(old.digest)
 
 
+@pytest.mark.long
 def test_children_go_with_their_index_and_referrers_with_their_subject(shared: RegistryServer) -> None:
     name = "index"
     children = [push(shared, name, f"{number}".encode()) for number in range(3)]
@@ -411,6 +413,7 @@ def observe(server: RegistryServer, tag: str, digest: Digest, first: int, last: 
         catalog.observations.seen(name, tag, digest, interval=first - last + 1, at=now - last)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", ["docker.io/team/app", "team/app", "team/app?ns=docker.io"])
 def test_a_mirror_serves_what_it_saw_for_long_enough(tmp_path: Path, path: str) -> None:
     """By each of a mirror's names."""
@@ -443,6 +446,7 @@ def test_a_mirror_serves_what_it_saw_for_long_enough(tmp_path: Path, path: str) 
         assert asked == [f"GET blobs/{Digest.of(b'old')}"]  # what is refused is not fetched either
 
 
+@pytest.mark.long
 def test_an_aged_digest_is_fetched_if_it_is_not_here(tmp_path: Path) -> None:
     with upstream() as other, gated_mirror(other, tmp_path) as server:
         old = other.image("team/app", layer=b"old")
@@ -456,6 +460,7 @@ def test_an_aged_digest_is_fetched_if_it_is_not_here(tmp_path: Path) -> None:
         assert server.request("GET", "/v2/docker.io/team/app/manifests/1").status == 404
 
 
+@pytest.mark.long
 def test_an_aged_digest_that_is_gone_everywhere_is_not_replaced(tmp_path: Path) -> None:
     with upstream() as other, gated_mirror(other, tmp_path) as server:
         gone = Digest.of(b"gone")
@@ -466,6 +471,7 @@ def test_an_aged_digest_that_is_gone_everywhere_is_not_replaced(tmp_path: Path) 
         assert f"resolves to {gone}" in message(answer)
 
 
+@pytest.mark.long
 def test_a_restart_forgets_nothing_and_an_outage_takes_nothing_away(tmp_path: Path) -> None:
     file = tmp_path / "registry.toml"
     with upstream() as other:
@@ -489,6 +495,7 @@ def test_a_restart_forgets_nothing_and_an_outage_takes_nothing_away(tmp_path: Pa
             server.kill()
 
 
+@pytest.mark.long
 def test_an_override_of_a_mirrors_repository(tmp_path: Path) -> None:
     with upstream() as other, gated_mirror(other, tmp_path) as server:
         young = other.image("team/app", "1", layer=b"young")
@@ -503,6 +510,7 @@ def test_an_override_of_a_mirrors_repository(tmp_path: Path) -> None:
         assert server.request("GET", f"/v2/docker.io/team/app/blobs/{Digest.of(b'young')}").status == 200
 
 
+@pytest.mark.long
 def test_a_tag_that_is_asked_for_is_observed(tmp_path: Path) -> None:
     """No observation, no age: the first request makes it a tag that is looked at, and so it gets one."""
     observed = '[observe."docker.io/team/other"]\ntags = "2"\nevery = "1s"\n'

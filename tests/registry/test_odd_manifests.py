@@ -180,6 +180,7 @@ def test_what_nobody_can_use_is_refused(server: RegistryServer, raw: bytes, code
     assert (answer.status, answer.code) == (400, code)
 
 
+@pytest.mark.long
 def test_a_mirror_takes_what_a_push_may_be(tmp_path: Path) -> None:
     with upstream() as hub:
         for number, raw in enumerate(RAW.values()):
@@ -241,6 +242,7 @@ def test_an_index_of_some_platforms_where_that_is_allowed(server: RegistryServer
         assert (answer.status, answer.code) == (400, "MANIFEST_BLOB_UNKNOWN")
 
 
+@pytest.mark.long
 def test_the_client_pulls_lists_and_pushes_them(server: RegistryServer, tmp_path: Path) -> None:
     """Each command ends in words; what can be pulled is listed, and can be pushed elsewhere."""
     push_parts(server)

@@ -27,6 +27,7 @@ def _of_the_disk(tmp_path: Path) -> None:
     needs_disk(tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
 def test_what_is_served_and_backed_up_is_private_whatever_the_umask(tmp_path: Path, mask: int) -> None:
     before = os.umask(mask)
@@ -57,6 +58,7 @@ def test_what_is_served_and_backed_up_is_private_whatever_the_umask(tmp_path: Pa
         assert open_to_others(made) == []
 
 
+@pytest.mark.long
 def test_an_open_root_of_before_is_closed_at_the_next_start(tmp_path: Path) -> None:
     server = start_registry(tmp_path / "root")
     server.push_image("x", "t")
@@ -80,6 +82,7 @@ def test_an_open_root_of_before_is_closed_at_the_next_start(tmp_path: Path) -> N
     assert "let others in" not in again.log.read_text()[size:]
 
 
+@pytest.mark.long
 def test_a_group_may_be_let_in_to_read_but_not_to_lock(tmp_path: Path) -> None:
     settings = tmp_path / "registry.toml"
     settings.write_text("group-access = true\n")
@@ -105,6 +108,7 @@ def test_a_directory_for_everybody_keeps_its_mode(tmp_path: Path) -> None:
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o1777
 
 
+@pytest.mark.long
 def test_what_is_not_the_registrys_keeps_its_modes(tmp_path: Path) -> None:
     page = tmp_path / "www" / "index.html"
     page.parent.mkdir(mode=0o755)
@@ -155,6 +159,7 @@ def test_a_walk_that_was_broken_off_is_begun_again(tmp_path: Path) -> None:
     assert open_to_others(tmp_path) == []
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.geteuid() != 0, reason="another user is needed")
 def test_files_of_root_are_not_put_into_another_users_registry_unsaid(tmp_path: Path) -> None:
     start_registry(tmp_path / "root").stop()
@@ -169,6 +174,7 @@ def test_files_of_root_are_not_put_into_another_users_registry_unsaid(tmp_path: 
     assert "belongs to another user (number 65534)" in server.log.read_text()
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.geteuid() != 0, reason="another user is needed")
 def test_another_user_reads_nothing_and_holds_no_lock() -> None:
     with open_directory("digestry-private-") as directory:

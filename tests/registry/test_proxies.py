@@ -224,6 +224,7 @@ def test_two_stories_are_refused(behind: RegistryServer) -> None:
     assert behind.request("GET", "/v2/", headers=headers).status == 400
 
 
+@pytest.mark.long
 def test_without_a_setting_nobody_is_believed() -> None:
     forged = {
         "X-Forwarded-For": "203.0.113.9",
@@ -237,6 +238,7 @@ def test_without_a_setting_nobody_is_believed() -> None:
         assert events(server, "a")[0]["address"] == "127.0.0.1"
 
 
+@pytest.mark.long
 def test_a_password_is_never_led_from_https_to_http() -> None:
     with guarded() as server:
         for forwarded in (

@@ -50,6 +50,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]
         server.stop()
 
 
+@pytest.mark.long
 def test_nothing_changes(server: RegistryServer) -> None:
     upload = str(query(server, "SELECT id FROM uploads")[0][0])
     before, journal = stored(server.root), events(server, "a/b")
@@ -111,6 +112,7 @@ def test_no_job_removes(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.long
 def test_a_mirror_serves_what_it_has(tmp_path: Path) -> None:
     with upstream() as hub:
         table = f'[mirror."hub.test"]\nurl = "{hub.url}"\ntag-ttl = 0\n'

@@ -164,6 +164,7 @@ def test_pages_by_count(registry: RegistryServer) -> None:
     assert len(joined(filtered, "manifests")) == 255
 
 
+@pytest.mark.long
 def test_pages_by_bytes(registry: RegistryServer) -> None:
     """Large annotations do not add up to an answer that no client takes, nor fill the memory."""
     name = "referrers/heavy"

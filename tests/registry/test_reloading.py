@@ -89,6 +89,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
 BLOB = f"blobs/{Digest.of(b'x')}"
 
 
+@pytest.mark.long
 def test_all_workers_switch_and_no_request_is_lost(served: Served) -> None:
     """Requests that both configurations allow are answered all the time."""
     assert served.answers("bob", f"/v2/b/{BLOB}") == {404}
@@ -118,6 +119,7 @@ def test_all_workers_switch_and_no_request_is_lost(served: Served) -> None:
     assert lost == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "text",
     ["[auth", rules(bob="**") + "[limits]\nuploads = 'many'\n", rules(bob="**").replace("'users'", "'none'")],
@@ -131,6 +133,7 @@ def test_a_wrong_file_changes_nothing(served: Served, text: str) -> None:
     assert served.answers("bob", f"/v2/b/{BLOB}") == {200}
 
 
+@pytest.mark.long
 def test_wrong_users_change_nothing(served: Served) -> None:
     (served.file.parent / "others").write_text("bob:no hash\n")
     served.fail_to_reload(rules(bob="**").replace("'users'", "'others'"))
@@ -146,6 +149,7 @@ def test_what_needs_a_restart_is_named_and_the_rest_is_reloaded(served: Served) 
     assert served.server.request("POST", path, b"y", login("bob")).status == 201
 
 
+@pytest.mark.long
 def test_a_worker_that_is_started_later_has_the_new_configuration(served: Served) -> None:
     served.reload(rules(bob="**"))
     parent = served.server.process.pid
@@ -167,6 +171,7 @@ def _served(server: RegistryServer) -> bool:
         return False
 
 
+@pytest.mark.long
 def test_an_upload_outlives_a_reload(served: Served) -> None:
     server, headers = served.server, login("alice")
     path = server.request("POST", "/v2/a/blobs/uploads/", headers=headers).headers["location"]
@@ -177,6 +182,7 @@ def test_an_upload_outlives_a_reload(served: Served) -> None:
     assert server.request("PUT", f"{path}?digest={digest}", headers=headers).status == 201
 
 
+@pytest.mark.long
 def test_limits_quotas_and_immutable_tags(served: Served) -> None:
     def push(name: str, tag: str, layer: bytes) -> int:
         path = f"/v2/{name}/blobs/uploads/?digest={Digest.of(layer)}"
@@ -199,6 +205,7 @@ def test_limits_quotas_and_immutable_tags(served: Served) -> None:
     assert push("b", "v1", b"y" * 200) == 201
 
 
+@pytest.mark.long
 def test_webhooks_and_retention(served: Served) -> None:
     receiver = Receiver()
     thread = threading.Thread(target=receiver.serve_forever)

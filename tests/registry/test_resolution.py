@@ -171,6 +171,7 @@ def test_contents_only_if_wanted_and_only_what_the_repository_may_serve(registry
         assert str(Digest.of(content.encode())) == digest
 
 
+@pytest.mark.long
 def test_many_events_are_cut_and_that_is_said(registry: RegistryServer) -> None:
     name = "resolution/busy"
     raws = []
@@ -187,6 +188,7 @@ def test_many_events_are_cut_and_that_is_said(registry: RegistryServer) -> None:
     assert tag["events"][0]["toDigest"] == newest["toDigest"]
 
 
+@pytest.mark.long
 def test_an_answer_ends_before_it_is_too_long(registry: RegistryServer) -> None:
     queries = []
     for number in range(4):
@@ -210,6 +212,7 @@ def test_an_answer_ends_before_it_is_too_long(registry: RegistryServer) -> None:
     assert answered == len(queries)
 
 
+@pytest.mark.long
 def test_what_is_too_much_for_an_answer_is_left_out(registry: RegistryServer) -> None:
     name = "resolution/too-heavy"
     subject = registry.push_image(name, "t", os.urandom(10))
@@ -265,6 +268,7 @@ def test_it_is_listed_and_only_posted_to(registry: RegistryServer) -> None:
     assert (answer.status, answer.headers["allow"]) == (405, "POST")
 
 
+@pytest.mark.long
 def test_when_tags_came_to_each_node(registry: RegistryServer) -> None:
     name = "resolution/spans"
     one = registry.push_image(name, "1.5", os.urandom(10))

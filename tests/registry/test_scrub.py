@@ -340,6 +340,7 @@ def test_a_push_that_has_not_committed_is_waited_for(store: Store) -> None:
     assert store.blobs.read(digest) == b"content"
 
 
+@pytest.mark.long
 def test_pushes_damage_and_looks_all_at_once(store: Store) -> None:
     """Whole content is never set aside, and what was pushed last is there."""
     needs_disk(store.root)
@@ -471,6 +472,7 @@ def test_many_small_files_are_not_a_storm(store: Store) -> None:
     assert time.monotonic() - began > 0.8  # as if they were 64 KiB each
 
 
+@pytest.mark.long
 def test_the_pace_does_not_save_up_time_and_stops_at_once() -> None:
     stop = threading.Event()
     bucket = RateThrottle(1 << 20, stop)
@@ -519,6 +521,7 @@ def test_when_a_pass_is_due(store: Store) -> None:
     assert store.damaged() == {}
 
 
+@pytest.mark.long
 def test_a_served_registry_scrubs_itself(store: Store, tmp_path: Path) -> None:
     digest = store.push(b"content")
     flip(blob_file(store.root, digest))

@@ -134,6 +134,7 @@ def test_a_root_with_an_odd_name(tmp_path: Path) -> None:
     assert (root / "catalog.db").exists()
 
 
+@pytest.mark.long
 def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
     server = start_registry(tmp_path / "root")
     digest = server.push_image("restart/x", "t")
@@ -154,6 +155,7 @@ def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
         server.stop()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stopped_while_an_upload_runs(tmp_path: Path, number: signal.Signals) -> None:
     """The request under way is finished; then the server ends, with exit code 0."""
@@ -178,6 +180,7 @@ def test_stopped_while_an_upload_runs(tmp_path: Path, number: signal.Signals) ->
         server.stop()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("more", ["", "http2 = true\n"])
 def test_a_server_that_stops_answers_until_its_drain_ends(tmp_path: Path, more: str) -> None:
     """Both servers: that of HTTP/1 alone, and the one that has HTTP/2."""
@@ -223,6 +226,7 @@ def _says_close(port: int) -> bool:
     return True
 
 
+@pytest.mark.long
 def test_a_drain_ends_by_itself_and_an_interrupt_needs_none(tmp_path: Path) -> None:
     for number, seconds in ((signal.SIGTERM, 1), (signal.SIGINT, 600)):
         config = tmp_path / "registry.toml"
@@ -233,6 +237,7 @@ def test_a_drain_ends_by_itself_and_an_interrupt_needs_none(tmp_path: Path) -> N
         server.stop()
 
 
+@pytest.mark.long
 def test_a_push_through_one_worker_is_seen_through_the_other_at_once(pair: RegistryServer) -> None:
     # Each request is a new connection, and the kernel gives it to either worker.
     for number in range(30):
@@ -260,6 +265,7 @@ def test_both_workers_serve(pair: RegistryServer) -> None:
     assert len(pair.processes()) >= 3
 
 
+@pytest.mark.long
 def test_workers_end_with_their_server(tmp_path: Path) -> None:
     server = start_registry(tmp_path / "root", "--workers", "2")
     try:
@@ -281,6 +287,7 @@ def serves(server: RegistryServer, digest: Digest) -> bool:
     return found == str(digest)
 
 
+@pytest.mark.long
 def test_a_worker_that_dies_is_started_anew(tmp_path: Path) -> None:
     server = start_registry(tmp_path / "root")
     try:

@@ -97,6 +97,7 @@ def test_delete_if_match(registry: RegistryServer) -> None:
     assert registry.request("DELETE", path, headers={"If-Match": "*"}).status == 412
 
 
+@pytest.mark.long
 def test_compare_and_set_under_contention(registry: RegistryServer) -> None:
     """In each round all ask for what the round before left: exactly one gets it."""
     name, rounds, pushers = "memory/contention", 10, 8
@@ -285,6 +286,7 @@ def test_whose_in_all_repositories(registry: RegistryServer) -> None:
     assert registry.request("POST", f"/v2/_digestry/whose/{a}").status == 405
 
 
+@pytest.mark.long
 def test_no_page_ends_between_moves_of_one_time(tmp_path: Path) -> None:
     """Times differ in each repository, but not between two of them."""
     layer = b"the same everywhere"

@@ -71,6 +71,7 @@ def logged() -> Iterator[RegistryServer]:
         yield server
 
 
+@pytest.mark.long
 def test_a_push_is_in_the_log_within_a_second(logged: RegistryServer) -> None:
     before = checkpoint(logged).checkpoint.size
     digest = logged.push_image("log/app", "1.0", os.urandom(8))
@@ -87,6 +88,7 @@ def test_a_push_is_in_the_log_within_a_second(logged: RegistryServer) -> None:
     assert len(openings) == 1
 
 
+@pytest.mark.long
 def test_another_implementation_verifies_it(logged: RegistryServer) -> None:
     older = checkpoint(logged)
     for number in range(300):
@@ -129,6 +131,7 @@ def test_what_there_is_not(logged: RegistryServer, path: str, status: int) -> No
     assert logged.request("GET", f"{LOG}/{path}").status == status
 
 
+@pytest.mark.long
 def test_the_openings_have_pages(logged: RegistryServer) -> None:
     for number in range(5):
         logged.push_image("log/pages", f"t{number}", os.urandom(8))
@@ -156,6 +159,7 @@ def test_the_openings_have_pages(logged: RegistryServer) -> None:
         assert logged.request("GET", f"/v2/log/pages/_digestry/log/openings?{wrong}").status == 400
 
 
+@pytest.mark.long
 def test_entries_that_not_all_may_read_are_sealed() -> None:
     with guarded() as server:
         alice, bob, nobody = As(server, basic("alice")), As(server, basic("bob")), As(server, {})
@@ -187,6 +191,7 @@ def test_entries_that_not_all_may_read_are_sealed() -> None:
         assert bob.request("GET", "/v2/carol/x/_digestry/log/openings").json()["openings"] == []
 
 
+@pytest.mark.long
 def test_a_log_that_is_turned_off() -> None:
     with running_registry() as server:
         root = server.root

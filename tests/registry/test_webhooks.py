@@ -129,6 +129,7 @@ def test_a_receiver_that_fails_is_tried_again(receiver: Receiver, deliver: Calla
     settled(catalog)
 
 
+@pytest.mark.long
 def test_one_that_hangs_is_waited_for_by_nobody_else(
     receiver: Receiver, deliver: Callable[..., Catalog]
 ) -> None:
@@ -304,6 +305,7 @@ class Losing(FileCoordination):
         self.check()
 
 
+@pytest.mark.long
 def test_who_loses_the_lock_sends_no_more(receiver: Receiver, tmp_path: Path) -> None:
     coordination = Losing(tmp_path)
     webhook = hook(receiver, timeout=PATIENCE)
@@ -354,6 +356,7 @@ def configured(tmp_path: Path, receiver: Receiver) -> Path:
     return file
 
 
+@pytest.mark.long
 def test_a_killed_server_delivers_after_its_restart(tmp_path: Path, receiver: Receiver) -> None:
     """SIGKILL with messages in every state: under way, failed, not begun. All of them arrive."""
     receiver.behave = answering(500)

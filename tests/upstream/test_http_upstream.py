@@ -127,6 +127,7 @@ def test_an_answer_that_trickles_in_is_none(head: bytes, drop: bytes) -> None:
         upstream.close()
 
 
+@pytest.mark.long
 def test_a_blob_may_take_its_time() -> None:
     with trickling(HEAD % 200 + b"\r\n", b"x" * 2000) as url:
         options = UpstreamOptions("a.test", url, timeout=60, patience=0.5, least_rate=4000)

@@ -187,6 +187,7 @@ def test_a_fork_of_the_same_size(server: LogServer, client: Client) -> None:
         client.verify("team/app")
 
 
+@pytest.mark.long
 def test_a_log_that_was_rolled_back(server: LogServer, client: Client) -> None:
     story(server)
     client.verify("team/app")

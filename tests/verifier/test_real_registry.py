@@ -136,6 +136,7 @@ def test_a_database_that_was_edited_by_hand(registry: Registry, home: Home) -> N
     assert "ALARM" in home.follow(status=1)  # the bundle with the new entry has the old one, too
 
 
+@pytest.mark.long
 def test_a_registry_that_was_restored_from_yesterday(registry: Registry, home: Home, tmp_path: Path) -> None:
     registry.push(2)
     registry.signed(2)
@@ -190,6 +191,7 @@ def test_a_follower_that_is_killed_goes_on(registry: Registry, home: Home) -> No
     database.close()
 
 
+@pytest.mark.long
 def test_two_verifications_at_once(registry: Registry, home: Home) -> None:
     registry.push(2)
     registry.signed(2)

@@ -114,6 +114,7 @@ def test_a_log_that_is_too_long_to_be_read_at_once(server: LogServer, prove: Pro
     assert prove(most=300).digest == digest_of(1)
 
 
+@pytest.mark.long
 def test_a_pull_stores_nothing_that_is_not_proven(server: LogServer, client: Client, tmp_path: Path) -> None:
     server.move("team/app", "1.5", 1)
     server.manifests[digest_of(2)] = server.tags["team/app", "1.5"] = image(2)

@@ -29,6 +29,7 @@ def changes(server: RegistryServer, name: str, old: object, new: object, more: s
     return Browser(server).text(f"/changes/{name}?old={old}&new={new}{more}")
 
 
+@pytest.mark.long
 def test_settings_variables_steps_and_layers(server: RegistryServer) -> None:
     steps = [{"created_by": "FROM"}, {"created_by": "COPY old"}]
     old = server.push_manifest(
@@ -93,6 +94,7 @@ def test_agents_report_where_the_old_one_still_runs(server: RegistryServer) -> N
     assert "rack-7 runs 2 " in text
 
 
+@pytest.mark.long
 def test_a_silent_place_is_not_one_where_it_ended(server: RegistryServer) -> None:
     old, new = push_index(server, "quiet", "1", "one"), push_index(server, "quiet", "1", "two")
     images = {"i": report_image(f"{server.host}/quiet:1", old, "index")}
@@ -117,6 +119,7 @@ def test_a_silent_place_is_not_one_where_it_ended(server: RegistryServer) -> Non
     assert "Who runs it now and ran it 3 places" in shown(addresses[0])
 
 
+@pytest.mark.long
 def test_what_the_repository_no_longer_has_is_said(server: RegistryServer) -> None:
     old, new = (server.push_manifest("lost", "1", image(server, "lost", mark)) for mark in ("a", "b"))
     assert server.request("DELETE", f"/v2/lost/manifests/{old}").status == 202

@@ -123,6 +123,7 @@ def url(server: RegistryServer, path: str, host: str = "127.0.0.1") -> str:
     return f"http://{host}:{server.port}{path}"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "looks",
     [
@@ -156,6 +157,7 @@ def test_no_page_breaks_a_rule_of_axe_or_runs_what_others_wrote(
     context.close()
 
 
+@pytest.mark.long
 def test_the_policy_lets_the_pages_run_without_a_complaint(
     chromium: Browser, server: RegistryServer, paths: dict[str, str]
 ) -> None:
@@ -208,6 +210,7 @@ def test_the_keyboard_reaches_the_content_and_the_search(chromium: Browser, serv
     context.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scripted", [True, False])
 def test_the_theme_changes_and_stays(chromium: Browser, server: RegistryServer, scripted: bool) -> None:
     context = chromium.new_context(java_script_enabled=scripted, color_scheme="light")
@@ -240,6 +243,7 @@ def _signed_in(context: BrowserContext, server: RegistryServer, host: str) -> Pa
     return page
 
 
+@pytest.mark.long
 def test_a_link_on_another_site_leads_to_the_page_as_its_user_sees_it(
     chromium: Browser, guarded_server: RegistryServer, tmp_path: Path
 ) -> None:
@@ -274,6 +278,7 @@ def test_a_link_on_another_site_leads_to_the_page_as_its_user_sees_it(
         context.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("width", [320, 1280])
 def test_long_names_do_not_make_a_page_wider_than_the_window(
     chromium: Browser, server: RegistryServer, width: int

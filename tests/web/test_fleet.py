@@ -57,6 +57,7 @@ def judged(server: RegistryServer, path: str, words: str) -> str:
     return browser.text(path)
 
 
+@pytest.mark.long
 def test_without_agents_the_page_says_how_to_begin() -> None:
     with running_registry() as empty:
         text = plain(Browser(empty).text("/fleet"))
@@ -66,6 +67,7 @@ def test_without_agents_the_page_says_how_to_begin() -> None:
         assert Browser(empty).get("/vulnerability").status == 404
 
 
+@pytest.mark.long
 def test_affected_containers_come_first_with_why_and_where(server: RegistryServer) -> None:
     bad = affected(server, "fleet/bad")
     fine = server.push_manifest("fleet/fine", "1", pushed_image(server, "fleet/fine", "fine"))
@@ -94,6 +96,7 @@ def test_affected_containers_come_first_with_why_and_where(server: RegistryServe
         assert Browser(server).get(f"/fleet?last={period}&after=x&places=y").status == 200
 
 
+@pytest.mark.long
 def test_a_vulnerability_leads_to_zero(server: RegistryServer) -> None:
     name = "CVE-2026-777"
     bad = affected(server, "zero/app", name)
@@ -114,6 +117,7 @@ def test_a_vulnerability_leads_to_zero(server: RegistryServer) -> None:
     assert "still run" not in text
 
 
+@pytest.mark.long
 def test_silence_is_loud_and_no_end(server: RegistryServer) -> None:
     name = "CVE-2026-888"
     bad = affected(server, "silent/app", name)
@@ -126,6 +130,7 @@ def test_silence_is_loud_and_no_end(server: RegistryServer) -> None:
     assert re.search(r"lonely-place docker 1 .{10,60} silent", place)
 
 
+@pytest.mark.long
 def test_places_and_containers_are_shown_to_those_who_may_audit() -> None:
     with guarded() as server:
         carol = of(server, "carol")
@@ -161,6 +166,7 @@ def test_a_position_that_is_none_is_that_of_the_first_page(server: RegistryServe
     assert server.request("GET", f"/v2/_digestry/fleet/runs?after={after}").status == 400
 
 
+@pytest.mark.long
 def test_what_agents_and_advisories_say_is_text(server: RegistryServer) -> None:
     name = "CVE-2026-666"
     bad = affected(server, "evil/app", name)
@@ -193,6 +199,7 @@ def test_what_agents_and_advisories_say_is_text(server: RegistryServer) -> None:
         check(Browser(server).text(path))
 
 
+@pytest.mark.long
 def test_pages_of_containers_follow(server: RegistryServer) -> None:
     name = "CVE-2026-999"
     bad = affected(server, "many/app", name)

@@ -126,6 +126,7 @@ def by_browser(browser: Browser) -> Ask:
     return ask
 
 
+@pytest.mark.long
 def test_no_answer_has_a_name_that_the_asker_may_not_know(world: World) -> None:
     server = world.server
     token = run_digestry("token", "create", "--root", server.root, "ci-1", timeout=30).stdout.strip()
@@ -164,6 +165,7 @@ def test_the_metrics_name_no_repository(world: World) -> None:
     assert not any(HIDDEN in line or "team" in line for line in fleet)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("fix", "named"), [("team/fixed", True), ("secret/fixed", False)])
 def test_a_way_out_is_named_to_who_may_pull_it(fix: str, named: bool) -> None:
     """Whoever may audit their own image alone learns of a fix elsewhere if they may pull that."""
@@ -219,6 +221,7 @@ def told(answer: Response, path: str) -> str:
     return text.replace("there is no repository team/app.", "")
 
 
+@pytest.mark.long
 def test_rights_end_at_once_on_every_page_and_endpoint() -> None:
     with guarded() as server:
         world = build(server)

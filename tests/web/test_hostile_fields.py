@@ -48,6 +48,7 @@ def server() -> Iterator[RegistryServer]:
         yield server
 
 
+@pytest.mark.long
 def test_the_fields_of_an_image_its_config_and_its_index(server: RegistryServer) -> None:
     settings = {
         "Entrypoint": [EVIL],

@@ -30,6 +30,7 @@ def plain(page: str) -> str:
     return " ".join(re.sub(r"<[^>]*>", " ", page.partition("<main")[2]).split())
 
 
+@pytest.mark.long
 def test_an_index_has_its_platforms_and_is_pulled_by_tag_and_digest(server: RegistryServer) -> None:
     digest = push_index(server, "app", "1.0", "one")
     page = Browser(server).text(f"/r/app@{digest}")
@@ -170,6 +171,7 @@ def test_what_never_was_there_is_not_found(server: RegistryServer) -> None:
     assert browser.get("/r/here@sha512:" + "a" * 64).status == 400
 
 
+@pytest.mark.long
 def test_what_counts_is_what_the_configuration_trusts(tmp_path: Path) -> None:
     shutil.copy(RECORDED / "cosign.pub", tmp_path)
     configuration = tmp_path / "registry.toml"

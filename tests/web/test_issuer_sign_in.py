@@ -81,6 +81,7 @@ def come_back(browser: Browser, path: str) -> Response:
     return browser.request("GET", path, Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="navigate")
 
 
+@pytest.mark.long
 def test_who_signs_in_at_the_issuer_has_a_session(server: RegistryServer, issuer: FakeIssuer) -> None:
     browser = Browser(server)
     address = begun(browser, "/r/team/app")

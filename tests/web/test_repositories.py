@@ -25,6 +25,7 @@ def page(server: RegistryServer, path: str, **headers: str) -> str:
     return answer.body.decode()
 
 
+@pytest.mark.long
 def test_a_row_has_its_tags_its_size_and_its_last_change(server: RegistryServer) -> None:
     text = page(server, "/?filter=team")
     assert text.count('<tr role="row"><th role="rowheader"') == 1

@@ -34,6 +34,7 @@ def rows(server: RegistryServer, path: str) -> list[str]:
     return re.findall(r"<tr role=\"row\">.*?</tr>", body, re.DOTALL)
 
 
+@pytest.mark.long
 def test_a_tag_is_listed_with_all_that_it_points_to(server: RegistryServer) -> None:
     digest = server.request("HEAD", "/v2/team/app/manifests/1.1").headers["docker-content-digest"]
     (row,) = (row for row in rows(server, "/r/team/app") if 'href="/r/team/app:1.1"' in row)

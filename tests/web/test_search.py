@@ -26,6 +26,7 @@ def digest_of(server: RegistryServer, name: str, tag: str) -> Digest:
     return Digest.parse(answer.headers["docker-content-digest"])
 
 
+@pytest.mark.long
 def test_a_part_of_a_name_and_the_beginning_of_a_tag(server: RegistryServer) -> None:
     browser = Browser(server)
     assert 'href="/r/team/golftrack"' in browser.text("/search?q=GOLF")
@@ -78,6 +79,7 @@ def test_a_vulnerability_finds_the_images_that_advisories_are_about(server: Regi
     assert not _row(browser, "CVE-2026-471")
 
 
+@pytest.mark.long
 def test_a_vulnerability_may_have_a_colon_in_its_name(server: RegistryServer) -> None:
     digest = digest_of(server, "team/golftrack", "1.5")
     statement = {"vulnerability": {"name": "RHSA-2026:4711"}, "status": "fixed"}
@@ -95,6 +97,7 @@ def _row(browser: Browser, text: str) -> bytes:
     return browser.get(f"/search?q={text}").body.partition(b"<h2>Advisories")[2]
 
 
+@pytest.mark.long
 def test_nothing_of_what_the_visitor_may_not_read_is_found(guarded_server: RegistryServer) -> None:
     carol = of(guarded_server, "carol")
     secret = carol.request("HEAD", "/v2/secret/x/manifests/1").headers["docker-content-digest"]

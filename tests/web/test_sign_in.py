@@ -34,6 +34,7 @@ def own_server() -> Iterator[RegistryServer]:
         yield server
 
 
+@pytest.mark.long
 def test_who_signs_in_sees_what_they_may_read_and_nothing_else(guarded_server: RegistryServer) -> None:
     alice = signed_in(guarded_server, "alice")
     page = alice.text("/")
@@ -143,6 +144,7 @@ def test_a_session_ends_with_its_time_with_disuse_and_with_the_credential(
     assert sessions(own_server) == 0
 
 
+@pytest.mark.long
 def test_a_changed_password_ends_the_sessions_that_it_began(own_server: RegistryServer) -> None:
     browser = signed_in(own_server, "alice")
     users = next(own_server.root.parent.rglob("users"))
@@ -227,6 +229,7 @@ def test_a_registry_without_users_has_no_sign_in(registry: RegistryServer) -> No
     assert browser.request("GET", "/sign-in").status == 404
 
 
+@pytest.mark.long
 def test_the_audit_log_has_sign_ins_and_refused_ones_without_secrets(own_server: RegistryServer) -> None:
     assert Browser(own_server).sign_in("alice").status == 303
     assert Browser(own_server).sign_in("alice", "a wrong password").status == 403

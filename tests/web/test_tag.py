@@ -100,6 +100,7 @@ def test_what_the_repository_no_longer_has_is_marked(server: RegistryServer) -> 
     assert "no longer here" not in newest
 
 
+@pytest.mark.long
 def test_pages_follow_by_time(server: RegistryServer) -> None:
     raws = [json.dumps(image(server, "many", mark)).encode() for mark in ("a", "b")]
     for number in range(120):
@@ -137,6 +138,7 @@ def test_what_it_left_and_still_runs_is_said_first(server: RegistryServer) -> No
     assert 'class="band runs"' in page
 
 
+@pytest.mark.long
 def test_who_moved_it_and_what_runs_is_for_those_who_may_audit(guarded_server: RegistryServer) -> None:
     carol = of(guarded_server, "carol")
     assert carol.push_image("team/app", "moved", b"one").status == 201

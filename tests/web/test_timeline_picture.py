@@ -33,6 +33,7 @@ def test_digests_one_after_the_other_look_different_and_those_that_matter_stand_
     assert picture.ticks == tuple(at / 8 * WIDTH for at in (1, 2, 3, 4, 5))
 
 
+@pytest.mark.long
 def test_what_matters_is_wide_enough_to_be_seen() -> None:
     marks = (TagMark(0, "a", 1), TagMark(5000 * HOUR, "b", 1), TagMark(5000 * HOUR + 1, "a", 1))
     picture = draw(TagPeriod(0, 10_000 * HOUR, marks, exact=True), current="a", running={"b"})
@@ -70,6 +71,7 @@ def test_labels_are_at_equal_distances() -> None:
     assert picture.bands == ()
 
 
+@pytest.mark.long
 def test_a_period_of_nothing() -> None:
     picture = draw(TagPeriod(5, 5, (TagMark(5, "a", 1),), exact=True), current="a", running=())
     assert set(picture.labels) <= {5, 6}

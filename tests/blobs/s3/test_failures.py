@@ -83,6 +83,7 @@ def test_what_passes_is_tried_again(
     ]
 
 
+@pytest.mark.long
 def test_a_completion_that_says_200_and_fails_is_not_believed(store: S3Blobs, proxy: S3Proxy) -> None:
     injected = proxy.fail("POST", "uploadId=", status=200, answer=INTERNAL)
     push(store)
@@ -155,6 +156,7 @@ def test_a_body_that_breaks_off_is_gone_on_with(store: S3Blobs, proxy: S3Proxy) 
     assert store.verify(DIGEST, len(CONTENT), FullSpeed()).problem is None
 
 
+@pytest.mark.long
 def test_a_store_that_is_away_is_busy_in_bounded_time(s3_config: S3Config, tmp_path: Path) -> None:
     endpoint = f"http://127.0.0.1:{free_port()}"
     store = make_store(tmp_path, s3_config, endpoint=endpoint, patience=1.0)

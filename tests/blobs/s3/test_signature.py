@@ -30,6 +30,7 @@ def ours(token: str) -> Credentials:
     return Credentials("AKID", "se/cret+key", token)
 
 
+@pytest.mark.long
 @given(
     path=KEYS.map(lambda key: f"/bucket/{key.strip('/') or 'x'}"),
     query=st.dictionaries(NAMES, KEYS, max_size=3),
@@ -51,6 +52,7 @@ def test_headers(path: str, query: dict[str, str], value: str, token: str) -> No
     assert signed["authorization"] == request.headers["Authorization"]
 
 
+@pytest.mark.long
 @given(path=KEYS.map(lambda key: f"/bucket/{key.strip('/') or 'x'}"), token=TOKENS)
 def test_presigned_urls(path: str, token: str) -> None:
     quoted = quote_path(path)

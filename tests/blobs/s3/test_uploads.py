@@ -111,6 +111,7 @@ def test_what_was_read_back_and_is_wrong_is_no_content(store: S3Blobs) -> None:
     assert (uploads(store), objects(store)) == (0, [])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("count", [200, pytest.param(10_000, marks=pytest.mark.long)])
 def test_many_small_chunks_leave_few_objects(store: S3Blobs, count: int) -> None:
     content = os.urandom(count * 1000)

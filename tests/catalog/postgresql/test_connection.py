@@ -48,6 +48,7 @@ def proxied(
     made.close()
 
 
+@pytest.mark.long
 def test_a_commit_that_did_not_arrive_is_done_again(
     proxy: CommitProxy, proxied: Catalog, catalog: Catalog
 ) -> None:
@@ -72,6 +73,7 @@ def test_a_commit_whose_answer_was_lost_is_not_acknowledged_and_found_out(
     assert proxied.put_manifest("x", manifest, tag_names=["t"], origin=ORIGIN) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_nothing_is_lost_and_nothing_done_twice(
     proxy: CommitProxy, proxied: Catalog, catalog: Catalog, when: When
@@ -113,6 +115,7 @@ def test_the_password_is_in_no_message(backend: Backend, url: str, tmp_path: Pat
     assert all("secret" not in found for found in texts)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", ["journal verify", "scrub", "gc", "token list", "serve"])
 def test_the_password_is_in_no_error_of_a_command(cluster: Cluster, tmp_path: Path, command: str) -> None:
     file = tmp_path / "registry.toml"
@@ -253,6 +256,7 @@ def own() -> Iterator[Cluster]:
         yield cluster
 
 
+@pytest.mark.long
 def test_a_restart_in_the_middle(own: Cluster, tmp_path: Path) -> None:
     """What was acknowledged is there; who asks while the server is away is told; all goes on by itself."""
     backend = open_backend(tmp_path, stores=StoreLocations(database=own.new_database()))
@@ -347,6 +351,7 @@ def _end_waits(cluster: Cluster, done: threading.Event) -> None:
             connection.execute(waits)
 
 
+@pytest.mark.long
 def test_a_failover_to_a_synchronous_standby_loses_nothing_acknowledged(own: Cluster, tmp_path: Path) -> None:
     standby = own.standby(own.directory / "standby")
     name = own.new_database().rpartition("/")[2]

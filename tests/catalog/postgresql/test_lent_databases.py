@@ -9,6 +9,7 @@ from tests.catalog_databases import CatalogDatabases
 from tests.postgresql import Cluster
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("statement", ["ANALYZE tags", "VACUUM tags"])
 def test_a_database_with_statistics_is_not_lent_again(cluster: Cluster, statement: str) -> None:
     databases = CatalogDatabases(cluster)

@@ -24,6 +24,7 @@ def pooled(cluster: Cluster, url: str, catalog: Catalog, tmp_path: Path, clock: 
         yield open_backend(tmp_path, stores=location, now=clock)
 
 
+@pytest.mark.long
 def test_pushes_and_collections_of_nodes_behind_it(pooled: Backend, catalog: Catalog, later: Clock) -> None:
     nodes = [pooled.open_catalog() for _ in range(3)]
     manifests = [image(catalog, "x") for _ in range(6)]
@@ -57,6 +58,7 @@ def test_reads_behind_it_see_each_push(pooled: Backend, catalog: Catalog) -> Non
     asyncio.run(read())
 
 
+@pytest.mark.long
 def test_an_empty_database_is_migrated_behind_it(cluster: Cluster, tmp_path: Path) -> None:
     url = cluster.new_database()
     with running_pgbouncer(cluster) as port:

@@ -221,6 +221,7 @@ def test_statements_that_the_server_does_not_have_any_more_are_prepared_again(
     asyncio.run(ask())
 
 
+@pytest.mark.long
 def test_a_table_that_was_changed_is_read_as_it_is(catalog: Catalog, url: str, raw: Raw) -> None:
     manifest = pushed(catalog, "x")
 

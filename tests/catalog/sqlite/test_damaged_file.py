@@ -112,6 +112,7 @@ def test_what_was_noted_elsewhere_must_be_there(journal: Path) -> None:
     assert journal_export.verify_lines([]) == Verdict(0, "0" * 64)
 
 
+@pytest.mark.long
 def test_nothing_goes_if_an_index_has_lost_a_run(catalog: Catalog, later: Clock) -> None:
     """By that index no container runs the image."""
     loose = put(catalog, "x", image(catalog, "x"))

@@ -123,6 +123,7 @@ def test_if_their_commit_fails_each_is_tried_alone(catalog: Catalog, monkeypatch
     assert catalog.together([adding(catalog, digest) for digest in CONTENTS]) == [Outcome()] * 5
 
 
+@pytest.mark.long
 def test_a_job_that_fills_the_disk_takes_no_other_with_it(catalog: Catalog) -> None:
     catalog.together([adding(catalog, digest) for digest in CONTENTS[:1]])
     bare = sqlite_database(catalog)._writer._opened().bare

@@ -80,6 +80,7 @@ def entries(who: As, query: str = "") -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.long
 def test_the_journal_is_told_without_who_and_where_from(server: RegistryServer) -> None:
     for who in without(server):
         found = entries(who)
@@ -259,6 +260,7 @@ def test_whose_says_what_is_withheld(server: RegistryServer, tmp_path: Path) -> 
     assert rows(done)[0]["seen"][0]["place"] == "prod/payments"
 
 
+@pytest.mark.long
 def test_an_audit_finds_the_same_without_what_is_withheld(server: RegistryServer, tmp_path: Path) -> None:
     reference = f"{server.host}/public/app:1"
     ran = [entry["toDigest"] for entry in entries(of(server, "carol"))]

@@ -76,6 +76,7 @@ def begun(asking: As, name: str) -> str:
     return answer.headers["location"]
 
 
+@pytest.mark.long
 def test_a_blob_over_the_quota(server: RegistryServer, alice: As) -> None:
     content = os.urandom(100_001)
     digest = Digest.of(content)
@@ -183,6 +184,7 @@ def test_uploads_at_once(server: RegistryServer, alice: As) -> None:
     assert alice.push_image("half/open", "2").status == 201
 
 
+@pytest.mark.long
 def test_slow_clients_while_others_work_on(server: RegistryServer, alice: As) -> None:
     """Headers that never end, and bodies that stop, are given up; meanwhile requests are quick."""
     with contextlib.ExitStack() as stack:
@@ -229,6 +231,7 @@ def test_one_user_with_many_connections(server: RegistryServer) -> None:
     assert found == [200] * 12
 
 
+@pytest.mark.long
 def test_a_flood_of_wrong_passwords(server: RegistryServer) -> None:
     """Who floods is told to wait; who logged in before, or logs in from elsewhere, is served."""
     add_user(server, "slow", "slow")

@@ -35,6 +35,7 @@ def created(server: RegistryServer, name: str) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.long
 def test_a_robot_logs_in_pushes_and_pulls(server: RegistryServer) -> None:
     secret = created(server, "ci")
     assert secret.startswith("dgr_")

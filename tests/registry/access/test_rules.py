@@ -52,6 +52,7 @@ WRITES = [
 ]
 
 
+@pytest.mark.long
 def test_the_base_asks_who_is_there(server: RegistryServer) -> None:
     for path in ("/v2/", "/v2"):
         found = challenge(server.request("GET", path))

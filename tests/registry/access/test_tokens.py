@@ -265,6 +265,7 @@ def many(server: RegistryServer, headers: dict[str, str]) -> set[int]:
     return {server.request("GET", APP, headers=headers).status for _ in range(24)}
 
 
+@pytest.mark.long
 def test_users_change_while_it_runs(changing: RegistryServer) -> None:
     users = changing.root.with_name("users")
     before = token(changing, "repository:team/app:pull", headers=basic("alice"), offline_token="true")
@@ -280,6 +281,7 @@ def test_users_change_while_it_runs(changing: RegistryServer) -> None:
     assert many(changing, basic("dave", "d")) == {404}
 
 
+@pytest.mark.long
 def test_keys_change_while_it_runs(changing: RegistryServer) -> None:
     directory = changing.root / "keys"
     assert directory.stat().st_mode & 0o777 == 0o700

@@ -134,6 +134,7 @@ def test_cancelled_ones_give_their_room_back(server: RegistryServer, alice: As) 
     assert alice.push_blob("small/cancelled", os.urandom(QUOTA)).status == 201
 
 
+@pytest.mark.long
 def test_dropped_ones_give_their_room_back() -> None:
     text = '[limits]\nupload-idle-seconds = 1\n[[quota]]\nrepository = "**"\nbytes = 100_000\n'
     with guarded(text) as server:

@@ -156,6 +156,7 @@ def test_a_backup_is_not_served(root: Path, tmp_path: Path) -> None:
     assert "is a backup" in refused.stderr
 
 
+@pytest.mark.long
 def test_it_waits_for_a_collection(root: Path, tmp_path: Path) -> None:
     with locked(root / lock_file(Job.COLLECTION)):
         process = start_digestry("backup", "--root", root, tmp_path / "backup")

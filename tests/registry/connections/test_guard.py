@@ -46,6 +46,7 @@ def test_what_never_asks_is_ended(impatient: RegistryServer, content: bytes) -> 
     assert still_open(connections) == 0
 
 
+@pytest.mark.long
 def test_what_asked_once_is_ended_later(impatient: RegistryServer) -> None:
     connection = connect(impatient, b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert connection.recv(4096).startswith(b"HTTP/1.1 200")
@@ -55,6 +56,7 @@ def test_what_asked_once_is_ended_later(impatient: RegistryServer) -> None:
     assert still_open([connection]) == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("content", [PREFACE, PREFACE[:10], b""], ids=["preface", "half", "silent"])
 def test_http2_that_asks_for_nothing_is_ended(tmp_path: Path, content: bytes) -> None:
     with server_with(tmp_path, f"http2 = true\n{LIMITS}") as server:
@@ -67,6 +69,7 @@ def test_http2_is_not_spoken_unless_asked_for(impatient: RegistryServer) -> None
         assert connection.recv(4096)[:5] in {b"HTTP/", b""}
 
 
+@pytest.mark.long
 def test_half_a_tls_handshake_is_ended(tmp_path: Path) -> None:
     public, key = certificate(tmp_path, "server")
     text = f'[tls]\ncertificate = "{public}"\nkey = "{key}"\n{LIMITS}'
@@ -75,6 +78,7 @@ def test_half_a_tls_handshake_is_ended(tmp_path: Path) -> None:
         assert still_open([connect(server) for _ in range(20)]) == 0
 
 
+@pytest.mark.long
 def test_a_long_head_that_does_not_end_is_not_kept(impatient: RegistryServer) -> None:
     head = b"GET /v2/ HTTP/1.1\r\nHost: localhost\r\nX-A: "
     held: list[int] = []
@@ -91,6 +95,7 @@ def test_a_long_head_that_does_not_end_is_not_kept(impatient: RegistryServer) ->
     assert connect(impatient, whole).recv(4096).startswith(b"HTTP/1.1 200")
 
 
+@pytest.mark.long
 def test_a_request_is_no_idle_connection(impatient: RegistryServer) -> None:
     """A body that comes slowly, but fast enough, may take longer than any head."""
     with connect(impatient) as connection:
@@ -107,6 +112,7 @@ def test_a_request_is_no_idle_connection(impatient: RegistryServer) -> None:
         assert connection.recv(4096).startswith(b"HTTP/1.1 202")
 
 
+@pytest.mark.long
 def test_who_asks_is_answered_beside_many_that_do_not(tmp_path: Path) -> None:
     with server_with(tmp_path, "[limits]\nconnections = 200\n") as server:
         waiting: list[socket.socket] = []
@@ -121,6 +127,7 @@ def test_who_asks_is_answered_beside_many_that_do_not(tmp_path: Path) -> None:
         still_answers(server)
 
 
+@pytest.mark.long
 def test_a_transfer_goes_on_beside_many_that_do_nothing(tmp_path: Path) -> None:
     with server_with(tmp_path, "[limits]\nconnections = 64\n") as server:
         content = os.urandom(2 << 20)

@@ -84,6 +84,7 @@ def test_a_registry_on_a_unix_socket(served: tuple[Path, ForkedProcess]) -> None
     assert not path.exists()
 
 
+@pytest.mark.long
 def test_one_socket_one_server(served: tuple[Path, ForkedProcess], tmp_path: Path) -> None:
     path, _ = served
     with start(tmp_path / "other", "--listen", f"unix:{path}") as second:

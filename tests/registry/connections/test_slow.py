@@ -100,6 +100,7 @@ def test_who_never_reads_is_cut_off(strict: RegistryServer, size: int) -> None:
     assert "Traceback" not in strict.log.read_text()
 
 
+@pytest.mark.long
 def test_who_is_slow_in_either_direction_is_counted_once(strict: RegistryServer) -> None:
     """Whether the guard closes the connection, or the server whose answer ends."""
     digest = strict.push_blob("slow/both", os.urandom(16 << 20))

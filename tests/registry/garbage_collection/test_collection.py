@@ -50,6 +50,7 @@ def everything(root: Path) -> list[str]:
     )
 
 
+@pytest.mark.long
 def test_bytes_go_when_no_repository_holds_them(server: RegistryServer, settings: Path) -> None:
     kept = server.push_image("x", "t", b"kept")
     loose = server.image("x", b"loose")
@@ -81,6 +82,7 @@ def test_files_that_no_row_knows_go(server: RegistryServer, settings: Path) -> N
     assert stray.encoded not in files(server.root)
 
 
+@pytest.mark.long
 def test_no_file_goes_by_a_catalog_that_is_damaged(
     server: RegistryServer, settings: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,6 +199,7 @@ def test_a_stop_ends_it_early_and_whole(server: RegistryServer, settings: Path) 
     assert len(gathered(collect, config(server, settings))) == 4 + 6
 
 
+@pytest.mark.long
 def test_a_head_keeps_what_it_found(server: RegistryServer, settings: Path) -> None:
     loaded = config(server, settings)
     manifest = server.image("x", b"layer")
@@ -219,6 +222,7 @@ def test_a_head_keeps_what_it_found(server: RegistryServer, settings: Path) -> N
 # -- the schedule --------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_the_server_collects_by_itself(tmp_path: Path, settings: Path) -> None:
     settings.write_text(AT_ONCE.replace('"off"', '"1s"'))
     running = start_registry(tmp_path / "root", "--config", str(settings), "--workers", "2")
@@ -318,6 +322,7 @@ def run_gc(server: RegistryServer, settings: Path, *options: str) -> subprocess.
     return run_digestry("gc", "--config", settings, "--root", server.root, *options)
 
 
+@pytest.mark.long
 def test_by_hand(server: RegistryServer, settings: Path) -> None:
     server.image("x", b"loose")
     end_leases(server)

@@ -83,6 +83,7 @@ def test_manifests_are_looked_at_before_any_is_deleted(
     assert blobs(config) == 3
 
 
+@pytest.mark.long
 def test_the_servers_own_run_refuses_and_says_so(config: RegistryConfig) -> None:
     store = open_blobs(config.scratch)
     for _ in range(10):
@@ -104,6 +105,7 @@ def test_the_servers_own_run_refuses_and_says_so(config: RegistryConfig) -> None
     catalog.close()
 
 
+@pytest.mark.long
 def test_the_command_asks_and_says_it_in_a_dry_run(tmp_path: Path) -> None:
     root = tmp_path / "root"
     prepare(RegistryConfig(root))

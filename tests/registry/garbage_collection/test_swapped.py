@@ -39,6 +39,7 @@ def blobs(root: Path) -> set[str]:
     return {file.name for file in (root / "blobs/sha256").iterdir()}
 
 
+@pytest.mark.long
 def test_no_file_of_the_root_is_waited_for_as_a_pipe(tmp_path: Path) -> None:
     """Each in turn, whatever it is for; most at once under a server."""
     with running_registry() as server:

@@ -108,6 +108,7 @@ def _stored(place: Place) -> int:
     return sum(1 for _ in place.backend.blobs.digests())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["disk", *NODES])
 def test_killed_at_any_moment(old: Place, new_place: MakePlace, kind: str) -> None:
     new = new_place("disk" if kind == "back" else kind)
@@ -157,6 +158,7 @@ def _has_rows(place: Place) -> bool:
     return bool(everything(place.backend)["journal"])
 
 
+@pytest.mark.long
 def test_a_server_that_was_forgotten_takes_no_pushes(old: Place, new_place: MakePlace) -> None:
     new = new_place("disk")
     server = start_registry(root_of(old))

@@ -46,6 +46,7 @@ KINDS = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_of_it_arrives(old: Place, new_place: MakePlace, kind: str) -> None:
     new = new_place(kind)
@@ -66,6 +67,7 @@ def test_all_of_it_arrives(old: Place, new_place: MakePlace, kind: str) -> None:
     assert old.backend.catalog_store.identity().id == identity.id  # type: ignore[union-attr]
 
 
+@pytest.mark.long
 def test_the_fleet_goes_on_in_the_new_catalog(old: Place, new_place: MakePlace) -> None:
     """What is reported after the move gets other numbers than what was moved."""
     clock, new = Clock(), new_place("postgresql")
@@ -129,6 +131,7 @@ def test_a_registry_that_has_moved_can_be_backed_up(old: Place, new_place: MakeP
         serving.prepare(RegistryConfig(tmp_path / "restored"))
 
 
+@pytest.mark.long
 def test_a_move_can_be_taken_back(old: Place, new_place: MakePlace) -> None:
     root = root_of(old)
     with pytest.raises(Conflict, match="was not moved"):
@@ -169,6 +172,7 @@ def test_a_registry_that_is_served_read_only_moves(old: Place, new_place: MakePl
         assert migrate(old.read_only(), new_place("disk")).moved
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["disk", "both"])
 def test_damaged_content_is_named_and_left_out_only_when_told(
     old: Place, new_place: MakePlace, kind: str
@@ -196,6 +200,7 @@ def test_damaged_content_is_named_and_left_out_only_when_told(
         catalog.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["disk", "both"])
 def test_verify_reads_what_is_there(old: Place, new_place: MakePlace, kind: str) -> None:
     new = new_place(kind)
@@ -260,6 +265,7 @@ def test_content_that_stays_is_not_copied(old: Place, new_place: MakePlace) -> N
         prepare(first)
 
 
+@pytest.mark.long
 def test_content_that_stays_on_the_disk_is_not_copied(old: Place, new_place: MakePlace) -> None:
     new = new_place("postgresql")
     new.file.write_text(new.file.read_text().replace(str(root_of(new)), str(root_of(old))))
@@ -271,6 +277,7 @@ def test_content_that_stays_on_the_disk_is_not_copied(old: Place, new_place: Mak
     prepare(new)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["disk", "both"])
 def test_an_error_in_the_last_step_lets_the_old_registry_go_on(
     old: Place, new_place: MakePlace, kind: str
@@ -314,6 +321,7 @@ def test_changes_under_way_are_waited_for(old: Place, new_place: MakePlace) -> N
         database.close()
 
 
+@pytest.mark.long
 def test_the_chain_of_an_older_registry_moves_there_and_back(tmp_path: Path, new_place: MakePlace) -> None:
     root = tmp_path / "older"
     root.mkdir()

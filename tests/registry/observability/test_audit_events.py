@@ -419,6 +419,7 @@ def test_what_the_scrub_finds_and_what_a_reader_finds() -> None:
         assert all(entry["reason"] for entry in audited(server) if entry["action"] == "quarantine-blob")
 
 
+@pytest.mark.long
 def test_uploads_that_nobody_goes_on_with() -> None:
     with configured("[limits]\nupload-idle-seconds = 1\n") as server:
         upload = Upload.begin(server, "audit/idle")

@@ -131,6 +131,7 @@ def test_reads_have_no_line(registry: RegistryServer) -> None:
     assert audited(registry)[start:] == []
 
 
+@pytest.mark.long
 def test_a_client_that_leaves_has_a_line() -> None:
     with running_registry() as server:
         raw_exchange(
@@ -143,6 +144,7 @@ def test_a_client_that_leaves_has_a_line() -> None:
         assert told(server, "action", "status", "tags") == [("push-manifest", 499, ["1"])]
 
 
+@pytest.mark.long
 def test_lines_of_two_workers_never_mix() -> None:
     with running_registry("--workers", "2") as server:
 
@@ -171,6 +173,7 @@ def test_a_full_disk_breaks_no_request() -> None:
         assert "No space left" in complaints[0]["message"]
 
 
+@pytest.mark.long
 def test_off_and_standard_error() -> None:
     with configured('[log]\naudit = "off"\n') as server:
         server.push_image("audit/off", "1")

@@ -58,6 +58,7 @@ def test_too_little_space(tmp_path: Path) -> None:
         assert server.request("GET", "/livez").status == 200
 
 
+@pytest.mark.long
 def test_a_disk_and_a_catalog_that_fail() -> None:
     with running_registry() as server:
         assert server.request("GET", "/readyz").status == 200

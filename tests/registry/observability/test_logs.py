@@ -128,6 +128,7 @@ def requests(server: RegistryServer) -> list[dict[str, Any]]:
     return [entry for entry in logged(server) if entry["logger"] == "digestry.requests"]
 
 
+@pytest.mark.long
 def test_only_errors_unless_all_are_wanted() -> None:
     with configured("") as server:
         server.push_image("logs/errors", "1")
@@ -149,6 +150,7 @@ def test_only_errors_unless_all_are_wanted() -> None:
         assert logged(server) == []
 
 
+@pytest.mark.long
 def test_a_defect_is_one_line_with_its_traceback_and_its_request() -> None:
     with configured("", "--log-format", "json") as server:
         server.push_image("logs/broken", "1")

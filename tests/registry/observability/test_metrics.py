@@ -82,6 +82,7 @@ def test_bytes_and_times_of_blobs(pair: RegistryServer) -> None:
     wait_until(counted, what="the bytes")
 
 
+@pytest.mark.long
 def test_tags_uploads_and_the_store() -> None:
     with running_registry() as server:
         first = server.push_image("store/a", "1", b"first")
@@ -182,6 +183,7 @@ def test_open_metrics_for_who_wants_them(registry: RegistryServer) -> None:
     assert registry.request("POST", "/metrics").status == 405
 
 
+@pytest.mark.long
 def test_who_may_read_them() -> None:
     with guarded("", "--workers", "1") as server:
         assert server.request("GET", "/metrics").status == 401
@@ -197,6 +199,7 @@ def test_who_may_read_them() -> None:
         assert server.request("GET", "/metrics", headers=basic("carol")).status == 403
 
 
+@pytest.mark.long
 def test_switched_off() -> None:
     with configured("[metrics]\nenabled = false\n") as server:
         assert server.request("GET", "/metrics").status == 404
@@ -245,6 +248,7 @@ def test_a_file_that_somebody_reads_is_taken_over_all_the_same(tmp_path: Path) -
     other.close()
 
 
+@pytest.mark.long
 def test_the_page_tells_of_every_metric() -> None:
     page = (Path(__file__).parents[3] / "docs" / "observability.md").read_text(encoding="utf-8")
     told = set(re.findall(r"`((?:digestry|process)_[a-z_]+)`", page))

@@ -65,6 +65,7 @@ def test_strangers_cannot_put_the_lines_of_others_aside() -> None:
             assert entry["since"] < entry["time"]
 
 
+@pytest.mark.long
 def test_a_user_has_a_share_too() -> None:
     rules = '[[rule]]\nwho = "alice"\nactions = "admin"\n[[rule]]\nwho = "bob"\nactions = "pull"\n'
     with guarded(rules) as server:
@@ -83,6 +84,7 @@ def test_a_user_has_a_share_too() -> None:
         assert [entry["status"] for entry in told if entry["user"] == "alice"][-1] == 400
 
 
+@pytest.mark.long
 def test_what_was_refused_is_counted_by_why(tmp_path: Path) -> None:
     (tmp_path / "registry.toml").write_text(
         '[limits]\nupload = 1000\n[[quota]]\nrepository = "q/*"\nbytes = 10\n'

@@ -114,6 +114,7 @@ def test_a_name_of_ones_own_is_never_another_registrys(
     assert "digestry-upstream" not in of(ruled, "alice").request("GET", f"/v2/{name}/manifests/1").headers
 
 
+@pytest.mark.long
 def test_a_password_that_changes_is_read_again(tmp_path: Path, hub: Upstream, name: str) -> None:
     digest = hub.image(name, "1")
     seen: list[str] = []
@@ -140,6 +141,7 @@ def test_a_password_that_changes_is_read_again(tmp_path: Path, hub: Upstream, na
         assert "secret" in server.log.read_text()
 
 
+@pytest.mark.long
 @pytest.mark.peer("openssl")
 def test_an_authority_of_ones_own(tmp_path: Path, name: str) -> None:
     made = certificates.make(tmp_path / "tls")

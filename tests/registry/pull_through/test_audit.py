@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from digestry.audit.audit import audit
 from digestry.audit.findings import ContainerFinding
 from digestry.audit.registry_queries import RegistryQueries
@@ -37,6 +39,7 @@ def test_a_tag_that_upstream_cannot_confirm_is_not_current(
     assert any("mirrors the tag" in reason for reason in found.reasons)
 
 
+@pytest.mark.long
 def test_what_a_mirror_never_saw_is_not_called_never_there(
     mirror: RegistryServer, hub: Upstream, name: str
 ) -> None:

@@ -57,6 +57,7 @@ def left_behind(server: RegistryServer) -> list[str]:
     return [*open_blobs(server.root).ingests(), *notes]
 
 
+@pytest.mark.long
 def test_a_client_has_the_beginning_before_upstream_has_sent_the_end(
     mirror: RegistryServer, hub: Upstream, name: str, gate: threading.Event
 ) -> None:

@@ -283,6 +283,7 @@ def _fetched(port: int, path: str) -> bytes:
             time.sleep(0.05)
 
 
+@pytest.mark.long
 def test_digestry_behind_digestry(chained: RegistryServer, hub: Upstream, name: str, tmp_path: Path) -> None:
     digest = hub.image(f"hub-cache/{name}", "1", layer=b"layer of " + name.encode())
     table = f'[mirror."docker.io"]\nurl = "http://{chained.host}"\ndefault = true'
@@ -297,6 +298,7 @@ def test_digestry_behind_digestry(chained: RegistryServer, hub: Upstream, name: 
         assert get_blob(server, name, Digest.parse(layer["digest"])).body == b"layer of " + name.encode()
 
 
+@pytest.mark.long
 def test_what_a_mirror_behind_says_of_its_own_upstream_is_told(
     hub: Upstream, name: str, tmp_path: Path
 ) -> None:

@@ -211,6 +211,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     asyncio.run(run())
 
 
+@pytest.mark.long
 def test_a_killed_server_goes_on_where_it_was(tmp_path: Path, hub: Upstream, name: str) -> None:
     needs_disk(tmp_path / "server")  # its file is looked at
     content = name.encode() + CONTENT
@@ -239,6 +240,7 @@ def test_a_killed_server_goes_on_where_it_was(tmp_path: Path, hub: Upstream, nam
     assert ranges == [None, f"bytes={came}-"]
 
 
+@pytest.mark.long
 def test_another_worker_takes_over_when_one_is_killed(tmp_path: Path, hub: Upstream, name: str) -> None:
     needs_disk(tmp_path / "server")  # over S3 the other worker has nothing before the end
     content = name.encode() + CONTENT
@@ -286,6 +288,7 @@ def _kill_who_writes(path: Path) -> None:
     pytest.fail(f"nobody writes {path}")
 
 
+@pytest.mark.long
 def test_metrics_tell_of_it(tmp_path: Path, hub: Upstream, name: str) -> None:
     digest = hub.blob(name, CONTENT)
     with mirroring(tmp_path / "server", f'[mirror."a.test"]\nurl = "{hub.url}"\n') as server:
@@ -346,6 +349,7 @@ def test_who_has_the_beginning_of_wrong_bytes_never_gets_the_end_of_right_ones(
     asyncio.run(run())
 
 
+@pytest.mark.long
 def test_a_tag_that_was_here_before_the_mirror_is_not_taken_away(
     tmp_path: Path, hub: Upstream, name: str
 ) -> None:

@@ -190,6 +190,7 @@ def test_everybody_gets_what_is_upstreams_alone(server: RegistryServer, hub: Ups
             assert answer.headers["docker-content-digest"] == digest
 
 
+@pytest.mark.long
 def test_what_the_mirror_keeps_is_not_told_to_who_may_not_see_it(hub: Upstream) -> None:
     rules = f"""
     [mirror."docker.io"]

@@ -40,6 +40,7 @@ def _served(server: RegistryServer, hub: Upstream, batch: str) -> list[float]:
     return took
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_ten_hostile_upstreams_do_not_slow_a_good_one(tmp_path: Path, workers: int) -> None:
     with contextlib.ExitStack() as running:

@@ -140,6 +140,7 @@ def test_what_is_configured_may_be_led_to(tmp_path: Path) -> None:
     assert [request.headers.get("Authorization") for request in storage.seen] == [None]
 
 
+@pytest.mark.long
 def test_a_proxy_is_not_asked_for_what_is_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     leads = [
         "10.0.0.1",
@@ -166,6 +167,7 @@ def test_a_proxy_is_not_asked_for_what_is_inside(tmp_path: Path, monkeypatch: py
         assert asked == {"reg.invalid", "storage.invalid"}
 
 
+@pytest.mark.long
 @pytest.mark.peer("openssl")
 def test_nothing_goes_from_tls_to_plain_http(tmp_path: Path) -> None:
     made = certificates.make(tmp_path / "tls")
@@ -339,6 +341,7 @@ def raw(answer: bytes) -> Iterator[str]:
             thread.join()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "statuses",
     [

@@ -86,6 +86,7 @@ def test_it_is_asked_again_after_a_while(mirror: RegistryServer, hub: Upstream, 
     wait_until(lambda: state(get(mirror, here, "1")) == "current", what="another question")
 
 
+@pytest.mark.long
 def test_what_is_not_here_is_an_error_that_passes_and_not_a_404(
     mirror: RegistryServer, hub: Upstream, name: str
 ) -> None:
@@ -159,6 +160,7 @@ def test_where_nothing_may_be_stale(mirror: RegistryServer, hub: Upstream, name:
     assert get(mirror, here, str(digest)).status == 200
 
 
+@pytest.mark.long
 def test_one_upstream_that_does_not_answer_is_no_trouble_for_another(
     mirror: RegistryServer, hub: Upstream, name: str
 ) -> None:
