@@ -206,11 +206,22 @@ def test_good_tags(registry: RegistryServer, tag: str) -> None:
 )
 def test_bad_tags(registry: RegistryServer, tag: str) -> None:
     raw = json.dumps(registry.image("manifests/bad")).encode()
-    for method in ("PUT", "GET", "DELETE"):
+    for method in ("PUT", "DELETE"):
         body = raw if method == "PUT" else None
         answer = registry.request(method, f"/v2/manifests/bad/manifests/{tag}", body)
         assert answer.status == 400, (method, answer.body)
     assert events(registry, "manifests/bad") == []
+
+
+@pytest.mark.parametrize("name", ["manifests/tags", "manifests/nowhere"])
+@pytest.mark.parametrize("target", [".INVALID_MANIFEST_NAME", "-a", "a%20b", "t" * 129, "t" * 300])
+def test_a_name_that_is_no_tag_is_not_there(registry: RegistryServer, name: str, target: str) -> None:
+    registry.push_image("manifests/tags", "good")
+    for method in ("HEAD", "GET"):
+        answer = registry.request(method, f"/v2/{name}/manifests/{target}")
+        assert answer.status == 404
+    assert answer.code == "MANIFEST_UNKNOWN"
+    assert b"tag" in answer.body and b"not in repository" not in answer.body
 
 
 def padded(registry: RegistryServer, name: str, size: int) -> bytes:

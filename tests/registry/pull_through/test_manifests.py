@@ -245,7 +245,7 @@ def test_what_upstream_does_not_have(mirror: RegistryServer, hub: Upstream, name
     answer = get(mirror, here, "2")
     assert (answer.status, answer.code) == (404, "MANIFEST_UNKNOWN")
     assert get(mirror, here, "sha256:" + "a" * 64).code == "MANIFEST_UNKNOWN"
-    assert get(mirror, here, "-no-tag").status == 400
+    assert get(mirror, here, "-no-tag").status == 404
     assert get(mirror, here, "sha256:short").status == 400
 
 

@@ -42,13 +42,30 @@ def _target(text: str) -> Digest | None:
     """Return the digest that ``text`` is, or None if it is a tag."""
     if ":" in text:
         return Digest.parse(text)
+    wrong = _not_a_tag(text)
+    if wrong is not None:
+        raise ErrorResponse(400, "MANIFEST_INVALID", wrong)
+    return None
+
+
+def _not_a_tag(text: str) -> str | None:
     try:
         check_tag(text)
     except InvalidReference as error:
-        raise ErrorResponse(
-            400, "MANIFEST_INVALID", f"{error.message} ({error.hint})" if error.hint else error.message
-        ) from error
+        return f"{error.message} ({error.hint})" if error.hint else error.message
     return None
+
+
+def _check_asked_for(text: str) -> None:
+    """Raise the answer to a GET or HEAD of what no manifest can have: 404 for a name that is no tag.
+
+    Section "Pulling manifests" of the distribution-spec demands 404 of what is not in the repository,
+    and its conformance suite (1.1) asks for ``.INVALID_MANIFEST_NAME``.
+    """
+    if ":" in text:
+        Digest.parse(text)
+    elif (wrong := _not_a_tag(text)) is not None:
+        raise ErrorResponse(404, "MANIFEST_UNKNOWN", wrong, detail={"reference": text[:_LONGEST_TARGET]})
 
 
 async def get_manifest(service: Service, exchange: Exchange, name: str, target: str) -> None:
@@ -63,10 +80,10 @@ async def get_manifest(service: Service, exchange: Exchange, name: str, target: 
 
 async def _send(service: Service, exchange: Exchange, name: str, target: str) -> None:
     if len(target) > _LONGEST_TARGET:
-        _target(target)  # it is none: do not let it into the read cache
+        _check_asked_for(target)  # it is none: do not let it into the read cache
     found = await service.stores.read_cache.manifest(name, target)
     if found is None:
-        _target(target)
+        _check_asked_for(target)
         if not await service.executors.run(service.stores.queries.has_repository, name):
             raise name_unknown(name)
         if await service.stores.read_cache.damaged(name, target):
