@@ -221,7 +221,7 @@ def test_a_name_that_is_no_tag_is_not_there(registry: RegistryServer, name: str,
         answer = registry.request(method, f"/v2/{name}/manifests/{target}")
         assert answer.status == 404
     assert answer.code == "MANIFEST_UNKNOWN"
-    assert b"tag" in answer.body and b"not in repository" not in answer.body
+    assert b"not in repository" not in answer.body
 
 
 def padded(registry: RegistryServer, name: str, size: int) -> bytes:
