@@ -5,17 +5,14 @@ It is made of the bundles and openings alone, each verified before it is added.
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-import sqlite3
-import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from digestry.errors import StorageError
+from digestry.catalog.sqlite.private_file import PrivateFile
 from digestry.model.descriptor import decode_hook
 from digestry.model.history import TagEvent, TagSpan
 from digestry.translog.entries import Entry, Opening
@@ -51,26 +48,23 @@ class CopiedHistory:
     """
 
     def __init__(self, path: Path, *, with_sealed: bool = False) -> None:
-        self._lock = threading.Lock()
         self._shown = "" if with_sealed else " AND opening IS NULL"
-        self._path = path
-        with self._errors():
-            self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-            self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute("PRAGMA synchronous = FULL")
-            self._database.executescript(_SCHEMA)
+        self._file = PrivateFile(
+            path,
+            _SCHEMA,
+            hint="it can be made anew of the copied log: remove it, and call digestry follow --recheck",
+        )
 
     def close(self) -> None:
         """Close the database."""
-        with self._errors():
-            self._database.close()
+        self._file.close()
 
     # -- writing ------------------------------------------------------------------------------
 
     def add(self, leaves: Iterable[tuple[int, Entry | None, bytes]]) -> None:
         """Add leaves by their position: an entry in clear with its bytes, or None for a sealed one."""
         rows = [_row(position, entry, content, None) for position, entry, content in leaves]
-        self._write(rows)
+        self._file.write(_ADD, rows)
 
     def open(self, openings: Iterable[tuple[Opening, Entry]]) -> None:
         """Add the openings of sealed leaves."""
@@ -78,17 +72,7 @@ class CopiedHistory:
             _row(opening.index, entry, opening.entry.encode(), msgspec.json.encode(opening))
             for opening, entry in openings
         ]
-        self._write(rows)
-
-    def _write(self, rows: list[tuple[Any, ...]]) -> None:
-        with self._errors(), self._lock:
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
-                self._database.executemany(_ADD, rows)
-                self._database.execute("COMMIT")
-            except BaseException:
-                self._database.execute("ROLLBACK")
-                raise
+        self._file.write(_ADD, rows)
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -125,7 +109,7 @@ class CopiedHistory:
             if value is not None:
                 where += f" AND {condition}"
                 values.append(value)
-        rows = self._rows(
+        rows = self._file.rows(
             f"SELECT entry FROM entries WHERE {where}{self._shown} ORDER BY at DESC LIMIT ?",  # noqa: S608
             *values,
             limit,
@@ -139,7 +123,7 @@ class CopiedHistory:
         without what only auditors get."""
         values: list[object] = [repository, first, size]
         own = "" if tag is None else " AND tag = ?"
-        rows = self._rows(
+        rows = self._file.rows(
             "SELECT position, entry, opening FROM entries WHERE repository = ? AND position >= ?"  # noqa: S608
             f" AND position < ?{own}{self._shown} ORDER BY position LIMIT ?",
             *values,
@@ -161,7 +145,7 @@ class CopiedHistory:
 
     def repositories(self, size: int) -> list[str]:
         """Return the names of the repositories that there are entries of."""
-        rows = self._rows(
+        rows = self._file.rows(
             "SELECT DISTINCT repository FROM entries WHERE repository IS NOT NULL AND position < ?"  # noqa: S608
             f"{self._shown} ORDER BY repository",
             size,
@@ -188,7 +172,7 @@ class CopiedHistory:
         """Return each time that a tag came to a digest, newest first."""
         own = "" if repository is None else " AND repository = ?"
         values: list[object] = [digest, size] + ([] if repository is None else [repository])
-        rows = self._rows(
+        rows = self._file.rows(
             f"SELECT entry FROM entries WHERE to_digest = ? AND position < ?{own}{self._shown}"  # noqa: S608
             " ORDER BY at DESC LIMIT ?",
             *values,
@@ -197,7 +181,7 @@ class CopiedHistory:
         spans = []
         for row in rows:
             event = _event(row[0])
-            following = self._rows(
+            following = self._file.rows(
                 "SELECT entry FROM entries WHERE repository = ? AND tag = ? AND at > ? AND position < ?"
                 " ORDER BY at LIMIT 1",
                 event.repository,
@@ -209,21 +193,7 @@ class CopiedHistory:
         return spans
 
     def _one(self, query: str, *values: object) -> Any:
-        return self._rows(query, *values)[0][0]
-
-    def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        with self._errors(), self._lock:
-            return self._database.execute(query, values).fetchall()
-
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise StorageError(
-                f"{self._path}: {error}",
-                hint="it can be made anew of the copied log: remove it, and call digestry follow --recheck",
-            ) from error
+        return self._file.rows(query, *values)[0][0]
 
 
 _ALL: Final = 1_000_000
