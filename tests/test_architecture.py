@@ -81,6 +81,26 @@ def test_the_model_does_no_input_or_output() -> None:
     assert modules.isdisjoint({"socket", "ssl", "sqlite3", "subprocess", "tempfile", "digestry.fsio"})
 
 
+@pytest.mark.parametrize(
+    ("words", "rooms"),
+    [
+        (("sqlite3", "PRAGMA", "catalog.db"), ("catalog/sqlite/", "catalog/migrations/")),
+        (("DiskBlobs",), ("blobs/", "backend/")),
+    ],
+)
+def test_one_database_and_one_store_are_named_in_their_rooms_alone(
+    words: tuple[str, ...], rooms: tuple[str, ...]
+) -> None:
+    elsewhere = [
+        (str(path.relative_to(SOURCE)), word)
+        for path in SOURCE.rglob("*.py")
+        if not str(path.relative_to(SOURCE)).startswith(rooms)
+        for word in words
+        if word in path.read_text(encoding="utf-8")
+    ]
+    assert elsewhere == []
+
+
 def test_every_package_is_typed_and_described() -> None:
     assert (SOURCE / "py.typed").exists()
     silent = [
