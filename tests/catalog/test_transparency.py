@@ -7,17 +7,23 @@ from collections.abc import Sequence
 import pytest
 
 from digestry.catalog.catalog import Catalog
+from digestry.catalog.journal_hashes import HASHED, hash_of
 from digestry.catalog.schema import journal
+from digestry.catalog.transparency.damage import LogDamaged
 from digestry.catalog.transparency.signing import Head, LogContradicted
 from digestry.translog.checkpoints import open_checkpoint
+from digestry.translog.cosignatures import cosign
 from digestry.translog.entries import Entry, Sealed, open_leaf, parse_leaf
 from digestry.translog.merkle import leaf_hash, root_from, root_of, verify_consistency
+from digestry.translog.notes import COSIGNATURE, SignerKey
 from digestry.translog.tiles import Tile, TileReader, bundles_of, decode_bundle, parse_path, tiles_of
 from tests.catalog.raw import Raw
 from tests.catalog.support import Clock, give_positions, image, pushed, put
 from tests.translog import second_opinion
 
 NAME = "registry.example.com/log"
+OTHER = "(SELECT public FROM log_keys)"
+"""A hash that is none of the log's."""
 
 
 def begun(catalog: Catalog, clock: Clock) -> Catalog:
@@ -277,3 +283,154 @@ def test_a_missing_entry_of_the_journal_stops_the_log(catalog: Catalog, clock: C
     with pytest.raises(LogContradicted, match="entry 2 is missing: 3 comes next"):
         catalog.log_signer.sign(lambda _: True, now=clock(), fence=None, head=head)
     assert catalog.log_signer.unsigned() == 2
+
+
+def logged(catalog: Catalog, clock: Clock, entries: int) -> None:
+    begun(catalog, clock)
+    one, other = image(catalog, "x"), image(catalog, "x")
+    for number in range(entries):
+        clock.now += 1
+        put(catalog, "x", (one, other)[number % 2], "t")
+    signed(catalog, clock)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        (
+            "UPDATE log_entries SET hash = (SELECT public FROM log_keys) WHERE sequence = 2",
+            2,
+            "not the entry",
+        ),
+        ("UPDATE log_entries SET secret = hash WHERE sequence = 2", 2, "not the entry that was signed"),
+        ("UPDATE log_entries SET sealed = NOT sealed WHERE sequence = 2", 2, "not the entry that was signed"),
+        ("DELETE FROM log_entries WHERE sequence = 2", 2, "its leaf is missing"),
+        ("DELETE FROM log_entries WHERE sequence = 257", 256, "signed with 257 entries, and has 256"),
+        ("UPDATE log_nodes SET hash = (SELECT public FROM log_keys)", 256, "was changed"),
+        ("DELETE FROM log_nodes", 256, "hash 0 of level 1 of the signed log is missing"),
+        ("UPDATE log_checkpoints SET root = (SELECT public FROM log_keys)", 257, "is not of these entries"),
+        ("UPDATE log_checkpoints SET note = 'other'", 257, "is not of these entries"),
+        ("UPDATE log_checkpoints SET size = 256", 256, "is not of these entries"),
+        ("UPDATE log_checkpoints SET origin = 'other'", 257, "is not of these entries"),
+    ],
+)
+def test_the_proof_of_the_journal_has_the_log_in_it(
+    catalog: Catalog, clock: Clock, raw: Raw, case: tuple[str, int, str]
+) -> None:
+    statement, position, reason = case
+    logged(catalog, clock, 257)
+    assert catalog.verify_journal() is None
+    raw.edit(statement)
+    broken = catalog.verify_journal()
+    assert broken is not None
+    assert broken.sequence == position
+    assert reason in broken.reason
+
+
+def test_a_journal_that_was_rewritten_with_valid_chains(catalog: Catalog, clock: Clock, raw: Raw) -> None:
+    """Who owns the database can compute all hashes anew; the signed log has what they were."""
+    logged(catalog, clock, 3)
+    raw.edit("UPDATE journal SET actor = 'mallory' WHERE number = 2")
+    broken = catalog.verify_journal()
+    assert broken is not None
+    assert "do not match its hash" in broken.reason
+    previous = raw.query("SELECT previous_hash FROM journal WHERE number = 1")[0][0]
+    for (number,) in raw.query("SELECT number FROM journal ORDER BY number"):
+        row = f"journal SET previous_hash = '{previous}' WHERE number = {number}"
+        raw.edit(f"UPDATE {row}")
+        (fields,) = raw.query(f"SELECT {', '.join(HASHED)} FROM journal WHERE number = {number}")  # noqa: S608
+        previous = hash_of(fields)
+        raw.edit(f"UPDATE journal SET hash = '{previous}' WHERE number = {number}")  # noqa: S608
+    broken = catalog.verify_journal()
+    assert broken is not None
+    assert (broken.sequence, broken.reason) == (2, "it is not the entry that was signed")
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("DELETE FROM log_keys", "has no key in the catalog"),
+        ("UPDATE log_keys SET retired_at = 1", "has no key that signs"),
+        (
+            "UPDATE log_keys SET public = (SELECT hash FROM log_entries WHERE sequence = 1)",
+            "its two parts are of two keys",
+        ),
+        ("UPDATE log_keys SET private = (SELECT secret FROM log_entries WHERE sequence = 1)", "is damaged"),
+        ("DELETE FROM log_entries WHERE sequence = 2", r"has 2 of the 3 hashes of tile/0/000\.p/3"),
+        ("UPDATE log_checkpoints SET note = 'x'", "last checkpoint of .* in the catalog is damaged"),
+    ],
+)
+def test_a_damaged_log_is_not_signed(
+    catalog: Catalog, clock: Clock, raw: Raw, statement: str, message: str
+) -> None:
+    logged(catalog, clock, 3)
+    raw.edit(statement)
+    clock.now += 1
+    pushed(catalog, "y")
+
+    def checked_and_signed() -> None:
+        catalog.log_signer.check(None)
+        signed(catalog, clock)
+
+    with pytest.raises(LogDamaged, match=message):
+        checked_and_signed()
+
+
+@pytest.mark.parametrize("condition", ["sequence = 3", "sequence > 0"])
+def test_the_last_entry_of_the_journal_was_removed(
+    catalog: Catalog, clock: Clock, raw: Raw, condition: str
+) -> None:
+    """The next one gets its position: it must not pass for what was signed."""
+    logged(catalog, clock, 3)
+    raw.edit(f"DELETE FROM journal WHERE {condition}")  # noqa: S608
+    assert catalog.log_signer.waiting(NAME)
+    state = catalog.log.state()
+    assert state is not None
+    assert state.unsigned == 0
+    with pytest.raises(LogContradicted, match="journal entry 3, the last one in the log, is missing"):
+        signed(catalog, clock)
+    clock.now += 1
+    pushed(catalog, "y")
+    give_positions(catalog)
+    with pytest.raises(LogContradicted, match="journal entry 3, the last one in the log, is"):
+        catalog.log_signer.check(None)
+
+
+@pytest.mark.parametrize("table", ["journal", "log_entries"])
+def test_rows_that_were_removed_are_no_entries_to_come(
+    catalog: Catalog, clock: Clock, raw: Raw, table: str
+) -> None:
+    logged(catalog, clock, 3)
+    assert catalog.log.bundle(Tile(None, 0, 4)) is None
+    assert catalog.log.tile(Tile(0, 0, 4)) is None
+    raw.edit(f"DELETE FROM {table} WHERE sequence = 2")  # noqa: S608
+    with pytest.raises(LogDamaged, match=r"has 2 of the 3 rows that tile/entries/000\.p/3"):
+        catalog.log.bundle(Tile(None, 0, 3))
+    if table == "log_entries":
+        with pytest.raises(LogDamaged, match=r"has 2 of the 3 rows that tile/0/000\.p/3"):
+            catalog.log.tile(Tile(0, 0, 3))
+
+
+def test_an_entry_that_cannot_be_read(catalog: Catalog, clock: Clock, raw: Raw) -> None:
+    logged(catalog, clock, 3)
+    raw.edit("UPDATE journal SET to_digest = 'none' WHERE number = 2")
+    with pytest.raises(LogDamaged, match="journal entry 2, which is in the signed log, cannot be read"):
+        catalog.log.bundle(Tile(None, 0, 3))
+    assert catalog.verify_journal() is not None
+
+
+def test_a_quorum_is_of_the_keys_that_are_configured(catalog: Catalog, clock: Clock) -> None:
+    logged(catalog, clock, 1)
+    newest = catalog.log.checkpoint()
+    assert newest is not None
+    old, new = (
+        SignerKey.new("witness.example/w", COSIGNATURE),
+        SignerKey.new("witness.example/w", COSIGNATURE),
+    )
+    made = cosign(newest.checkpoint.text, old, 1)
+    catalog.log_signer.cosign(NAME, 1, [made], fence=None)
+    assert catalog.log.checkpoint(quorum=1, keys=[old.verifier]) is not None
+    # Of the same witness after its key was replaced, and of one that is not asked any more:
+    assert catalog.log.checkpoint(quorum=1, keys=[new.verifier]) is None
+    assert catalog.log.checkpoint(quorum=1) is None
+    assert catalog.log.checkpoint(quorum=2, keys=[old.verifier, new.verifier]) is None

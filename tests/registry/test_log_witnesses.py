@@ -274,3 +274,45 @@ def test_a_cosignature_is_renewed_while_nothing_is_signed(tmp_path: Path) -> Non
                 return len(opinions) > 2
 
             wait_until(renewed, what="two renewals")
+
+
+@pytest.mark.parametrize(
+    ("statement", "message", "status"),
+    [
+        ("DELETE FROM log_keys", "has no key in the catalog", 200),
+        ("DELETE FROM log_entries WHERE sequence = 1", "hashes of tile/0/000.p/2", 404),
+        ("DELETE FROM journal WHERE sequence = 1", "", 404),
+        (
+            "DELETE FROM journal WHERE sequence = 2",
+            "journal entry 2, the last one in the log, is missing",
+            404,
+        ),
+        ("UPDATE journal SET tag = 'x' WHERE sequence = 1", "", 200),
+        ("UPDATE log_checkpoints SET cosignatures = 'x'", "", 200),
+    ],
+)
+def test_damage_of_the_log_is_said(tmp_path: Path, statement: str, message: str, status: int) -> None:
+    root = tmp_path / "a" / "root"
+    with started(root, logging_to()) as log:
+        for tag in ("t", "u"):
+            log.push_image("x", tag, os.urandom(8))
+        checkpoint(log, least=2)
+    with contextlib.closing(sqlite3.connect(root / "catalog.db")) as connection, connection:
+        triggers = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'")
+        for (name,) in triggers.fetchall():
+            if name.startswith(("journal", "log_")):
+                connection.execute(f"DROP TRIGGER {name}")
+        connection.execute(statement)
+    with started(root, logging_to()) as log:
+        if message:
+            wait_until(lambda: b"digestry_log_refused 1.0" in log.request("GET", "/metrics").body, what="it")
+            assert message in log.log.read_text()
+        answer = log.request("GET", f"{LOG}/tile/entries/000.p/2")
+        assert answer.status == status, answer.body
+        if status == 404:
+            assert answer.json()["errors"][0]["detail"] == {"damaged": True}
+        changed = "SET tag" in statement
+        assert ("no-store" in answer.headers.get("cache-control", "")) is changed
+        if "cosignatures" in statement:
+            answer = log.request("GET", f"{LOG}/checkpoint")
+            assert answer.status == 200, answer.body

@@ -1,4 +1,4 @@
-"""The proof of the journal in the database: its chains, its end against the tags, its indices.
+"""The proof of the journal in the database: its chains, the tags that it ends with, the log, its indices.
 
 Functions on a read-only connection, of a catalog of an older schema too.
 """
@@ -17,6 +17,7 @@ from digestry.catalog.journal_chain import BrokenEntry, ChainWalk, Head, Verdict
 from digestry.catalog.journal_hashes import HASHED, HASHED_IF_GIVEN
 from digestry.catalog.journal_source import journal_source
 from digestry.catalog.schema import journal, repositories, tags
+from digestry.catalog.transparency import audit
 
 Entry = tuple[object, ...]
 """Its hash, its position, the fields under the hash, and those that are under it if an entry has them."""
@@ -28,7 +29,7 @@ _COLUMNS: Final = (*HASHED, *HASHED_IF_GIVEN)
 
 
 def verify(connection: Connection, expect: Collection[str] = ()) -> Verdict:
-    """Walk all chains, and compare their ends with the tags.
+    """Walk all chains, compare their ends with the tags, and each entry with the log that was signed of it.
 
     ``expect`` are hashes noted elsewhere, each of which must be there.
     """
@@ -49,6 +50,7 @@ class _Verification:
             or self._walk_unsequenced()
             or self._compare_with_tags()
             or self._find_tag_without_entry()
+            or self._compare_with_log()
             or self._check_indices()
         )
         return self._walk.verdict(broken)
@@ -159,6 +161,11 @@ class _Verification:
         if row is None:
             return None
         return self._broken(f"tag {row.tag} of {row.name} points to {row.digest}, and no entry tells of it")
+
+    def _compare_with_log(self) -> BrokenEntry | None:
+        # Who rewrites the chains makes valid ones; the signed log still has the hash of each entry.
+        found = audit.first_difference(self._connection)
+        return None if found is None else BrokenEntry(*found)
 
     def _first(self, query: Select[Any]) -> Row[Any] | None:
         return self._connection.execute(query.limit(1)).first()

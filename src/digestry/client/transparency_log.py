@@ -15,7 +15,7 @@ from digestry.client.extensions import UNSUPPORTED
 from digestry.client.journal import log_in
 from digestry.client.paging import next_link, progress_of
 from digestry.client.responses import Response
-from digestry.errors import AnswerTooLong, ProtocolViolation
+from digestry.errors import AnswerTooLong, ProtocolViolation, RemoteNotFound, Unproven
 from digestry.model.reference import Reference
 from digestry.translog.entries import Opening, Openings
 from digestry.translog.log_keys import LogKeys
@@ -23,7 +23,7 @@ from digestry.translog.merkle import HASH_SIZE
 from digestry.translog.tiles import LONGEST_ENTRY, Tile
 
 PREFIX: Final = "_digestry/log"
-_LARGEST_CHECKPOINT: Final = 64 << 10
+_LARGEST_CHECKPOINT: Final = 256 << 10
 _LARGEST_KEYS: Final = 64 << 10
 _LARGEST_PAGE: Final = 64 << 20
 _PAGE: Final = 1000
@@ -59,7 +59,8 @@ class TransparencyLog:
         """Return the contents of tiles and of bundles of entries, several at a time.
 
         A partial one that is not there any more is taken from the whole one. Raises
-        :class:`~digestry.errors.RemoteNotFound`.
+        :class:`~digestry.errors.Unproven` for one that is not served: a checkpoint covers each that is asked
+        for.
         """
         if len(tiles) == 1:
             return {tiles[0]: self._tile(tiles[0])}
@@ -86,7 +87,10 @@ class TransparencyLog:
                     continue
             for opening in found:
                 if opening.index < first:
-                    raise ProtocolViolation(f"{self.host} sent openings that are not in the log's order")
+                    raise Unproven(
+                        f"{self.host} shows entries of {repository} that are not in its log's order",
+                        hint="rows of its journal were changed, or it hides some",
+                    )
                 first = opening.index + 1
                 yield opening
             if not more or not found:
@@ -94,6 +98,16 @@ class TransparencyLog:
             progress.page(len(found), time.monotonic() - began)
 
     def _tile(self, tile: Tile) -> bytes:
+        try:
+            return self._served(tile)
+        except RemoteNotFound as error:
+            raise Unproven(
+                f"{self.host} does not serve {tile.path} of its log, which its checkpoint covers:"
+                f" {error.message}",
+                hint="entries of its log are lost, or withheld",
+            ) from error
+
+    def _served(self, tile: Tile) -> bytes:
         with self._endpoint.request("GET", f"{PREFIX}/{tile.path}") as response:
             if response.status != 404 or tile == tile.whole:
                 return self._read(response, f"get {tile.path} of the log", _longest(tile))

@@ -28,7 +28,7 @@ from digestry.translog.merkle import EMPTY_ROOT, root_from
 from digestry.translog.notes import parse_note
 from digestry.translog.tiles import LONGEST_ENTRY, WIDTH, Tile, TileReader
 
-_LARGEST_NOTE: Final = 64 << 10
+_LARGEST_NOTE: Final = 256 << 10
 _LARGEST_TILE: Final = WIDTH * (LONGEST_ENTRY + 2)
 
 

@@ -18,6 +18,7 @@ from digestry.backend import Backend
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.job_states import JobState
 from digestry.catalog.transparency.checkpoint_rows import StoredCheckpoint
+from digestry.catalog.transparency.damage import LogDamaged
 from digestry.catalog.transparency.signing import Head, LogContradicted
 from digestry.coordination.protocol import FencedLock, Job
 from digestry.errors import DigestryError, StorageError
@@ -134,7 +135,7 @@ class LogKeeper:
             signed = self._catalog.log_signer.sign(
                 self._is_public, now=self._now(), fence=self._lock, head=self._head
             )
-        except LogContradicted as error:
+        except (LogContradicted, LogDamaged) as error:
             self._refuse(error)
             return _REFUSED_SECONDS
         if self._refused:

@@ -17,7 +17,7 @@ from digestry.translog.cosignatures import ADD_CHECKPOINT, SIZE_TYPE, AddCheckpo
 from digestry.translog.notes import Signature
 from digestry.version import __version__
 
-_LARGEST_ANSWER: Final = 64 << 10
+_LARGEST_ANSWER: Final = 256 << 10
 _SHOWN: Final = 200
 
 

@@ -154,7 +154,7 @@ class Cosigner:
 
         What was asked for here is measured by this process's clock: the witness's may be wrong.
         """
-        if self.name not in newest.cosigners:
+        if not newest.cosigners(self._keys):
             return False
         place = newest.checkpoint.origin, newest.checkpoint.size
         if self._fresh != place:

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, func, insert, selec
 
 from digestry.catalog.observation_schema import log_checkpoints
 from digestry.translog.checkpoints import Checkpoint
-from digestry.translog.notes import Note, Signature, parse_signatures
+from digestry.translog.notes import InvalidNote, Note, Signature, VerifierKey, parse_signatures
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,19 +26,27 @@ class StoredCheckpoint:
     @property
     def served(self) -> bytes:
         """The note with all signatures that there are."""
-        return f"{self.note}{self.cosignatures}".encode()
+        return f"{self.note}{''.join(each.line for each in _parsed(self.cosignatures))}".encode()
 
-    @property
-    def cosigners(self) -> frozenset[str]:
-        """The names of the witnesses that cosigned it."""
-        return frozenset(signature.name for signature in _parsed(self.cosignatures))
+    def cosigners(self, keys: Sequence[VerifierKey]) -> frozenset[str]:
+        """Return the names of the witnesses whose ``keys`` cosigned it."""
+        found = _parsed(self.cosignatures)
+        return frozenset(key.name for key in keys if any(key.made(signature) for signature in found))
 
 
 def last(
-    connection: Connection, origin: str, *, limit: int = 1, before: int | None = None
+    connection: Connection,
+    origin: str,
+    *,
+    limit: int = 1,
+    before: int | None = None,
+    cosigned: bool = False,
 ) -> list[StoredCheckpoint]:
-    """Return the newest checkpoints of a log, the newest first; those of fewer leaves than ``before``."""
+    """Return the newest checkpoints of a log, the newest first; those of fewer leaves than ``before``, and
+    ``cosigned`` ones only."""
     query = select(log_checkpoints).where(log_checkpoints.c.origin == origin)
+    if cosigned:
+        query = query.where(log_checkpoints.c.cosignatures != "")
     if before is not None:
         query = query.where(log_checkpoints.c.size < before)
     rows = connection.execute(query.order_by(log_checkpoints.c.size.desc()).limit(limit))
@@ -83,7 +91,11 @@ def last_cosigned(connection: Connection, origin: str, witness: str) -> int:
 
 
 def _parsed(lines: str) -> tuple[Signature, ...]:
-    return parse_signatures(lines) if lines else ()
+    """Return cosignatures; none if they are damaged: the witnesses are then asked again."""
+    try:
+        return parse_signatures(lines) if lines else ()
+    except InvalidNote:
+        return ()
 
 
 def _is(origin: str, size: int) -> ColumnElement[bool]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, Row, insert, select, update
 
 from digestry.catalog.observation_schema import log_keys, log_origins
+from digestry.catalog.transparency.damage import LogDamaged
 from digestry.errors import Conflict
-from digestry.translog.notes import COSIGNATURE, ED25519, SignerKey, VerifierKey
+from digestry.translog.notes import COSIGNATURE, ED25519, InvalidNote, SignerKey, VerifierKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +60,10 @@ def begin(connection: Connection, name: str, *, now: int, reason: str) -> Origin
 
 
 def keys_of(connection: Connection, name: str, algorithm: int) -> list[StoredKey]:
-    """Return the keys of a name and type, the newest first."""
+    """Return the keys of a name and type, the newest first. Raises :class:`LogDamaged`."""
     query = select(log_keys).where(log_keys.c.name == name, log_keys.c.algorithm == algorithm)
     rows = connection.execute(query.order_by(log_keys.c.created_at.desc(), log_keys.c.public))
-    return [
-        StoredKey(SignerKey(row.name, row.algorithm, bytes(row.private)), row.created_at, row.retired_at)
-        for row in rows
-    ]
+    return [StoredKey(_signer(row), row.created_at, row.retired_at) for row in rows]
 
 
 def add_key(connection: Connection, signer: SignerKey, *, now: int) -> None:
@@ -104,3 +103,13 @@ def witness_key(connection: Connection, name: str, *, now: int) -> SignerKey:
 def verifiers(connection: Connection, name: str) -> list[VerifierKey]:
     """Return the public parts of all keys with which the log of that name was ever signed."""
     return [key.signer.verifier for key in keys_of(connection, name, ED25519)]
+
+
+def _signer(row: Row[Any]) -> SignerKey:
+    try:
+        signer = SignerKey(row.name, row.algorithm, bytes(row.private))
+    except InvalidNote as error:
+        raise LogDamaged(f"the key of {row.name} in the catalog is damaged: {error.message}") from error
+    if signer.verifier.public != bytes(row.public):
+        raise LogDamaged(f"the key of {row.name} in the catalog is damaged: its two parts are of two keys")
+    return signer

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from sqlalchemy import Row, Select, func, select
+from sqlalchemy import Connection, Row, Select, func, select
 
 from digestry.catalog.database import Database
 from digestry.catalog.journal import to_event
 from digestry.catalog.observation_schema import log_entries
 from digestry.catalog.schema import journal
-from digestry.catalog.transparency import checkpoint_rows, keys
+from digestry.catalog.transparency import checkpoint_rows
+from digestry.catalog.transparency import keys as log_keys
 from digestry.catalog.transparency.checkpoint_rows import StoredCheckpoint
+from digestry.catalog.transparency.damage import LogDamaged
 from digestry.catalog.transparency.keys import Origin, StoredKey
 from digestry.catalog.transparency.tree_rows import TableReader, hashes, size_of
+from digestry.errors import DigestryError
 from digestry.translog.entries import Leaf, Opening, make_leaf
 from digestry.translog.merkle import consistency_proof, leaf_hash
-from digestry.translog.notes import ED25519
+from digestry.translog.notes import ED25519, VerifierKey
 from digestry.translog.tiles import Tile, encode_bundle
 
 _SECRETS: Final = (log_entries.c.hash.label("leaf_hash"), log_entries.c.secret, log_entries.c.sealed)
 _LOOKED_BACK: Final = 100
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,36 +66,41 @@ class TransparencyLog:
     def state(self) -> LogState | None:
         """Return the state of the log; None if it was never begun."""
         with self._database.read() as connection:
-            names = keys.origins(connection)
+            names = log_keys.origins(connection)
             if not names:
                 return None
             size = size_of(connection)
             entries = select(func.coalesce(func.max(journal.c.sequence), 0))
-            unsigned = int(connection.execute(entries).scalar_one()) - size
+            unsigned = max(0, int(connection.execute(entries).scalar_one()) - size)
             last = checkpoint_rows.last(connection, names[-1].name)
             return LogState(names[-1].name, size, unsigned, last[0] if last else None)
 
     def keys(self) -> LogKeys | None:
         """Return the log's names and keys; None if it was never begun."""
         with self._database.read() as connection:
-            names = keys.origins(connection)
+            names = log_keys.origins(connection)
             if not names:
                 return None
-            found = keys.keys_of(connection, names[-1].name, ED25519)
+            found = log_keys.keys_of(connection, names[-1].name, ED25519)
             return LogKeys(names[-1].name, tuple(names[:-1]), tuple(found))
 
-    def checkpoint(self, *, quorum: int = 0) -> StoredCheckpoint | None:
-        """Return the newest checkpoint that ``quorum`` witnesses or more have cosigned; None without one."""
+    def checkpoint(self, *, quorum: int = 0, keys: Sequence[VerifierKey] = ()) -> StoredCheckpoint | None:
+        """Return the newest checkpoint that ``quorum`` or more of the witnesses with these ``keys`` have
+        cosigned; None without one."""
         with self._database.read() as connection:
-            names = keys.origins(connection)
+            names = log_keys.origins(connection)
             if not names:
                 return None
             name, before = names[-1].name, None
             while some := checkpoint_rows.last(
-                connection, name, limit=_LOOKED_BACK if quorum else 1, before=before
+                connection,
+                name,
+                limit=_LOOKED_BACK if quorum else 1,
+                before=before,
+                cosigned=quorum > 0,
             ):
                 for found in some:
-                    if len(found.cosigners) >= quorum:
+                    if len(found.cosigners(keys)) >= quorum:
                         return found
                 before = some[-1].checkpoint.size
             return None
@@ -101,18 +111,18 @@ class TransparencyLog:
             return checkpoint_rows.last_cosigned(connection, origin, witness)
 
     def tile(self, tile: Tile) -> bytes | None:
-        """Return a tile of hashes; None if the log has not so many."""
+        """Return a tile of hashes; None if the log has not so many. Raises :class:`LogDamaged`."""
         with self._database.read() as connection:
-            found = hashes(connection, tile)
-        return b"".join(found) if len(found) == tile.width else None
+            found = _all_of(connection, tile, lambda: hashes(connection, tile))
+        return None if found is None else b"".join(found)
 
     def bundle(self, tile: Tile) -> Bundle | None:
-        """Return a bundle of entries; None if the log has not so many."""
-        first = log_entries.c.sequence > tile.first
+        """Return a bundle of entries; None if the log has not so many. Raises :class:`LogDamaged`."""
+        of_tile = log_entries.c.sequence > tile.first, log_entries.c.sequence <= tile.first + tile.width
+        query = _leaves().where(*of_tile).order_by(log_entries.c.sequence)
         with self._database.read() as connection:
-            query = _leaves().where(first, log_entries.c.sequence <= tile.first + tile.width)
-            rows = connection.execute(query.order_by(log_entries.c.sequence)).all()
-        if len(rows) != tile.width:
+            rows = _all_of(connection, tile, lambda: connection.execute(query).all())
+        if rows is None:
             return None
         leaves = [_leaf(row).content for row in rows]
         wrong = (
@@ -152,6 +162,27 @@ class TransparencyLog:
             return consistency_proof(old, new, TableReader(connection, new))
 
 
+def _all_of(connection: Connection, tile: Tile, read: Callable[[], Sequence[T]]) -> Sequence[T] | None:
+    """Return the rows of a tile; None if the log has not so many.
+
+    Raises :class:`LogDamaged` if some are missing, although a checkpoint was signed over them.
+    """
+    found = read()
+    if len(found) == tile.width:
+        return found
+    names = log_keys.origins(connection)
+    last = checkpoint_rows.last(connection, names[-1].name) if names else []
+    if not tile.exists(max(size_of(connection), last[0].checkpoint.size if last else 0)):
+        return None
+    found = read()  # they may have been signed since the first look
+    if len(found) != tile.width:
+        raise LogDamaged(
+            f"the catalog has {len(found)} of the {tile.width} rows that {tile.path} of the signed log is"
+            " made of: the others were removed"
+        )
+    return found
+
+
 def _leaves() -> Select[Any]:
     return select(journal, *_SECRETS).join_from(
         log_entries, journal, log_entries.c.sequence == journal.c.sequence
@@ -159,5 +190,8 @@ def _leaves() -> Select[Any]:
 
 
 def _leaf(row: Row[Any]) -> Leaf:
-    values = row._asdict()
-    return make_leaf(to_event(values), bytes(row.secret), sealed=bool(row.sealed))
+    try:
+        return make_leaf(to_event(row._asdict()), bytes(row.secret), sealed=bool(row.sealed))
+    except (DigestryError, ArithmeticError, TypeError, ValueError) as error:
+        message = f"journal entry {row.sequence}, which is in the signed log, cannot be read: {error}"
+        raise LogDamaged(message) from error

@@ -15,14 +15,15 @@ from digestry.catalog.journal import to_event
 from digestry.catalog.observation_schema import log_entries
 from digestry.catalog.schema import journal
 from digestry.catalog.transactions import retried
-from digestry.catalog.transparency import checkpoint_rows, keys
+from digestry.catalog.transparency import audit, checkpoint_rows, keys
 from digestry.catalog.transparency.checkpoint_rows import StoredCheckpoint
+from digestry.catalog.transparency.damage import LogDamaged
 from digestry.catalog.transparency.tree_rows import GrowingTiles, TableReader, size_of
-from digestry.errors import Conflict, NotFound, StorageError
-from digestry.translog.checkpoints import Checkpoint
+from digestry.errors import Conflict, NotFound
+from digestry.translog.checkpoints import Checkpoint, open_checkpoint
 from digestry.translog.entries import SECRET_SIZE, make_leaf
 from digestry.translog.merkle import Frontier, leaf_hash, root_from
-from digestry.translog.notes import COSIGNATURE, ED25519, Signature, SignerKey
+from digestry.translog.notes import COSIGNATURE, ED25519, InvalidNote, Signature, SignerKey
 
 _BATCH: Final = 2000
 IsPublic = Callable[[str], bool]
@@ -53,7 +54,7 @@ class LogSigner:
         with self._database.read() as connection:
             size = size_of(connection)
             last = select(func.coalesce(func.max(journal.c.sequence), 0))
-            if connection.execute(last).scalar_one() > size:
+            if connection.execute(last).scalar_one() != size:
                 return True
             return not _newest_of_size(connection, origin, size)
 
@@ -61,7 +62,7 @@ class LogSigner:
         """Return how many entries of the journal are not in the log."""
         with self._database.read() as connection:
             last = select(func.coalesce(func.max(journal.c.sequence), 0))
-            return int(connection.execute(last).scalar_one()) - size_of(connection)
+            return max(0, int(connection.execute(last).scalar_one()) - size_of(connection))
 
     @retried
     def begin(self, name: str, *, now: int, fence: Fence | None) -> keys.Origin:
@@ -73,8 +74,11 @@ class LogSigner:
             return found[-1] if found else keys.begin(connection, name, now=now, reason="")
 
     def check(self, head: Head | None) -> None:
-        """Raise :class:`LogContradicted` unless the log continues ``head``, and has the leaves that its last
-        checkpoint was signed over."""
+        """Raise :class:`LogContradicted` unless the log continues ``head``, has the leaves that its last
+        checkpoint was signed over, and the journal has the last entry that is in it.
+
+        Raises :class:`LogDamaged` for rows that are missing, or a checkpoint or key that is not what it was.
+        """
         with self._database.read() as connection:
             names = keys.origins(connection)
             last = checkpoint_rows.last(connection, names[-1].name) if names else []
@@ -82,6 +86,9 @@ class LogSigner:
             check_head(connection, head, newest)
             size = size_of(connection)
             _check_own(connection, newest, Frontier(size, GrowingTiles(connection, size).frontier()))
+            _check_last_entry(connection, size)
+            if newest is not None:
+                _check_note(connection, newest)
 
     @retried
     def sign(
@@ -98,7 +105,7 @@ class LogSigner:
 
         ``head`` is what was signed last, as was noted elsewhere. Raises :class:`LogContradicted` if the
         catalog's log does not continue it, or its own last checkpoint, or if an entry of the journal is
-        missing.
+        missing, and :class:`LogDamaged`.
         """
         with self._database.write() as connection:
             if fence is not None:
@@ -110,6 +117,7 @@ class LogSigner:
             tiles = GrowingTiles(connection, size)
             tree = Frontier(size, tiles.frontier())
             _check_own(connection, last, tree)
+            _check_last_entry(connection, size)
             rows = _new_rows(connection, size, limit)
             if not rows and last is not None and last.checkpoint.size == size:
                 return None
@@ -123,9 +131,7 @@ class LogSigner:
             checkpoint = Checkpoint(origin, tree.size, tree.root())
             signers = [key.signer for key in keys.keys_of(connection, origin, ED25519) if key.signs(now)]
             if not signers:
-                raise StorageError(
-                    f"the log {origin} has no key that signs", hint="restore the catalog from a backup"
-                )
+                raise LogDamaged(f"the log {origin} has no key that signs")
             return checkpoint_rows.add(connection, checkpoint, checkpoint.sign(signers), now=now)
 
     @retried
@@ -207,6 +213,39 @@ def _check_own(connection: Connection, last: StoredCheckpoint | None, tree: Fron
             f"the leaves in the catalog are not those of the log {signed.origin} that was signed with"
             f" {signed.size} entries: rows of the log were changed"
         )
+
+
+def _check_last_entry(connection: Connection, size: int) -> None:
+    """Raise :class:`LogContradicted` unless the journal has the last entry that is in the log.
+
+    Where it was removed, the next entry gets its position, and would never be logged.
+    """
+    if not size:
+        return
+    query = (
+        select(log_entries.c.hash.label("leaf_hash"), log_entries.c.secret, log_entries.c.sealed, journal)
+        .join_from(log_entries, journal, log_entries.c.sequence == journal.c.sequence)
+        .where(log_entries.c.sequence == size)
+    )
+    row = connection.execute(query).first()
+    if row is None or not audit.is_signed(row):
+        what = "is missing" if row is None else "is not the one that was signed"
+        raise LogContradicted(f"journal entry {size}, the last one in the log, {what}")
+
+
+def _check_note(connection: Connection, last: StoredCheckpoint) -> None:
+    """Raise :class:`LogDamaged` unless the note of the last checkpoint is the one that was signed."""
+    origin = last.checkpoint.origin
+    known = keys.verifiers(connection, origin)
+    if not known:
+        raise LogDamaged(f"the log {origin} has no key in the catalog")
+    what = f"the last checkpoint of {origin} in the catalog is damaged"
+    try:
+        signed = open_checkpoint(last.note.encode(), origin, known)
+    except InvalidNote as error:
+        raise LogDamaged(f"{what}: {error.message}") from error
+    if signed.checkpoint != last.checkpoint:
+        raise LogDamaged(f"{what}: its note says {signed.checkpoint.size} entries, or another root")
 
 
 def _newest_of_size(connection: Connection, origin: str, size: int) -> bool:

@@ -12,7 +12,7 @@ from typing import Final
 from sqlalchemy import ColumnElement, Connection, func, insert, select
 
 from digestry.catalog.observation_schema import log_entries, log_nodes
-from digestry.errors import StorageError
+from digestry.catalog.transparency.damage import LogDamaged
 from digestry.translog.merkle import Subtree, subtrees_of
 from digestry.translog.tiles import HEIGHT, WIDTH, Tile, TileReader, tile_of, whole_hash
 
@@ -36,7 +36,7 @@ def hashes(connection: Connection, tile: Tile) -> list[bytes]:
 
 class TableReader:
     """Reads hashes of subtrees of the first ``size`` leaves from the rows. A
-    :data:`~digestry.translog.merkle.ReadHashes`. Raises :class:`StorageError` for rows that are missing."""
+    :data:`~digestry.translog.merkle.ReadHashes`. Raises :class:`LogDamaged` for rows that are missing."""
 
     def __init__(self, connection: Connection, size: int) -> None:
         self._connection = connection
@@ -52,9 +52,8 @@ class TableReader:
     def _whole(self, tile: Tile) -> list[bytes]:
         found = hashes(self._connection, tile)
         if len(found) != tile.width:
-            raise StorageError(
-                f"the log in the catalog has {len(found)} of the {tile.width} hashes of {tile.path}",
-                hint="restore the catalog from a backup",
+            raise LogDamaged(
+                f"the log in the catalog has {len(found)} of the {tile.width} hashes of {tile.path}"
             )
         return found
 
@@ -73,9 +72,8 @@ class GrowingTiles:
             tile = Tile(level, count // WIDTH, width)
             found = hashes(connection, tile) if width else []
             if len(found) != width:
-                raise StorageError(
-                    f"the log in the catalog has {len(found)} of the {width} hashes of {tile.path}",
-                    hint="restore the catalog from a backup",
+                raise LogDamaged(
+                    f"the log in the catalog has {len(found)} of the {width} hashes of {tile.path}"
                 )
             self._levels.append(found)
             count, level = count // WIDTH, level + 1

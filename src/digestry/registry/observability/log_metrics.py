@@ -37,7 +37,7 @@ def log_metrics(
     refused = bool(known.get(LOG_STATE, {}).get("refused"))
     yield _gauge(
         "digestry_log_refused",
-        "1 if the log is not signed, because the catalog is not the one that was signed before.",
+        "1 if the log is not signed: the catalog is not the one that was signed before, or is damaged.",
         int(refused),
     )
     failures = CounterMetricFamily(

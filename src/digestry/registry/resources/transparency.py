@@ -7,6 +7,7 @@ import logging
 from typing import Final
 
 from digestry.catalog import clock
+from digestry.catalog.transparency.damage import LogDamaged
 from digestry.catalog.transparency.witnessing import Inconsistent, SizeDiffers
 from digestry.model.digest import shown
 from digestry.model.reference import check_tag
@@ -18,11 +19,12 @@ from digestry.translog.cosignatures import SIZE_TYPE, origin_hash, parse_add_che
 from digestry.translog.entries import Openings
 from digestry.translog.log_keys import LogKey, LogKeys, declare
 from digestry.translog.notes import InvalidNote, Note, parse_note, verified
-from digestry.translog.tiles import parse_path
+from digestry.translog.tiles import Tile, parse_path
 
 log: Final = logging.getLogger("digestry.registry")
 
-_LARGEST_REQUEST: Final = 64 << 10
+_LARGEST_REQUEST: Final = 256 << 10
+"""Room for 16 signatures of 5 kB each, which a note may have (signed-note), and the proof."""
 _PAGE: Final = 100
 _MOST: Final = 1000
 _TEXT: Final = ("Content-Type", "text/plain; charset=utf-8")
@@ -33,8 +35,9 @@ _FOR_EVER: Final = "max-age=31536000, immutable"
 
 async def get_checkpoint(service: Service, exchange: Exchange, _: str, __: str) -> None:
     """Answer with the newest checkpoint, and the cosignatures that there are."""
-    quorum = service.config.transparency.quorum
-    found = await service.executors.run(service.stores.catalog.log.checkpoint, quorum=quorum)
+    config = service.config.transparency
+    quorum, keys = config.quorum, [key for witness in config.witnesses for key in witness.keys]
+    found = await service.executors.run(service.stores.catalog.log.checkpoint, quorum=quorum, keys=keys)
     if found is None:
         if quorum and await service.executors.run(service.stores.catalog.log.checkpoint) is not None:
             raise ErrorResponse(
@@ -50,23 +53,36 @@ async def get_tile(service: Service, exchange: Exchange, _: str, path: str) -> N
         tile = parse_path(f"tile/{path}")
     except ValueError as error:
         raise ErrorResponse(400, "UNSUPPORTED", f"{path}: {error}") from error
-    content: bytes | None = None
-    if tile.level is None:
-        bundle = await service.executors.run(service.stores.catalog.log.bundle, tile)
-        if bundle is not None:
-            content = bundle.content
-            if bundle.changed is not None:
-                log.error(
-                    "entry %d of the log is not what was signed: its row of the journal was changed",
-                    bundle.changed,
-                )
-    else:
-        content = await service.executors.run(service.stores.catalog.log.tile, tile)
+    try:
+        content, caching = await _content(service, tile)
+    except LogDamaged as error:
+        log.error("%s (%s)", error.message, error.hint)
+        raise ErrorResponse(
+            404,
+            "UNKNOWN",
+            f"{tile.path} of the signed log is damaged in this registry's catalog, and cannot be served",
+            detail={"damaged": True},
+        ) from error
     if content is None:
         raise ErrorResponse(404, "UNKNOWN", f"the log of this registry has no {tile.path} yet")
+    await exchange.respond(200, [_BYTES, ("Cache-Control", caching)], content)
+
+
+async def _content(service: Service, tile: Tile) -> tuple[bytes | None, str]:
+    """Return a tile or bundle, None if there is none, and how it may be cached."""
     public = service.config.transparency.anonymous or not service.config.access.enabled
     caching = f"{'public' if public else 'private'}, {_FOR_EVER}"
-    await exchange.respond(200, [_BYTES, ("Cache-Control", caching)], content)
+    if tile.level is not None:
+        return await service.executors.run(service.stores.catalog.log.tile, tile), caching
+    bundle = await service.executors.run(service.stores.catalog.log.bundle, tile)
+    if bundle is None:
+        return None, caching
+    if bundle.changed is not None:
+        log.error(
+            "entry %d of the log is not what was signed: its row of the journal was changed", bundle.changed
+        )
+        caching = "no-store"  # once it is put right, nobody has what was wrong
+    return bundle.content, caching
 
 
 async def get_keys(service: Service, exchange: Exchange, _: str, __: str) -> None:
