@@ -128,7 +128,7 @@ key = "{key}"
 """
     file.write_text(policy + tail)
     decisions, log = directory / "decisions.jsonl", directory / "webhook.log"
-    with decisions.open("wb") as output, log.open("wb") as errors:
+    with Path(settings.get("output", decisions)).open("wb") as output, log.open("wb") as errors:
         process = start_digestry("admission", "serve", "--config", file, stdout=output, stderr=errors)
     webhook = RunningWebhook(process, port, metrics, certificates, decisions, log, file)
     try:

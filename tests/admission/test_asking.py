@@ -6,6 +6,7 @@ import asyncio
 import datetime
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from digestry.admission.answer_memory import AnswerMemory
@@ -57,6 +58,43 @@ def test_requests_at_once_are_few_inquiries() -> None:
     asyncio.run(ask())
     assert sorted(map(len, registries.asked)) == [20, 20]
     assert all(len({image.partition("/")[0] for image in some}) == 1 for some in registries.asked)
+
+
+def test_what_comes_while_inquiries_run_goes_into_the_next_together() -> None:
+    registries = Registries(0.3)
+
+    async def ask() -> None:
+        one = asker(registries)
+        asked = []
+        for number in range(60):
+            asked.append(asyncio.create_task(one.know([f"r.example/app{number}:1"], POLICY, 20)))
+            await asyncio.sleep(0.005)
+        await asyncio.gather(*asked)
+        one.close()
+
+    asyncio.run(ask())
+    assert sum(map(len, registries.asked)) == 60
+    # The first ones take what is there at once, and those after them all that came meanwhile.
+    assert len(registries.asked) < 12
+
+
+def test_what_is_missing_is_asked_for_again_by_who_just_pushed_it() -> None:
+    registries = Registries()
+    now = [100.0]
+    memory = AnswerMemory(10, 3600, lambda: now[0])
+    image = "r.example/a:1"
+    known = registries.inquire([image])[image]
+    memory.put([replace(known, missing="there is no tag 1")], now[0])
+    assert memory.by_host() == {}  # made-up names are not asked about again and again
+    now[0] += 5
+    assert memory.oldest() == 0.0
+
+    async def ask() -> None:
+        one = Asker(registries.inquire, memory, DEFAULT)
+        assert not (await one.know([image], POLICY, 5))[image].missing
+        one.close()
+
+    asyncio.run(ask())
 
 
 def test_a_slow_registry_is_waited_for_as_long_as_may_be() -> None:

@@ -147,6 +147,24 @@ def test_ages_by_the_journal(world: World, name: str, minutes: int, within: str,
     assert decision.allowed == (not holds)
 
 
+@pytest.mark.parametrize(("microseconds", "holds"), [(-1, True), (0, False), (1, False)])
+def test_less_than_so_long_ago_to_the_microsecond(world: World, microseconds: int, holds: bool) -> None:
+    newest = max(event.at for event in world.registries.at(NAME).events if event.tag == "1.5")
+    now = newest + datetime.timedelta(hours=1, microseconds=microseconds)
+    decision = world.decide(f"{NAME}:1.5", rules='[default]\nmoved-within = "1h"\n', now=now)
+    assert ("moved" in held(decision)) == holds
+
+
+def test_a_name_by_sha512_spoils_no_question_about_others() -> None:
+    """Cosign's tag for such a digest would be longer than a tag may be, and no registry can have it."""
+    from digestry.advisories.attachments import attachment_tags
+
+    long = Digest.of(b"x", "sha512")
+    assert attachment_tags(long) == (f"sha512-{long.encoded[:64]}",)
+    short = Digest.of(b"x")
+    assert attachment_tags(short) == (f"sha256-{short.encoded}", f"sha256-{short.encoded}.att")
+
+
 def test_a_time_to_come_is_not_known(world: World) -> None:
     first = world.registries.at(NAME).events[-1].at
     decision = world.decide(f"{NAME}:1.5", now=first - datetime.timedelta(days=1))

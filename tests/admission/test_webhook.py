@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import ssl
+import time
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,35 @@ def test_many_warnings_fit_what_api_servers_pass_on(registry: RegistryServer, tm
         assert sum(map(len, warnings)) <= 4096
         assert "more: the webhook's log has them all" in warnings[-1]
         assert len(webhook.decided()[-1]["images"]) == 60
+
+
+def test_an_annotation_is_whole_json_and_a_warning_has_its_reason(
+    registry: RegistryServer, tmp_path: Path
+) -> None:
+    images = [f"{registry.host}/door/gone{number}/{'x' * 200}@{Digest.of(b'x')}" for number in range(60)]
+    missing = f"{registry.host}/door/gone@{Digest.of(b'x', 'sha512')}"
+    with running_webhook(tmp_path, policy_for(registry, "[default]", 'missing = "warn"')) as webhook:
+        said = webhook.ask(review(pod(*images)))
+        found = json.loads(said["auditAnnotations"]["findings"])
+        assert len(said["auditAnnotations"]["findings"]) <= 8192
+        assert len(found) + int(said["auditAnnotations"]["findings-left-out"]) == 60
+        assert found[0]["condition"] == "missing"
+        for warning in said["warnings"][:-1]:
+            assert ": missing: " in warning
+            assert "does not have" in warning
+        said = webhook.ask(review(pod(missing)))
+        assert conditions(webhook.decided()) == {"missing": "warn"}
+
+
+def test_who_pushes_what_was_missing_is_let_in_at_once(registry: RegistryServer, tmp_path: Path) -> None:
+    image = f"{registry.host}/door/late:1"
+    lines = ("[default]", 'missing = "deny"', "[answers]", 'refresh = "60s"', 'fresh = "120s"')
+    with running_webhook(tmp_path, policy_for(registry, *lines)) as webhook:
+        assert not webhook.ask(review(pod(image)))["allowed"]
+        registry.push_image("door/late", "1", b"late")
+        begun = time.monotonic()
+        wait_until(lambda: webhook.ask(review(pod(image)))["allowed"], what="the push", log=webhook.log)
+        assert time.monotonic() - begun < 30
 
 
 def test_what_is_no_review_is_refused(registry: RegistryServer, tmp_path: Path) -> None:

@@ -430,6 +430,7 @@ def test_a_tag_keeps_what_others_put_there(
 ) -> None:
     theirs = (DSSE, enveloped(stated(image, "affected"), key(BUILDERS)))
     tag = attestation_tag(image.manifest)
+    assert tag is not None
     first = manifest(app, theirs, config=media_types.OCI_CONFIG, tag=tag, annotations={"their": "own"})
     before = json.loads(app.manifests[first].raw)
     attach(registries, image, "CVE-2", signing=Signing(key(), "tag"))

@@ -65,7 +65,10 @@ class AnswerMemory:
             self._shrink()
 
     def by_host(self) -> dict[str, list[str]]:
-        """Return the remembered images by registry, without those that nobody used for long."""
+        """Return the remembered images by registry, without those that nobody used for long.
+
+        A name that its registry does not have is not among them: anybody can make up thousands of them.
+        """
         with self._lock:
             limit = self._clock() - self._keep
             while self._known and next(iter(self._known.values())).used_at < limit:
@@ -73,15 +76,16 @@ class AnswerMemory:
             hosts: dict[str, list[str]] = {}
             for image, known in self._known.items():
                 reference = known.knowledge.reference
-                if reference is not None:
+                if reference is not None and not known.knowledge.missing:
                     hosts.setdefault(reference.host, []).append(image)
             return hosts
 
     def oldest(self) -> float:
-        """Return the age of the oldest answer, in seconds; 0 if there is none."""
+        """Return the age of the oldest answer that is kept up to date, in seconds; 0 if there is none."""
         with self._lock:
             now = self._clock()
-            return max((now - known.known_at for known in self._known.values()), default=0.0)
+            times = (known.known_at for known in self._known.values() if not known.knowledge.missing)
+            return max((now - time for time in times), default=0.0)
 
     def _shrink(self) -> None:
         while len(self._known) > self._most:

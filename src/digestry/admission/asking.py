@@ -1,7 +1,8 @@
 """Asking registries for requests that wait: from memory if that is fresh, together if many wait at once.
 
 A registry is asked once about an image, however many requests wait for it. The images that requests of a few
-milliseconds name go into one inquiry, which takes a few bulk queries.
+milliseconds name go into one inquiry, which takes a few bulk queries; while as many inquiries run as may, all
+that is named meanwhile goes into the next.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import islice
 from typing import Any, Final
-from weakref import WeakValueDictionary
 
 from digestry.admission.answer_memory import AnswerMemory
 from digestry.admission.configuration import AnswerOptions
@@ -34,7 +35,7 @@ MOST_WAITING: Final = 5000
 """Images that may be asked about at once."""
 
 _INQUIRIES: Final = 32
-_INQUIRIES_EACH: Final = 4
+_INQUIRIES_EACH: Final = 3
 """Inquiries of one registry at once: one that does not answer leaves threads to the others."""
 _REFRESHES: Final = 16
 _LONGEST_NAME: Final = 1024
@@ -44,11 +45,23 @@ _PROBED: Final = 3600.0
 """Seconds for which a registry that does not answer is asked, after a pod last named it."""
 _REST: Final = 2.0
 """How many times as long as a refresh took there is none after it."""
-_MOST_AT_ONCE: Final = 500
+_MOST_AT_ONCE: Final = 128
+"""Images of one inquiry. A registry answers several of them side by side sooner than one of all."""
+_MISSING_FRESH: Final = 1.0
+"""Seconds for which an answer counts that there is no such image: whoever pushes it tries again at once."""
 
 Inquire = Callable[[list[str], bool], Mapping[str, ImageKnowledge]]
 """Asks one registry about some images, and, if that is true, its transparency log. Raises nothing for a
 registry that fails."""
+
+
+@dataclass(slots=True)
+class _Lane:
+    """The questions to one registry that wait for their turn, and how many inquiries run."""
+
+    waiting: dict[str, None] = field(default_factory=dict)
+    running: int = 0
+    gathers: bool = False
 
 
 @dataclass(slots=True)
@@ -73,9 +86,9 @@ class Asker:
         """Whether a registry, of which something is in memory, is still one that is asked."""
         self._pool = ThreadPoolExecutor(_INQUIRIES, "inquiry")
         self._refreshing = ThreadPoolExecutor(_REFRESHES, "refresh")
-        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._lanes: dict[str, _Lane] = {}
+        self._closed = False
         self._pending: dict[str, asyncio.Future[ImageKnowledge]] = {}
-        self._gathered: dict[str, list[str]] = {}
         self._tasks: set[asyncio.Task[object]] = set()
         self._busy: set[str] = set()
         self.absent: dict[str, RegistryAbsence] = {}
@@ -98,7 +111,8 @@ class Asker:
             remembered = self._memory.get(image)
             if remembered is not None:
                 stale[image] = remembered[0]
-                if remembered[1] <= self.options.fresh:
+                fresh = self.options.fresh if not remembered[0].missing else _MISSING_FRESH
+                if remembered[1] <= fresh:
                     found[image] = remembered[0]
                     continue
             absence = self.absent.get(reference.host)
@@ -139,6 +153,7 @@ class Asker:
 
     def close(self) -> None:
         """End the threads; questions that run are not waited for."""
+        self._closed = True
         for task in self._tasks:
             task.cancel()
         for pool in (self._pool, self._refreshing):
@@ -154,32 +169,42 @@ class Asker:
         if len(self._pending) >= MOST_WAITING:
             return None
         future = self._pending[image] = asyncio.get_running_loop().create_future()
-        gathered = self._gathered.setdefault(reference.host, [])
-        gathered.append(image)
-        if len(gathered) == 1:
-            self._start(self._gather(reference.host))
+        lane = self._lanes.setdefault(reference.host, _Lane())
+        lane.waiting[image] = None
+        if not lane.gathers and lane.running < _INQUIRIES_EACH:
+            lane.gathers = True
+            self._start(self._gather(reference.host, lane))
         return future
 
-    async def _gather(self, host: str) -> None:
-        await asyncio.sleep(GATHERING)
-        images = self._gathered.pop(host)
-        for begin in range(0, len(images), _MOST_AT_ONCE):
-            self._start(self._answer(host, images[begin : begin + _MOST_AT_ONCE]))
+    async def _gather(self, host: str, lane: _Lane) -> None:
+        try:
+            await asyncio.sleep(GATHERING)
+        finally:
+            lane.gathers = False
+        self._next(host, lane)
 
-    async def _answer(self, host: str, images: list[str]) -> None:
-        self.inquiries += 1
+    def _next(self, host: str, lane: _Lane) -> None:
+        """Begin as many inquiries about what waits as may run at once."""
+        while lane.waiting and lane.running < _INQUIRIES_EACH and not self._closed:
+            images = list(islice(lane.waiting, _MOST_AT_ONCE))
+            for image in images:
+                del lane.waiting[image]
+            lane.running += 1
+            self._start(self._answer(host, lane, images))
+        if not lane.waiting and not lane.running and not lane.gathers:
+            self._lanes.pop(host, None)
+
+    async def _answer(self, host: str, lane: _Lane, images: list[str]) -> None:
         answers: Mapping[str, ImageKnowledge] = {}
         try:
-            turn = self._turns.get(host)
-            if turn is None:
-                turn = self._turns[host] = asyncio.Semaphore(_INQUIRIES_EACH)
-            async with turn:
-                absence = self.absent.get(host)
-                if absence is None:
-                    answers = await self._inquired(self._pool, host, images)
-                else:  # since it was this one's turn: nobody waits for another time limit
-                    answers = {image: _away(image, absence.reason) for image in images}
+            absence = self.absent.get(host)
+            if absence is None:
+                self.inquiries += 1
+                answers = await self._inquired(self._pool, host, images)
+            else:  # since it was this one's turn: nobody waits for another time limit
+                answers = {image: _away(image, absence.reason) for image in images}
         finally:
+            lane.running -= 1
             for image in images:
                 future = self._pending.pop(image)
                 answer = answers.get(image)
@@ -187,6 +212,7 @@ class Asker:
                     answer = _away(image, "the inquiry failed: see the log")
                 if not future.done():
                     future.set_result(answer)
+            self._next(host, lane)
 
     async def _refresh(self, host: str, images: list[str]) -> None:
         begun = time.monotonic()

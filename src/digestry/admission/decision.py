@@ -10,7 +10,11 @@ from digestry.admission.conditions import Met, conditions_of
 from digestry.admission.image_knowledge import ImageKnowledge
 from digestry.admission.pod_templates import ImagePlace, PodTemplate
 from digestry.admission.policy import STRICTER, Action, Condition, Exemption, Policy, Rule
+from digestry.model.text import few
 from digestry.model.timestamps import rfc3339
+
+_DIGITS = 12
+_HALF = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,13 @@ class Finding:
         """The finding as one sentence: where, what, what to do."""
         tail = f" ({self.advice})" if self.advice else ""
         return f"{', '.join(self.users)}: {self.image}: {self.condition}: {self.reason}{tail}"
+
+    @property
+    def short_text(self) -> str:
+        """The same with short names, so that the reason is in the part that API servers pass on."""
+        tail = f" ({self.advice})" if self.advice else ""
+        users = few(self.users, most=2)
+        return f"{users}: {_short(self.image)}: {self.condition}: {self.reason}{tail}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +205,14 @@ class _Judge:
             if not one.vulnerabilities and one.has(condition, self.namespace, known.reference, known.digest)
         ]
         return max(found, key=lambda one: one.until, default=None)
+
+
+def _short(image: str) -> str:
+    """Return the name of an image with few digits of its digest, and without the middle of a long one."""
+    name, at, digest = image.partition("@")
+    algorithm, colon, encoded = digest.partition(":")
+    shown = f"{name}{at}{algorithm}{colon}{encoded[:_DIGITS]}{'…' if encoded[_DIGITS:] else ''}"
+    return shown if len(shown) <= 2 * _HALF else f"{shown[:_HALF]}…{shown[-_HALF:]}"
 
 
 def _joined(one: Finding | None, other: Finding) -> Finding:

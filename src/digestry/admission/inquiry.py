@@ -160,9 +160,9 @@ def _missing(reference: Reference, result: InquiryResult, verdict: Verdict) -> s
     if reference.digest is not None:
         if facts.identity is not None and facts.identity.confirmed:
             return ""
-        return f"{reference.name} does not have {reference.digest}, or it is not visible to this account"
+        return "the repository does not have this digest, or it is not visible to this account"
     if verdict.tag.digest is None and facts.tag.asked:
-        return f"{reference.name} has no tag {reference.tag}, or it is not visible to this account"
+        return f"the repository has no tag {reference.tag}, or it is not visible to this account"
     return ""
 
 

@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from digestry.admission.manifest_lines import DocumentLines
 from digestry.admission.pod_templates import Kind, kind_of
 from digestry.errors import InvalidConfiguration
+from digestry.inventory.formats.yaml_nesting import too_deep
 from digestry.model.json_values import JsonObject, as_list, as_object, as_text
 
 LARGEST: Final = 64 << 20
 """The most bytes of a file that are read."""
 
+_UTF16: Final = (b"\xff\xfe", b"\xfe\xff")
+# What YAML 1.2 does not allow in a stream (section 5.1).
+_CONTROL: Final = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_TEMPLATE: Final = re.compile(rb"\{\{")
 _REVIEW: Final = ("admission.k8s.io", "AdmissionReview")
 
 
 @dataclass(frozen=True, slots=True)
 class ManifestObject:
-    """An object of a file. ``place`` is the file and the number of the document; ``old`` is the object before
-    the change, if the file has an AdmissionReview."""
+    """An object of a file. ``place`` is the file and the number of the document, ``lines`` are those of its
+    fields; ``old``, ``operation`` and ``subresource`` are what an AdmissionReview says."""
 
     place: str
     kind: Kind
     namespace: str
     name: str
     content: JsonObject
+    file: str
+    lines: DocumentLines
     old: JsonObject | None = None
+    operation: str = "CREATE"
+    subresource: str = ""
 
     @property
     def title(self) -> str:
@@ -40,9 +51,9 @@ def read_objects(content: bytes, place: str) -> Iterator[ManifestObject]:
     """Yield the objects in ``content``. Raises :class:`InvalidConfiguration`, which names the line."""
     if len(content) > LARGEST:
         raise InvalidConfiguration(f"{place} is longer than {LARGEST} bytes, and was not read")
-    for number, document in enumerate(_documents(content, place), 1):
+    for number, (document, lines) in enumerate(_documents(content, place), 1):
         where = f"{place}, document {number}" if number > 1 else place
-        yield from _objects(document, where)
+        yield from _objects(document, where, place, lines)
 
 
 def read_file(path: Path) -> bytes:
@@ -58,7 +69,7 @@ def read_file(path: Path) -> bytes:
         raise InvalidConfiguration(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
 
 
-def _documents(content: bytes, place: str) -> Iterator[object]:
+def _documents(content: bytes, place: str) -> Iterator[tuple[object, DocumentLines]]:
     import yaml  # noqa: PLC0415 - the other commands of admission do not need it
 
     # Any: the available loader depends on the installed library.
@@ -78,23 +89,50 @@ def _documents(content: bytes, place: str) -> Iterator[object]:
                 seen.add(name)
             return super().construct_mapping(node, deep)
 
+    line = too_deep(content)
+    if line:
+        raise InvalidConfiguration(f"{place}, line {line}: not YAML or JSON: it is nested too deeply")
+    loader = None
     try:
-        yield from yaml.load_all(content, Loader=Loader)
+        loader = Loader(content)
+        while loader.check_node():
+            node = loader.get_node()
+            yield loader.construct_document(node), DocumentLines(node)
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError, TypeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{place}, line {mark.line + 1}" if mark is not None else place
-        problem = getattr(error, "problem", None) or "it cannot be read"
-        raise InvalidConfiguration(f"{where}: not YAML or JSON: {problem}") from error
+        raise _not_readable(error, content, place) from error
+    finally:
+        if loader is not None:
+            loader.dispose()
 
 
-def _objects(document: object, place: str) -> Iterator[ManifestObject]:
+def _not_readable(error: Exception, content: bytes, place: str) -> InvalidConfiguration:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or "it cannot be read"
+    line = mark.line + 1 if mark is not None else 0
+    if not mark:  # the library's reader: of characters, and without a line
+        try:
+            text = content.decode("utf-16" if content[:2] in _UTF16 else "utf-8-sig")
+        except UnicodeDecodeError as wrong:
+            problem, line = "it is not UTF-8", content.count(b"\n", 0, wrong.start) + 1
+        else:
+            found = _CONTROL.search(text)
+            if found is not None:
+                problem = f"the character U+{ord(found[0]):04X} is not allowed"
+                line = text.count("\n", 0, found.start()) + 1
+    where = f"{place}, line {line}" if line else place
+    rendered = _TEMPLATE.search(content) is None
+    hint = "" if rendered else "a template of Helm is to be rendered first: helm template"
+    return InvalidConfiguration(f"{where}: not YAML or JSON: {problem}", hint=hint)
+
+
+def _objects(document: object, place: str, file: str, lines: DocumentLines) -> Iterator[ManifestObject]:
     if document is None:
         return
     value = as_object(document)
     kind = kind_of(value)
     if not isinstance(document, dict) or not kind[1]:
         raise InvalidConfiguration(
-            f"{place}: a Kubernetes object is required, with apiVersion and kind",
+            f"{place}, line {lines.line()}: a Kubernetes object is required, with apiVersion and kind",
             hint="Helm charts and kustomizations are to be rendered first: helm template, kubectl kustomize",
         )
     if kind == _REVIEW:
@@ -108,7 +146,11 @@ def _objects(document: object, place: str) -> Iterator[ManifestObject]:
             as_text(request.get("namespace")),
             as_text(request.get("name")),
             inner,
+            file,
+            lines.inside("request.object"),
             old if isinstance(old, dict) else None,
+            as_text(request.get("operation")),
+            as_text(request.get("subResource")),
         )
     elif kind[1].endswith("List") and isinstance(value.get("items"), list):
         for number, item in enumerate(as_list(value["items"])):
@@ -116,8 +158,9 @@ def _objects(document: object, place: str) -> Iterator[ManifestObject]:
             # A typed list may leave out what its items are.
             if not as_text(inner.get("kind")) and kind[1] != "List":
                 inner = {**inner, "kind": kind[1][:-4], "apiVersion": value.get("apiVersion")}
-            yield from _objects(inner, f"{place}, item {number + 1}")
+            yield from _objects(inner, f"{place}, item {number + 1}", file, lines.inside(f"items[{number}]"))
     else:
         metadata = as_object(value.get("metadata"))
         name = as_text(metadata.get("name")) or as_text(metadata.get("generateName"))
-        yield ManifestObject(place, kind, as_text(metadata.get("namespace")), name, value)
+        namespace = as_text(metadata.get("namespace"))
+        yield ManifestObject(place, kind, namespace, name, value, file, lines)

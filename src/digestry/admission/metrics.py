@@ -44,6 +44,11 @@ class AdmissionMetrics:
             "Requests that were no AdmissionReview",
             registry=self.registry,
         )
+        self.lost_decisions = Counter(
+            "digestry_admission_lost_log_lines",
+            "Decisions whose line could not be written to the log of decisions",
+            registry=self.registry,
+        )
         self.remembered = Gauge(
             "digestry_admission_remembered_images", "Images in memory", registry=self.registry
         )

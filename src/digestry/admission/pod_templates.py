@@ -5,6 +5,7 @@ Fields are those of core/v1 ``PodSpec``: containers, init and ephemeral containe
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -41,6 +42,8 @@ KNOWN: Final[Paths] = MappingProxyType(
 
 _CONTAINERS: Final = ("initContainers", "containers", "ephemeralContainers")
 _NEVER: Final = "Never"
+_MOST_SEARCHED: Final = 10_000
+_DEEPEST: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,29 @@ def templates_of(document: JsonObject, kind: Kind, paths: Paths = KNOWN) -> list
         for where, value in _at(document, path.split(".") if path else [], ""):
             found.append(_template(value, where) if isinstance(value, dict) else _fault(where))
     return found
+
+
+def template_in(document: JsonObject) -> str | None:
+    """Return the path of what looks like a pod's template in an object of any kind; None if nothing does."""
+    pending: deque[tuple[str, object, int]] = deque([("", document, 0)])
+    for _ in range(_MOST_SEARCHED):
+        if not pending:
+            break
+        where, value, depth = pending.popleft()
+        if isinstance(value, dict):
+            spec = as_object(value.get("spec"))
+            if any(
+                isinstance(as_object(item).get("image"), str)
+                for part in _CONTAINERS
+                for item in as_list(spec.get(part))
+            ):
+                return where
+            if depth < _DEEPEST:
+                pending += [(f"{where}.{key}".lstrip("."), inner, depth + 1) for key, inner in value.items()]
+        elif isinstance(value, list) and depth < _DEEPEST:
+            # One path is for each item of a list.
+            pending += [(f"{where}[]", item, depth + 1) for item in value]
+    return None
 
 
 def kind_of(document: JsonObject) -> Kind:

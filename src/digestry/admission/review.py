@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -57,7 +57,7 @@ _decoder: Final = msgspec.json.Decoder(_Review)
 
 @dataclass(frozen=True, slots=True)
 class AdmissionRequest:
-    """What an API server asks. ``object`` is empty for a deletion, ``old`` for a creation."""
+    """What an API server asks. ``object`` is empty for a deletion, ``old`` is None for a creation."""
 
     uid: str
     kind: Kind
@@ -66,7 +66,7 @@ class AdmissionRequest:
     name: str
     namespace: str
     object: JsonObject
-    old: JsonObject = field(default_factory=dict)
+    old: JsonObject | None = None
     dry_run: bool = False
     user: str = ""
 
@@ -99,7 +99,7 @@ def decode_review(body: bytes) -> AdmissionRequest:
         request.name,
         request.namespace,
         as_object(request.object),
-        as_object(request.old_object),
+        request.old_object if isinstance(request.old_object, dict) else None,
         bool(request.dry_run),
         request.user_info.username,
     )
@@ -134,6 +134,20 @@ def encode_response(
             key: _cut(value, LONGEST_ANNOTATION) for key, value in annotations.items()
         }
     return msgspec.json.encode({"apiVersion": API_VERSION, "kind": "AdmissionReview", "response": response})
+
+
+def whole_items(items: Iterable[Any]) -> tuple[str, int]:
+    """Return the first of ``items`` as a JSON list that is no longer than an annotation may be, and how many
+    are left out."""
+    every = [msgspec.json.encode(item).decode() for item in items]
+    room = LONGEST_ANNOTATION - 2
+    shown: list[str] = []
+    for text in every:
+        room -= len(text) + 1
+        if room < 0:
+            break
+        shown.append(text)
+    return f"[{','.join(shown)}]", len(every) - len(shown)
 
 
 def fitting(warnings: Iterable[str]) -> list[str]:

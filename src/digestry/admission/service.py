@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol, TextIO
+from typing import Final, Protocol
 
 from digestry.admission.answer_memory import AnswerMemory
 from digestry.admission.asking import Asker
 from digestry.admission.certificate_files import CertificateFiles, ServerCertificate
 from digestry.admission.configuration import AdmissionConfiguration
+from digestry.admission.decision_log import DecisionLog
 from digestry.admission.http_server import HttpServer, Request, Response
 from digestry.admission.image_knowledge import ImageKnowledge
 from digestry.admission.metrics import AdmissionMetrics
@@ -25,6 +26,8 @@ from digestry.errors import DigestryError, InvalidConfiguration
 log: Final = logging.getLogger("digestry.admission")
 
 _CERTIFICATE_SECONDS: Final = 1.0
+_LAST_LINES: Final = 2.0
+"""Seconds in which the last decisions are written to their log."""
 _LAST_REQUESTS: Final = 10.0
 """Seconds in which requests that have begun are answered at the end."""
 
@@ -52,11 +55,11 @@ class NamespaceSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What the service is given. ``inquire`` asks registries, ``record`` gets the log of decisions;
-    ``certificate`` makes the source of the certificate, unless that is in files."""
+    """What the service is given. ``inquire`` asks registries, ``record`` is the file descriptor of the log of
+    decisions; ``certificate`` makes the source of the certificate, unless that is in files."""
 
     inquire: Callable[[list[str], bool], Mapping[str, ImageKnowledge]]
-    record: TextIO
+    record: int
     certificate: Callable[[AdmissionConfiguration, ServerCertificate], CertificateSource] | None = None
     namespaces: Callable[[], NamespaceSource] | None = None
 
@@ -74,12 +77,13 @@ class AdmissionService:
         self._asker = Asker(surroundings.inquire, self._memory, configuration.answers)
         self._asker.prove = configuration.policy.needs_proofs
         self._namespaces: NamespaceSource | None = None
+        self._decisions = DecisionLog(surroundings.record, self.metrics.lost_decisions.inc)
         self.webhook = Webhook(
             configuration.policy,
             self._asker,
             self.metrics,
             namespace_labels=self._labels,
-            record=surroundings.record,
+            record=self._decisions,
         )
         self._asker.asks = self._asks
         self._certificate = ServerCertificate()
@@ -138,6 +142,7 @@ class AdmissionService:
             if status is not None:
                 await status.drain(1.0)
             self._asker.close()
+            await self._decisions.close(_LAST_LINES)
             log.info("every request was answered; the end")
 
     def stop(self) -> None:

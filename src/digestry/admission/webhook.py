@@ -6,24 +6,24 @@ import datetime
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
 import msgspec
 
 from digestry.admission.asking import Asker
-from digestry.admission.decision import Decision, Finding, Subject, decide, unchanged_images
+from digestry.admission.decision import Decision, Finding, decide
+from digestry.admission.decision_log import DecisionLog
 from digestry.admission.http_server import Request, Response
 from digestry.admission.metrics import AdmissionMetrics
-from digestry.admission.pod_templates import KNOWN, templates_of
 from digestry.admission.policy import Action, Policy
-from digestry.admission.review import AdmissionRequest, decode_review, encode_response
+from digestry.admission.review import AdmissionRequest, decode_review, encode_response, whole_items
+from digestry.admission.subject import Change, NotLookedAt, subject_of, templates_in
 from digestry.errors import InvalidConfiguration
 from digestry.model.timestamps import rfc3339
 
 PATH: Final = "/validate"
 """Where reviews are sent."""
 
-_WITH_IMAGES: Final = frozenset({"", "ephemeralcontainers", "resize"})
 _MARGIN: Final = 0.5
 """Seconds of the API server's time limit that are left for the answer's way back."""
 
@@ -44,8 +44,7 @@ class Reviewed:
 
 
 class Webhook:
-    """Answers reviews. ``policy`` may be replaced at any time; ``record`` gets a line of JSON of each
-    decision."""
+    """Answers reviews. ``policy`` may be replaced at any time; ``record`` gets a line of each decision."""
 
     def __init__(
         self,
@@ -54,7 +53,7 @@ class Webhook:
         metrics: AdmissionMetrics,
         *,
         namespace_labels: NamespaceLabels = _no_labels,
-        record: TextIO | None = None,
+        record: DecisionLog | None = None,
     ) -> None:
         self.policy = policy
         self._asker = asker
@@ -86,31 +85,23 @@ class Webhook:
         seconds = time.perf_counter() - begun
         self._metrics.answered(review, decision, policy, seconds)
         if self._record is not None and (decision.images or decision.notes):
-            self._record.write(_line(review, decision, policy, seconds))
-            self._record.flush()
+            await self._record.write(_line(review, decision, policy, seconds))
         return response
 
     async def _decide(self, review: AdmissionRequest, policy: Policy, wait: float) -> Decision:
-        if review.operation not in {"CREATE", "UPDATE"} or review.subresource not in _WITH_IMAGES:
+        change = Change(
+            review.kind, review.namespace, review.object, review.old, review.operation, review.subresource
+        )
+        if not change.names_images:
             return Decision(allowed=True, would_deny=False)
-        templates = templates_of(review.object, review.kind, policy.paths)
-        if templates is None:
-            group, kind = review.kind
-            note = f"it is not known where a {kind} ({group or 'core'}) names images: nothing was looked at"
-            return Decision(allowed=True, would_deny=False, notes=(note,))
-        if not templates and review.kind not in KNOWN:
-            where = ", ".join(policy.paths[review.kind])
-            note = f"there is no pod template at {where}: nothing was looked at"
-            return Decision(allowed=True, would_deny=False, notes=(note,))
+        templates = templates_in(change, policy)
+        if isinstance(templates, NotLookedAt):
+            return Decision(allowed=True, would_deny=False, notes=(templates.reason,))
         labels: Mapping[str, str] | None = {}
         if policy.needs_namespace_labels:
             labels = await self._namespace_labels(review.namespace)
-        skip: frozenset[str] = frozenset()
-        if review.operation == "UPDATE":
-            before = templates_of(review.old, review.kind, policy.paths) or []
-            skip = unchanged_images(policy, review.namespace, labels, before, templates)
-        subject = Subject(review.namespace, templates, labels, skip)
-        if not subject.images and not any(template.faults for template in templates):
+        subject = subject_of(change, templates, policy, labels)
+        if not subject.images and not any(template.faults for template in subject.templates):
             return Decision(allowed=True, would_deny=False)
         knowledge = await self._asker.know(subject.images, policy, wait)
         return decide(subject, policy, knowledge, datetime.datetime.now(datetime.UTC))
@@ -130,10 +121,10 @@ def message_of(decision: Decision) -> str:
 
 
 def _response(review: AdmissionRequest, decision: Decision, policy: Policy) -> bytes:
-    warnings = [f"{finding.text}" for finding in decision.having("warn")]
+    warnings = [finding.short_text for finding in decision.having("warn")]
     if policy.mode == "audit":
         if decision.would_deny:
-            warnings = [f"would be denied: {one.text}" for one in decision.having("deny")] + warnings
+            warnings = [f"would be denied: {one.short_text}" for one in decision.having("deny")] + warnings
         warnings = warnings if policy.audit_warnings else []
     warnings += decision.notes
     return encode_response(
@@ -160,7 +151,9 @@ def _annotations(decision: Decision, policy: Policy) -> dict[str, str]:
         found["rule"] = ", ".join(decision.rules)
     told = [finding for finding in decision.findings if finding.action != "allow" or finding.exempted]
     if told:
-        found["findings"] = msgspec.json.encode([_finding(one) for one in told]).decode()
+        found["findings"], left_out = whole_items(_finding(one) for one in told)
+        if left_out:
+            found["findings-left-out"] = str(left_out)
     return found
 
 

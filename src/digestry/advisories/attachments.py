@@ -58,6 +58,11 @@ def list_tag(subject: Digest) -> str:
     return f"{subject.algorithm}-{subject.encoded[:64]}"
 
 
+def attachment_tags(subject: Digest) -> tuple[str, ...]:
+    """Return the tags at which something may be attached to ``subject``."""
+    return tuple(tag for tag in (list_tag(subject), attestation_tag(subject)) if tag is not None)
+
+
 def read_advisories(
     queries: AttachmentQueries,
     repository: Reference,
@@ -143,7 +148,8 @@ class _Reader:
         self._each(subject, about, manifest.manifests)
 
     def _cosign(self, subject: Digest, about: SubjectImage) -> None:
-        manifest = self._tagged(attestation_tag(subject))
+        tag = attestation_tag(subject)
+        manifest = None if tag is None else self._tagged(tag)
         if manifest is not None:
             self._manifest(manifest, subject, about)
 

@@ -13,12 +13,13 @@ import msgspec
 from digestry.advisories import dsse
 from digestry.advisories.openvex_writer import openvex_time
 from digestry.advisories.signing_keys import SigningKey
-from digestry.errors import Conflict, Refused, RemoteNotFound
+from digestry.errors import Conflict, InvalidReference, Refused, RemoteNotFound
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.json_values import JsonObject, as_list, as_object
 from digestry.model.manifest import Manifest, encode
+from digestry.model.reference import LONGEST_TAG
 
 SignedForm: TypeAlias = Literal["bundle", "tag"]
 """``bundle``: a Sigstore bundle, a referrer of the image, which cosign 3 writes and reads. ``tag``: an
@@ -98,9 +99,11 @@ def enveloped_size(content: bytes) -> int:
     return (len(content) + 2) // 3 * 4 + _AROUND
 
 
-def attestation_tag(subject: Digest) -> str:
-    """Return the tag at which cosign puts the attestations of ``subject``."""
-    return f"{subject.algorithm}-{subject.encoded}.att"
+def attestation_tag(subject: Digest) -> str | None:
+    """Return the tag at which cosign puts the attestations of ``subject``; None if that is longer than a tag
+    may be, as for ``sha512``: then no registry can have one."""
+    tag = f"{subject.algorithm}-{subject.encoded}.att"
+    return tag if len(tag) <= LONGEST_TAG else None
 
 
 def _refer(
@@ -131,7 +134,13 @@ def _refer(
 
 def _extend_tag(repository: AttachingRepository, attestation: Attestation, envelope: bytes) -> Digest:
     """Add an envelope to those of cosign's tag, again if another client changed the tag meanwhile."""
-    tag = attestation_tag(attestation.subject.digest)
+    digest = attestation.subject.digest
+    tag = attestation_tag(digest)
+    if tag is None:
+        raise InvalidReference(
+            f"cosign has no tag for attestations of {digest.algorithm} digests: it would be too long",
+            hint="attach a bundle, as a referrer",
+        )
     annotations = {"dev.cosignproject.cosign/signature": "", "predicateType": attestation.predicate_type}
     layer = _push(repository, dsse.MEDIA_TYPE, envelope, annotations)
     for _ in range(_ATTEMPTS):

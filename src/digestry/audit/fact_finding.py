@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from digestry.advisories.advisory import AdvisoryReading
-from digestry.advisories.attachments import list_tag
-from digestry.advisories.attestation_forms import attestation_tag
+from digestry.advisories.attachments import attachment_tags
 from digestry.audit.assessment import AdvisoryIndex, known_in_force
 from digestry.audit.facts import ImageUse, PossibleImage, RegistryFacts
 from digestry.audit.fixed_images import FixSearch
@@ -115,7 +114,7 @@ class ImageInquiry:
         for repository, there in where.items():
             if repository not in without:
                 subjects = sorted(subjects_of(identity, there))
-                tags = [tag for subject in subjects for tag in (list_tag(subject), attestation_tag(subject))]
+                tags = [tag for subject in subjects for tag in attachment_tags(subject)]
                 # The image's own repository was asked about the digests already.
                 digests = () if repository == identity.repository else tuple(subjects)
                 yield RepositoryQuestions(repository, digests, tuple(tags))

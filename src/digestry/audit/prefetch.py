@@ -11,8 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
-from digestry.advisories.attachments import list_tag
-from digestry.advisories.attestation_forms import attestation_tag
+from digestry.advisories.attachments import attachment_tags
 from digestry.audit.registry_queries import RegistryQueries
 from digestry.audit.repository_search import RepositoryQuestions
 from digestry.model.digest import Digest
@@ -57,7 +56,7 @@ def of_images(images: Iterable[Reference]) -> Iterator[RepositoryQuestions]:
     """Yield questions about images that are named by their digests, and about their attachments."""
     for image in images:
         if image.digest is not None:
-            tags = (list_tag(image.digest), attestation_tag(image.digest))
+            tags = attachment_tags(image.digest)
             yield RepositoryQuestions(image.repository_only(), (image.digest,), tags)
 
 

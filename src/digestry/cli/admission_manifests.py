@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,8 +96,9 @@ def test_(
     .yml and .json in it; - is standard input, as in `kubectl kustomize | digestry admission test -`. The
     registries of the policy are asked; the policy's mode does not matter.
 
-    Exit code 1 if an object would be denied; 3 if none would be, but a registry did not answer, or something
-    that the policy asks for is not known; 0 only if everything was looked at.
+    Exit code 1 if an object would be denied; 3 if none would be, but a registry did not answer, something
+    that the policy asks for is not known, or an object probably has images at a place that is not known; 0
+    only if everything was looked at.
     """
     from digestry.admission.configuration import load
     from digestry.cli.admission_inquiry import open_inquiry
@@ -134,34 +136,53 @@ def _read(files: tuple[Path, ...]) -> list[ManifestObject]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class _Tested:
+    """An object, and the decision about it; None for one of a kind without pods. ``overlooked`` is whether it
+    probably has images that were not looked at."""
+
+    manifest: ManifestObject
+    decision: Decision | None
+    overlooked: bool = False
+    note: str = ""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is said of the object as a whole."""
+        return (self.note,) if self.note else () if self.decision is None else self.decision.notes
+
+
 def _decide(
     objects: list[ManifestObject],
     policy: Policy,
     inquire: Callable[[list[str], bool], Mapping[str, ImageKnowledge]],
     namespace: str,
     labels: Mapping[str, str] | None,
-) -> list[tuple[ManifestObject, Decision | None]]:
-    """Return the decision about each object; None for one of a kind without pods."""
+) -> list[_Tested]:
+    """Return the decision about each object."""
     import datetime
     from dataclasses import replace
 
     from digestry.admission.asking import unasked
-    from digestry.admission.decision import Subject, decide, unchanged_images
-    from digestry.admission.pod_templates import templates_of
+    from digestry.admission.decision import Decision, Subject, decide
+    from digestry.admission.subject import Change, NotLookedAt, subject_of, templates_in
 
-    subjects: list[Subject | None] = []
+    subjects: list[tuple[ManifestObject, Subject | NotLookedAt | None]] = []
     for one in objects:
-        templates = templates_of(one.content, one.kind, policy.paths)
-        if templates is None:
-            subjects.append(None)
+        change = Change(
+            one.kind, one.namespace or namespace, one.content, one.old, one.operation, one.subresource
+        )
+        if not change.names_images:
+            subjects.append((one, None))
             continue
-        where = one.namespace or namespace
-        skip: frozenset[str] = frozenset()
-        if one.old is not None:
-            before = templates_of(one.old, one.kind, policy.paths) or []
-            skip = unchanged_images(policy, where, labels, before, templates)
-        subjects.append(Subject(where, templates, labels, skip))
-    images = dict.fromkeys(image for subject in subjects if subject is not None for image in subject.images)
+        templates = templates_in(change, policy)
+        if isinstance(templates, NotLookedAt):
+            subjects.append((one, templates))
+        else:
+            subjects.append((one, subject_of(change, templates, policy, labels)))
+    images = dict.fromkeys(
+        image for _, subject in subjects if isinstance(subject, Subject) for image in subject.images
+    )
     knowledge = {image: unasked(image) for image in images}
     knowledge |= inquire(
         [one.image for one in knowledge.values() if one.reference and policy.asks(one.reference.host)],
@@ -169,29 +190,39 @@ def _decide(
     )
     now = datetime.datetime.now(datetime.UTC)
     enforced = replace(policy, mode="enforce")
-    return [
-        (one, None if subject is None else decide(subject, enforced, knowledge, now))
-        for one, subject in zip(objects, subjects, strict=True)
-    ]
+    allowed = Decision(allowed=True, would_deny=False)
+    found = []
+    for one, subject in subjects:
+        if subject is None:
+            found.append(_Tested(one, allowed))
+        elif isinstance(subject, NotLookedAt):
+            # Of a kind that the policy knows, the webhook decides; of others there is no decision.
+            decision = replace(allowed, notes=(subject.reason,)) if one.kind in policy.paths else None
+            note = subject.reason if subject.suspected else ""
+            found.append(_Tested(one, decision, subject.suspected, note))
+        else:
+            found.append(_Tested(one, decide(subject, enforced, knowledge, now)))
+    return found
 
 
-def _document(decided: list[tuple[ManifestObject, Decision | None]]) -> AdmissionTest:
+def _document(tested: list[_Tested]) -> AdmissionTest:
     from digestry.admission.webhook import word_of
     from digestry.cli.documents import AdmissionTest, TestedFinding, TestedImage, TestedObject
 
     return AdmissionTest(
         objects=[
             TestedObject(
-                place=one.place,
-                kind=one.kind[1],
-                group=one.kind[0],
-                namespace=one.namespace or None,
-                name=one.name or None,
-                decision=None if decision is None else word_of(decision),
-                rules=() if decision is None else decision.rules,
-                notes=() if decision is None else decision.notes,
+                place=one.manifest.place,
+                line=one.manifest.lines.line(),
+                kind=one.manifest.kind[1],
+                group=one.manifest.kind[0],
+                namespace=one.manifest.namespace or None,
+                name=one.manifest.name or None,
+                decision=None if one.decision is None else word_of(one.decision),
+                rules=() if one.decision is None else one.decision.rules,
+                notes=one.notes,
                 images=[]
-                if decision is None
+                if one.decision is None
                 else [
                     TestedImage(
                         image=known.image,
@@ -205,56 +236,65 @@ def _document(decided: list[tuple[ManifestObject, Decision | None]]) -> Admissio
                                 action=finding.action,
                                 users=finding.users,
                                 fields=finding.fields,
+                                lines=[one.manifest.lines.line(field) for field in finding.fields],
                                 rule=finding.rule,
                                 reason=finding.reason,
                                 advice=finding.advice or None,
                                 exempted=finding.exempted or None,
                             )
-                            for finding in decision.findings
+                            for finding in one.decision.findings
                             if finding.image == known.image
                         ],
                     )
-                    for known in decision.images
+                    for known in one.decision.images
                 ],
             )
-            for one, decision in decided
+            for one in tested
         ]
     )
 
 
-def _print(decided: list[tuple[ManifestObject, Decision | None]]) -> None:
+def _print(tested: list[_Tested]) -> None:
     from digestry.admission.webhook import word_of
     from digestry.cli.output import note, say, table
-    from digestry.model.text import number_of
+    from digestry.model.text import few, number_of
 
     rows: list[tuple[str, ...]] = []
-    for one, decision in decided:
-        if decision is None:
-            continue
-        told = [finding for finding in decision.findings if finding.action != "allow" or finding.exempted]
+    for one in tested:
+        manifest, decision = one.manifest, one.decision
+        place = f"{manifest.file}:{manifest.lines.line()}"
+        findings = () if decision is None else decision.findings
+        told = [finding for finding in findings if finding.action != "allow" or finding.exempted]
         for finding in told:
             action = "exempt" if finding.exempted else finding.action
-            where = f"{one.title} ({', '.join(finding.users)})"
+            where = f"{manifest.file}:{manifest.lines.line(finding.fields[0])}"
+            who = f"{manifest.title} ({', '.join(finding.users)})"
             tail = f" ({finding.advice})" if finding.advice else ""
             why = finding.exempted or f"{finding.reason}{tail}"
-            rows.append((action.upper(), where, finding.image, finding.condition, why))
-        rows += [("NOTE", one.title, "", "", text) for text in decision.notes]
-        if not told and not decision.notes:
-            rows.append(("ALLOW", one.title, "", "", number_of(len(decision.images), "image")))
+            rows.append((action.upper(), where, who, finding.image, finding.condition, why))
+        denied = decision is not None and decision.would_deny and not decision.having("deny")
+        rows += [("DENY" if denied else "NOTE", place, manifest.title, "", "", text) for text in one.notes]
+        if decision is not None and not told and not one.notes:
+            count = number_of(len(decision.images), "image")
+            rows.append(("ALLOW", place, manifest.title, "", "", count))
     if rows:
-        table(("DECISION", "WHERE", "IMAGE", "CONDITION", "WHY"), rows)
-    words = [word_of(decision) for _, decision in decided if decision is not None]
-    without = len(decided) - len(words)
+        table(("DECISION", "LINE", "WHERE", "IMAGE", "CONDITION", "WHY"), rows)
+    words = [word_of(one.decision) for one in tested if one.decision is not None]
     say(
         f"{number_of(len(words), 'object')} with images: {words.count('deny')} denied,"
         f" {words.count('warn')} with warnings, {words.count('allow')} allowed"
     )
+    without = [one.manifest.kind[1] for one in tested if one.decision is None]
     if without:
-        note(f"{number_of(without, 'object')} of kinds without pod templates: nothing of those was looked at")
+        kinds = few(without, most=8)
+        note(
+            f"{number_of(len(without), 'object')} of kinds without pod templates ({kinds}):"
+            " nothing of those was looked at"
+        )
 
 
-def _status(decided: list[tuple[ManifestObject, Decision | None]], fail_on: str) -> int:
-    decisions = [decision for _, decision in decided if decision is not None]
+def _status(tested: list[_Tested], fail_on: str) -> int:
+    decisions = [one.decision for one in tested if one.decision is not None]
     if any(decision.would_deny for decision in decisions):
         return exit_codes.FINDINGS
     if fail_on == "warn" and any(decision.having("warn") for decision in decisions):
@@ -262,4 +302,5 @@ def _status(decided: list[tuple[ManifestObject, Decision | None]], fail_on: str)
     unanswered = any(
         finding.condition in {"away", "unknown"} for decision in decisions for finding in decision.findings
     )
-    return exit_codes.REMOTE if unanswered else exit_codes.OK
+    overlooked = any(one.overlooked for one in tested)
+    return exit_codes.REMOTE if unanswered or overlooked else exit_codes.OK

@@ -49,7 +49,7 @@ def serve(*, file: Path, log_format: Literal["text", "json"]) -> None:
     start_log(log_format)
     configuration = load(file)
     with open_inquiry(configuration, timeout=max(configuration.answers.wait, 5.0)) as inquire:
-        AdmissionService(file, Surroundings(inquire, sys.stdout, _certificate, _namespaces)).run()
+        AdmissionService(file, Surroundings(inquire, sys.stdout.fileno(), _certificate, _namespaces)).run()
 
 
 def _certificate(configuration: AdmissionConfiguration, used: ServerCertificate) -> CertificateKeeper:

@@ -170,13 +170,14 @@ class AdvisoryImport(Struct, frozen=True):
 
 class TestedFinding(Struct, frozen=True):
     """A condition that holds for an image, and what the policy says of it. ``users`` are the containers and
-    volumes with the image, ``fields`` their paths in the object. What an exemption lets through is allowed,
-    and ``exempted`` says why."""
+    volumes with the image, ``fields`` their paths in the object, ``lines`` their lines in the file. What an
+    exemption lets through is allowed, and ``exempted`` says why."""
 
     condition: Condition
     action: Action
     users: Sequence[str]
     fields: Sequence[str]
+    lines: Sequence[int]
     rule: str
     reason: str
     advice: str | None
@@ -196,9 +197,11 @@ class TestedImage(Struct, frozen=True):
 
 
 class TestedObject(Struct, frozen=True):
-    """An object of a file; ``decision`` is null for one of a kind without pod templates."""
+    """An object of a file, which begins at ``line``; ``decision`` is null for one of a kind without pod
+    templates."""
 
     place: str
+    line: int
     kind: str
     group: str
     namespace: str | None

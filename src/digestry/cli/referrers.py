@@ -85,10 +85,13 @@ def referrers(*, reference: str, artifact_type: str | None, platform: str | None
 def _of_cosign(repository: Repository, digest: Digest) -> list[dict[str, object]]:
     """Return a row for each of the tags that cosign keeps for a digest."""
     from digestry.errors import RemoteNotFound
+    from digestry.model.reference import LONGEST_TAG
 
     rows: list[dict[str, object]] = []
     for kind in _COSIGN:
         tag = f"{digest.algorithm}-{digest.encoded}.{kind}"
+        if len(tag) > LONGEST_TAG:
+            continue  # no registry has such a tag
         try:
             found = repository.resolve(tag)
         except RemoteNotFound:

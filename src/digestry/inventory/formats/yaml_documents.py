@@ -10,6 +10,7 @@ import msgspec
 
 from digestry.inventory.formats.json_documents import Entry, Fault, Input
 from digestry.inventory.formats.locations import Lines
+from digestry.inventory.formats.yaml_nesting import too_deep
 
 LARGEST: Final = 1 << 26
 """The most bytes of YAML that are read: it takes many times as long as JSON."""
@@ -36,6 +37,10 @@ def read_yaml(source: Input, first: bytes) -> Iterator[Entry | Fault]:
     if b"&" in content and _ANCHOR.search(content):
         # A few lines of aliases can expand to more than any memory holds.
         yield Fault(f"line {begins}", "YAML with anchors is not read: write it as JSON")
+        return
+    deep = too_deep(content)
+    if deep:
+        yield Fault(f"line {begins + deep - 1}", "YAML that is nested too deeply")
         return
     # Any: the available loader depends on the installed library.
     base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
