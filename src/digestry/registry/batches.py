@@ -9,8 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Executor
-from typing import Final, Generic, TypeAlias, TypeVar
+from typing import Final, Generic, Protocol, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
@@ -18,6 +17,14 @@ Then: TypeAlias = Callable[[], None]
 """The work that a batch does at its end, when the next batch may begin."""
 
 _MOST: Final = 32
+
+
+class Threads(Protocol):
+    """Threads that take work, such as a :class:`~digestry.registry.thread_stack.ThreadStack`."""
+
+    def submit(self, work: Callable[[], object], /) -> object:
+        """Have a thread call ``work``. Raises :class:`RuntimeError` if they are being stopped."""
+        ...
 
 
 class Batches(Generic[T]):
@@ -29,7 +36,7 @@ class Batches(Generic[T]):
     def __init__(
         self,
         do: Callable[[list[T]], Then | None],
-        threads: Executor,
+        threads: Threads,
         *,
         most: int = _MOST,
         at_once: int = 1,

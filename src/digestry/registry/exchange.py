@@ -95,6 +95,8 @@ class Exchange(IncomingRequest):
     """Why it was refused, in a word for the metrics, where the status does not say it."""
     audit_event: dict[str, object] | None = None
     """The effect of a write, for the audit log, beside the fields of every request."""
+    audited: bool = False
+    """Whether the audit lines of its success are written."""
     tag_events: Sequence[TagEvent] = ()
     """The journal's entries that a write made."""
     errors_only: bool = False

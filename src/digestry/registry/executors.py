@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import contextvars
 import functools
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Final, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast
 
 from digestry.catalog.database import Job, Outcome
 from digestry.errors import StorageError, StorageFull
 from digestry.registry.batches import Batches
 from digestry.registry.error_responses import ErrorResponse
 from digestry.registry.reserve import A_BIT, Reserve
-from digestry.registry.waiting_call import WaitingCall, answer_all
+from digestry.registry.thread_stack import ThreadStack
+from digestry.registry.waiting_call import Line, WaitingCall, answer_all, make
 
 _DISK_THREADS: Final = 16
 _TOGETHER: Final = 32
@@ -38,19 +36,27 @@ class Executors:
     committed ``together``; or side by side, if the database has more than one writer.
     """
 
-    def __init__(self, reserve: Reserve, together: Together, *, writers: int = 1) -> None:
-        """``writers`` are as :attr:`Database.writers` has them."""
+    def __init__(
+        self,
+        reserve: Reserve,
+        together: Together,
+        *,
+        writers: int = 1,
+        note: Callable[[Sequence[Line]], None] = lambda _: None,
+    ) -> None:
+        """``writers`` are as :attr:`Database.writers` has them; ``note`` writes audit lines."""
         self.reserve = reserve
         self._stopped = False
         self._together = together
-        self.disk_threads = ThreadPoolExecutor(_DISK_THREADS, thread_name_prefix="disk")
-        self._writers = ThreadPoolExecutor(writers + 1, thread_name_prefix="catalog")
+        self._note = note
+        self.disk_threads = ThreadStack(_DISK_THREADS, name="disk")
+        self._writers = ThreadStack(writers + 1, name="catalog")
         # Writes that run in parallel are not grouped.
         most = _TOGETHER if writers == 1 else 1
         self._writes = Batches(self._write_durably, self._writers, most=most, at_once=writers)
         self._volatile_writes = Batches(self._write_volatile, self._writers)
         # A thread of its own: it waits for pushes to end, which need the disk threads for that.
-        self._quarantine = ThreadPoolExecutor(1, thread_name_prefix="quarantine")
+        self._quarantine = ThreadStack(1, name="quarantine")
 
     async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call ``function`` in a thread that may wait for the disk."""
@@ -72,10 +78,13 @@ class Executors:
         """Make ``calls`` as :meth:`write` does, in this thread if no other writes."""
         self._writes.add(calls, here=True)
 
-    def waiting_call(self, function: Callable[[], object]) -> WaitingCall:
-        """Return a call of ``function`` for the running request. Raises :class:`ErrorResponse` 503."""
+    def waiting_call(
+        self, function: Callable[[], object], note: Callable[[Any], Sequence[Line]] | None = None
+    ) -> WaitingCall:
+        """Return a call of ``function`` for the running request; ``note`` makes the audit lines of what it
+        returned. Raises :class:`ErrorResponse` 503."""
         self._check_running()
-        return WaitingCall(function)
+        return WaitingCall(function, note)
 
     def _write_durably(self, calls: list[WaitingCall]) -> None:
         self._write(calls, durable=True)
@@ -86,6 +95,12 @@ class Executors:
     def _write(self, calls: list[WaitingCall], *, durable: bool) -> None:
         try:
             outcomes = self._together(calls, durable=durable)
+            # In this thread: to hand them to another would take longer than to write them.
+            lines = [
+                line for call, outcome in zip(calls, outcomes, strict=True) for line in call.lines(outcome)
+            ]
+            if lines:
+                self._note(lines)
         except Exception as error:  # noqa: BLE001 - the caller that waits gets it
             outcomes = [Outcome(error=error)] * len(calls)
         answer_all(zip(calls, outcomes, strict=True))
@@ -113,14 +128,11 @@ class Executors:
         self._quarantine.submit(function)
 
     async def _call(
-        self, executor: Executor, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+        self, threads: ThreadStack, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        self._check_running()
-        # With the context, so that the lines that a thread logs have the ID of its request.
-        context = contextvars.copy_context()
-        return await asyncio.get_running_loop().run_in_executor(
-            executor, lambda: context.run(function, *args, **kwargs)
-        )
+        call = self.waiting_call(functools.partial(function, *args, **kwargs))
+        threads.submit(functools.partial(make, call))
+        return cast("T", await call.future)
 
     def _check_running(self) -> None:
         if self._stopped:
@@ -131,5 +143,5 @@ class Executors:
     def shutdown(self) -> None:
         """Refuse further calls, and wait for those under way. Blocks."""
         self._stopped = True
-        for executor in (self.disk_threads, self._writers, self._quarantine):
-            executor.shutdown(wait=True)
+        for threads in (self.disk_threads, self._writers, self._quarantine):
+            threads.shutdown()

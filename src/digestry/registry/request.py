@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Final
+import types
+from collections.abc import Coroutine, Generator
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
@@ -21,6 +23,22 @@ from digestry.registry.hosts import Host
 from digestry.registry.proxies import Forwarding, share_of
 
 _LONGEST_CLIENT: Final = 256
+
+
+@types.coroutine
+def _go_on(begun: Coroutine[Any, Any, Message], awaited: object) -> Generator[Any, Any, Message]:
+    """Await what was begun and has first awaited ``awaited``."""
+    try:
+        while True:
+            try:
+                value = yield awaited
+            except BaseException as error:  # noqa: BLE001 - it is for what was begun, as a cancellation is
+                awaited = begun.throw(error)
+            else:
+                awaited = begun.send(value)
+    except StopIteration as ended:
+        found: Message = ended.value
+        return found
 
 
 class IncomingRequest(Request):
@@ -163,13 +181,20 @@ class IncomingRequest(Request):
         self._unread = body
 
     async def _wait_for_body(self, patience: float) -> Message:
+        # Most short bodies are there already: then there is nothing to wait for, nor a time limit to set.
+        receiving = self._next_message()
+        try:
+            awaited = receiving.send(None)
+        except StopIteration as received:
+            found: Message = received.value
+            return found
         connection = self.connection
         began = time.perf_counter()
         if connection is not None:
             connection.waiting = True
         try:
             async with asyncio.timeout(patience):
-                return await self._receive()
+                return await _go_on(receiving, awaited)
         except TimeoutError as error:
             raise self._too_slow(f"nothing came for {patience:g} s") from error
         finally:
@@ -177,6 +202,9 @@ class IncomingRequest(Request):
             self._waited += time.perf_counter() - began
             if connection is not None:
                 connection.waiting = False
+
+    async def _next_message(self) -> Message:
+        return await self._receive()
 
     def _check_rate(self, came: int, patience: float) -> None:
         self._received += came

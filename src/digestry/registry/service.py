@@ -145,7 +145,9 @@ def open_service(
         )
         observer.watch(UpstreamMeter(observer.metrics, mirrors).read)
     findings = DamageEvents(observer.audit, client="read")
-    executors = Executors(reserve, stores.catalog.together, writers=stores.catalog.writers)
+    executors = Executors(
+        reserve, stores.catalog.together, writers=stores.catalog.writers, note=observer.note
+    )
     return Service(
         config=config,
         now=backend.now,

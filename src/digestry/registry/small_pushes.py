@@ -11,7 +11,7 @@ import functools
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from digestry.blobs.protocols import BlobStore
 from digestry.catalog.database import Outcome
@@ -19,7 +19,7 @@ from digestry.coordination.protocol import Coordination
 from digestry.model.digest import Digest
 from digestry.registry.batches import Batches, Then
 from digestry.registry.executors import Executors
-from digestry.registry.waiting_call import WaitingCall, answer_all
+from digestry.registry.waiting_call import Line, WaitingCall, answer_all
 
 T = TypeVar("T")
 
@@ -85,18 +85,20 @@ class SmallPushes:
         link: Callable[[], T],
         *,
         check: Callable[[], object] | None = None,
+        note: Callable[[Any], Sequence[Line]] | None = None,
     ) -> T:
         """Store ``content``, and then call ``link``, which makes it visible in the catalog.
 
-        ``check`` is called before, in a thread: what it raises refuses the content. Raises what they raise,
+        ``check`` is called before, in a thread: what it raises refuses the content; and ``note`` after it, in
+        a thread, to make the audit lines of what ``link`` returned. Raises what they raise,
         :class:`DigestMismatch` and :class:`StorageError`.
         """
-        call = self._executors.waiting_call(link)
+        call = self._executors.waiting_call(link, note)
         push = _Push(content, digest, check, call)
         if len(content) <= _SHORT:
             self._batches.add([push])
         else:
-            self._executors.disk_threads.submit(self._store_alone, push)
+            self._executors.disk_threads.submit(functools.partial(self._store_alone, push))
         return cast("T", await call.future)
 
     def _store_alone(self, push: _Push) -> None:

@@ -108,9 +108,19 @@ class Observer:
         """Count an upload of ``size`` bytes that was stored."""
         self.metrics.upload_seconds.observe(seconds, size_class(size))
 
+    def lines(self, exchange: Exchange, status: int) -> Sequence[LogEntry]:
+        """Return the audit lines of a write that succeeded, before it is answered with ``status``, for who
+        writes them. In any thread, while the request waits."""
+        if not self.audit.enabled or not audit_events.is_write(exchange, status):
+            return ()
+        exchange.audited = True
+        return audit_events.of_request(exchange, status)
+
     async def note_write(self, exchange: Exchange, status: int) -> None:
         """Write the audit lines of a request that is about to be answered, or never will be."""
         if not self.audit.enabled or not audit_events.is_write(exchange, status):
+            return
+        if exchange.audited and (status < 400 or status == CLIENT_CLOSED_REQUEST):
             return
         audit = self.audit
         if status >= 400:

@@ -13,6 +13,7 @@ from digestry.catalog.tag_moves import ANYTHING, Expected
 from digestry.errors import InvalidReference, NotFound
 from digestry.model import media_types
 from digestry.model.digest import Digest, shown
+from digestry.model.history import TagEvent
 from digestry.model.manifest import Manifest
 from digestry.model.reference import check_tag
 from digestry.registry.error_responses import (
@@ -23,6 +24,7 @@ from digestry.registry.error_responses import (
     name_unknown,
 )
 from digestry.registry.exchange import Exchange
+from digestry.registry.observability.audit_log import LogEntry
 from digestry.registry.resources import age_gate, expected_blobs, manifest_growth
 from digestry.registry.service import Service
 from digestry.registry.stores import ContentDamaged
@@ -218,13 +220,13 @@ async def put_manifest(service: Service, exchange: Exchange, name: str, target: 
         expected=expected,
         extends=extends,
     )
+    note = functools.partial(_audit_lines, service, exchange)
     try:
-        events = await service.small_pushes.push(raw, manifest.digest, put, check=check)
+        await service.small_pushes.push(raw, manifest.digest, put, check=check, note=note)
     except MissingContent as error:
         if not await expected_blobs.link_expected(service, exchange, name, error.digests):
             raise
-        events = await service.small_pushes.push(raw, manifest.digest, put, check=check)
-    exchange.record_audit_event(events=events)
+        await service.small_pushes.push(raw, manifest.digest, put, check=check, note=note)
     service.stores.manifest_cache.put(str(manifest.digest), raw)
     headers = [
         ("Location", f"/v2/{name}/manifests/{manifest.digest}"),
@@ -239,6 +241,12 @@ async def put_manifest(service: Service, exchange: Exchange, name: str, target: 
             for start in range(0, len(tags), _TAGS_IN_A_HEADER)
         ]
     await exchange.respond(201, headers)
+
+
+def _audit_lines(service: Service, exchange: Exchange, events: Sequence[TagEvent]) -> Sequence[LogEntry]:
+    """Return the audit lines of a push that moved tags so."""
+    exchange.record_audit_event(events=events)
+    return service.observer.lines(exchange, 201)
 
 
 async def _may_come(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from digestry.catalog import clock
@@ -33,6 +34,7 @@ from digestry.registry.error_responses import (
     upload_unknown,
 )
 from digestry.registry.exchange import Exchange
+from digestry.registry.observability.audit_log import LogEntry
 from digestry.registry.proxies import share_of
 from digestry.registry.resources import age_gate, upload_session
 from digestry.registry.resources.upload_session import UploadSession
@@ -246,7 +248,7 @@ async def _push_small(service: Service, exchange: Exchange, name: str, digest: D
         raise refusal
     body = await _short_body(service, exchange, length)
     link = functools.partial(service.stores.catalog.add_blob, name, digest, length)
-    await service.small_pushes.push(body, digest, link)
+    await service.small_pushes.push(body, digest, link, note=_noting(service, exchange, length))
     await _pushed(service, exchange, name, digest, length, began=began)
 
 
@@ -275,7 +277,9 @@ async def _finish_small(
 
     link = functools.partial(catalog.add_blob_at_once, name, digest, length, upload=upload_id)
     try:
-        await service.small_pushes.push(body, digest, link, check=check)
+        await service.small_pushes.push(
+            body, digest, link, check=check, note=_noting(service, exchange, length)
+        )
     except ContentError:
         # The bytes are wrong: this upload can no longer become the blob.
         with contextlib.suppress(StorageError):
@@ -305,6 +309,16 @@ async def _short_body(service: Service, exchange: Exchange, length: int) -> byte
     if len(body) != length:
         raise ErrorResponse(400, "SIZE_INVALID", f"{len(body)} of the {length} declared bytes came")
     return body
+
+
+def _noting(service: Service, exchange: Exchange, size: int) -> Callable[[object], Sequence[LogEntry]]:
+    """Return what makes the audit lines of a blob of ``size`` bytes that was stored."""
+
+    def lines(_: object) -> Sequence[LogEntry]:
+        exchange.record_audit_event(size=size)
+        return service.observer.lines(exchange, 201)
+
+    return lines
 
 
 async def _pushed(
