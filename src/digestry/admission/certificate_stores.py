@@ -15,6 +15,7 @@ from digestry.admission.certificate_authority import CertificateSet
 from digestry.errors import InvalidConfiguration, Refused, RemoteNotFound
 from digestry.file_locks import locked
 from digestry.inventory.kube.api import KubeAPI
+from digestry.model.json_types import prepared
 from digestry.model.json_values import as_list, as_object, as_text
 
 JSON: Final = "application/json"
@@ -118,7 +119,7 @@ class DirectoryStore:
                 f"cannot read {self._file}: {(error.strerror or str(error)).lower()}"
             ) from error
         try:
-            stored = msgspec.json.decode(content, type=_Stored)
+            stored = msgspec.json.decode(content, type=prepared(_Stored))
         except msgspec.DecodeError as error:
             raise InvalidConfiguration(
                 f"{self._file} cannot be read: {error}", hint="remove it, and the webhook makes it anew"

@@ -149,7 +149,7 @@ class HttpServer:
         try:
             while await self._exchange(reader, writer):
                 pass
-        except TimeoutError:
+        except (TimeoutError, asyncio.CancelledError):
             writer.transport.abort()  # what it does not read is not waited for
         except (OSError, asyncio.IncompleteReadError, ssl.SSLError):
             pass  # the client went away

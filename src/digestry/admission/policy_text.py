@@ -16,6 +16,7 @@ from digestry.admission.policy import CONDITIONS
 from digestry.admission.policy_document import PolicyDocument
 from digestry.errors import InvalidConfiguration
 from digestry.model.digest import shown
+from digestry.model.json_types import prepared
 from digestry.model.text import did_you_mean
 
 _AT: Final = re.compile(r"(.*) - at `(?:key in )?\$(.*)`", re.DOTALL)
@@ -53,7 +54,7 @@ class PolicyText:
         if not isinstance(self._document, dict):
             raise InvalidConfiguration(f"{self.path}: a table of keys is required")
         try:
-            return msgspec.convert(self._document, PolicyDocument, str_keys=True)
+            return msgspec.convert(self._document, prepared(PolicyDocument), str_keys=True)
         except msgspec.ValidationError as error:
             raise self._translated(str(error)) from error
 

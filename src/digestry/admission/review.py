@@ -10,6 +10,7 @@ import msgspec
 
 from digestry.admission.pod_templates import Kind
 from digestry.errors import InvalidConfiguration
+from digestry.model.json_types import prepared
 from digestry.model.json_values import JsonObject, as_object
 
 API_VERSION: Final = "admission.k8s.io/v1"
@@ -52,7 +53,7 @@ class _Review(msgspec.Struct, frozen=True, rename="camel"):
     request: _Request
 
 
-_decoder: Final = msgspec.json.Decoder(_Review)
+_decoder: Final = msgspec.json.Decoder(prepared(_Review))
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from digestry.errors import InvalidConfiguration
 from digestry.fsio import PRIVATE, make_directory, read_file, remove_file, storage_errors, write_file
 from digestry.model.descriptor import decode_hook, encode_hook
 from digestry.model.fleet import MOST_ENTRIES, Entry, Gap, ImageReport
+from digestry.model.json_types import prepared
 
 LARGEST: Final = 64 << 20
 """Bytes of entries that are kept while a registry is away, unless others are given."""
@@ -272,9 +273,9 @@ class EntryBuffer:
         number = segment
         for record in segments.read(segments.segment_path(self._directory, segment)):
             if record.kind == "clock":
-                reading = msgspec.json.decode(record.content, type=ClockReading)
+                reading = msgspec.json.decode(record.content, type=prepared(ClockReading))
             elif record.kind == "image":
-                image = msgspec.json.decode(record.content, type=_Image)
+                image = msgspec.json.decode(record.content, type=prepared(_Image))
                 images[image.key] = image.image.copy()
             elif record.kind == "entry":
                 number += 1
@@ -284,7 +285,9 @@ class EntryBuffer:
                     batch.first = number - 1
                 elif number - 1 != batch.last + 1:
                     return False  # some are missing: the next report begins after them
-                keys = msgspec.json.decode(record.content, type=_Images).keys() - batch.images.keys()
+                keys = (
+                    msgspec.json.decode(record.content, type=prepared(_Images)).keys() - batch.images.keys()
+                )
                 more = {key: images[key] for key in keys if key in images}
                 size = len(record.content) + sum(len(bytes(image)) + len(key) for key, image in more.items())
                 if batch.entries and (batch.size + size > largest or len(batch.entries) >= most):
@@ -299,7 +302,7 @@ class EntryBuffer:
     def _identity(self) -> str:
         path = self._directory / _AGENT
         try:
-            found = msgspec.json.decode(read_file(path), type=_Identity)
+            found = msgspec.json.decode(read_file(path), type=prepared(_Identity))
         except FileNotFoundError:
             return self._new_identity()
         except (OSError, msgspec.DecodeError) as error:
@@ -334,7 +337,7 @@ class EntryBuffer:
                 if record.kind == "entry":
                     number += 1
                 elif record.kind == "position":
-                    left = msgspec.json.decode(record.content, type=_Position)
+                    left = msgspec.json.decode(record.content, type=prepared(_Position))
                     self._positions[left.source] = left.position
             lost = path.stat().st_size - end
             if lost:
@@ -353,5 +356,5 @@ class EntryBuffer:
 def _corrected(content: bytes, seconds: float) -> msgspec.Raw:
     if not seconds:
         return msgspec.Raw(content)
-    entry: Entry = msgspec.json.decode(content, type=Entry, dec_hook=decode_hook)
+    entry: Entry = msgspec.json.decode(content, type=prepared(Entry), dec_hook=decode_hook)
     return msgspec.Raw(msgspec.json.encode(shifted(entry, seconds), enc_hook=encode_hook))

@@ -9,13 +9,14 @@ import msgspec
 
 from digestry.model.descriptor import decode_hook
 from digestry.model.fleet import Entry, Gap, Started, Stopped
+from digestry.model.json_types import prepared
 
 
 def spans(contents: Iterable[bytes], reason: str) -> list[Gap]:
     """Return a gap for each source of the encoded entries ``contents``, from its first to its last time."""
     found: dict[str, tuple[datetime.datetime, datetime.datetime]] = {}
     for content in contents:
-        entry: Entry = msgspec.json.decode(content, type=Entry, dec_hook=decode_hook)
+        entry: Entry = msgspec.json.decode(content, type=prepared(Entry), dec_hook=decode_hook)
         first, last = _times(entry)
         known = found.get(entry.source, (first, last))
         found[entry.source] = min(known[0], first), max(known[1], last)

@@ -20,6 +20,7 @@ from digestry.catalog.schema import journal as journal_table
 from digestry.catalog.transactions import retried
 from digestry.model.fleet_events import FleetEvent, FleetEventKind
 from digestry.model.history import EventKind, TagEvent
+from digestry.model.json_types import prepared
 from digestry.model.name_pattern import matches
 
 _LONGEST_PROBLEM: Final = 500
@@ -81,7 +82,7 @@ class DeliveryQueue:
                     Delivery(*row),
                     journal.entry(connection, row.sequence)
                     if row.document is None
-                    else msgspec.json.decode(row.document, type=FleetEvent),
+                    else msgspec.json.decode(row.document, type=prepared(FleetEvent)),
                 )
                 for row in rows
             ]
@@ -150,7 +151,7 @@ class DeliveryQueue:
 def _event(row: Row[Any]) -> str:
     """Return what happened, of a row of a delivery with the ``happened`` of its tag event."""
     if row.document is not None:
-        return str(msgspec.json.decode(row.document, type=FleetEvent).event)
+        return str(msgspec.json.decode(row.document, type=prepared(FleetEvent)).event)
     return str(row.happened or "")
 
 

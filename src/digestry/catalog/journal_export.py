@@ -20,6 +20,7 @@ from digestry.errors import ContentError
 from digestry.model.descriptor import decode_hook, encode_hook
 from digestry.model.digest import Digest
 from digestry.model.history import TagEvent
+from digestry.model.json_types import prepared
 
 _BATCH: Final = 1000
 
@@ -46,7 +47,7 @@ def verify_lines(lines: Iterable[bytes], expect: Collection[str] = ()) -> Verdic
 
     Raises :class:`ContentError` for a line that is no entry at all.
     """
-    decoder = msgspec.json.Decoder(_Line, dec_hook=decode_hook)
+    decoder = msgspec.json.Decoder(prepared(_Line), dec_hook=decode_hook)
     walk = ChainWalk(set(expect))
     for number, line in enumerate(lines, start=1):
         try:

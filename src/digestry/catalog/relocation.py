@@ -13,6 +13,7 @@ from digestry.catalog import dialect
 from digestry.catalog.database import Database
 from digestry.catalog.schema import notes
 from digestry.errors import Conflict, StorageError
+from digestry.model.json_types import prepared
 
 _NOTE: Final = "relocation"
 _HERE: Final = notes.c.name == _NOTE
@@ -73,7 +74,7 @@ class Relocations:
         if content is None:
             return None
         try:
-            return msgspec.json.decode(content, type=Relocation)
+            return msgspec.json.decode(content, type=prepared(Relocation))
         except msgspec.DecodeError as error:
             raise StorageError(
                 f"the catalog {self._database.describe()} does not say whether its registry has moved: its"

@@ -13,6 +13,7 @@ from msgspec import Struct
 from digestry.model.descriptor import decode_hook, encode_hook
 from digestry.model.digest import Digest
 from digestry.model.history import EventKind
+from digestry.model.json_types import prepared
 from digestry.model.observations import Concern, Likeness, ObservationReport
 
 
@@ -98,7 +99,7 @@ class Document(Struct, frozen=True):
 def document_of(report: ObservationReport) -> Document:
     """Return the document of a report."""
     plain = _renamed(msgspec.to_builtins(report, enc_hook=encode_hook))
-    return msgspec.convert(plain, Document, dec_hook=decode_hook)
+    return msgspec.convert(plain, prepared(Document), dec_hook=decode_hook)
 
 
 def _renamed(value: Any) -> Any:

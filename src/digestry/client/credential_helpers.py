@@ -15,6 +15,7 @@ import msgspec
 from digestry.client.responses import escaped
 from digestry.errors import InvalidConfiguration, RemoteError
 from digestry.model.digest import shown
+from digestry.model.json_types import prepared
 
 TOKEN_USER: Final = "<token>"  # noqa: S105 - the helpers' user name for an identity token
 _TIMEOUT: Final = 30.0
@@ -76,7 +77,7 @@ class CredentialHelper:
         if output is None:
             return None
         try:
-            answer = msgspec.json.decode(output, type=_Answer)
+            answer = msgspec.json.decode(output, type=prepared(_Answer))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise RemoteError(
                 f"the credential helper {self.program} did not answer with Username and Secret"

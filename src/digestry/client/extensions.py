@@ -11,6 +11,7 @@ import msgspec
 
 from digestry.client.connection import Connection
 from digestry.client.transport import Call
+from digestry.model.json_types import prepared
 
 _LARGEST: Final = 1 << 20
 UNSUPPORTED: Final = frozenset({404, 405, 501})
@@ -52,7 +53,7 @@ def lacks(connection: Connection, host: str, endpoint: str) -> bool:
 
 def _listed(body: bytes) -> frozenset[str]:
     try:
-        discovery = msgspec.json.decode(body, type=_Discovery)
+        discovery = msgspec.json.decode(body, type=prepared(_Discovery))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return frozenset()
     return frozenset(

@@ -23,6 +23,7 @@ from digestry.errors import (
     Unreachable,
 )
 from digestry.model.digest import Digest, shown
+from digestry.model.json_types import prepared
 
 if TYPE_CHECKING:
     from digestry.client.encodings import Decoder
@@ -216,7 +217,7 @@ class Response:
         """Return the body as JSON of ``kind``. Raises :class:`ProtocolViolation` if it is anything else."""
         body = self.read(limit)
         try:
-            return msgspec.json.decode(body, type=kind, dec_hook=dec_hook)
+            return msgspec.json.decode(body, type=prepared(kind), dec_hook=dec_hook)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ProtocolViolation(
                 f"{self.host} sent something that is not the JSON of {urlsplit(self.url).path}: "

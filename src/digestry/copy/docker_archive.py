@@ -26,6 +26,7 @@ from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest, shown
 from digestry.model.image_config import ImageConfig
+from digestry.model.json_types import prepared
 from digestry.model.manifest import Image, Index, Manifest, encode, parse_manifest
 from digestry.model.reference import Reference
 
@@ -77,7 +78,7 @@ class DockerArchiveSource:
                 hint="write oci-archive:FILE for an OCI layout in a tar file",
             ) from error
         try:
-            self._images = msgspec.json.decode(raw, type=tuple[_SavedImage, ...])
+            self._images = msgspec.json.decode(raw, type=prepared(tuple[_SavedImage, ...]))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ContentError(f"{DOCKER_MANIFEST_FILE} of {tree.path} cannot be read: {error}") from error
         self._files: dict[Digest, str] = {}

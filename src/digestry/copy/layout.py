@@ -28,6 +28,7 @@ from digestry.images.store import LARGEST_MANIFEST, plain_descriptor
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor, decode_hook
 from digestry.model.digest import Digest
+from digestry.model.json_types import prepared
 from digestry.model.manifest import Image, Index, Manifest, parse_manifest
 
 if TYPE_CHECKING:
@@ -198,7 +199,7 @@ def _read_index(tree: FileTree) -> tuple[Descriptor, ...]:
     except NotFound as error:
         raise ContentError(f"{tree.path} is not an OCI image layout: it has no {INDEX_FILE}") from error
     try:
-        found = msgspec.json.decode(raw, type=_Index, dec_hook=decode_hook)
+        found = msgspec.json.decode(raw, type=prepared(_Index), dec_hook=decode_hook)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ContentError(f"{INDEX_FILE} of {tree.path} is not an index: {error}") from error
     return found.manifests or ()

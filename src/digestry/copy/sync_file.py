@@ -14,6 +14,7 @@ from digestry.copy.location import parse_location
 from digestry.copy.request import CopyRequest, check_request
 from digestry.errors import CallerError, InvalidConfiguration
 from digestry.model.age_answers import seconds_of_age
+from digestry.model.json_types import prepared
 from digestry.model.platform import Platform
 from digestry.model.reference import Reference
 from digestry.model.text import did_you_mean
@@ -59,7 +60,7 @@ def read_sync_file(
     """
     document = _document(path)
     try:
-        file = msgspec.convert(document, SyncFile)
+        file = msgspec.convert(document, prepared(SyncFile))
     except msgspec.ValidationError as error:
         raise InvalidConfiguration(f"{path}: {error}{_suggestion(document)}", hint=_KEYS) from error
     return [_checked(path, number, entry, read, min_age) for number, entry in enumerate(file.copy, 1)]

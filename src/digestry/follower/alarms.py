@@ -16,6 +16,7 @@ import msgspec
 from digestry.client.transport import Call, Transport
 from digestry.errors import DigestryError, RemoteError, StorageError
 from digestry.fsio import read_file, remove_file, storage_errors, write_file
+from digestry.model.json_types import prepared
 
 log: Final = logging.getLogger("digestry.follower")
 
@@ -119,7 +120,7 @@ class Alarms:
     def _read(self) -> Alarm | None:
         try:
             with storage_errors("read", self._path):
-                return msgspec.json.decode(read_file(self._path, _LARGEST), type=Alarm)
+                return msgspec.json.decode(read_file(self._path, _LARGEST), type=prepared(Alarm))
         except StorageError as error:
             if isinstance(error.__cause__, FileNotFoundError):
                 return None

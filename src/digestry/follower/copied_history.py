@@ -15,6 +15,7 @@ import msgspec
 from digestry.catalog.sqlite.private_file import PrivateFile
 from digestry.model.descriptor import decode_hook
 from digestry.model.history import TagEvent, TagSpan
+from digestry.model.json_types import prepared
 from digestry.translog.entries import Entry, Opening
 
 _SCHEMA: Final = """
@@ -134,7 +135,7 @@ class CopiedHistory:
             Opening(
                 row[0],
                 row[1].decode(),
-                "" if row[2] is None else msgspec.json.decode(row[2], type=Opening).salt,
+                "" if row[2] is None else msgspec.json.decode(row[2], type=prepared(Opening)).salt,
             )
             for row in rows
         ]
@@ -207,7 +208,7 @@ def _row(position: int, entry: Entry | None, content: bytes, opening: bytes | No
 
 
 def _event(content: bytes) -> TagEvent:
-    entry = msgspec.json.decode(content, type=Entry, dec_hook=decode_hook)
+    entry = msgspec.json.decode(content, type=prepared(Entry), dec_hook=decode_hook)
     return TagEvent(
         at=entry.at,
         repository=entry.repository,

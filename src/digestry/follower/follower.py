@@ -20,6 +20,7 @@ from digestry.follower.alarms import Alarm, Alarms
 from digestry.follower.copied_history import CopiedHistory
 from digestry.follower.copied_log import CopiedLog
 from digestry.fsio import read_file, storage_errors, write_file
+from digestry.model.json_types import prepared
 from digestry.model.name_pattern import matches
 from digestry.model.timestamps import rfc3339
 from digestry.translog.entries import Entry, InvalidEntry, Sealed, parse_leaf
@@ -231,7 +232,7 @@ class Follower:
     def _read_status(self) -> Status:
         try:
             with storage_errors("read", self._status_file):
-                return msgspec.json.decode(read_file(self._status_file), type=Status)
+                return msgspec.json.decode(read_file(self._status_file), type=prepared(Status))
         except StorageError as error:
             if isinstance(error.__cause__, FileNotFoundError):
                 return Status(self.host)

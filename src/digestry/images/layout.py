@@ -12,6 +12,7 @@ from digestry.fsio import storage_errors, write_file
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor, decode_hook
 from digestry.model.digest import Digest
+from digestry.model.json_types import prepared
 from digestry.model.manifest import encode
 from digestry.model.reference import Reference
 
@@ -86,7 +87,7 @@ class Layout:
         return [
             LayoutEntry(
                 (item.get("annotations") or {}).get(NAME),
-                msgspec.convert(item, Descriptor, dec_hook=decode_hook),
+                msgspec.convert(item, prepared(Descriptor), dec_hook=decode_hook),
             )
             for item in self._items
         ]

@@ -16,6 +16,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 import msgspec
 
 from digestry.model.digest import Digest
+from digestry.model.json_types import prepared
 from digestry.model.platform import Platform
 
 MOST_ENTRIES: Final = 5000
@@ -197,7 +198,7 @@ class FleetReceipt(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tr
 def check_place(place: str) -> str:
     """Return ``place`` if it can be the name of a host or cluster. Raises ValueError."""
     try:
-        return msgspec.convert(place, PlaceName)
+        return msgspec.convert(place, prepared(PlaceName))
     except msgspec.ValidationError as error:
         raise ValueError(f"{place!r} cannot be a place: 1 to 256 printable characters") from error
 

@@ -13,6 +13,7 @@ import msgspec
 from digestry.model.descriptor import decode_hook
 from digestry.model.digest import Digest
 from digestry.model.document import decode_document
+from digestry.model.json_types import prepared
 from digestry.model.platform import Platform
 
 
@@ -48,7 +49,7 @@ class _ConfigJSON(msgspec.Struct, frozen=True, rename={"os_version": "os.version
     history: tuple[_HistoryJSON, ...] | None = None
 
 
-_config: Final = msgspec.json.Decoder(_ConfigJSON, dec_hook=decode_hook)
+_config: Final = msgspec.json.Decoder(prepared(_ConfigJSON), dec_hook=decode_hook)
 
 
 class ImageConfig:

@@ -14,6 +14,7 @@ from digestry.model import go_json, media_types
 from digestry.model.descriptor import Descriptor, MediaType, decode_hook, encode_hook
 from digestry.model.digest import Digest, shown
 from digestry.model.document import decode_document
+from digestry.model.json_types import prepared
 from digestry.model.platform import Platform
 
 DEEPEST: Final = 8
@@ -54,9 +55,9 @@ class _Probe(msgspec.Struct, frozen=True, rename="camel"):
     config: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
-_probe: Final = msgspec.json.Decoder(_Probe)
-_manifest: Final = msgspec.json.Decoder(_ManifestJSON, dec_hook=decode_hook)
-_index: Final = msgspec.json.Decoder(_IndexJSON, dec_hook=decode_hook)
+_probe: Final = msgspec.json.Decoder(prepared(_Probe))
+_manifest: Final = msgspec.json.Decoder(prepared(_ManifestJSON), dec_hook=decode_hook)
+_index: Final = msgspec.json.Decoder(prepared(_IndexJSON), dec_hook=decode_hook)
 
 
 class Manifest:

@@ -29,6 +29,7 @@ from digestry.model.descriptor import Descriptor, encode_hook
 from digestry.model.digest import Digest
 from digestry.model.fleet_events import UPSTREAM_MOVED, FleetEvent
 from digestry.model.image_config import ImageConfig
+from digestry.model.json_types import prepared
 from digestry.model.manifest import Manifest
 from digestry.model.name_pattern import matches
 from digestry.model.observations import UpstreamMove
@@ -146,7 +147,7 @@ class Looks:
         earlier = self._catalog.observed_moves.to(move.repository, move.tag, digest, before=move.at)
         if earlier is None or not earlier.document:
             return before
-        known = msgspec.json.decode(earlier.document, type=_Attached).attachments
+        known = msgspec.json.decode(earlier.document, type=prepared(_Attached)).attachments
         now = before.attachments or frozenset()
         return TagFacts(
             before.is_index, before.images, before.platforms, frozenset(known) | now, before.unknown
@@ -345,7 +346,7 @@ class _Author(msgspec.Struct, frozen=True):
 
 def _author_of(config: bytes) -> str:
     try:
-        return msgspec.json.decode(config, type=_Author).author or ""
+        return msgspec.json.decode(config, type=prepared(_Author)).author or ""
     except msgspec.MsgspecError:
         return ""
 

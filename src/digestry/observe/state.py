@@ -11,6 +11,7 @@ from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.job_states import JobState
 from digestry.coordination.protocol import FencedLock
+from digestry.model.json_types import prepared
 from digestry.observe.checks import Checks
 from digestry.registry.config import RegistryConfig
 from digestry.registry.observability.observation_metrics import NAME, ObservationCounts
@@ -56,6 +57,6 @@ def _stored(catalog: Catalog) -> ObservationCounts:
     if job is None:
         return ObservationCounts()
     try:
-        return msgspec.convert(job.state, ObservationCounts)
+        return msgspec.convert(job.state, prepared(ObservationCounts))
     except msgspec.ValidationError:
         return ObservationCounts()

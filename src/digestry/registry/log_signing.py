@@ -23,6 +23,7 @@ from digestry.catalog.transparency.signing import Head, LogContradicted
 from digestry.coordination.protocol import FencedLock, Job
 from digestry.errors import DigestryError, StorageError
 from digestry.fsio import read_file, storage_errors, write_file
+from digestry.model.json_types import prepared
 from digestry.registry.access.identity import ANONYMOUS
 from digestry.registry.access.rules import Rules
 from digestry.registry.config import RegistryConfig
@@ -67,7 +68,7 @@ class HeadFile:
             except FileNotFoundError:
                 return None
         try:
-            note = msgspec.json.decode(content, type=_Note)
+            note = msgspec.json.decode(content, type=prepared(_Note))
             return Head(note.origin, note.size, base64.b64decode(note.root, validate=True))
         except (msgspec.DecodeError, ValueError) as error:
             raise StorageError(

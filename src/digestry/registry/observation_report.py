@@ -15,6 +15,7 @@ from digestry.catalog.fleet.selection import EVERYBODY, Asker, ImageFilter
 from digestry.catalog.observations import LIST, Span
 from digestry.catalog.observed_moves import ObservedMove
 from digestry.model.digest import Digest
+from digestry.model.json_types import prepared
 from digestry.model.observations import (
     MoveFacts,
     ObservationGap,
@@ -79,7 +80,7 @@ def report(
 def move_of(move: ObservedMove, name: str, facts: MoveFacts | None = None) -> UpstreamMove:
     """Return a move as it is told; ``name`` is its repository's in the other registry."""
     if facts is None and move.document:
-        facts = msgspec.json.decode(move.document, type=MoveFacts)
+        facts = msgspec.json.decode(move.document, type=prepared(MoveFacts))
     return UpstreamMove(
         name=name,
         repository=move.repository,

@@ -13,6 +13,7 @@ from digestry.catalog.retention_rules import DAY, Retention, TagRetention
 from digestry.coordination.note_files import SUFFIX
 from digestry.coordination.protocol import Notes
 from digestry.errors import InvalidConfiguration, StorageError
+from digestry.model.json_types import prepared
 from digestry.model.text import length_of_time
 from digestry.registry import toml
 from digestry.registry.immutability_config import patterns
@@ -103,7 +104,7 @@ def check_against_served(notes: Notes, retention: Retention) -> None:
     if content is None:
         return  # it was never served, or not since digestry notes that
     try:
-        kept = msgspec.json.decode(content, type=_Kept)
+        kept = msgspec.json.decode(content, type=prepared(_Kept))
     except (ValueError, RecursionError) as error:
         raise StorageError(
             f"{notes.location(_NOTE)} is damaged: {error}",

@@ -23,6 +23,7 @@ from digestry.errors import ContentError
 from digestry.model.descriptor import decode_hook
 from digestry.model.digest import Digest
 from digestry.model.history import TagEvent
+from digestry.model.json_types import prepared
 from digestry.model.timestamps import rfc3339
 from digestry.translog.tiles import LONGEST_ENTRY
 
@@ -183,9 +184,9 @@ def make_leaf(event: TagEvent, secret: bytes, *, sealed: bool) -> Leaf:
 def parse_leaf(content: bytes) -> Entry | Sealed:
     """Return what a leaf says. Raises :class:`InvalidEntry`, also for an unknown format."""
     try:
-        kind = msgspec.json.decode(content, type=_Kind).format
+        kind = msgspec.json.decode(content, type=prepared(_Kind)).format
         if kind == SEALED:
-            return msgspec.json.decode(content, type=Sealed)
+            return msgspec.json.decode(content, type=prepared(Sealed))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidEntry(f"the leaf is not an entry of a registry's log: {error}") from error
     if kind != FORMAT:
@@ -209,7 +210,7 @@ def open_leaf(leaf: bytes, opening: Opening) -> OpenedEntry:
         return OpenedEntry(opening.index, entry, content, None)
     _check(entry.rest, opening.rest_salt, opening.rest.encode(), f"the rest of entry {opening.index}")
     try:
-        rest = msgspec.json.decode(opening.rest, type=Rest)
+        rest = msgspec.json.decode(opening.rest, type=prepared(Rest))
     except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidEntry(f"the rest of entry {opening.index} is not as it should be: {error}") from error
     return OpenedEntry(opening.index, entry, content, rest)
@@ -236,7 +237,7 @@ def _encode(fields: dict[str, object]) -> bytes:
 
 def _entry(content: bytes) -> Entry:
     try:
-        return msgspec.json.decode(content, type=Entry, dec_hook=decode_hook)
+        return msgspec.json.decode(content, type=prepared(Entry), dec_hook=decode_hook)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidEntry(f"the entry is not one of a registry's log: {error}") from error
 

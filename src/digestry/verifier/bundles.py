@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from digestry.errors import ContentError, InvalidConfiguration
+from digestry.model.json_types import prepared
 from digestry.model.reference import Reference
 from digestry.translog.checkpoints import SignedCheckpoint
 from digestry.translog.cosignatures import Cosignature
@@ -65,7 +66,7 @@ def verify_bundle(
     """
     proof = parse_proof(content)
     try:
-        extra = msgspec.json.decode(proof.extra or b"", type=Extra)
+        extra = msgspec.json.decode(proof.extra or b"", type=prepared(Extra))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ContentError(
             "the proof has no opening of an entry in its extra data",

@@ -25,6 +25,7 @@ import msgspec
 from digestry.errors import StorageError
 from digestry.file_locks import locked
 from digestry.fsio import make_directory, move, read_file, storage_errors, sweep_temporaries, write_file
+from digestry.model.json_types import prepared
 from digestry.translog.notes import VerifierKey, parse_verifier_key
 
 _LARGEST: Final = 16 << 20
@@ -208,7 +209,7 @@ def _read(path: Path, kind: type[_T]) -> _T | None:
             return None
         raise
     try:
-        return msgspec.json.decode(raw, type=kind)
+        return msgspec.json.decode(raw, type=prepared(kind))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise StorageError(
             f"{path} is damaged: {error}",

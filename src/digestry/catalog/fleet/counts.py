@@ -13,6 +13,7 @@ from digestry.catalog.fleet.silence import agent_state, source_silent
 from digestry.catalog.fleet_schema import fleet_agents, fleet_images, fleet_runs, fleet_sources
 from digestry.catalog.job_states import Fence, JobState
 from digestry.catalog.transactions import retried
+from digestry.model.json_types import prepared
 
 NAME: Final = "fleet_counts"
 """The name of the row of ``jobs`` with the counts."""
@@ -70,7 +71,7 @@ class FleetCounts:
 def of_job(job: JobState) -> Counts | None:
     """Return the counts of a row of ``jobs``; None if they are of a version that counts something else."""
     try:
-        return msgspec.convert(job.state, Counts)
+        return msgspec.convert(job.state, prepared(Counts))
     except msgspec.ValidationError:
         return None
 

@@ -42,6 +42,7 @@ from digestry.model.fleet_events import (
     LastAffectedStopped,
     StoppedVulnerability,
 )
+from digestry.model.json_types import prepared
 
 STATE: Final = "fleet_events"
 """The name of the row of ``jobs`` with the state."""
@@ -119,7 +120,7 @@ def _stored(connection: Connection) -> _State | None:
     if text is None:
         return None
     try:
-        return msgspec.json.decode(text, type=_State)
+        return msgspec.json.decode(text, type=prepared(_State))
     except msgspec.DecodeError:
         return None
 

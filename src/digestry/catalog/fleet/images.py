@@ -19,12 +19,13 @@ from digestry.errors import InvalidReference
 from digestry.model.descriptor import decode_hook, encode_hook
 from digestry.model.fleet import ClaimReport, ImageReport
 from digestry.model.fleet_answers import FleetVerdict
+from digestry.model.json_types import prepared
 from digestry.model.reference import Reference
 
 _TELLING: Final = {"index": 0, "manifest": 1, "unknown": 2, "config": 3}
 """Kinds of digests, the one that says most of an image first."""
 
-_decoder: Final = msgspec.json.Decoder(ImageReport, dec_hook=decode_hook)
+_decoder: Final = msgspec.json.Decoder(prepared(ImageReport), dec_hook=decode_hook)
 
 
 def encode(image: ImageReport) -> bytes:
@@ -141,11 +142,11 @@ def add_digests(connection: Connection, digests: Mapping[int, Mapping[str, str]]
         connection.execute(dialect.of(connection).upserts.fleet_image_digest, rows)
 
 
-_verdicts: Final = msgspec.json.Decoder(FleetVerdict, dec_hook=decode_hook)
+_verdicts: Final = msgspec.json.Decoder(prepared(FleetVerdict), dec_hook=decode_hook)
 
 
 def verdict_of(document: str | None, state: str) -> FleetVerdict:
     """Return the audit's judgement of an image, as it is stored."""
     if document is None:
-        return msgspec.convert({"state": state}, FleetVerdict)
+        return msgspec.convert({"state": state}, prepared(FleetVerdict))
     return _verdicts.decode(document)

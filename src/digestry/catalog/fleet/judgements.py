@@ -30,13 +30,14 @@ from digestry.model.descriptor import decode_hook, encode_hook
 from digestry.model.digest import Digest
 from digestry.model.fleet import ImageReport
 from digestry.model.fleet_answers import FleetVerdict
+from digestry.model.json_types import prepared
 
 UNJUDGED: Final = "unjudged"
 
 _EACH: Final = 500
 _RECORDED: Final = 100
 """Verdicts that one transaction stores."""
-_reports: Final = msgspec.json.Decoder(ImageReport, dec_hook=decode_hook)
+_reports: Final = msgspec.json.Decoder(prepared(ImageReport), dec_hook=decode_hook)
 _encoder: Final = msgspec.json.Encoder(enc_hook=encode_hook)
 
 _Item = TypeVar("_Item")

@@ -11,6 +11,7 @@ import msgspec
 from digestry.errors import ProtocolViolation
 from digestry.inventory.runs import of_nanoseconds
 from digestry.model.digest import shown
+from digestry.model.json_types import prepared
 from digestry.model.json_values import as_object, as_text
 
 STARTS: Final = frozenset({"start"})
@@ -91,7 +92,7 @@ class Position(msgspec.Struct, frozen=True, omit_defaults=True):
     def parse(cls, text: str) -> Position:
         """Return the position that :meth:`text` wrote; the beginning for anything else."""
         try:
-            return msgspec.json.decode(text or "{}", type=cls)
+            return msgspec.json.decode(text or "{}", type=prepared(cls))
         except msgspec.DecodeError:
             return cls()
 

@@ -24,6 +24,7 @@ from digestry.inventory.runs import (
     Wakeup,
     moment,
 )
+from digestry.model.json_types import prepared
 
 EVERY: Final = 2.0
 """Seconds between two looks."""
@@ -124,6 +125,6 @@ class PollingFollower:
 
 def _parse(text: str) -> _Position:
     try:
-        return msgspec.json.decode(text or "{}", type=_Position)
+        return msgspec.json.decode(text or "{}", type=prepared(_Position))
     except msgspec.DecodeError:
         return _Position()

@@ -17,6 +17,7 @@ from digestry.inventory.formats.purl import PurlImage, is_image, read_hash, read
 from digestry.inventory.formats.rows import Fields, Item, Reading, Row, RowImage
 from digestry.inventory.observation import Claim, ImageFacts
 from digestry.model.digest import Digest, shown
+from digestry.model.json_types import prepared
 
 LISTED_HOST: Final = "listed, not running"
 
@@ -167,7 +168,7 @@ class CycloneDX(_List):
         return "bomFormat" in fields
 
     def read(self, raw: msgspec.Raw, fields: Fields, place: SourceLocation, index: int) -> Iterable[Item]:
-        bill = msgspec.json.decode(raw, type=_Materials)
+        bill = msgspec.json.decode(raw, type=prepared(_Materials))
         components = list(bill.components or ())
         if bill.metadata is not None and bill.metadata.component is not None:
             components.insert(0, bill.metadata.component)
@@ -230,7 +231,7 @@ class SPDX2(_List):
         return "spdxVersion" in fields
 
     def read(self, raw: msgspec.Raw, fields: Fields, place: SourceLocation, index: int) -> Iterable[Item]:
-        packages = msgspec.json.decode(raw, type=_Packages).packages or []
+        packages = msgspec.json.decode(raw, type=prepared(_Packages)).packages or []
         return self._rows(self._found(packages), place, f"the SPDX of {self._reading.where}")
 
     def _found(self, packages: Iterable[_Package]) -> Iterator[_Found]:
@@ -284,13 +285,13 @@ class SPDX3(_List):
         return "@graph" in fields and "@context" in fields
 
     def read(self, raw: msgspec.Raw, fields: Fields, place: SourceLocation, index: int) -> Iterable[Item]:
-        elements = msgspec.json.decode(raw, type=_Graph).elements
+        elements = msgspec.json.decode(raw, type=prepared(_Graph)).elements
         return self._rows(self._found(elements), place, f"the SPDX of {self._reading.where}")
 
     def _found(self, elements: Iterable[msgspec.Raw]) -> Iterator[_Found]:
         for raw in elements:
             try:
-                element = msgspec.json.decode(raw, type=_Element)
+                element = msgspec.json.decode(raw, type=prepared(_Element))
             except msgspec.ValidationError:
                 continue  # an element of another class, whose fields have other types
             if element.type != "software_Package":

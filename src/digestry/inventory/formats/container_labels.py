@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from digestry.model.json_types import prepared
 from digestry.model.json_values import as_text
 
 COMPOSE_PROJECT: Final = "com.docker.compose.project"
@@ -67,4 +68,4 @@ NO_LABELS: Final = ContainerLabels()
 def read_labels(labels: Mapping[str, object]) -> ContainerLabels:
     """Return the project, pod and namespace in ``labels``, all labels of a container."""
     texts = {name: as_text(value) for name, value in labels.items()}
-    return msgspec.convert(texts, ContainerLabels)
+    return msgspec.convert(texts, prepared(ContainerLabels))

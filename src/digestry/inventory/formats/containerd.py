@@ -23,6 +23,7 @@ from digestry.inventory.formats.locations import SourceLocation
 from digestry.inventory.formats.rows import DeferredImage, Fields, Item, Reading, Row
 from digestry.inventory.formats.single_entries import EntryFormat
 from digestry.inventory.observation import Unseen
+from digestry.model.json_types import prepared
 from digestry.model.json_values import JsonObject
 from digestry.model.text import number_of
 
@@ -100,7 +101,7 @@ def _record(extensions: JsonObject) -> RecordMetadata | None:
 def read_record(content: bytes) -> RecordMetadata | None:
     """Return the CRI plugin's record that ``content`` is, or None if it cannot be read."""
     try:
-        return msgspec.json.decode(content, type=_Record).metadata
+        return msgspec.json.decode(content, type=prepared(_Record)).metadata
     except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
         return None
 

@@ -32,6 +32,7 @@ from digestry.inventory.formats.locations import SourceLocation
 from digestry.inventory.formats.rows import Fields, Item, Reading, Row, RowImage
 from digestry.inventory.observation import Abbreviation, Claim, ImageFacts, Unseen, abbreviation
 from digestry.model.digest import Digest, shown
+from digestry.model.json_types import prepared
 from digestry.model.json_values import JsonObject
 from digestry.model.platform import Platform
 from digestry.model.reference import Reference
@@ -61,7 +62,7 @@ class Inventory:
 
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
-        self._decoder = msgspec.json.Decoder(_Entry)
+        self._decoder = msgspec.json.Decoder(prepared(_Entry))
         self._any = msgspec.json.Decoder(JsonObject)
         self._images: dict[Hashable, RowImage] = {}
         self._plans: dict[tuple[str, ...], Plan] = {}

@@ -15,6 +15,7 @@ from digestry.inventory.formats.pod_fields import decode_pod
 from digestry.inventory.formats.pods import observe_pods, platforms_of_nodes
 from digestry.inventory.formats.rows import Fields, Item, Reading, begins_with
 from digestry.inventory.observation import Unseen
+from digestry.model.json_types import prepared
 from digestry.model.json_values import JsonObject
 
 _POD: Final = "Pod"
@@ -48,7 +49,7 @@ class Kubernetes:
     def read(self, raw: msgspec.Raw, fields: Fields, place: SourceLocation, index: int) -> Iterable[Item]:
         kind = _POD
         if fields.get("kind") != _A_POD:
-            kind = msgspec.json.decode(raw, type=_Kind).kind or place.kind
+            kind = msgspec.json.decode(raw, type=prepared(_Kind)).kind or place.kind
         if kind == _POD:
             self._pods.append((raw, place, index))
         elif kind == _NODE:

@@ -10,6 +10,7 @@ from typing import Annotated, Final, TypedDict
 
 import msgspec
 
+from digestry.model.json_types import prepared
 from digestry.model.json_values import JsonObject
 
 _Selector = TypedDict("_Selector", {"kubernetes.io/arch": str, "kubernetes.io/os": str}, total=False)
@@ -128,7 +129,7 @@ class _Pod(_Parts):
     metadata: _Metadata
 
 
-_pods: Final = msgspec.json.Decoder(_Pod)
+_pods: Final = msgspec.json.Decoder(prepared(_Pod))
 _objects: Final = msgspec.json.Decoder(JsonObject)
 
 

@@ -21,6 +21,7 @@ from digestry.inventory.formats.pod_fields import decode_pod
 from digestry.inventory.formats.pods import observe_pods, platforms_of_nodes
 from digestry.inventory.formats.rows import Reading
 from digestry.inventory.observation import ContainerObservation, ImageFacts, Observation
+from digestry.model.json_types import prepared
 from digestry.model.json_values import as_object, as_text
 from digestry.model.platform import Platform
 
@@ -59,8 +60,8 @@ class _Entry(msgspec.Struct, forbid_unknown_fields=True):
     status: msgspec.Raw = msgspec.Raw()
 
 
-_tail: Final = msgspec.json.Decoder(_Tail)
-_entry: Final = msgspec.json.Decoder(_Entry)
+_tail: Final = msgspec.json.Decoder(prepared(_Tail))
+_entry: Final = msgspec.json.Decoder(prepared(_Entry))
 
 
 def read_pod_list(source: Input, first: bytes, reading: Reading) -> list[Observation] | None:

@@ -11,6 +11,7 @@ from digestry.inventory.formats.engine_documents import ImageRecord
 from digestry.inventory.formats.locations import SourceLocation
 from digestry.inventory.formats.rows import DeferredImage, Fields, Item, Reading, Row, RowImage
 from digestry.model.digest import Digest
+from digestry.model.json_types import prepared
 
 T = TypeVar("T")
 
@@ -22,7 +23,7 @@ class EntryFormat(Generic[T]):
 
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
-        self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(self.entry)
+        self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(prepared(self.entry))
 
     def read(self, raw: msgspec.Raw, fields: Fields, place: SourceLocation, index: int) -> Iterable[Item]:
         """See :meth:`~.rows.Format.read`."""

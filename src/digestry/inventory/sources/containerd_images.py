@@ -18,6 +18,7 @@ from digestry.errors import DigestryError, InvalidDigest, InvalidManifest, Remot
 from digestry.inventory.engine_values import platform_of
 from digestry.inventory.engines.containerd_api import SOURCE_LABEL, Container, Containerd, NamedImage
 from digestry.model.digest import Digest
+from digestry.model.json_types import prepared
 from digestry.model.platform import Platform
 
 _MOST_ENTRIES: Final = 1000
@@ -87,7 +88,7 @@ class StoredConfig:
         Return False if anything was set by hand: then the container may be of another image.
         """
         try:
-            process = msgspec.json.decode(container.spec, type=_Spec).process or _Process()
+            process = msgspec.json.decode(container.spec, type=prepared(_Spec)).process or _Process()
         except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
             return False
         own = self.settings
@@ -152,7 +153,7 @@ class NamespaceStore:
         except RemoteNotFound:
             return  # of another platform, and never fetched
         try:
-            manifest = msgspec.json.decode(document, type=_Manifest)
+            manifest = msgspec.json.decode(document, type=prepared(_Manifest))
             config = Digest.parse(manifest.config.digest) if manifest.config else None
             children = [Digest.parse(child.digest) for child in manifest.manifests or ()]
         except (ValueError, RecursionError, InvalidDigest) as error:
@@ -176,7 +177,7 @@ class NamespaceStore:
         except RemoteNotFound:
             return None
         try:
-            config = msgspec.json.decode(document, type=_Config)
+            config = msgspec.json.decode(document, type=prepared(_Config))
         except (ValueError, RecursionError):
             return None  # an artifact's, not an image's
         chain = chain_id((config.rootfs.diff_ids if config.rootfs else None) or [])

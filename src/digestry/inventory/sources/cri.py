@@ -38,6 +38,7 @@ from digestry.inventory.sources.engine_answers import (
 )
 from digestry.inventory.sources.engine_source import EngineSource
 from digestry.model.digest import shown
+from digestry.model.json_types import prepared
 from digestry.model.platform import Platform
 
 CONTAINER_STARTED: Final = 1
@@ -179,7 +180,7 @@ def _container(message: Message, numbers: _Numbers) -> CriContainer:
 def _typed(info: str) -> str:
     """Return the name that a container was started by, from containerd's additions; "" if it is missing."""
     try:
-        read = msgspec.json.decode(info, type=ContainerInfo)
+        read = msgspec.json.decode(info, type=prepared(ContainerInfo))
     except (ValueError, RecursionError):
         return ""
     spec = config_image(read.config)
@@ -189,7 +190,7 @@ def _typed(info: str) -> str:
 
 def _platform(info: str) -> Platform | None:
     try:
-        spec = msgspec.json.decode(info, type=_ImageInfo).spec
+        spec = msgspec.json.decode(info, type=prepared(_ImageInfo)).spec
     except (ValueError, RecursionError):
         return None
     return None if spec is None else platform_of(spec.architecture, spec.os, spec.variant)

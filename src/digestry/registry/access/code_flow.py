@@ -22,6 +22,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from digestry.errors import Forbidden, ProtocolViolation, StorageError, Unreachable
+from digestry.model.json_types import prepared
 from digestry.registry.access.fetch import fetch
 from digestry.registry.access.identity import Identity
 from digestry.registry.access.oidc import IssuerVerifier, Untrusted
@@ -139,7 +140,9 @@ class CodeFlow:
         if known is None or time.monotonic() > self._known_until:
             address = f"{self.issuer.rstrip('/')}/.well-known/openid-configuration"
             check_endpoint(address)
-            known = msgspec.json.decode(fetch(address, seconds=_SECONDS, most=_LARGEST), type=_Endpoints)
+            known = msgspec.json.decode(
+                fetch(address, seconds=_SECONDS, most=_LARGEST), type=prepared(_Endpoints)
+            )
             if known.issuer != self.issuer:
                 raise ValueError(f"its metadata is of another issuer, {known.issuer}")
             check_endpoint(known.authorization_endpoint)
@@ -169,7 +172,7 @@ class CodeFlow:
             body=urlencode(form).encode(),
             headers=headers,
         )
-        return msgspec.json.decode(answer, type=_Answer).id_token
+        return msgspec.json.decode(answer, type=prepared(_Answer)).id_token
 
 
 def _read_secret(file: Path) -> str:

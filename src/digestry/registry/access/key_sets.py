@@ -16,6 +16,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from digestry.model.digest import shown
+from digestry.model.json_types import prepared
 
 Key = ECKey | OKPKey | RSAKey
 
@@ -78,7 +79,7 @@ class _LeftOut(Exception):
 def parse(raw: bytes) -> KeySet:
     """Return the keys of a document. Raises ValueError if it is no key set, or has no usable key."""
     try:
-        entries = msgspec.json.decode(raw, type=_Set).keys
+        entries = msgspec.json.decode(raw, type=prepared(_Set)).keys
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise ValueError("it is no JSON Web Key Set") from error
     keys: list[PublicKey] = []
@@ -98,7 +99,7 @@ def parse(raw: bytes) -> KeySet:
 
 def _key(entry: msgspec.Raw) -> PublicKey:
     try:
-        found = msgspec.json.decode(entry, type=_Jwk)
+        found = msgspec.json.decode(entry, type=prepared(_Jwk))
     except (msgspec.MsgspecError, ValueError, RecursionError):
         raise _LeftOut("is not of the form of a JSON Web Key") from None
     name = "" if found.kid is None else f"({shown(found.kid)}) "

@@ -14,6 +14,7 @@ from typing import Final, Literal
 import msgspec
 from joserfc import jwt
 
+from digestry.model.json_types import prepared
 from digestry.registry.access import untrusted_tokens
 from digestry.registry.access.keys import KeyRing
 from digestry.registry.access.untrusted_tokens import InvalidToken
@@ -101,7 +102,7 @@ class Tokens:
         if payload is None:
             raise InvalidToken("the token is not signed by this registry")
         try:
-            claims = msgspec.json.decode(payload, type=_Claims)
+            claims = msgspec.json.decode(payload, type=prepared(_Claims))
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise InvalidToken("the token's claims cannot be read") from error
         if claims.iss != self._service or claims.aud != self._service:

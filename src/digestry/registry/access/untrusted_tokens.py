@@ -13,6 +13,8 @@ from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwk import Key
 
+from digestry.model.json_types import prepared
+
 LONGEST: Final = 128 << 10
 """In characters, of a whole token."""
 
@@ -64,7 +66,7 @@ def _read(token: str, part: int, kind: type[T]) -> T:
         raise InvalidToken("this is no token")
     try:
         raw = base64.urlsafe_b64decode(parts[part] + "=" * (-len(parts[part]) % 4))
-        return msgspec.json.decode(raw, type=kind)
+        return msgspec.json.decode(raw, type=prepared(kind))
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise InvalidToken("this is no token") from error
 

@@ -24,6 +24,7 @@ from digestry.coordination import key_files
 from digestry.errors import ContentError, NotFound
 from digestry.fsio import NotRegular, open_regular, storage_error, storage_errors
 from digestry.model.digest import shown
+from digestry.model.json_types import prepared
 
 FILE: Final = "backup.json"
 VERSION: Final = 1
@@ -103,13 +104,13 @@ class _Version(msgspec.Struct):
 def decode(content: bytes, where: str) -> Description:
     """Decode a description. Raises :class:`ContentError`."""
     try:
-        found = msgspec.json.decode(content, type=_Version).version
+        found = msgspec.json.decode(content, type=prepared(_Version)).version
         if found > VERSION:
             raise NewerBackup(
                 f"{where} was made by a newer digestry (version {found} of backups)",
                 hint="use that one for it, or one newer still",
             )
-        description = msgspec.json.decode(content, type=Description)
+        description = msgspec.json.decode(content, type=prepared(Description))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ContentError(f"{where} does not describe a backup: {error}") from error
     paths = [part.path for part in description.keys]

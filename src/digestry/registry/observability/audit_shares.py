@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from digestry import fsio
+from digestry.model.json_types import prepared
 from digestry.registry.proxies import share_of
 
 _LONGEST_LINE: Final = 1 << 20
@@ -26,7 +27,7 @@ class _Line(msgspec.Struct):
     address: str = ""
 
 
-_decoder: Final = msgspec.json.Decoder(_Line)
+_decoder: Final = msgspec.json.Decoder(prepared(_Line))
 
 
 def keep_shares(sources: Iterable[Path], target: Path, size: int) -> None:

@@ -30,6 +30,7 @@ from digestry.catalog.clock import SECOND
 from digestry.catalog.job_states import COLLECTION, SCRUB, JobState
 from digestry.coordination.protocol import Coordination
 from digestry.errors import StorageError
+from digestry.model.json_types import prepared
 from digestry.registry import scrub
 from digestry.registry.config import RegistryConfig
 from digestry.registry.observability import connection_metrics, metrics_files, process_metrics, store_size
@@ -113,7 +114,7 @@ class _Moves:
 
 def _begun(scratch: Path) -> ServerStart:
     try:
-        return msgspec.json.decode(fsio.read_file(scratch / FOLDER / BEGUN), type=ServerStart)
+        return msgspec.json.decode(fsio.read_file(scratch / FOLDER / BEGUN), type=prepared(ServerStart))
     except (OSError, ValueError, RecursionError):
         return ServerStart(0, 0)
 

@@ -23,6 +23,7 @@ from typing import Final
 import msgspec
 
 from digestry import fsio
+from digestry.model.json_types import prepared
 
 log: Final = logging.getLogger("digestry.registry")
 
@@ -43,7 +44,7 @@ class MetricsSnapshot(msgspec.Struct, array_like=True):
 
 
 _encoder: Final = msgspec.msgpack.Encoder()
-_decoder: Final = msgspec.msgpack.Decoder(MetricsSnapshot)
+_decoder: Final = msgspec.msgpack.Decoder(prepared(MetricsSnapshot))
 
 
 class Slot:

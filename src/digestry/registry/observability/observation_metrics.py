@@ -10,6 +10,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 
 from digestry.catalog.clock import SECOND
 from digestry.catalog.job_states import JobState
+from digestry.model.json_types import prepared
 
 NAME: Final = "observation_counts"
 """The name of the row of ``jobs`` with the counts."""
@@ -37,7 +38,7 @@ def observation_metrics(states: Sequence[JobState]) -> Iterator[Metric]:
     for job in states:
         if job.name == NAME:
             try:
-                counts = msgspec.convert(job.state, ObservationCounts)
+                counts = msgspec.convert(job.state, prepared(ObservationCounts))
             except msgspec.ValidationError:
                 return
             yield from _metrics(counts, job.started_at)

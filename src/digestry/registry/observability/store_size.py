@@ -13,6 +13,7 @@ import msgspec
 from digestry.backend import Backend
 from digestry.catalog import clock
 from digestry.catalog.statistics import StoreSize
+from digestry.model.json_types import prepared
 from digestry.registry.config import RegistryConfig
 from digestry.registry.observability import process_metrics
 from digestry.registry.observability.audit_log import AuditLog, AuditMeter
@@ -39,7 +40,7 @@ class _Counted:
 def _decoded(content: bytes | None) -> _Counted | None:
     """Return a node's counts; None if they are of a version that counts something else."""
     try:
-        return None if content is None else msgspec.json.decode(content, type=_Counted)
+        return None if content is None else msgspec.json.decode(content, type=prepared(_Counted))
     except msgspec.MsgspecError:
         return None
 

@@ -14,6 +14,7 @@ from digestry.catalog.age_policy import AgeRule
 from digestry.model import age_answers
 from digestry.model.age_answers import AgeOverrideList, AgeOverrideRequest, OverrideEntry
 from digestry.model.digest import Digest
+from digestry.model.json_types import prepared
 from digestry.model.reference import check_tag
 from digestry.model.timestamps import parse_rfc3339
 from digestry.registry.error_responses import (
@@ -74,7 +75,7 @@ async def allow(service: Service, exchange: Exchange, name: str, _: str) -> None
     """Let a digest through before its least age."""
     raw = await exchange.read(_LARGEST, patience=service.config.patience)
     try:
-        wanted = msgspec.json.decode(raw, type=AgeOverrideRequest)
+        wanted = msgspec.json.decode(raw, type=prepared(AgeOverrideRequest))
         ends = None if wanted.until is None else clock.from_datetime(parse_rfc3339(wanted.until).last)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise ErrorResponse(400, "UNSUPPORTED", f"the body is not an override: {error}") from error

@@ -8,11 +8,12 @@ import msgspec
 
 from digestry.model.descriptor import decode_hook
 from digestry.model.fleet import LARGEST_REPORT, FleetReport, within
+from digestry.model.json_types import prepared
 from digestry.registry.error_responses import ErrorResponse
 from digestry.registry.exchange import Exchange
 from digestry.registry.service import Service
 
-_decoder: Final = msgspec.json.Decoder(FleetReport, dec_hook=decode_hook)
+_decoder: Final = msgspec.json.Decoder(prepared(FleetReport), dec_hook=decode_hook)
 
 
 async def record_report(service: Service, exchange: Exchange, _: str, __: str) -> None:

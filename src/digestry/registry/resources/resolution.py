@@ -12,6 +12,7 @@ from msgspec import structs
 from digestry.catalog.resolution import Piece
 from digestry.errors import InvalidReference, StorageError
 from digestry.model.descriptor import decode_hook, encode_hook
+from digestry.model.json_types import prepared
 from digestry.model.reference import check_repository, check_tag
 from digestry.model.resolution import (
     LARGEST_REQUEST,
@@ -32,7 +33,7 @@ log: Final = logging.getLogger("digestry.registry")
 
 _LARGEST_PIECE: Final = 128 << 10
 _MOST_CONTENTS: Final = 8 << 20
-_decoder: Final = msgspec.json.Decoder(ResolveRequest, dec_hook=decode_hook)
+_decoder: Final = msgspec.json.Decoder(prepared(ResolveRequest), dec_hook=decode_hook)
 _encoder: Final = msgspec.json.Encoder(enc_hook=encode_hook)
 
 

@@ -10,6 +10,7 @@ from digestry.catalog.sightings import BATCH, merged
 from digestry.errors import InvalidReference
 from digestry.model.descriptor import decode_hook
 from digestry.model.digest import Digest
+from digestry.model.json_types import prepared
 from digestry.model.reference import check_repository
 from digestry.model.sightings import (
     LARGEST_REQUEST,
@@ -25,7 +26,7 @@ from digestry.registry.service import Service
 _PAGE: Final = 100
 _MOST: Final = 1000
 
-_decoder: Final = msgspec.json.Decoder(SightingsRequest, dec_hook=decode_hook)
+_decoder: Final = msgspec.json.Decoder(prepared(SightingsRequest), dec_hook=decode_hook)
 
 
 async def note_sightings(service: Service, exchange: Exchange, _: str, __: str) -> None:

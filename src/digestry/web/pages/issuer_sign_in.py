@@ -13,6 +13,7 @@ import msgspec
 from starlette.responses import RedirectResponse, Response
 
 from digestry.errors import Forbidden, NotFound, RemoteError
+from digestry.model.json_types import prepared
 from digestry.web import cookies
 from digestry.web.page import Page
 from digestry.web.pages.sign_in import form
@@ -87,6 +88,6 @@ def _flow(value: str) -> _Flow | None:
     """Return what a cookie says; None for one that is none of ours."""
     try:
         raw = base64.urlsafe_b64decode(value + "=" * (-len(value) % 4))
-        return msgspec.json.decode(raw, type=_Flow)
+        return msgspec.json.decode(raw, type=prepared(_Flow))
     except (ValueError, msgspec.MsgspecError):
         return None
