@@ -276,6 +276,82 @@ def test_jobs_of_nomad_are_templates(tmp_path: Path) -> None:
         assert len(seen.problems) == problems
 
 
+# -- Fly.io -------------------------------------------------------------------------------------
+
+
+def machine(state: str = "started", **config: Any) -> dict[str, Any]:
+    return {
+        "id": "m1", "name": "web", "state": state, "region": "ams", "instance_id": "i",
+        "image_ref": {"registry": "reg.example", "repository": "app", "tag": "1", "digest": A},
+        "config": {"image": f"{APP}:1", **config},
+    }  # fmt: skip
+
+
+def test_machines_of_fly_have_the_digest_that_their_image_was_resolved_to(tmp_path: Path) -> None:
+    seen = see(tmp_path, [machine(), {**machine("stopped"), "name": "old"}])
+    assert list(seen.rows) == ["web"]
+    assert seen.digests("web") == [A]
+    assert (seen.rows["web"].host, seen.rows["web"].namespace) == ("m1", "ams")
+    assert seen.notes[-1] == "1 container in it does not run"
+    assert seen.problems == []
+
+
+def test_a_machine_of_fly_with_several_containers(tmp_path: Path) -> None:
+    containers = [{"name": "a", "image": f"{APP}@{B}"}, {"name": "b", "image": f"{APP}:2"}]
+    seen = see(tmp_path, machine(containers=containers))
+    assert {name: seen.digests(name) for name in seen.rows} == {"web/a": [B], "web/b": []}
+    (problem,) = see(tmp_path, {**machine(image=""), "image_ref": {}}).problems
+    assert "names no image" in problem.message
+
+
+# -- images that are listed, and do not run -----------------------------------------------------
+
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+LISTED: dict[str, Any] = {
+    "oras discover": {"reference": PAIR, "mediaType": MANIFEST, "digest": A, "size": 400, "referrers": []},
+    "a descriptor": {"mediaType": MANIFEST, "digest": A, "size": 400},
+    "az acr": [{"architecture": "amd64", "digest": A, "imageSize": 1, "os": "linux", "tags": ["1"]}],
+    "aws ecr": [{"registryId": "1", "repositoryName": "app", "imageDigest": A, "imageTags": ["1"]}],
+    "gcloud": [{"digest": A, "tags": ["1"], "timestamp": {"year": 2026}}],
+    "Harbor": [{"digest": A, "id": 3, "media_type": "x", "push_time": "", "tags": [{"name": "1"}]}],
+    "skopeo inspect": {"Name": APP, "Digest": A, "RepoTags": ["1"], "Architecture": "amd64", "Layers": []},
+    "buildx --metadata-file": {"containerimage.digest": A, "image.name": f"{APP}:1"},
+    "buildah containers": [
+        {"id": "c", "builder": True, "imageid": A[7:], "imagename": APP, "containername": "w"}
+    ],
+    "kustomize": "images:\n- name: app\n  newName: reg.example/app\n  digest: " + A + "\n",
+    "a Kustomization": "apiVersion: k/v1\nkind: Kustomization\nimages:\n- name: app\n  digest: " + A + "\n",
+    "imgpkg": f"apiVersion: imgpkg/v1\nkind: ImagesLock\nimages:\n- image: {PAIR}\n",
+    "digestry images": [{"repository": APP, "tag": "1", "digest": A, "image_id": B, "media_type": MANIFEST}],
+    "digestry tags": [{"tag": "1", "digest": A, "updated_at": "", "media_type": MANIFEST, "problem": None}],
+    "digestry whose": [{"repository": "app", "tag": "1", "via": A, "digest": A, "still": True, "seen": []}],
+    "digestry ls": [{"repository": "app", "registry": "reg.example", "name": APP}],
+    "digestry advisory list": [{"vulnerability": "CVE", "status": "affected", "stated_at": "", "digest": A}],
+}
+
+
+@pytest.mark.parametrize("document", LISTED.values(), ids=LISTED)
+def test_images_that_are_listed_do_not_run(tmp_path: Path, document: Any) -> None:
+    seen = see(tmp_path, document)
+    assert seen.rows == {}
+    (problem,) = seen.problems
+    assert "does not show that it runs" in problem.message or "is not what runs" in problem.message
+
+
+def test_a_long_list_of_images_is_one_problem(tmp_path: Path) -> None:
+    seen = see(tmp_path, [{"digest": A, "tags": [str(number)]} for number in range(50)])
+    assert len(seen.problems) == 1
+
+
+@pytest.mark.parametrize(
+    "more", [{"host": "n1"}, {"state": "running"}, {"namespace": "prod"}, {"container": "web"}]
+)
+def test_containers_may_have_tags(tmp_path: Path, more: dict[str, str]) -> None:
+    seen = see(tmp_path, [{"image": APP, "digest": A, "tags": ["team-a"], **more}])
+    (row,) = seen.rows.values()
+    assert [str(claim.digest) for claim in row.image.claims] == [A]
+
+
 # -- Kubernetes, picked out ---------------------------------------------------------------------
 
 

@@ -104,6 +104,9 @@ class EntryReader:
         kind = self._kind(fields, place.kind)
         whole = kind is not None and getattr(kind, "whole", False)
         lists = [key for key in _LISTS if key in fields and _is_list(fields[key])]
+        if "apiVersion" in fields and "kind" in fields:
+            # Only the items of Kubernetes' lists are what they list: not the images of a Kustomization.
+            lists = [key for key in lists if key == "items"]
         if lists and depth < _DEEPEST and not whole:
             return self._opened(place, index, fields, lists, depth=depth)
         if kind is None:

@@ -26,6 +26,8 @@ from digestry.inventory.formats.docker import (
     ImageList,
 )
 from digestry.inventory.formats.ecs import EcsContainer, EcsService, EcsTask, EcsTaskDefinition
+from digestry.inventory.formats.fly import FlyMachine
+from digestry.inventory.formats.image_listings import ImageListing
 from digestry.inventory.formats.image_scans import ImageScan, TrivyCluster, VulnerabilityReport
 from digestry.inventory.formats.inventory import Inventory
 from digestry.inventory.formats.kubernetes import Kubernetes
@@ -70,6 +72,7 @@ FORMATS: Final[tuple[type[Format], ...]] = (
     AzureReplica,
     NomadAllocation,
     NomadJob,
+    FlyMachine,
     CriList,
     CriImages,
     CriPods,
@@ -82,6 +85,7 @@ FORMATS: Final[tuple[type[Format], ...]] = (
     PodmanList,
     DockerInspect,
     DockerList,
+    ImageListing,
     Inventory,
 )
 
@@ -90,5 +94,6 @@ EXPECTED: Final = (
     " `podman ps --format json`, `kubectl get pods -A -o json`, `crictl ps -o json`, `crictl inspect`,"
     " `ctr container info`, `nerdctl inspect`, `docker stack ps --format json`, `aws ecs describe-tasks`,"
     " `az container show`, `az containerapp revision list`, `gcloud run revisions list --format json`,"
-    " `nomad alloc status -json`; kube-state-metrics; or a CycloneDX or SPDX bill of materials in JSON"
+    " `nomad alloc status -json`, `fly machine list --json`; kube-state-metrics; or a CycloneDX"
+    " or SPDX bill of materials in JSON"
 )

@@ -1,0 +1,75 @@
+"""What registries, stores and builds say about images: it names digests, and nothing that runs.
+
+Without this, an object such as ``{"digest": …, "tags": […]}`` would be one of an inventory, which has a
+digest for a container.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar, Final
+
+from digestry.errors import InvalidConfiguration
+from digestry.inventory.formats.columns import is_state
+from digestry.inventory.formats.declared_images import ObjectFormat
+from digestry.inventory.formats.digest_columns import plain
+from digestry.inventory.formats.locations import SourceLocation
+from digestry.inventory.formats.rows import Fields, Item
+from digestry.model.digest import shown
+from digestry.model.json_values import JsonObject
+
+_OF_CONTENT: Final = {
+    # OCI descriptors; what oras, skopeo, regctl and `digestry images`, `tags`, `referrers` and `history` print
+    "mediatype", "artifacttype", "referenceastags", "layers", "layersdata", "diffid", "repotags",
+    # Harbor, Azure's, Amazon's and Google's registries
+    "manifestmediatype", "configmediatype", "artifactmediatype", "imagemanifest", "imagepushedat", "pushtime",
+    "registryid",
+    # what builds write
+    "containerimagedigest", "newtag", "newname", "newimage",
+    # `digestry whose`, `digestry advisory list`, scanners
+    "still", "statedat", "analysisstatus", "imagedetail",
+}  # fmt: skip
+_OF_LISTS: Final = {"tags", "imagetags", "vulnerability", "vulnerabilities", "vulns"}
+"""Keys that an inventory may have too, beside the state of a container."""
+_OF_CONTAINERS: Final = {
+    "host", "hostname", "node", "nodename", "server", "machine", "namespace", "pod", "podname",
+    "container", "containername", "containerid", "containers",
+}  # fmt: skip
+_BUILDAH: Final = {"builder", "containername", "imagename"}
+"""A working container, in which nothing runs."""
+_LS: Final = {"repository", "registry", "name"}
+_RUNS: Final = "audit what runs: --source kubernetes, docker, podman, or what they print"
+_MOST: Final = 3
+
+
+def _marks(fields: Iterable[str]) -> list[str]:
+    """Return the keys by which an object describes an image; none if it may be about a container."""
+    names = {key: plain(key) for key in fields}
+    if set(names.values()) >= _BUILDAH:
+        return ["builder"]
+    if not _OF_CONTAINERS.isdisjoint(names.values()):
+        return []
+    marks = [key for key, name in names.items() if name in _OF_CONTENT]
+    if not any(map(is_state, names)):
+        marks += [key for key, name in names.items() if name in _OF_LISTS]
+    return marks or (sorted(names) if set(names) == _LS else [])
+
+
+class ImageListing(ObjectFormat):
+    """An image of a registry, a store or a build: it names no container, and is refused."""
+
+    title: ClassVar[str] = "a list of images"
+    usable: ClassVar[str] = "containers: that an image is stored somewhere does not show that it runs"
+    whole: ClassVar[bool] = True
+
+    @staticmethod
+    def recognises(fields: Fields, kind: str) -> bool:
+        return bool(_marks(fields))
+
+    def read_entry(self, entry: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Item]:
+        marks = ", ".join(map(shown, _marks(fields)[:_MOST]))
+        if not self._reading.first("listing", marks):
+            return ()
+        raise InvalidConfiguration(
+            f"it describes an image ({marks}), which does not show that it runs anywhere", hint=_RUNS
+        )
