@@ -19,7 +19,7 @@ from digestry.model.digest import shown
 from digestry.model.json_values import JsonObject
 
 _OF_CONTENT: Final = {
-    # OCI descriptors; what oras, skopeo, regctl and `digestry images`, `tags`, `referrers` and `history` print
+    # OCI descriptors; what oras, skopeo and `digestry images`, `tags`, `referrers`, `history` print
     "mediatype", "artifacttype", "referenceastags", "layers", "layersdata", "diffid", "repotags",
     # Harbor, Azure's, Amazon's and Google's registries
     "manifestmediatype", "configmediatype", "artifactmediatype", "imagemanifest", "imagepushedat", "pushtime",
