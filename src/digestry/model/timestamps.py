@@ -33,7 +33,9 @@ class Period:
 def rfc3339(at: datetime.datetime) -> str:
     """Return ``at`` (aware) as ``2026-11-27T02:34:31.123456Z``: always with six decimals, as precise as the
     journal, so that it can be parsed back, and so that text sorts as time."""
-    return at.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%f").rjust(26, "0") + "Z"
+    if at.tzinfo is not datetime.UTC:
+        at = at.astimezone(datetime.UTC)
+    return at.isoformat(timespec="microseconds")[:26] + "Z"
 
 
 def parse(text: str) -> Period:

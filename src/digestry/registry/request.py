@@ -79,7 +79,7 @@ class IncomingRequest(Request):
         return Origin(
             actor=self.principal.identity.name,
             address=self.address,
-            client=self.headers.get("user-agent", "")[:_LONGEST_CLIENT],
+            client=(self.header(b"user-agent") or "")[:_LONGEST_CLIENT],
             may_move=self.may_move,
         )
 
@@ -95,6 +95,10 @@ class IncomingRequest(Request):
             if key == name:
                 return str(value, "latin-1")
         return None
+
+    def header_values(self, name: bytes) -> list[str]:
+        """Return the values of all headers of this lower-case name."""
+        return [str(value, "latin-1") for key, value in self.scope["headers"] if key == name]
 
     @property
     def content_length(self) -> int | None:
@@ -115,9 +119,13 @@ class IncomingRequest(Request):
             raise bad_parameter(name, value, "a whole number, 0 or more, is required")
         return min(int(value), most)
 
+    def parameters(self, name: str) -> list[str]:
+        """Return the values of a query parameter."""
+        return self.query_params.getlist(name) if self.scope["query_string"] else []
+
     def parameter(self, name: str) -> str | None:
         """Return a query parameter that may be given once. Raises :class:`ErrorResponse`."""
-        values = self.query_params.getlist(name)
+        values = self.parameters(name)
         if len(values) > 1:
             raise bad_parameter(name, values[1], "it may be given only once")
         return values[0] if values else None

@@ -148,7 +148,7 @@ def expectation(exchange: Exchange) -> Expected:
 
 
 def _etags(exchange: Exchange, name: str, *, strong: bool) -> frozenset[str] | None:
-    values = exchange.headers.getlist(name)
+    values = exchange.header_values(name.encode())
     if not values:
         return None
     text = ", ".join(values).strip()
@@ -167,7 +167,7 @@ async def put_manifest(service: Service, exchange: Exchange, name: str, target: 
     """Store a manifest, and let its tags point to it."""
     wanted = _target(target)
     by_tag = wanted is None
-    tags = exchange.query_params.getlist("tag")
+    tags = exchange.parameters("tag")
     if by_tag:
         if tags:
             raise bad_parameter("tag", tags[0], "it goes with a manifest that is pushed by digest")

@@ -97,7 +97,7 @@ async def _mount(service: Service, exchange: Exchange, name: str) -> bool:
     They are hints: one that cannot be used is passed over, and an upload begins (distribution-spec, "Mounting
     a blob from another repository"). A repository that the client must not see is not searched at all.
     """
-    mounts, sources = exchange.query_params.getlist("mount"), exchange.query_params.getlist("from")
+    mounts, sources = exchange.parameters("mount"), exchange.parameters("from")
     if len(mounts) != 1 or len(sources) > 1:
         return False
     source = sources[0] if sources else None
