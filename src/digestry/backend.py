@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from digestry.blobs.disk import open_layout
-from digestry.blobs.protocols import BlobStore
+from digestry.blobs.protocols import BlobStore, NoteStore
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.options import CatalogOptions
@@ -23,6 +23,9 @@ from digestry.coordination.files import FileCoordination
 from digestry.coordination.protocol import Coordination
 from digestry.errors import InvalidConfiguration
 
+if TYPE_CHECKING:
+    from digestry.blobs.s3.store import S3Blobs
+
 _COORDINATION_CONNECTIONS: Final = 8
 _POOL_SECONDS: Final = 4.0
 
@@ -32,7 +35,8 @@ class Backend:
     """A registry's stores, and the coordination of its processes. It holds nothing open: each process opens
     the catalog from it.
 
-    ``location`` is where a person finds the registry, for messages. ``disk`` is a directory on the file
+    ``location`` is where a person finds the registry, for messages. ``notes`` keeps notes beside the content
+    (None: a disk has files for that). ``disk`` is a directory on the file
     system that the registry fills, or None if neither its catalog nor its content is in files.
     """
 
@@ -43,6 +47,7 @@ class Backend:
     disk: Path | None = None
     options: CatalogOptions = field(default_factory=CatalogOptions)
     now: clock.Clock = clock.now
+    notes: NoteStore | None = None
 
     def open_catalog(self) -> Catalog:
         """Open the catalog, making it if it is not there; :meth:`Catalog.migrate` gives it its tables."""
@@ -116,11 +121,12 @@ def open_backend(
     if stores.database is not None:
         catalog_store, coordination, database_clock = _postgresql(stores.database)
         now = database_clock if now is clock.now else now
-    blobs = (
-        open_layout(directory)
-        if stores.blobs is None
-        else _s3_blobs(stores, catalog_store, largest_blob, now)
-    )
+    notes: NoteStore | None = None
+    blobs: BlobStore
+    if stores.blobs is None:
+        blobs = open_layout(directory)
+    else:
+        blobs = notes = _s3_blobs(stores, catalog_store, largest_blob, now)
     return Backend(
         str(directory) if stores.needs_root else catalog_store.describe(),
         catalog_store,
@@ -129,6 +135,7 @@ def open_backend(
         directory if stores.needs_root else None,
         options,
         now,
+        notes,
     )
 
 
@@ -159,7 +166,7 @@ def _postgresql(url: str) -> tuple[CatalogStore, Coordination, clock.Clock]:
 
 def _s3_blobs(
     stores: StoreLocations, catalog_store: CatalogStore, largest_blob: int, now: clock.Clock
-) -> BlobStore:
+) -> S3Blobs:
     # Read here and not above, because other registries need none of it.
     from digestry.blobs.s3.config import parse_s3_url  # noqa: PLC0415
     from digestry.blobs.s3.store import S3Blobs  # noqa: PLC0415

@@ -5,20 +5,37 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from msgspec import structs
 
+from digestry.client.options import ClientOptions
+from digestry.client.session import Session
 from digestry.errors import RemoteError
 from digestry.follower.alarms import Listeners
 from digestry.follower.follower import Follower
 from digestry.model.digest import Digest
-from digestry.translog.merkle import root_of
-from digestry.translog.tiles import bundles_of, decode_bundle, tiles_of
-from tests.client.liar import Reply, lying
+from digestry.model.reference import Reference
+from digestry.translog.checkpoints import Checkpoint
+from digestry.translog.merkle import leaf_hash, root_of
+from digestry.translog.tiles import (
+    WIDTH,
+    bundles_of,
+    decode_bundle,
+    encode_bundle,
+    parse_path,
+    tiles_of,
+    whole_hash,
+)
+from digestry.verifier.history import verify_history
+from digestry.verifier.log_view import LogVerifier
+from digestry.verifier.seen_logs import SeenLogs
+from tests.client.liar import Reply, Request, lying
 from tests.follower.conftest import Follow
-from tests.verifier.log_server import LogServer, image
+from tests.support import PATIENCE, wait_until
+from tests.verifier.log_server import ORIGIN, LogServer, image
 
 
 def files(follower: Follower) -> set[str]:
@@ -124,6 +141,60 @@ def test_what_a_killed_process_left_is_verified(server: LogServer, follow: Follo
     assert again.copy.size == 300
     assert again.round().new == 400
     is_the_log(again, server)
+
+
+class Endless:
+    """A log of 2 ** 60 entries, all the same, signed and consistent: whoever reads all of it never ends."""
+
+    size = 1 << 60
+
+    def __init__(self, server: LogServer) -> None:
+        server.fill(1)
+        self._entry = server.leaf(0).content
+        self._levels = [leaf_hash(self._entry)]
+        for _ in range(8):
+            self._levels.append(whole_hash([self._levels[-1]] * WIDTH))
+        root = whole_hash([self._levels[7]] * 16)
+        self._note = Checkpoint(ORIGIN, self.size, root).sign([server.key]).encode()
+        self._honest = server.answer
+        self.bundles = 0
+        server.liar.answer = self.answer
+
+    def answer(self, request: Request) -> Reply:
+        path = request.path.removeprefix("/v2/_digestry/log/")
+        if path == "checkpoint":
+            return Reply(200, self._note)
+        if not path.startswith("tile/"):
+            return self._honest(request)
+        tile = parse_path(path)
+        if tile.level is not None:
+            return Reply(200, self._levels[tile.level] * tile.width)
+        self.bundles += 1
+        return Reply(200, encode_bundle([self._entry] * tile.width))
+
+
+def test_a_log_without_an_end_can_be_stopped(server: LogServer, follow: Follow) -> None:
+    endless = Endless(server)
+    follower = follow()
+    ended = threading.Event()
+    thread = threading.Thread(target=follower.run, args=(1.0, ended, lambda _: None), daemon=True)
+    thread.start()
+    wait_until(lambda: endless.bundles > 20, what="some bundles")
+    ended.set()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+    assert follower.copy.size == 0
+    assert follower.status.verified_at is None  # what is here is not the log as it was
+
+
+def test_a_log_without_an_end_is_verified_in_parts(server: LogServer, tmp_path: Path) -> None:
+    Endless(server)
+    with Session(ClientOptions(timeout=20.0, retries=0, patience=20.0)) as session:
+        repository = session.repository(Reference(server.host, "others/0"))
+        verifier = LogVerifier(SeenLogs(tmp_path / "logs"))
+        report = verify_history(verifier, repository, most=300)
+    assert report.completeness.scanned == 300
+    assert any("is about others/0" in problem for problem in report.problems)
 
 
 # -- alarms ------------------------------------------------------------------------------------

@@ -214,6 +214,8 @@ def test_a_fork_is_found_by_the_witness(tmp_path: Path) -> None:
             connection.execute("DELETE FROM log_entries")
             connection.execute("DELETE FROM log_checkpoints")
             connection.execute("UPDATE journal SET to_digest = replace(to_digest, 'f', 'e')")
+        with started(root, logging_to()) as log:
+            checkpoint(log, least=2)  # signed where no witness is asked
         with started(root, witnesses) as log:
             wait_until(lambda: "another history of this log" in log.log.read_text(), what="the discovery")
             line = 'digestry_log_witness_refuses{witness="witness.example/w"} 1.0'

@@ -82,6 +82,22 @@ class StoreMark:
     generation: int
 
 
+class NoteStore(Protocol):
+    """A store that keeps small notes beside the content. A disk is none: there, files do that."""
+
+    def note_location(self, name: str) -> str:
+        """Return where a person finds a note."""
+        ...
+
+    def read_note(self, name: str, limit: int) -> bytes | None:
+        """Return a note of at most ``limit`` bytes; None if there is none. Raises :class:`StorageError`."""
+        ...
+
+    def write_note(self, name: str, content: bytes) -> None:
+        """Write a note, durably. Raises :class:`StorageError`."""
+        ...
+
+
 class BlobRanges(Protocol):
     """Content that is open for reading by ranges, in an event loop. Its bytes are not verified."""
 

@@ -55,6 +55,7 @@ from digestry.catalog.throttle import Throttle
 from digestry.catalog.transactions import retried
 from digestry.catalog.transparency.reads import TransparencyLog
 from digestry.catalog.transparency.signing import LogSigner
+from digestry.catalog.transparency.suspension import LogSuspension
 from digestry.catalog.transparency.witnessing import Witnessing
 from digestry.catalog.web_sessions import WebSessions
 from digestry.errors import Conflict, NotFound
@@ -76,7 +77,8 @@ class Catalog(RepositoryReads):
     webhooks hear of it; ``observations`` has what was seen of other registries' tags,
     ``observation_plan`` what is to be observed when, and ``observed_moves`` what moved there; ``sequencing``
     gives the journal's entries their positions; ``log`` has the journal as a transparency log, and
-    ``log_signer`` signs it; ``witnessing`` has what this registry saw of other logs;
+    ``log_signer`` signs it, unless ``log_suspension`` says no; ``witnessing`` has what this registry saw of
+    other logs;
     ``tag_ages`` tells for how long digests stood under their tags, and ``age_overrides``
     who let one through that is younger than it must be.
     """
@@ -114,6 +116,7 @@ class Catalog(RepositoryReads):
         self._rules = Rules(options.policy, options.subscriptions, now, options.lease)
         self.log = TransparencyLog(self._database)
         self.log_signer = LogSigner(self._database)
+        self.log_suspension = LogSuspension(self._database)
         self.witnessing = Witnessing(self._database)
         self.sequencing = JournalSequencing(self._database, options.subscriptions)
         self.tag_ages = TagAges(self._database)

@@ -11,7 +11,7 @@ from digestry.cli.command_group import CommandWithCommands
 from digestry.cli.image_names import IMAGE
 from digestry.cli.listing import Column, Listing, View, listing_options
 from digestry.cli.log_bundle import bundle
-from digestry.cli.log_key import begin, key
+from digestry.cli.log_key import begin, key, resume
 from digestry.cli.log_verify import verify
 from digestry.cli.output import note, printable
 from digestry.cli.row_template import Row
@@ -175,3 +175,4 @@ log.add_command(verify)
 log.add_command(bundle)
 log.add_command(key)
 log.add_command(begin)
+log.add_command(resume)

@@ -1,4 +1,4 @@
-"""``digestry log key`` and ``digestry log begin``: the keys and the name of a registry's transparency log."""
+"""``digestry log key``, ``begin`` and ``resume``: the keys and the name of a registry's transparency log."""
 
 from __future__ import annotations
 
@@ -153,13 +153,51 @@ def begin(*, registry: RegistryConfig, name: str, reason: str) -> None:
     backend, catalog = _open(registry)
     try:
         catalog.log_signer.begin_again(name, now=backend.now(), reason=reason)
+        catalog.log_suspension.resume(now=backend.now())
         keys = catalog.log.keys()
     finally:
         catalog.close()
     note_command(registry.scratch, "digestry log begin", "begin-log", name=name, reason=reason)
     if keys is not None:
         say(str(keys.keys[0].signer.verifier))
-    note("the server signs it within half a minute; give the key to clients and witnesses")
+    note("the server signs it within a quarter of a minute; give the key to clients and witnesses")
+
+
+@click.command()
+@registry_options
+@click.option(
+    "--reason", required=True, help="Why it is known that nothing more was signed, for the audit log."
+)
+def resume(*, registry: RegistryConfig, reason: str) -> None:
+    """Sign the log on under its name, after its catalog was restored or taken back.
+
+    Only if nothing was signed after that state: no push was taken after the backup, or by the registry that
+    was moved away. Otherwise there would be two histories of one name, and everybody who saw the newer one
+    raises an alarm, rightly: `digestry log begin` gives the log another name.
+    """
+    from digestry.errors import Conflict
+    from digestry.registry.observability.audit_events import note_command
+
+    backend, catalog = _open(registry)
+    try:
+        why, newest = catalog.log_suspension.reason(), catalog.log.checkpoint()
+        if not why or newest is None:
+            raise Conflict(
+                "the log of this registry is not suspended", hint="its log says why it is not signed"
+            )
+        catalog.log_suspension.resume(now=backend.now())
+    finally:
+        catalog.close()
+    found = newest.checkpoint
+    note_command(
+        registry.scratch,
+        "digestry log resume",
+        "resume-log",
+        name=found.origin,
+        size=found.size,
+        reason=reason,
+    )
+    note(f"the log {found.origin} is signed on after its {found.size} entries: {why}")
 
 
 def _open(registry: RegistryConfig) -> tuple[Backend, Catalog]:

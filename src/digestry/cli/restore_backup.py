@@ -12,7 +12,7 @@ import click
 from digestry.cli.backup import exit_with_findings, rate_option
 from digestry.cli.file_modes import keep_private
 from digestry.cli.journal import hashes
-from digestry.cli.output import human_size, json_document, json_option, say
+from digestry.cli.output import human_size, json_document, json_option, note, say
 from digestry.model.timestamps import rfc3339
 
 if TYPE_CHECKING:
@@ -134,4 +134,10 @@ def _tell(restored: RestoredBackup, root: Path) -> None:
     )
     if description.journal.broken is None:
         say(f"Journal: the chains hold, and the last hash is {description.journal.last_hash}")
+    if restored.log_suspended:
+        note(
+            "the signed log is suspended: if tags were moved after the backup, that was signed, and is lost;"
+            " digestry log begin then gives the log another name. If none were, digestry log resume signs on"
+            " (docs/transparency.md)"
+        )
     say(f"Serve it: digestry serve --root {root}, with the registry.toml that it had")

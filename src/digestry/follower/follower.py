@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -78,6 +79,7 @@ class Follower:
         self._verifier = verifier
         self._patterns = tuple(patterns)
         self._opened_to = 0
+        self._ended = threading.Event()
         self._status_file = directory / "status.json"
         self.status = self._read_status()
         # What a disk lost, or somebody changed, is copied again.
@@ -102,6 +104,8 @@ class Follower:
         try:
             view = self._verifier.view(self._log)
             new = self._copy(view)
+            if new is None:  # it was not copied to its end: the copy is as old as it was
+                return Round(self.copy.size)
             opened = self._open(view)
         except ContentError as error:
             evidence = error.evidence if isinstance(error, LogContradiction) else ""
@@ -115,6 +119,7 @@ class Follower:
     def run(self, interval: float, ended: threading.Event, heard: Callable[[str], None]) -> None:
         """Look every ``interval`` seconds until ``ended``; ``heard`` is called after each look with its
         error, or an empty text."""
+        self._ended = ended
         while not ended.is_set():
             problem = ""
             try:
@@ -140,7 +145,8 @@ class Follower:
 
     # -- copying ------------------------------------------------------------------------------
 
-    def _copy(self, view: LogView) -> int:
+    def _copy(self, view: LogView) -> int | None:
+        """Copy what is new, and return how much that was; None if the process is to end first."""
         if self.copy.size and self.copy.checkpoint.origin == view.checkpoint.origin:
             if view.tiles.root_of(self.copy.size) != self.copy.checkpoint.root:
                 raise LogContradiction(
@@ -157,9 +163,11 @@ class Follower:
         since, size = self._since, view.size
         if since == size:
             return 0
-        bundles = list(bundles_of(size, since=since))
-        for place in range(0, len(bundles), _TOGETHER):
-            self._copy_bundles(view, bundles[place : place + _TOGETHER])
+        bundles = bundles_of(size, since=since)
+        while some := list(itertools.islice(bundles, _TOGETHER)):
+            if self._ended.is_set():
+                return None  # what was copied is verified again, and used
+            self._copy_bundles(view, some)
         for tile in tiles_of(size, since=since):
             if tile.level:
                 self.copy.write({tile: b"".join(view.tiles.hashes(tile))})

@@ -1,18 +1,15 @@
 """The signing of the journal as a transparency log: a job of the maintenance process.
 
-Of several nodes one does it at a time, under a fenced lock. What was signed last is also noted in a file
-beside the catalog, so that a catalog that was restored from a backup does not sign another history.
+Of several nodes one does it at a time, under a fenced lock. What was signed last is also noted outside of the
+catalog (:mod:`.log_heads`), so that a catalog that was put back does not sign another history.
 """
 
 from __future__ import annotations
 
-import base64
+import contextlib
 import logging
 import threading
-from pathlib import Path
 from typing import Final
-
-import msgspec
 
 from digestry.backend import Backend
 from digestry.catalog.catalog import Catalog
@@ -22,70 +19,27 @@ from digestry.catalog.transparency.damage import LogDamaged
 from digestry.catalog.transparency.signing import Head, LogContradicted
 from digestry.coordination.protocol import FencedLock, Job
 from digestry.errors import DigestryError, StorageError
-from digestry.fsio import read_file, storage_errors, write_file
-from digestry.model.json_types import prepared
 from digestry.registry.access.identity import ANONYMOUS
 from digestry.registry.access.rules import Rules
 from digestry.registry.config import RegistryConfig
 from digestry.registry.exclusive_job import ExclusiveJob
+from digestry.registry.log_heads import HeadFile, head_beside
 from digestry.registry.log_witness_client import WitnessFailed, WitnessRefused
-from digestry.registry.log_witnesses import seen_by
+from digestry.registry.log_witnesses import ask_all
 from digestry.registry.observability.log_metrics import LOG_STATE
 from digestry.registry.transparency_config import default_origin
 
 log: Final = logging.getLogger("digestry.registry")
 
-HEAD_FILE: Final = "log-head.json"
-"""The name of the note below a node's directory."""
 _LOOK_SECONDS: Final = 0.2
 _BETWEEN_SECONDS: Final = 0.5
 """Between two checkpoints: a registry that takes pushes all the time signs many entries at once."""
 _MANY: Final = 1000
-_REFUSED_SECONDS: Final = 30.0
+_REFUSED_SECONDS: Final = 10.0
 _HINT: Final = (
     "put the newer catalog back; if its entries are lost for good, digestry log begin NAME begins a log of"
-    " another name (docs/transparency.md)"
+    " another name, and if none are, digestry log resume signs on (docs/transparency.md)"
 )
-
-
-class _Note(msgspec.Struct, frozen=True):
-    origin: str
-    size: int
-    root: str
-
-
-class HeadFile:
-    """The note of what was signed last, in a file."""
-
-    def __init__(self, directory: Path) -> None:
-        self.path = directory / HEAD_FILE
-
-    def read(self) -> Head | None:
-        """Return the note; None if there is none. Raises :class:`StorageError`."""
-        with storage_errors("read", self.path):
-            try:
-                content = read_file(self.path)
-            except FileNotFoundError:
-                return None
-        try:
-            note = msgspec.json.decode(content, type=prepared(_Note))
-            return Head(note.origin, note.size, base64.b64decode(note.root, validate=True))
-        except (msgspec.DecodeError, ValueError) as error:
-            raise StorageError(
-                f"{self.path}, which says what was signed last, is damaged: {error}",
-                hint="if the catalog is the newest one, remove the file",
-            ) from error
-
-    def sweep(self) -> None:
-        """Remove what a killed :meth:`write` left. Raises :class:`StorageError`."""
-        with storage_errors("remove what was left of", self.path):
-            for path in self.path.parent.glob(f".{HEAD_FILE}.*"):
-                path.unlink(missing_ok=True)
-
-    def write(self, head: Head) -> None:
-        """Store the note durably. Raises :class:`StorageError`."""
-        note = _Note(head.origin, head.size, base64.b64encode(head.root).decode())
-        write_file(self.path, msgspec.json.encode(note), mode=0o600)
 
 
 class LogJob(ExclusiveJob):
@@ -102,9 +56,10 @@ class LogJob(ExclusiveJob):
     def work(self, catalog: Catalog, lock: FencedLock, stop: threading.Event) -> None:
         """Sign until ``stop`` is set."""
         keeper = LogKeeper(self._config, self._backend, catalog, lock)
-        while not stop.is_set():
-            lock.check()
-            stop.wait(keeper.step())
+        with contextlib.closing(keeper):
+            while not stop.is_set():
+                lock.check()
+                stop.wait(keeper.step())
 
 
 class LogKeeper:
@@ -115,6 +70,7 @@ class LogKeeper:
         self._lock = lock
         self._now = backend.now
         self._file = HeadFile(config.scratch)
+        self._beside = head_beside(backend.notes, catalog.log_signer.check)
         self._witnesses = config.transparency.witnesses
         self._named = config.transparency.origin
         self._default = default_origin(config.hosts, catalog.identity.get().id)
@@ -129,13 +85,14 @@ class LogKeeper:
         Raises :class:`Conflict` if another holds the lock by now, and :class:`StorageError`.
         """
         try:
+            self._beside.check()
             if not self._origin:
                 self._begin()
-            if not self._catalog.log_signer.waiting(self._origin):
-                return _LOOK_SECONDS
-            signed = self._catalog.log_signer.sign(
-                self._is_public, now=self._now(), fence=self._lock, head=self._head
-            )
+            signed = None
+            if self._catalog.log_signer.waiting(self._origin):
+                signed = self._catalog.log_signer.sign(
+                    self._is_public, now=self._now(), fence=self._lock, head=self._head
+                )
         except (LogContradicted, LogDamaged) as error:
             self._refuse(error)
             return _REFUSED_SECONDS
@@ -161,32 +118,54 @@ class LogKeeper:
             )
         self._file.sweep()
         self._head = self._file.read()
-        if self._head is None:
-            self._ask_witnesses()
         self._catalog.log_signer.check(self._head)
+        self._compare_beside()
+        self._compare_with_witnesses()
         self._origin = found
 
-    def _ask_witnesses(self) -> None:
-        """Ask the witnesses whether the log went on: the file that would say so is not there, as after a
-        restore.
+    def close(self) -> None:
+        """Note what was signed last, within seconds."""
+        self._beside.close()
 
-        Raises :class:`LogContradicted`.
+    def _compare_beside(self) -> None:
+        """Compare the catalog with what was noted beside the content. Raises :class:`LogContradicted`."""
+        try:
+            noted = self._beside.read()
+        except StorageError as error:
+            log.warning("whether the log went on since is not known: %s", error.message)
+            return
+        if noted is not None:
+            self._catalog.log_signer.check(noted)
+
+    def _compare_with_witnesses(self) -> None:
+        """Ask the witnesses whether the log went on: a catalog may have been put back with all notes.
+
+        Of a suspended log all of them must say that this is its end. Raises :class:`LogContradicted`.
         """
-        newest = self._catalog.log.checkpoint()
-        size = 0 if newest is None else newest.checkpoint.size
-        for witness in self._witnesses if newest is not None else ():
-            try:
-                seen = seen_by(witness, self._catalog)
-            except WitnessRefused as error:
-                raise LogContradicted(error.message) from error
-            except WitnessFailed as error:
-                log.warning("whether the log went on since is not known: %s", error.message)
-                continue
-            if seen > size:
+        if not (self._witnesses or self._catalog.log_suspension.reason()):
+            return
+        newest = self._catalog.log.checkpoint() or self._catalog.log_signer.of_nothing(now=self._now())
+        size = newest.checkpoint.size
+        answers = ask_all(self._witnesses, newest, self._catalog)
+        for witness, answer in answers.items():
+            if isinstance(answer, WitnessRefused):
+                raise LogContradicted(answer.message) from answer
+            if isinstance(answer, WitnessFailed):
+                log.warning("whether the log went on since is not known: %s", answer.message)
+            elif answer is not None and answer > size:
                 raise LogContradicted(
-                    f"the witness {witness.name} has cosigned this log with {seen} entries, and this catalog"
+                    f"the witness {witness} has cosigned this log with {answer} entries, and this catalog"
                     f" has signed {size}"
                 )
+        suspended = self._catalog.log_suspension.reason()
+        if not suspended:
+            return
+        if not answers or any(answer != size for answer in answers.values()):
+            raise LogContradicted(
+                f"{suspended}: whether more was signed than its {size} entries is not known"
+            )
+        log.warning("all witnesses say that the log ends with its %d entries: it is signed on", size)
+        self._catalog.log_suspension.resume(now=self._now())
 
     def _is_public(self, repository: str) -> bool:
         return self._rules is None or "pull" in self._rules.allowed(ANONYMOUS, repository)
@@ -198,6 +177,7 @@ class LogKeeper:
             self._file.write(self._head)
         except StorageError as error:
             log.error("it was not noted what was signed last: %s", error.message)
+        self._beside.keep(self._head)
 
     def _refuse(self, error: DigestryError) -> None:
         # It may have been begun anew meanwhile.

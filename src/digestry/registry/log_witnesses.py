@@ -5,9 +5,12 @@ A witness that is away delays neither the signing nor the other witnesses.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import queue
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from digestry.backend import Backend
@@ -32,6 +35,7 @@ _END_SECONDS: Final = 2.0
 _FIRST_DELAY: Final = 1.0
 _LONGEST_DELAY: Final = 60.0
 _ATTEMPTS: Final = 3
+_ASKED_SECONDS: Final = 3.0
 
 
 class WitnessesJob(ExclusiveJob):
@@ -194,19 +198,44 @@ class Cosigner:
         raise WitnessFailed(f"the witness {self.name} names another size each time")
 
 
-def seen_by(witness: WitnessConfig, catalog: Catalog) -> int:
-    """Return with how many entries a witness has cosigned the newest checkpoint's log.
+def seen_by(witness: WitnessConfig, newest: StoredCheckpoint, catalog: Catalog) -> int | None:
+    """Return with how many entries a witness has cosigned the log of a checkpoint; None if it had not.
 
     Raises :class:`WitnessRefused` if it cosigned another history, and :class:`WitnessFailed`.
     """
-    newest = catalog.log.checkpoint()
-    if newest is None:
-        return 0
     client, size = WitnessClient(witness), newest.checkpoint.size
     answer = client.submit(newest, 0, ())
     if not isinstance(answer, SawOther):
-        return size
+        return None
     if answer.size <= size:
         proof = catalog.log.consistency(answer.size, size)
         client.submit(newest, answer.size, proof)
     return answer.size
+
+
+def ask_all(
+    witnesses: Sequence[WitnessConfig], newest: StoredCheckpoint, catalog: Catalog
+) -> Mapping[str, int | WitnessFailed | None]:
+    """Return for each witness what :func:`seen_by` does, or raises, of those that answer within seconds."""
+    answers: dict[str, int | WitnessFailed | None] = {
+        witness.name: WitnessFailed(f"the witness {witness.name} does not answer in time")
+        for witness in witnesses
+    }
+    told: queue.SimpleQueue[tuple[str, int | WitnessFailed | None]] = queue.SimpleQueue()
+
+    def ask(witness: WitnessConfig) -> None:
+        try:
+            told.put((witness.name, seen_by(witness, newest, catalog)))
+        except WitnessFailed as error:
+            told.put((witness.name, error))
+        except DigestryError as error:
+            told.put((witness.name, WitnessFailed(f"the witness {witness.name}: {error.message}")))
+
+    for witness in witnesses:
+        threading.Thread(target=ask, args=(witness,), name=f"ask {witness.name}", daemon=True).start()
+    until = time.monotonic() + _ASKED_SECONDS
+    for _ in witnesses:
+        with contextlib.suppress(queue.Empty):
+            name, answer = told.get(timeout=max(0.0, until - time.monotonic()))
+            answers[name] = answer
+    return answers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -86,7 +87,7 @@ def opened_entries(
     found: list[LoggedEntry] = []
     for opening in shown:
         if opening.index >= view.size:
-            continue
+            break  # they come by rising index
         try:
             if opening.index < 0 or (found and opening.index <= found[-1].index):
                 raise InvalidEntry(f"the openings of {repository} are not in the log's order")
@@ -272,9 +273,9 @@ def scan(view: LogView, begin: int, end: int, repository: str) -> Iterator[tuple
     Every bundle is verified. Raises :class:`~digestry.translog.tiles.InvalidTile` for one that is not what
     its leaves are.
     """
-    bundles = [bundle for bundle in bundles_of(view.size, since=begin) if bundle.first < end]
-    for place in range(0, len(bundles), _TOGETHER):
-        some = bundles[place : place + _TOGETHER]
+    # Not as a list: a registry may sign any size.
+    bundles = itertools.takewhile(lambda bundle: bundle.first < end, bundles_of(view.size, since=begin))
+    while some := list(itertools.islice(bundles, _TOGETHER)):
         contents = view.log.fetch(some)
         for bundle in some:
             entries = decode_bundle(bundle, contents[bundle])

@@ -29,6 +29,7 @@ from digestry.model.json_types import prepared
 from digestry.translog.notes import VerifierKey, parse_verifier_key
 
 _LARGEST: Final = 16 << 20
+_MOST_EVIDENCE: Final = 100
 _PRIVATE: Final = 0o700
 _READABLE: Final = 0o600
 _T = TypeVar("_T")
@@ -157,7 +158,8 @@ class HostRecords:
     def keep_evidence(self, reason: str, files: Mapping[str, bytes], at: datetime.datetime) -> Path:
         """Keep ``files`` as evidence of a contradiction, and return their directory.
 
-        Evidence that is there stays as it is: the same files are kept once.
+        Evidence that is there stays as it is: the same files are kept once. Of more than a hundred
+        contradictions the first ones are kept, and one of those is returned: no registry is to fill the disk.
         """
         digest = hashlib.sha256()
         for name, content in sorted(files.items()):
@@ -165,6 +167,8 @@ class HostRecords:
         place = self.directory / "evidence" / digest.hexdigest()[:32]
         if (place / "reason.json").exists():
             return place
+        if len(found := self.evidence()) >= _MOST_EVIDENCE:
+            return found[0]
         unfinished = place.with_name(f".{place.name}.new")
         make_directory(unfinished, mode=_PRIVATE)
         sweep_temporaries(unfinished)

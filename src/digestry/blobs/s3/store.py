@@ -124,6 +124,20 @@ class S3Blobs:
         if self.mark() != mark:
             self._client.put(self.config.key(MARK), registry_id_file.encode(mark))
 
+    # -- notes ------------------------------------------------------------------------------
+
+    def note_location(self, name: str) -> str:
+        """Return the URL of a note."""
+        return self.session.where(self.config.key(name))
+
+    def read_note(self, name: str, limit: int) -> bytes | None:
+        """Return a note of at most ``limit`` bytes; None if there is none."""
+        return self._client.read(self.config.key(name), limit)
+
+    def write_note(self, name: str, content: bytes) -> None:
+        """Write a note, durably."""
+        self._client.put(self.config.key(name), content)
+
     # -- reading ----------------------------------------------------------------------------
 
     def local_path(self, digest: Digest) -> None:

@@ -22,7 +22,7 @@ from digestry.catalog.transparency.tree_rows import GrowingTiles, TableReader, s
 from digestry.errors import Conflict, NotFound
 from digestry.translog.checkpoints import Checkpoint, open_checkpoint
 from digestry.translog.entries import SECRET_SIZE, make_leaf
-from digestry.translog.merkle import Frontier, leaf_hash, root_from
+from digestry.translog.merkle import EMPTY_ROOT, Frontier, leaf_hash, root_from
 from digestry.translog.notes import COSIGNATURE, ED25519, InvalidNote, Signature, SignerKey
 
 _BATCH: Final = 2000
@@ -129,10 +129,17 @@ class LogSigner:
                 tiles.append(leaf["hash"])
             tiles.write()
             checkpoint = Checkpoint(origin, tree.size, tree.root())
-            signers = [key.signer for key in keys.keys_of(connection, origin, ED25519) if key.signs(now)]
-            if not signers:
-                raise LogDamaged(f"the log {origin} has no key that signs")
+            signers = _signers(connection, origin, now)
             return checkpoint_rows.add(connection, checkpoint, checkpoint.sign(signers), now=now)
+
+    def of_nothing(self, *, now: int) -> StoredCheckpoint:
+        """Return the checkpoint of the log without entries, which every other continues; it is not stored."""
+        with self._database.read() as connection:
+            origin = keys.origins(connection)[-1].name
+            checkpoint = Checkpoint(origin, 0, EMPTY_ROOT)
+            return StoredCheckpoint(
+                checkpoint, str(checkpoint.sign(_signers(connection, origin, now))), "", now
+            )
 
     @retried
     def cosign(self, origin: str, size: int, signatures: Sequence[Signature], *, fence: Fence | None) -> None:
@@ -194,6 +201,13 @@ def check_head(connection: Connection, head: Head | None, last: StoredCheckpoint
             f"the log {head.origin} was signed with other entries than this catalog has among the first"
             f" {head.size}"
         )
+
+
+def _signers(connection: Connection, origin: str, now: int) -> list[SignerKey]:
+    found = [key.signer for key in keys.keys_of(connection, origin, ED25519) if key.signs(now)]
+    if not found:
+        raise LogDamaged(f"the log {origin} has no key that signs")
+    return found
 
 
 def _check_own(connection: Connection, last: StoredCheckpoint | None, tree: Frontier) -> None:

@@ -22,6 +22,7 @@ from digestry.catalog.snapshot import Held, Snapshot
 from digestry.catalog.store import CatalogFile
 from digestry.errors import ContentError, DigestMismatch, InvalidDigest, SizeMismatch
 from digestry.model.digest import Digest, shown
+from digestry.model.timestamps import rfc3339
 from digestry.registry import store_identity
 from digestry.registry.backup import copying, description
 from digestry.registry.backup.archive import ArchiveEntry, ArchiveReader
@@ -34,18 +35,21 @@ _SMALL: Final = 256 << 10
 """Bytes of a blob that is read whole, and written while others are read."""
 _NOT_IN_IT: Final = "it is not in the archive"
 _NOT_RESTORED: Final = "it was not in the backup that this was restored from"
+_LOG_SCHEMA: Final = "0015"
+"""The first schema with a signed log."""
 _BLOB: Final = re.compile(r"blobs/(sha256|sha512)/([0-9a-f]+)", re.ASCII)
 
 
 @dataclass(slots=True)
 class RestoredBackup:
-    """The result of a restoration: the backup's description, the restored blobs and bytes, and the missing or
-    damaged content."""
+    """The result of a restoration: the backup's description, the restored blobs and bytes, the missing or
+    damaged content, and whether the signed log is suspended, since more may have been signed."""
 
     description: Description
     blobs: int
     bytes: int
     missing: list[Missing]
+    log_suspended: bool = False
 
 
 @dataclass(slots=True)
@@ -125,8 +129,9 @@ def from_directory(
         _check_journal(staged, backup, expect)
         if differs:
             _note_missing(staged, missing)
+        suspended = _suspend_log(staged, backup)
         _write_identity(staged, found.target)
-    return RestoredBackup(backup, found.blobs, found.bytes, missing)
+    return RestoredBackup(backup, found.blobs, found.bytes, missing, suspended)
 
 
 def from_archive(
@@ -157,8 +162,9 @@ def from_archive(
         _check_journal(staged, backup, expect)
         if differs:
             _note_missing(staged, missing)
+        suspended = _suspend_log(staged, backup)
         _write_identity(staged, found.target)
-    return RestoredBackup(backup, found.blobs, found.bytes, missing)
+    return RestoredBackup(backup, found.blobs, found.bytes, missing, suspended)
 
 
 # -- the root ----------------------------------------------------------------------------------
@@ -196,6 +202,18 @@ def _note_missing(staged: CatalogFile, missing: list[Missing]) -> None:
         catalog.damage.settle(
             {content.digest: f"{_NOT_RESTORED}: {content.problem}" for content in missing}, clock.now()
         )
+    finally:
+        catalog.close()
+
+
+def _suspend_log(staged: CatalogFile, backup: Description) -> bool:
+    """Keep the restored registry from signing a second history of its log; return whether it has one."""
+    if backup.schema < _LOG_SCHEMA:
+        return False
+    catalog = Catalog(staged.open())
+    try:
+        reason = f"its catalog was restored from the backup of {rfc3339(backup.taken_at)}"
+        return catalog.log_suspension.suspend(reason, now=clock.now())
     finally:
         catalog.close()
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from digestry.blobs.protocols import StoreMark
-from digestry.catalog import dialect, journal_verification, table_copy
+from digestry.catalog import clock, dialect, journal_verification, table_copy
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.database import Database
 from digestry.catalog.journal_chain import Verdict
@@ -116,6 +116,9 @@ def reopen(old: MigratingStores) -> Relocation:
         found = catalog.relocation.get()
         if found is None or found.stage is Stage.ARRIVING:
             raise Conflict(f"the registry of the catalog {catalog.describe()} was not moved")
+        if found.stage is Stage.LEFT:
+            reason = f"it was taken back from {found.other}, to which its registry had moved"
+            catalog.log_suspension.suspend(reason, now=clock.now())
         catalog.relocation.thaw()
         return found
 
