@@ -1,6 +1,6 @@
 """``python -m digestry``: the command line."""
 
-from digestry.cli.main import start
+from digestry.cli.program import start
 
 if __name__ == "__main__":
     start()

@@ -12,7 +12,8 @@ def at_the_end(report: str, home: Path, *arguments: str) -> list[str]:
     """Run a command in a process of its own; return the words that the code ``report`` prints after it, last
     of all on standard error."""
     script = (
-        "import sys\nfrom digestry.cli.main import main\n"
+        "import sys\nfrom digestry.cli import late_modules\nlate_modules.install()\n"
+        "from digestry.cli.main import main\n"
         "try: main()\nexcept SystemExit as end: assert not end.code, end.code\n"
         f"{report}"
     )

@@ -31,6 +31,8 @@ _FRAMEWORKS = {
 _NETWORK = {"email.parser", "http.client", "socket", "ssl"}
 _SLOW = {"concurrent.futures", "ctypes", "logging", "multiprocessing", "subprocess", "tempfile", "traceback"}
 _OF_INDEXES = {"digestry.images.platform_selection"}
+_LATE = {"calendar", "gettext", "inspect", "ipaddress", "platform", "random", "ssl", "typing_extensions"}
+_BEHIND_THEM = {"ast", "copy", "dataclasses", "dis", "locale", "tokenize"}
 
 _LAYER = b"a layer"
 _CONFIG = b'{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}'
@@ -55,7 +57,11 @@ def registry(request: Request) -> Reply:
 
 def loaded_by(home: Path, *arguments: str) -> set[str]:
     """The modules that a command has loaded when it ends well."""
-    return set(at_the_end("print(*sys.modules, file=sys.stderr)", home, *arguments))
+    report = (
+        "late = late_modules.LateModule\n"
+        "print(*(name for name, one in sys.modules.items() if type(one) is not late), file=sys.stderr)"
+    )
+    return set(at_the_end(report, home, *arguments))
 
 
 @pytest.mark.parametrize("name", sorted(set(main._COMMANDS) - {"demo"}))  # which runs other programs
@@ -125,6 +131,17 @@ def test_a_command_about_an_image_that_is_here_loads_no_network(command: str, tm
     assert loaded_by(home, *words.split()).isdisjoint(_FRAMEWORKS | _NETWORK | _SLOW | _OF_INDEXES)
 
 
+@pytest.mark.parametrize("arguments", [("images",), ("pull", "IMAGE"), ("digest", "IMAGE")], ids=" ".join)
+def test_the_quickest_commands_use_nothing_of_what_is_loaded_late(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    with lying() as server:
+        server.answer = registry
+        words = (word.replace("IMAGE", f"{server.host}/team/app:1") for word in arguments)
+        loaded = loaded_by(tmp_path, *words)
+    assert loaded.isdisjoint(_LATE | _BEHIND_THEM)
+
+
 def test_a_pull_with_a_tag_loads_nothing_for_digests_and_layers(tmp_path: Path) -> None:
     with lying() as server:
         server.answer = registry
@@ -133,7 +150,7 @@ def test_a_pull_with_a_tag_loads_nothing_for_digests_and_layers(tmp_path: Path) 
 
 
 def test_the_program_ends_with_the_commands_code(tmp_path: Path) -> None:
-    script = "from digestry.cli.main import start\nstart()"
+    script = "from digestry.cli.program import start\nstart()"
     for arguments, code in ((["version"], 0), (["rmi", "a"], 4), (["frobnicate"], 2)):
         done = subprocess.run(
             [sys.executable, "-c", script, *arguments],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -129,7 +128,7 @@ def test_addresses_that_two_readers_read_as_two_hosts(address: str) -> None:
 def repository(liar: Liar, tmp_path: Path, **more: object) -> Repository:
     write_config(tmp_path, {"auths": {liar.host: LOGIN}})
     options = ClientOptions(docker_config=tmp_path, timeout=PATIENCE, retries=0)
-    session = Session(dataclasses.replace(options, **more))  # type: ignore[arg-type]
+    session = Session(options.replace(**more))
     return session.repository(Reference(liar.host, "a"))
 
 

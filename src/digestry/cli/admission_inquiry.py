@@ -26,7 +26,6 @@ def open_inquiry(
     Raises :class:`~digestry.errors.InvalidConfiguration`.
     """
     import time
-    from dataclasses import replace
 
     from digestry.admission.inquiry import InquiryOptions, inquire
     from digestry.admission.proofs import Proofs
@@ -40,8 +39,7 @@ def open_inquiry(
 
     settings = load()
     fleet = FleetConfiguration() if configuration.fleet is None else load_fleet(configuration.fleet)
-    options = replace(
-        client_options(settings),
+    options = client_options(settings).replace(
         insecure_hosts=fleet.plain_hosts,
         timeout=timeout,
         connect_timeout=timeout,

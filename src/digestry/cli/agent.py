@@ -82,7 +82,6 @@ def agent(
     """
     import signal
     import socket
-    from dataclasses import replace
 
     from digestry.agent.agent import Agent, AgentOptions
     from digestry.agent.log_lines import start_log
@@ -94,8 +93,8 @@ def agent(
     from digestry.fsio import PRIVATE, make_directory
 
     start_log(log_format)
-    options = replace(
-        client_options(load()), retries=0, patience=60.0, waiting=None, longest_command=None, tell=None
+    options = client_options(load()).replace(
+        retries=0, patience=60.0, waiting=None, longest_command=None, tell=None
     )
     intake = FleetIntake(Transport(options), registry)
     followers = _followers(sources)

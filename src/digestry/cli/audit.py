@@ -304,8 +304,7 @@ class _Auditor:
             # Nothing was looked at: that must not pass for "nothing was found".
             nothing = () if silent else (nothing_found(),)
             return AuditReport((), (*silent, *nothing, *self._fleet.problems)), []
-        options = replace(
-            client_options(self._settings),
+        options = client_options(self._settings).replace(
             insecure_hosts=self._fleet.plain_hosts,
             timeout=self._timeout,
             patience=self._timeout,

@@ -84,7 +84,6 @@ def follow(
 
     --listen serves where tags pointed, from the copy, also while the registry is away (docs/follow.md).
     """
-    import dataclasses
 
     from digestry.agent.log_lines import start_log
     from digestry.cli.log_trust import open_verifier
@@ -102,7 +101,7 @@ def follow(
     settings = load()
     options = client_options(settings)
     if not once:
-        options = dataclasses.replace(options, retries=0, patience=60.0, waiting=None, longest_command=None)
+        options = options.replace(retries=0, patience=60.0, waiting=None, longest_command=None)
     for pattern in patterns:
         check_pattern(pattern)
     address = None if listen is None else _address(listen)

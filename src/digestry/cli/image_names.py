@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import click
-from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from digestry.cli.settings import Settings
 
 _MOST: Final = 500
@@ -30,13 +30,15 @@ class ImageName(click.ParamType[str]):
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem[str]]:
         """Return the names that begin with ``incomplete``; none if they are not known."""
+        from click.shell_completion import CompletionItem
+
         from digestry.errors import DigestryError
 
         found: dict[str, None] = {}
         try:
             from digestry.cli.settings import load
 
-            settings = dataclasses.replace(load(), tell=lambda _: None)
+            settings = load()._replace(tell=lambda _: None)
             names = self._names(settings, incomplete)
             for name in islice(names, _MOST):
                 found.setdefault(name)
@@ -76,8 +78,7 @@ def _in_registry(settings: Settings, incomplete: str) -> Iterator[str]:
     from digestry.client.session import Session
     from digestry.errors import InvalidReference
 
-    options = dataclasses.replace(
-        client_options(settings),
+    options = client_options(settings).replace(
         timeout=_PATIENCE,
         connect_timeout=_PATIENCE / 2,
         retries=0,

@@ -9,8 +9,7 @@ import fnmatch
 import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import click
 
@@ -37,8 +36,7 @@ _JSON_TYPES: Final[dict[Kind, dict[str, object]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(NamedTuple):
     """One column. ``about`` describes it in the schema; ``nothing`` is the text of null in a table.
 
     ``shown`` is False for a column that tables have only on request. A ``digest`` is cut to its first digits
@@ -90,8 +88,7 @@ class Column:
         return text
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(NamedTuple):
     """The listing of a command. ``about`` is one sentence for the schema."""
 
     name: str
@@ -135,8 +132,7 @@ def _property(column: Column) -> dict[str, object]:
     return {**described, **kind}
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(NamedTuple):
     """How the caller wants a listing: its form, columns, order, and which rows."""
 
     listing: Listing

@@ -13,7 +13,7 @@ import click
 from digestry.cli.log_trust import TrustOptions
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_LENGTH: Final = re.compile(r"([0-9]{1,9})([smhd])", re.ASCII)
+_LENGTH: Final = r"([0-9]{1,9})([smhd])"
 
 verify_log_option = click.option(
     "--verify-log",
@@ -74,7 +74,7 @@ def trust_options(function: Callable[..., object]) -> Callable[..., object]:
 def _length(_: click.Context, __: click.Parameter, text: str | None) -> datetime.timedelta | None:
     if text is None:
         return None
-    match = _LENGTH.fullmatch(text)
+    match = re.fullmatch(_LENGTH, text, re.ASCII)
     if match is None:
         raise click.BadParameter(f"{text!r} is not a time: write 30m, 12h or 7d.")
     return datetime.timedelta(seconds=int(match[1]) * _UNITS[match[2]])

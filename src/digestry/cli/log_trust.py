@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from digestry.cli.settings import Settings
@@ -13,8 +12,7 @@ if TYPE_CHECKING:
     from digestry.verifier.trust import LogTrust
 
 
-@dataclass(frozen=True, slots=True)
-class TrustOptions:
+class TrustOptions(NamedTuple):
     """What a command's options state. ``quorum`` None is all witnesses."""
 
     keys: tuple[str, ...] = ()

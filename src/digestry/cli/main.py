@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
-import contextlib
-import gc
 import importlib
 import io
 import os
 import sys
-import threading
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -22,9 +18,6 @@ from digestry.version import __version__
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
-
-_COLLECT_AFTER: Final = 20_000
-"""Objects that are made before Python looks for unused ones."""
 
 # section of the help -> command -> (module in digestry.cli that has a command of that name, its summary)
 _SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
@@ -156,25 +149,6 @@ class _Commands(Group):
 def digestry() -> None:
     """Container images by digest: a registry that remembers where every tag pointed, a client
     and local store with docker's commands, and an audit of what really runs."""
-
-
-def start() -> NoReturn:
-    """Run the command line as the program that this process is."""
-    # Modules are never garbage: a collection while they are loaded takes as long as some of them.
-    gc.set_threshold(_COLLECT_AFTER, *gc.get_threshold()[1:])
-    try:
-        main()
-    except SystemExit as end:
-        if isinstance(end.code, int) and threading.active_count() == 1:
-            # The teardown of loaded modules takes as long as a fifth of `digestry images`.
-            atexit._run_exitfuncs()
-            for stream in (sys.stdout, sys.stderr):
-                with contextlib.suppress(OSError, ValueError):
-                    if stream is not None:
-                        stream.flush()
-            os._exit(end.code)
-        raise
-    sys.exit()
 
 
 def main() -> None:

@@ -9,9 +9,8 @@ import contextlib
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from digestry.errors import InvalidConfiguration, InvalidReference
 from digestry.model.digest import shown
@@ -40,8 +39,11 @@ _HOST_ALONE: Final = re.compile(r"(?:localhost|[0-9]+(?:\.[0-9]+){3}):[0-9]+/?",
 _THERE_ARE: Final = f"the settings are: {', '.join(KEYS)}"
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+def _tell_nobody(_: str) -> None:
+    pass
+
+
+class Settings(NamedTuple):
     """The settings in force, with their defaults filled in."""
 
     config_file: Path
@@ -58,7 +60,7 @@ class Settings:
     """The settings file's table of whose advisories count, as it is written; None without it."""
     aliases: bool = True
     """Whether names without a registry may be the aliases of containers' files."""
-    tell: Callable[[str], None] = field(default=lambda _: None, compare=False)
+    tell: Callable[[str], None] = _tell_nobody
     """Called with a sentence for the user."""
 
     def files(self) -> ConfigurationFiles:

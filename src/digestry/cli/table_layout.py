@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 _GAP: Final = "   "
 _NARROW_GAP: Final = "  "
@@ -61,8 +60,7 @@ def _groups(widths: Sequence[int], room: int) -> tuple[tuple[int, ...], ...]:
     return tuple(map(tuple, groups))
 
 
-@dataclass(frozen=True, slots=True)
-class _Layout:
+class _Layout(NamedTuple):
     """The columns that share a line, line by line, and how wide each is."""
 
     groups: tuple[tuple[int, ...], ...]

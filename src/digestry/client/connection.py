@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -131,8 +130,7 @@ class Connection:
         with self._lock:
             if self._of_mirrors is None:
                 options = self.options
-                shorter = dataclasses.replace(
-                    options,
+                shorter = options.replace(
                     timeout=options.timeout / 3,
                     connect_timeout=options.connect_timeout / 3,
                     retries=min(1, options.retries),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
+
+import msgspec
 
 if TYPE_CHECKING:
     from digestry.client.configuration.rules import RegistryRules
@@ -16,8 +17,10 @@ _METADATA: Final = frozenset({"fd00:ec2::254", "fd20:ce::254", "100.100.100.200"
 """Where clouds tell a machine its credentials, beside the link-local addresses."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClientOptions:
+_BYTES: Final = frozenset(map(str, range(256)))
+
+
+class ClientOptions(msgspec.Struct, frozen=True):
     """How registries are asked. All times are in seconds.
 
     Without ``docker_config``, ``auth_files`` and ``auth_config`` there is no login.
@@ -52,7 +55,7 @@ class ClientOptions:
     """Called with a line on each request that was made. There is no login in it."""
     auth_files: tuple[Path, ...] = ()
     """Files like docker's ``config.json`` that are read after it (podman's ``auth.json``)."""
-    auth_config: str = field(default="", repr=False)
+    auth_config: str = ""
     """A document like docker's ``config.json`` that goes before all files."""
     uploads: Path | None = None
     """The directory of records of uploads that were begun, which later sessions continue; None for none."""
@@ -93,6 +96,15 @@ class ClientOptions:
             certificate_directories=files.certificates,
             policy=files.policy,
         )
+
+    def replace(self, **changes: Any) -> ClientOptions:  # Any: the values of different fields
+        """Return the same options with other values of some: ``options.replace(timeout=10.0)``."""
+        return msgspec.structs.replace(self, **changes)
+
+    def __repr__(self) -> str:
+        """Return the options as text, without the logins in :attr:`auth_config`."""
+        shown = (name for name in self.__struct_fields__ if name != "auth_config")
+        return f"ClientOptions({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
     def may_be_plain(self, host: str) -> bool:
         """Return whether ``host[:port]`` may be asked without TLS."""
@@ -138,6 +150,9 @@ def is_loopback(host: str) -> bool:
         return True
     if name.isascii() and not name[-1:].isdigit() and ":" not in name:
         return False  # no address, which would take longer to find out
+    parts = name.split(".")
+    if len(parts) == 4 and all(part in _BYTES for part in parts):
+        return parts[0] == "127"
     import ipaddress  # noqa: PLC0415 - few hosts are addresses
 
     try:

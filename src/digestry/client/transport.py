@@ -21,6 +21,7 @@ from digestry.client.request_limits import RequestLimits
 from digestry.client.responses import Response
 from digestry.client.transport_errors import (
     FAILURES,
+    CertificateChanged,
     ConnectFailed,
     LeadsInside,
     ProxyFailed,
@@ -281,7 +282,7 @@ class Transport:
                 if not self._may_try_anew(call, error, shown):
                     raise
                 continue
-            except (LeadsInside, ProxyFailed):
+            except (CertificateChanged, LeadsInside, ProxyFailed):
                 raise
             except FAILURES:
                 if tried >= attempts or call.guessed:

@@ -21,7 +21,7 @@ class LeadsInside(Exception):
     """A registry elsewhere leads to an address of this machine or of its link, which it names."""
 
 
-class CertificateChanged(ssl.SSLError):
+class CertificateChanged(OSError):
     """The other side shows another certificate than before."""
 
 
@@ -41,7 +41,7 @@ def is_not_tls(error: BaseException) -> bool:
     cause = root_cause(error)
     return (
         isinstance(cause, ssl.SSLError)
-        and not isinstance(cause, ssl.SSLCertVerificationError | CertificateChanged)
+        and not isinstance(cause, ssl.SSLCertVerificationError)
         and not is_refusal(cause)
     )
 
@@ -54,7 +54,7 @@ def is_refusal(error: ssl.SSLError) -> bool:
 def is_not_http(error: BaseException) -> bool:
     """Return whether the other side did not answer a request in HTTP."""
     return isinstance(error, http.client.HTTPException | OSError) and not isinstance(
-        error, TimeoutError | ssl.SSLError
+        error, TimeoutError | CertificateChanged | ssl.SSLError
     )
 
 
@@ -73,14 +73,14 @@ def unreachable(host: str, error: BaseException) -> Unreachable:
     """Return the error that ``error`` means for a request to ``host``."""
     cause = root_cause(error)
     hint = ""
-    if isinstance(cause, ssl.SSLCertVerificationError):
+    if isinstance(cause, CertificateChanged):
+        reason = "its certificate has changed since the first request"
+    elif isinstance(cause, ssl.SSLCertVerificationError):
         reason = f"its certificate cannot be trusted ({cause.verify_message})"
         hint = (
             f"name the registry's CA: digestry config set --registry {host} ca FILE; or, if you accept the "
             f"risk: digestry config set insecure-registries {host}"
         )
-    elif isinstance(cause, CertificateChanged):
-        reason = "its certificate has changed since the first request"
     elif isinstance(cause, ssl.SSLError) and is_refusal(cause):
         said = (cause.reason or "").partition("ALERT_")[2].lower().replace("_", " ")
         reason = f"it refuses the TLS connection ({said})"

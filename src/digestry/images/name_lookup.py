@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from digestry.errors import Ambiguous, ContentError, InvalidReference, NotFound, StorageError
 from digestry.images.layout import LayoutEntry
@@ -18,8 +17,7 @@ from digestry.model.text import printable
 _SHOWN: Final = 10
 
 
-@dataclass(frozen=True, slots=True)
-class FoundImage:
+class FoundImage(NamedTuple):
     """The image that a text names in the store.
 
     ``reference`` is the text as a full name, with the whole digest; None if there is none, such as for a
@@ -32,8 +30,7 @@ class FoundImage:
     entries: tuple[LayoutEntry, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Match:
+class _Match(NamedTuple):
     """A digest with the prefix: its entry, its kind, and whether the entry is one of its names."""
 
     digest: Digest

@@ -14,7 +14,7 @@ ALGORITHMS: Final[dict[str, int]] = {"sha256": 64, "sha512": 128}
 
 _HASHERS: Final[dict[str, Callable[[], Hasher]]] = {"sha256": hashlib.sha256, "sha512": hashlib.sha512}
 _SHAPE: Final = re.compile(r"(sha256):([0-9a-f]{64})|(sha512):([0-9a-f]{128})", re.ASCII)
-_GRAMMAR: Final = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]+", re.ASCII)
+_GRAMMAR: Final = r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]+"
 _SHOWN: Final = 80
 
 
@@ -132,7 +132,7 @@ def _complaint(text: str) -> InvalidDigest:
             f"digest {shown(text)} has no algorithm", hint="write it as sha256:<64 hex digits>"
         )
     if algorithm not in ALGORITHMS:
-        what = "is not supported" if _GRAMMAR.fullmatch(text) else "is not one"
+        what = "is not supported" if re.fullmatch(_GRAMMAR, text, re.ASCII) else "is not one"
         return InvalidDigest(
             f"digest algorithm {shown(algorithm)} {what}", hint=f"use one of: {', '.join(ALGORITHMS)}"
         )

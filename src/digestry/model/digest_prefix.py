@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from digestry.errors import Ambiguous, InvalidDigest, InvalidReference, NotFound
 from digestry.model.digest import ALGORITHMS, Digest, shown
@@ -17,8 +18,7 @@ _SHOWN: Final = 10
 _SHAPE: Final = re.compile(rf"(?:(sha256|sha512):)?([0-9a-f]{{{SHORTEST_GIVEN},128}})", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class DigestPrefix:
+class DigestPrefix(msgspec.Struct, frozen=True):
     """Some of the first hex digits of a digest; ``algorithm`` is empty if it was not given."""
 
     algorithm: str

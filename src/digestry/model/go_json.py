@@ -36,7 +36,7 @@ _NAMES: Final = frozenset(name.encode() for name in (*_TOP, *_DESCRIPTOR, *_PLAT
 _LOWER: Final = frozenset(name.lower() for name in _NAMES)
 _SMALL: Final = 64 << 10
 _WORD: Final = re.compile(rb'"([A-Za-z.]{2,13})"')
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+_SURROGATE: Final = "[\ud800-\udfff]"
 
 Fields = dict[str, Callable[[object], object]]
 
@@ -95,7 +95,7 @@ def _text(value: object) -> object:
 
 
 def _go_text(text: str) -> str:
-    return _SURROGATE.sub("\ufffd", text)
+    return re.sub(_SURROGATE, "\ufffd", text)
 
 
 def _texts(value: object) -> object:

@@ -27,8 +27,8 @@ _MACHINES: Final[dict[str, tuple[str, str | None]]] = {
     "armv6l": ("arm", "v6"),
 }
 _PARTS: Final = 3
-_PART: Final = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
-_LEVEL: Final = re.compile(r"v([0-9]{1,2})(?:\.([0-9]{1,2}))?", re.ASCII)
+_PART: Final = r"[A-Za-z0-9_.-]+"
+_LEVEL: Final = r"v([0-9]{1,2})(?:\.([0-9]{1,2}))?"
 _BUILD: Final = (
     r"([0-9]{1,9})\.([0-9]{1,9})\.([0-9]{1,9})(?:\.([0-9]{1,9}))?(?:[^0-9].*)?"  # of Windows alone
 )
@@ -65,7 +65,7 @@ class Platform(
 
         Raises :class:`~digestry.errors.InvalidConfiguration`."""
         parts = text.split("/")
-        if not 2 <= len(parts) <= _PARTS or not all(map(_PART.fullmatch, parts)):
+        if not 2 <= len(parts) <= _PARTS or not all(re.fullmatch(_PART, part, re.ASCII) for part in parts):
             raise InvalidConfiguration(
                 f"platform {shown(text)} is not valid", hint="write it as linux/amd64 or linux/arm/v7"
             )
@@ -218,7 +218,7 @@ def _variant_rank(offered: Platform, wanted: Platform, *, says_variant: bool) ->
 def _order(architecture: str, variant: str | None) -> list[tuple[str, str | None]]:
     """Return the architectures and variants that run on a processor, the best first, in normalized form."""
     order: list[tuple[str, str | None]] = [(architecture, variant)]
-    level = _LEVEL.fullmatch(variant or "")
+    level = re.fullmatch(_LEVEL, variant or "", re.ASCII)
     if architecture == "amd64":
         if level is not None:
             order += [("amd64", f"v{n}") for n in range(int(level[1]) - 1, 1, -1)]

@@ -7,8 +7,9 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Final
 
-_LOGGED: Final = re.compile(r"##(?=vso\[|\[)", re.IGNORECASE)
-_COMMAND: Final = re.compile(r"::(?=[A-Za-z][^:]*::)")
+# Few texts have them: they are compiled at the first.
+_LOGGED: Final = r"(?i:##(?=vso\[|\[))"
+_COMMAND: Final = r"::(?=[A-Za-z][^:]*::)"
 _UNITS: Final = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 
@@ -19,7 +20,7 @@ def printable(text: str) -> str:
     (``::command::``).
     """
     if "##" in text or "::" in text:
-        text = _COMMAND.sub(r"\\\g<0>", _LOGGED.sub(r"#\\#", text))
+        text = re.sub(_COMMAND, r"\\\g<0>", re.sub(_LOGGED, r"#\\#", text))
     if text.isascii() and text.isprintable():
         return text
     return "".join(
@@ -36,7 +37,7 @@ def harmless(character: str) -> bool:
 def printable_json(text: str) -> str:
     """Return JSON text with unsafe characters escaped; its values stay the same."""
     if "##" in text:
-        text = _LOGGED.sub(r"\\u0023#", text)
+        text = re.sub(_LOGGED, r"\\u0023#", text)
     # JSON escapes characters below U+0020; outside of strings it is ASCII.
     if text.isascii() and "\x7f" not in text:
         return text

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 _MICROSECOND: Final = datetime.timedelta(microseconds=1)
 _ABSOLUTE: Final = re.compile(
@@ -22,8 +21,7 @@ _ABSOLUTE: Final = re.compile(
 _RFC3339: Final = re.compile(r"\S{10}[Tt][0-9:]{8}(?:\.[0-9]+)?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})\Z", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Period:
+class Period(NamedTuple):
     """The first and the last microsecond of the period that a text names. Both are aware, in UTC."""
 
     first: datetime.datetime
