@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from sqlalchemy import Connection
 
 from digestry.backend import Backend
 from digestry.catalog import clock as clocks
+from digestry.catalog import tag_ages
 from digestry.catalog.age_overrides import AgeOverride
 from digestry.catalog.age_policy import AgePolicy, AgeRule
 from digestry.catalog.catalog import Catalog
@@ -17,6 +19,7 @@ from digestry.catalog.options import CatalogOptions
 from digestry.catalog.retention_rules import Retention
 from digestry.errors import CallerError, Conflict, NotFound
 from digestry.model.digest import Digest
+from digestry.model.manifest import Manifest
 from tests.catalog.support import ORIGIN, Clock, image, index
 
 DAY = 86400 * clocks.SECOND
@@ -210,3 +213,29 @@ def test_what_is_served_is_kept(backend: Backend, catalog: Catalog, later: Clock
     assert str(left[0]) in gone
     assert str(left[-1]) not in gone  # the tag's own
     assert resolved(catalog, later) == str(old)
+
+
+def test_a_part_of_very_many_images(catalog: Catalog, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are here for longest are looked at, and beyond that it is not known."""
+    monkeypatch.setattr(tag_ages, "_MOST_HOLDERS", 4)
+    base = Digest.of(b"base")
+    catalog.add_blob("app", base, 4)
+
+    def on_base(number: int) -> None:
+        made = image(catalog, "app", b"layer %d" % number)
+        body = json.loads(made.raw)
+        body["layers"].insert(0, {**body["layers"][0], "digest": str(base), "size": 4})
+        manifest = Manifest.parse(json.dumps(body).encode())
+        catalog.put_manifest("app", manifest, tag_names=[f"t{number}"], origin=ORIGIN)
+
+    for number in range(3):
+        on_base(number)
+    assert catalog.tag_ages.digest("app", str(base), POLICY, clock(), mirrored=False).why == "young"
+    for number in range(3, 9):
+        clock.now += clocks.SECOND
+        on_base(number)
+    for mirrored in (False, True):
+        found = catalog.tag_ages.digest("app", str(base), POLICY, clock(), mirrored=mirrored)
+        assert (found.allowed, found.why) == (False, "many")
+    clock.now += 7 * DAY - 5 * clocks.SECOND
+    assert served(catalog, clock, base)

@@ -91,9 +91,9 @@ def test_a_local_name_has_one_purpose(tmp_path: Path) -> None:
         assert f"repository {here} here has tags that were pushed to it, such as mine" in refused
         assert "observe-registry" in refused
         assert server.request("DELETE", f"/v2/{here}/manifests/mine").status == 202
+        up.image("own/app", "1.5", layer=b"one")
         run(root, "add", name, "--every", "1h", "--tag", "1.5")
         assert f"records {name} already" in run(root, "add", here, status=exit_codes.USAGE)
-        up.image("own/app", "1.5", layer=b"one")
         run(root, "run")
         raw = server.request("GET", f"/v2/{here}/manifests/{pushed}").body
         put = server.request(

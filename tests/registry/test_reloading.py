@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import pickle
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 import bcrypt
 import pytest
 
+from digestry.model import media_types
 from digestry.model.digest import Digest
 from digestry.registry.config import RegistryConfig, load
 from digestry.registry.reloading import RELOADED, reloaded
@@ -131,6 +133,20 @@ def test_a_wrong_file_changes_nothing(served: Served, text: str) -> None:
     assert served.answers("bob", f"/v2/b/{BLOB}") == {404}
     served.reload(rules(bob="**"))
     assert served.answers("bob", f"/v2/b/{BLOB}") == {200}
+
+
+@pytest.mark.long
+def test_minimum_ages_begin_and_end_with_a_reload(served: Served) -> None:
+    raw = json.dumps({"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": []}).encode()
+    path, kind = "/v2/aged/manifests/1", {"Content-Type": media_types.OCI_INDEX}
+    both = rules(alice="**", bob="**")
+    assert served.server.request("PUT", path, raw, {**kind, **login("alice")}).status == 201
+    served.reload(both)
+    assert served.answers("bob", path) == {200}
+    served.reload(f"{both}[[min-age]]\nrepository = 'aged'\nage = '7d'\n")
+    assert served.answers("bob", path) == {403}
+    served.reload(both)
+    assert served.answers("bob", path) == {200}
 
 
 @pytest.mark.long

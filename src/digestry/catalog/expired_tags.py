@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Row, Select, and_, case, exists, func, or_
 from digestry.catalog import clock
 from digestry.catalog.database import Database
 from digestry.catalog.fleet_schema import fleet_image_digests, fleet_runs, fleet_sources
+from digestry.catalog.observation_schema import observation_schedule
 from digestry.catalog.retention_rules import Retention, TagRetention
 from digestry.catalog.schema import manifest_references, manifests, sightings, upstream_tags
 from digestry.catalog.schema import tags as tag_rows
@@ -28,7 +29,7 @@ _IMAGE: Final = manifests.alias("image")
 _CHILD: Final = manifests.alias("child")
 
 
-TagColumns: TypeAlias = tuple[str, str, int, int, bool, bool, int | None]
+TagColumns: TypeAlias = tuple[str, str, int, int, bool, bool, bool, int | None]
 """The columns of :func:`tags_of`."""
 
 
@@ -87,7 +88,7 @@ def find_expired_tags(
             if (attachment or row.moved_at < row.pushed_at) and row.pushed_at > now - lease:
                 # Its manifest may be pushed after it. A push of the same digest moves no tag.
                 continue
-            if not row.seen_running:
+            if not row.seen_running and not row.observed:
                 why = _beyond(rule, row, attachment=attachment)
                 yield ExpiredTag(row.name, row.digest, row.moved_at, row.pushed_at, row.checked_at, why)
         if len(rows) < _WINDOW:
@@ -98,9 +99,13 @@ def find_expired_tags(
 def tags_of(key: RepositoryKey, seen_running: ColumnElement[bool]) -> Select[*TagColumns]:
     """Return the repository's tags: name, digest, moved_at, pushed_at, seen_running; and, of what
     :func:`is_attachment` is true of, whether what it is attached to can be pulled: attached; and of another
-    registry's, checked_at: when it was last asked there, which is when somebody wanted it."""
+    registry's, checked_at: when it was last asked there, which is when somebody wanted it. ``observed``: the
+    tag is, so that the other registry says when it is deleted."""
     pushed_at = case((_POINTED.c.pushed_at > tag_rows.c.moved_at, _POINTED.c.pushed_at))
     image = and_(_POINTED.c.repository_id == tag_rows.c.repository_id, _POINTED.c.digest == tag_rows.c.digest)
+    observed = exists().where(
+        observation_schedule.c.repository == key.name, observation_schedule.c.tag == tag_rows.c.name
+    )
     checked = and_(upstream_tags.c.repository == key.name, upstream_tags.c.tag == tag_rows.c.name)
     return (
         select(
@@ -110,6 +115,7 @@ def tags_of(key: RepositoryKey, seen_running: ColumnElement[bool]) -> Select[*Ta
             func.coalesce(pushed_at, tag_rows.c.moved_at).label("pushed_at"),
             seen_running.label("seen_running"),
             _attached(key).label("attached"),
+            observed.label("observed"),
             upstream_tags.c.checked_at,
         )
         .select_from(tag_rows.outerjoin(_POINTED, image).outerjoin(upstream_tags, checked))

@@ -163,6 +163,7 @@ class Garbage:
                     "it was seen running meanwhile": row.seen_running,
                     "its image was pushed again meanwhile": row.pushed_at != due.pushed_at,
                     "somebody asked for it meanwhile": row.checked_at != due.checked_at,
+                    "it is observed in another registry": row.observed,
                     "what it is attached to was pushed meanwhile": row.attached and is_attachment(due.tag),
                 }
                 for why in filter(held.get, held):

@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Table, and_, exists, or_, sele
 from digestry.catalog import clock
 from digestry.catalog.expired_tags import seen_running
 from digestry.catalog.fleet_schema import fleet_image_digests, fleet_runs, fleet_sources
+from digestry.catalog.observation_schema import kept_observations, observed_moves
 from digestry.catalog.retention_rules import Retention
 from digestry.catalog.schema import (
     journal,
@@ -40,6 +41,8 @@ TABLES: Final = tuple(
         fleet_image_digests,
         fleet_runs,
         fleet_sources,
+        observed_moves,
+        kept_observations,
     )
 )
 """The tables that decide what is removed."""
@@ -113,6 +116,19 @@ def alone(key: RepositoryKey, retention: Retention, now: int) -> ColumnElement[b
         leased(manifests.c.digest, now),
         left,
         seen_running(manifests.c.digest, key, retention, now, beside=manifests.c.digest),
+        _kept(key, now),
+    )
+
+
+def _kept(key: RepositoryKey, now: int) -> ColumnElement[bool]:
+    """Return whether a row of ``manifests`` was observed in another registry, and is to be kept."""
+    kept, moves = kept_observations.c, observed_moves.c
+    in_time = or_(kept.duration.is_(None), moves.at > now - kept.duration)
+    here = exists().where(moves.repository == key.name, kept.repository == key.name, in_time)
+    # One look into an index for each.
+    return or_(
+        here.where(moves.to_digest == manifests.c.digest).correlate(manifests),
+        here.where(moves.from_digest == manifests.c.digest).correlate(manifests),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,7 +12,11 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, update
 from digestry.catalog import dialect
 from digestry.catalog.database import Database
 from digestry.catalog.job_states import Fence
-from digestry.catalog.observation_schema import observation_rules, observation_schedule
+from digestry.catalog.observation_schema import (
+    kept_observations,
+    observation_rules,
+    observation_schedule,
+)
 from digestry.catalog.schema import journal, repositories, tags
 from digestry.catalog.transactions import retried
 from digestry.errors import Conflict, NotFound
@@ -32,7 +36,8 @@ class ObservationRule:
     """What is to be observed, beside what the configuration says.
 
     ``repository`` is a name with its registry's host; ``tags`` are patterns; ``interval`` and ``created_at``
-    are in microseconds. With ``keep``, all content of each image is fetched.
+    are in microseconds. With ``keep``, all content of each image is fetched, and kept for ``keep_for``
+    (microseconds) after a tag left it; None: as long as the repository is observed.
     """
 
     repository: str
@@ -41,6 +46,7 @@ class ObservationRule:
     keep: bool
     created_at: int
     actor: str
+    keep_for: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +82,7 @@ class ObservationPlan:
                 "tags": msgspec.json.encode(rule.tags).decode(),
                 "interval": rule.interval,
                 "keep": rule.keep,
+                "keep_for": rule.keep_for,
                 "created_at": rule.created_at,
                 "actor": rule.actor,
             }
@@ -130,9 +137,26 @@ class ObservationPlan:
                     bool(row.keep),
                     row.created_at,
                     row.actor,
+                    row.keep_for,
                 )
                 for row in rows
             ]
+
+    @retried
+    def keep(self, kept: Mapping[str, int | None], fence: Fence | None = None) -> None:
+        """Keep the observed images of these local repositories, and of no other ones, from garbage
+        collection: each for so many microseconds after a tag left it; None: without an end."""
+        query = select(kept_observations.c.repository, kept_observations.c.duration)
+        with self._database.write() as connection:
+            _check(connection, fence)
+            known = {row.repository: row.duration for row in connection.execute(query)}
+            changed = [name for name in {**known, **kept} if name not in kept or name not in known]
+            changed += [name for name in kept.keys() & known.keys() if kept[name] != known[name]]
+            for name in changed:
+                connection.execute(delete(kept_observations).where(kept_observations.c.repository == name))
+                if name in kept:
+                    row = {"repository": name, "duration": kept[name]}
+                    connection.execute(insert(kept_observations).values(**row))
 
     def pushed_tag(self, repository: str) -> str | None:
         """Return a tag of a local repository that points where no other registry's tag was seen to point: a

@@ -21,6 +21,7 @@ observation_rules = Table(
     Column("tags", TEXT, nullable=False),
     Column("interval", BigInteger, nullable=False),
     Column("keep", Boolean, nullable=False),
+    Column("keep_for", BigInteger),
     Column("created_at", BigInteger, nullable=False),
     Column("actor", TEXT, nullable=False),
 )
@@ -62,8 +63,8 @@ observations = Table(
 
 # The moves of observed tags: entries of the journal, by their number in the repository. ``document`` is what
 # is known of a move (JSON). ``pending``: 3, or 2 of a tag that is new, until its images were looked at; 1
-# until the content is here that is to be kept; and 0. ``attempts`` counts what failed of that, and ``due_at``
-# is when it is tried again.
+# until the content is here that is to be kept; and 0. ``kept``: it is here. ``attempts`` counts what failed,
+# and ``due_at`` is when it is tried again.
 observed_moves = Table(
     "observed_moves",
     metadata,
@@ -79,9 +80,21 @@ observed_moves = Table(
     Column("pending", BigInteger, nullable=False),
     Column("attempts", BigInteger, nullable=False),
     Column("due_at", BigInteger, nullable=False),
+    Column("kept", Boolean, nullable=False),
     Index("observed_moves_by_time", "at"),
     Index("observed_moves_by_tag", "repository", "tag", "at"),
-    Index("observed_moves_by_due", "pending", "due_at"),
+    Index("observed_moves_by_due", "pending", "due_at", "repository"),
+    Index("observed_moves_by_digest", "repository", "to_digest", "at"),
+    Index("observed_moves_by_left_digest", "repository", "from_digest", "at"),
+)
+
+# The local repositories whose observed images are kept: for ``duration`` (microseconds) after a tag left
+# them, or without an end.
+kept_observations = Table(
+    "kept_observations",
+    metadata,
+    Column("repository", TEXT, primary_key=True),
+    Column("duration", BigInteger),
 )
 
 # Who let a digest through that is younger than its tag's least age, and why. ``tag`` and ``digest`` are empty
@@ -179,6 +192,7 @@ TABLES: Final = (
     observation_schedule,
     observations,
     observed_moves,
+    kept_observations,
     age_overrides,
     log_entries,
     log_nodes,

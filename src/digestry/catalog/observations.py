@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from sqlalchemy import delete, exists, select
+from sqlalchemy import delete, exists, select, tuple_
 
 from digestry.catalog import clock, observation_rows
 from digestry.catalog.database import Database
@@ -72,13 +72,22 @@ class Observations:
         with self._database.read() as connection:
             return observation_rows.spans(connection, repository, tag, before=before, limit=limit)
 
-    def boundaries(self, since: int, *, limit: int) -> list[Span]:
-        """Return the spans that began, or that failed, at the time ``since`` or later, by repository and tag,
-        those of a tag in their order."""
-        wanted = (observations.c.last_at >= since) & (
-            (observations.c.outcome == "failed") | (observations.c.first_at >= since)
+    def boundaries(self, since: int, *, after: Span | None = None, limit: int) -> list[Span]:
+        """Return the spans that failed, or that began after another one, at the time ``since`` or later, by
+        repository and tag, those of a tag in their order; with ``after``, those after that one."""
+        earlier = observations.alias("earlier")
+        follows = exists().where(
+            earlier.c.repository == observations.c.repository,
+            earlier.c.tag == observations.c.tag,
+            earlier.c.number < observations.c.number,
         )
-        query = select(observations).where(wanted)
+        query = select(observations).where(
+            observations.c.last_at >= since,
+            (observations.c.outcome == "failed") | ((observations.c.first_at >= since) & follows),
+        )
+        if after is not None:
+            place = tuple_(observations.c.repository, observations.c.tag, observations.c.number)
+            query = query.where(place > tuple_(after.repository, after.tag, after.number))
         query = query.order_by(observations.c.repository, observations.c.tag, observations.c.number)
         with self._database.read() as connection:
             return [observation_rows.to_span(row) for row in connection.execute(query.limit(limit))]

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, func, select, update
+from sqlalchemy import Connection, Row, func, insert, select, tuple_, update
 
 from digestry.catalog import clock, delivery_queue, dialect
 from digestry.catalog.database import Database
 from digestry.catalog.delivery_queue import Subscription
 from digestry.catalog.job_states import Fence
 from digestry.catalog.observation_schema import observed_moves
+from digestry.catalog.schema import journal
 from digestry.catalog.transactions import retried
 from digestry.model.digest import Digest
 from digestry.model.fleet_events import FleetEvent
@@ -52,15 +53,21 @@ class ObservedMoves:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def unfinished(self, now: int, *, limit: int) -> list[ObservedMove]:
+    def unfinished(
+        self, now: int, *, limit: int, only: Collection[str] | None = None, without: Collection[str] = ()
+    ) -> list[ObservedMove]:
         """Return the moves of which something is pending and due: moves before tags that are new, and content
-        that is to be kept last."""
+        that is to be kept last. ``only`` those in some repositories; ``without`` those in repositories below
+        some names."""
         found: list[ObservedMove] = []
+        wanted = [~observed_moves.c.repository.startswith(f"{name}/", autoescape=True) for name in without]
+        if only is not None:
+            wanted.append(observed_moves.c.repository.in_(sorted(only)))
         with self._database.read() as connection:
             for pending in (URGENT, LOOK, KEEP):  # each in the order of the index
                 query = (
                     select(observed_moves)
-                    .where(observed_moves.c.pending == pending, observed_moves.c.due_at <= now)
+                    .where(observed_moves.c.pending == pending, observed_moves.c.due_at <= now, *wanted)
                     .order_by(observed_moves.c.due_at)
                     .limit(limit - len(found))
                 )
@@ -96,16 +103,42 @@ class ObservedMoves:
             return True
 
     @retried
-    def kept(self, move: ObservedMove, fence: Fence | None = None) -> None:
-        """Note that nothing is pending any more: its content is here, or cannot be had."""
+    def end(self, move: ObservedMove, fence: Fence | None = None, *, kept: bool = False) -> None:
+        """Note that nothing is pending any more: its content is here (``kept``), or cannot be had."""
         with self._database.write() as connection:
             if fence is not None:
                 fence.check_in(connection)
             connection.execute(
                 update(observed_moves)
                 .where(observed_moves.c.repository == move.repository, observed_moves.c.entry == move.entry)
-                .values(pending=0)
+                .values(pending=0, kept=kept)
             )
+
+    @retried
+    def keep(self, repository: str, tag: str, digest: Digest, fence: Fence | None = None) -> None:
+        """Have the content fetched of the image that a tag points to, unless it was: the tag was observed, or
+        mirrored, before its images were to be kept."""
+        last = (
+            select(journal)
+            .where(journal.c.repository == repository, journal.c.tag == tag)
+            .order_by(journal.c.at.desc())
+            .limit(1)
+        )
+        with self._database.write() as connection:
+            if fence is not None:
+                fence.check_in(connection)
+            entry = connection.execute(last).first()
+            if entry is None or entry.to_digest != str(digest):
+                return
+            here = (observed_moves.c.repository == repository) & (observed_moves.c.entry == entry.number)
+            known = connection.execute(select(observed_moves.c.entry).where(here)).first()
+            if known is None:
+                connection.execute(insert(observed_moves).values(**_row(entry, pending=KEEP)))
+                return
+            again = update(observed_moves).where(
+                here, observed_moves.c.pending == 0, observed_moves.c.kept.is_(False)
+            )
+            connection.execute(again.values(pending=KEEP, attempts=0, due_at=0))
 
     @retried
     def postpone(self, move: ObservedMove, *, due_at: int, fence: Fence | None = None) -> None:
@@ -120,18 +153,24 @@ class ObservedMoves:
             )
 
     def since(
-        self, at: int, *, repository: str = "", before: int | None = None, limit: int
+        self, at: int, *, repository: str = "", before: ObservedMove | None = None, limit: int
     ) -> list[ObservedMove]:
         """Return the moves from the time ``at`` on, newest first, of a ``repository`` or of all; with
-        ``before``, those earlier than that time."""
-        query = select(observed_moves).where(observed_moves.c.at >= at)
+        ``before``, those before that one. Tags that were seen for the first time did not move."""
+        seen_to_move = (observed_moves.c.event != "created") | observed_moves.c.not_before.is_not(None)
+        query = select(observed_moves).where(observed_moves.c.at >= at, seen_to_move)
         if repository:
             query = query.where(observed_moves.c.repository == repository)
         if before is not None:
-            query = query.where(observed_moves.c.at < before)
+            place = tuple_(observed_moves.c.at, observed_moves.c.repository, observed_moves.c.entry)
+            query = query.where(place < tuple_(before.at, before.repository, before.entry))
         with self._database.read() as connection:
             rows = connection.execute(
-                query.order_by(observed_moves.c.at.desc(), observed_moves.c.entry.desc()).limit(limit)
+                query.order_by(
+                    observed_moves.c.at.desc(),
+                    observed_moves.c.repository.desc(),
+                    observed_moves.c.entry.desc(),
+                ).limit(limit)
             )
             return [_move(row) for row in rows]
 
@@ -174,8 +213,16 @@ def add(connection: Connection, event: TagEvent) -> None:
         "pending": LOOK if event.event == "created" and event.not_before is None else URGENT,
         "attempts": 0,
         "due_at": 0,
+        "kept": False,
     }
     connection.execute(dialect.of(connection).upserts.observed_move, row)
+
+
+def _row(entry: Row[Any], *, pending: int) -> dict[str, Any]:
+    columns = "repository", "tag", "event", "from_digest", "to_digest", "at", "not_before"
+    values = {name: entry._mapping[name] for name in columns}
+    more = {"document": "", "pending": pending, "attempts": 0, "due_at": 0, "kept": False}
+    return {**values, "entry": entry.number, **more}
 
 
 def _microseconds(moment: datetime.datetime | None) -> int | None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from digestry.catalog import age_overrides, repository_rows, signature_tags
 from digestry.catalog.age_overrides import AgeOverride
@@ -32,7 +32,8 @@ from digestry.model.tag_age import (
 MOST_ENTRIES: Final = 10_000
 """So many of a tag's last moves, and of its last spans of observations, count."""
 _MOST_HOLDERS: Final = 2000
-"""So many manifests that hold a digest are looked at, and of each so many tags."""
+"""So many manifests that hold a digest are looked at, those that are here for longest first, and of each so
+many tags."""
 _CHUNK: Final = 400
 
 
@@ -48,11 +49,12 @@ class TagState:
 @dataclass(frozen=True, slots=True)
 class DigestState:
     """Whether a digest may be served by itself. ``why`` not: ``young``, or ``unknown``: no tag is known that
-    it came with. ``tag`` is one that it is too young under. ``lasting``: it will not become false."""
+    it came with; or ``many``: of too many manifests that hold it, none that was looked at is old enough.
+    ``tag`` is one that it is too young under. ``lasting``: it will not become false."""
 
     allowed: bool
     lasting: bool = True
-    why: Literal["", "young", "unknown"] = ""
+    why: Literal["", "young", "unknown", "many"] = ""
     tag: str = ""
     aged: AgedTag | None = None
     basis: Basis = "journal"
@@ -164,9 +166,13 @@ class _Reader:
         refused: DigestState | None = None
         seen = {digest}
         frontier = [digest]
-        while frontier and len(seen) <= _MOST_HOLDERS:
+        looked = 0
+        while frontier:
             following: dict[str, None] = {}
             for one in frontier:
+                if looked == _MOST_HOLDERS:
+                    return DigestState(False, lasting=False, why="many")
+                looked += 1
                 if self._override("", one) is not None:
                     return DigestState(True, lasting=False)
                 for tag in self._tags_of(one, observed=mirrored):
@@ -219,18 +225,36 @@ class _Reader:
 
     def _holders_of(self, row: int, digests: Sequence[str]) -> list[str]:
         """Return what lists one of ``digests``, or has it as a config or layer, and what it refers to as its
-        subject."""
-        found: list[str] = []
+        subject: what has been here for longest first, which is the most likely to be old enough."""
+        found: list[tuple[int, str]] = []
+        parent, subject = manifests.alias("parent"), manifests.alias("subject")
         for start in range(0, len(digests), _CHUNK):
             some = digests[start : start + _CHUNK]
-            parents = select(manifest_references.c.parent).where(
-                manifest_references.c.repository_id == row, manifest_references.c.child.in_(some)
+            parents = (
+                select(parent.c.pushed_at, parent.c.digest)
+                .select_from(
+                    manifest_references.join(
+                        parent,
+                        (parent.c.repository_id == row) & (parent.c.digest == manifest_references.c.parent),
+                    )
+                )
+                .where(manifest_references.c.repository_id == row, manifest_references.c.child.in_(some))
+                .order_by(parent.c.pushed_at)
             )
-            subjects = select(manifests.c.subject).where(
-                manifests.c.repository_id == row,
-                manifests.c.digest.in_(some),
-                manifests.c.subject.is_not(None),
+            subjects = (
+                select(func.coalesce(subject.c.pushed_at, manifests.c.pushed_at), manifests.c.subject)
+                .select_from(
+                    manifests.outerjoin(
+                        subject,
+                        (subject.c.repository_id == row) & (subject.c.digest == manifests.c.subject),
+                    )
+                )
+                .where(
+                    manifests.c.repository_id == row,
+                    manifests.c.digest.in_(some),
+                    manifests.c.subject.is_not(None),
+                )
             )
-            found += self.connection.execute(parents.limit(_MOST_HOLDERS)).scalars()
-            found += self.connection.execute(subjects.limit(_MOST_HOLDERS)).scalars()
-        return found
+            for query in (parents.limit(_MOST_HOLDERS + 1), subjects):
+                found += [(int(at), name) for at, name in self.connection.execute(query)]
+        return [name for _, name in sorted(found)]

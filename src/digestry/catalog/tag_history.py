@@ -64,6 +64,12 @@ class TagHistory:
                 after, names = rows[-1].name, min(2 * names, most)
             return found[:limit]
 
+    def left_at(self, repository: str, tag: str, digest: Digest, *, before: int) -> int | None:
+        """Return when a tag last left ``digest`` before a time; None if it did not. In microseconds."""
+        with self._database.read() as connection:
+            found = connection.execute(_left(repository, tag, str(digest), before)).scalar()
+        return None if found is None else int(found)
+
     def tags_for_digest(
         self,
         repository: str,
@@ -97,6 +103,15 @@ class TagHistory:
                 found += connection.execute(pointing(repository, each, earlier, limit)).all()
             found.sort(key=lambda row: -int(row.at))
             return [_span(row, row.until) for row in found[:limit]]
+
+
+def _left(repository: str, tag: str, digest: str, before: int) -> Select[Any]:
+    return select(func.max(journal.c.at)).where(
+        journal.c.repository == repository,
+        journal.c.tag == tag,
+        journal.c.from_digest == digest,
+        journal.c.at < before,
+    )
 
 
 def entry_at(connection: Connection, repository: str, tag: str, at: int) -> Row[Any] | None:

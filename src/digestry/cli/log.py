@@ -31,6 +31,10 @@ def _who(row: Row, _: bool) -> str:
     return f"{actor} ({address})" if actor and address else str(actor or "-")
 
 
+def _reason(row: Row, _: bool) -> str:
+    return str(row["reason"] or "-")
+
+
 def _client(row: Row, whole: bool) -> str:
     """Return the client; engines send a line of products, the first of which is the client."""
     client = str(row["client"] or "")
@@ -44,7 +48,7 @@ LISTING: Final = Listing(
         Column("at", "time", "When (RFC 3339).", heading="WHEN"),
         Column("repository", "text", "The name in the registry.", shown=False),
         Column("tag", "text", "The tag."),
-        Column("event", "text", "created, moved or deleted."),
+        Column("event", "text", "created, moved or deleted; allowed or revoked, of a minimum age."),
         Column("from_digest", "digest", "Where it pointed, or null.", nullable=True, heading="FROM"),
         Column("to_digest", "digest", "Where it came to, or null.", nullable=True, heading="TO"),
         Column("actor", "text", "By whom, or null.", nullable=True, heading="BY", show=_who),
@@ -59,6 +63,7 @@ LISTING: Final = Listing(
             nullable=True,
             shown=False,
         ),
+        Column("reason", "text", "Why, of an act that needs a reason; or null.", nullable=True, show=_reason),
         Column("withheld", "flag", "Whether the registry withholds who made the change.", shown=False),
     ),
 )
@@ -84,9 +89,13 @@ def log(
     Without TAG, the whole repository's journal. Exit code 3 if the registry keeps no history. A repository
     with the name of one of the commands is written with its registry, with a tag, or after --.
 
-    JSON: a list of objects with at (RFC 3339), repository, tag, event (created, moved, deleted),
-    from_digest, to_digest, actor, client, address, number, sequence and not_before (of a move that was seen
-    in another registry: it happened between that time and at); an unknown value is null. withheld is
+    The whole journal has what was let through before its minimum age, too, with the reason: allowed and
+    revoked, with an @ before the tag. These are no moves.
+
+    JSON: a list of objects with at (RFC 3339), repository, tag, event (created, moved, deleted, allowed,
+    revoked), from_digest, to_digest, actor, client, address, number, sequence, not_before (of a move that was
+    seen in another registry: it happened between that time and at) and reason (of allowed and revoked); an
+    unknown value is null. withheld is
     true if the registry shows the entry's actor, address, client and sequence only to users who may audit
     the repository.
     """
@@ -116,9 +125,10 @@ def log(
             )
         )
     tags = ("tag",) if wanted.tag is None else ()
+    reasons = ("reason",) if any(event.reason for event in events) else ()
     view.show(
         [_plain(event) for event in events],
-        default=("at", *tags, "event", "from_digest", "to_digest", "actor", "client"),
+        default=("at", *tags, "event", "from_digest", "to_digest", "actor", "client", *reasons),
     )
 
 
@@ -167,6 +177,7 @@ def _plain(event: TagEvent) -> Row:
         "number": event.number,
         "sequence": event.sequence,
         "not_before": None if event.not_before is None else rfc3339(event.not_before),
+        "reason": event.reason,
         "withheld": event.withheld,
     }
 

@@ -38,6 +38,8 @@ LISTING: Final = Listing(
     ),
 )
 
+_LONGEST_KEPT: Final = 3650 * 86400.0
+
 
 @click.group(cls=Group)
 def observe() -> None:
@@ -63,8 +65,21 @@ observe.add_command(report)
 @click.option(
     "--keep", is_flag=True, help="Fetch all content of each image, not its manifests and configs alone."
 )
+@click.option(
+    "--keep-for",
+    metavar="TIME",
+    help="With --keep: for how long an image is kept after a tag left it.  [default: while it is observed]",
+)
 @click.argument("repository")
-def add(registry: RegistryConfig, tags: tuple[str, ...], every: str, keep: bool, repository: str) -> None:
+def add(
+    *,
+    registry: RegistryConfig,
+    tags: tuple[str, ...],
+    every: str,
+    keep: bool,
+    keep_for: str | None,
+    repository: str,
+) -> None:
     """Observe REPOSITORY, as docker names it: alpine, or ghcr.io/team/app.
 
     A running registry begins within seconds. How its registry is asked (its address, a login, a certificate
@@ -76,23 +91,23 @@ def add(registry: RegistryConfig, tags: tuple[str, ...], every: str, keep: bool,
     from digestry.errors import Conflict, InvalidConfiguration
     from digestry.model.name_pattern import check_pattern
     from digestry.model.reference import check_repository
-    from digestry.registry import toml
     from digestry.registry.observability.audit_events import note_command, operator
     from digestry.registry.observe_config import LONGEST, SHORTEST, repository_name
     from digestry.registry.observed_targets import obstacles, targets
 
     name = repository_name(repository)
     patterns = tuple(check_pattern(tag) for tag in dict.fromkeys(tags)) or ("*",)
-    try:
-        seconds = toml.span(SHORTEST, LONGEST)(every, toml.Where(Path()))
-    except ValueError as error:
-        raise click.BadParameter(f"{error}.", param_hint="--every") from error
-    assert isinstance(seconds, float)  # noqa: S101 - for the type checker
+    seconds = _seconds(every, "--every", SHORTEST, LONGEST)
+    if keep_for is not None and not keep:
+        raise click.UsageError("--keep-for needs --keep.")
+    kept = (
+        None if keep_for is None else int(_seconds(keep_for, "--keep-for", 1, _LONGEST_KEPT) * clock.SECOND)
+    )
     if any(one.name == name for one in registry.observe.repositories):
         raise Conflict(f"{name} is observed already: registry.toml says so")
     command = "digestry observe add"
     interval = int(seconds * clock.SECOND)
-    rule = ObservationRule(name, patterns, interval, keep, clock.now(), operator(command)["user"])
+    rule = ObservationRule(name, patterns, interval, keep, clock.now(), operator(command)["user"], kept)
     (target,) = [one for one in targets(registry, [rule]) if one.name == name]
     check_repository(target.local_name)
     if registry.read_only:
@@ -115,11 +130,23 @@ def add(registry: RegistryConfig, tags: tuple[str, ...], every: str, keep: bool,
     say(printable(f"{name} is observed every {length_of_time(seconds)}, as {target.local_name}"))
 
 
+def _seconds(text: str, option: str, least: float, most: float) -> float:
+    from digestry.registry import toml
+
+    try:
+        found = toml.span(least, most)(text, toml.Where(Path()))
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.", param_hint=option) from error
+    assert isinstance(found, float)  # noqa: S101 - for the type checker
+    return found
+
+
 @observe.command()
 @registry_options
 @click.argument("repository")
 def remove(registry: RegistryConfig, repository: str) -> None:
-    """Observe REPOSITORY no longer. What was observed stays: the journal, and the images."""
+    """Observe REPOSITORY no longer. What was observed stays: the journal, and the images, for as long as
+    garbage collection keeps what no tag points to."""
     from digestry.errors import Conflict
     from digestry.registry.observability.audit_events import note_command
     from digestry.registry.observe_config import repository_name

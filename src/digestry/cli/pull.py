@@ -15,7 +15,9 @@ from digestry.cli.time_options import time_option
 from digestry.cli.timeout_options import transfer_timeout_option
 
 if TYPE_CHECKING:
+    from digestry.cli.settings import Settings
     from digestry.client.repository import Repository
+    from digestry.images.pull import Check
     from digestry.model.reference import Reference
 
 
@@ -50,10 +52,10 @@ def pull(
     its tags; with --min-age the image is stored under the tag, as if that pointed to it.
 
     --verify-log uses the image only if the registry's transparency log (docs/follow.md) has, as its last
-    entry of the tag, that it points there, and the log continues what was seen of it before.
+    entry of the tag, that it points there, and the log continues what was seen of it before. Of what is older
+    for a minimum age, here or by the registry's own rule, it must have that the tag pointed there.
     """
     from digestry.cli.digest_completion import complete_reference
-    from digestry.cli.log_trust import tag_check
     from digestry.cli.progress import watching
     from digestry.cli.sessions import open_session, open_store
     from digestry.cli.settings import load
@@ -85,7 +87,7 @@ def pull(
             all_platforms=all_platforms,
             under_tag=min_age is not None,
             observer=observer,
-            check=tag_check(settings) if verify_log else None,
+            check=_check(settings, wanted, min_age) if verify_log else None,
         )
     digest = result.descriptor.digest
     for skipped in result.skipped:
@@ -104,6 +106,18 @@ def pull(
     else:
         say("Status: up to date")
     say(str(wanted))
+
+
+def _check(settings: Settings, wanted: Reference, min_age: int | None) -> Check:
+    """Return the check of ``--verify-log``: with a minimum age, that the tag pointed there."""
+    from digestry.cli.log_trust import tag_check
+
+    prover = tag_check(settings)
+    if min_age is None:
+        return prover
+    tag = wanted.tag
+    assert tag is not None  # noqa: S101 - a minimum age is for a tag
+    return lambda repository, _, digest: prover.prove_past(repository, tag, digest)
 
 
 def _as_of(remote: Repository, wanted: Reference, at: datetime.datetime) -> Reference:

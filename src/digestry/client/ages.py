@@ -18,9 +18,10 @@ _LARGEST: Final = 4 << 20
 _AGE: Final = "_digestry/age/<tag>"
 
 
-def tag_age(endpoint: RepositoryEndpoint, tag: str, seconds: int) -> TagAge | None:
+def tag_age(endpoint: RepositoryEndpoint, tag: str, seconds: int | None) -> TagAge | None:
     """Return what ``tag`` resolves to under a least age. See :meth:`Repository.tag_age`."""
-    with endpoint.request("GET", f"_digestry/age/{tag}?{urlencode({'min-age': seconds})}") as response:
+    query = "" if seconds is None else f"?{urlencode({'min-age': seconds})}"
+    with endpoint.request("GET", f"_digestry/age/{tag}{query}") as response:
         if response.status == 200:
             return response.json(TagAge, _LARGEST, dec_hook=decode_hook)
         _raise_unless_unsupported(endpoint, response, f"ask for the age of {endpoint.display_name(tag)}")

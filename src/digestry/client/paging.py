@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from digestry.client.connection import Connection
@@ -82,8 +82,11 @@ def progress_of(connection: Connection, host: str) -> Progress:
     return Progress(host, connection.options.patience)
 
 
-def pages(endpoint: RepositoryEndpoint | RegistryEndpoint, path: str) -> Iterator[Response]:
+def pages(
+    endpoint: RepositoryEndpoint | RegistryEndpoint, path: str, pace: Callable[[], None] | None = None
+) -> Iterator[Response]:
     """Yield the responses to ``path`` and to the pages after it, each closed when the next is requested.
+    ``pace`` is called before each page after the first.
 
     The caller sets ``entries`` of each to the number of its entries.
 
@@ -119,3 +122,5 @@ def pages(endpoint: RepositoryEndpoint | RegistryEndpoint, path: str) -> Iterato
             )
         seen.add(following)
         url = following
+        if pace is not None:
+            pace()

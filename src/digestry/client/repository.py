@@ -119,15 +119,18 @@ class Repository:
 
         return tag_removal.tags_now(self.endpoint, digest)
 
-    def tags(self, on_invalid: Callable[[str], None] | None = None) -> Iterator[str]:
+    def tags(
+        self, on_invalid: Callable[[str], None] | None = None, *, pace: Callable[[], None] | None = None
+    ) -> Iterator[str]:
         """Yield all tags, in the registry's order.
 
         ``on_invalid`` is called with a sentence about each entry that cannot be a tag; such an entry is left
-        out. Raises :class:`~digestry.errors.RemoteNotFound` while iterating.
+        out. ``pace`` is called before each page after the first. Raises
+        :class:`~digestry.errors.RemoteNotFound` while iterating.
         """
         from digestry.client import tags
 
-        return tags.list_tags(self.endpoint, on_invalid)
+        return tags.list_tags(self.endpoint, on_invalid, pace)
 
     def referrers(self, digest: Digest, artifact_type: str | None = None) -> list[Descriptor]:
         """Return the manifests that refer to ``digest`` as their subject (distribution-spec, "Listing
@@ -259,8 +262,9 @@ class Repository:
 
         return past_tags.restore(self.endpoint, tag, to)
 
-    def tag_age(self, tag: str, seconds: int) -> TagAge | None:
-        """Return what ``tag`` resolves to if a digest must have stood under it for ``seconds``, and why.
+    def tag_age(self, tag: str, seconds: int | None) -> TagAge | None:
+        """Return what ``tag`` resolves to if a digest must have stood under it for ``seconds``, and why; with
+        None, for as long as the registry's own rule says.
 
         None if the registry does not know that: it keeps no journal. Raises
         :class:`~digestry.errors.RemoteNotFound` if there is no such tag.

@@ -24,9 +24,13 @@ class _TagList(msgspec.Struct):
     tags: Annotated[list[object], msgspec.Meta(max_length=1_000_000)] | None
 
 
-def list_tags(endpoint: RepositoryEndpoint, on_invalid: Callable[[str], None] | None = None) -> Iterator[str]:
+def list_tags(
+    endpoint: RepositoryEndpoint,
+    on_invalid: Callable[[str], None] | None = None,
+    pace: Callable[[], None] | None = None,
+) -> Iterator[str]:
     """Yield all tags, in the registry's order. See :meth:`Repository.tags`."""
-    for response in pages(endpoint, f"tags/list?{urlencode({'n': _PAGE})}"):
+    for response in pages(endpoint, f"tags/list?{urlencode({'n': _PAGE})}", pace):
         if response.status != 200:
             response.fail(f"list the tags of {endpoint.name}")
         page = response.json(_TagList, _LARGEST_PAGE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import random
+import threading
 from dataclasses import replace
 from typing import Final
 
@@ -24,9 +25,10 @@ from digestry.errors import (
 from digestry.model.digest import Digest
 from digestry.model.history import TagEvent
 from digestry.model.manifest import Manifest
+from digestry.observe.content import Stopped
 from digestry.observe.facts import is_attachment
 from digestry.observe.hosts import Host
-from digestry.observe.reasons import reason_of
+from digestry.observe.reasons import FalseDigest, reason_of
 from digestry.registry.observability import audit_events
 from digestry.registry.observability.audit_log import AuditLog
 from digestry.registry.observed_targets import Target
@@ -42,6 +44,7 @@ _FIRST_RETRY: Final = 5 * clock.SECOND
 _SPREAD: Final = 10 * clock.SECOND
 """Tags that a list shows for the first time are looked at over so long, and more the more they are."""
 _MOST_DOUBLINGS: Final = 20
+_MOST_KEPT: Final = 100_000
 
 
 class Checks:
@@ -53,8 +56,9 @@ class Checks:
         backend: Backend,
         audit: AuditLog,
         lock: FencedLock,
-        manifest_limit: int,
         *,
+        manifest_limit: int,
+        stop: threading.Event,
         at_once: bool = False,
     ) -> None:
         self._catalog = catalog
@@ -62,7 +66,9 @@ class Checks:
         self._audit = audit
         self._lock = lock
         self._limit = manifest_limit
+        self._stop = stop
         self._at_once = at_once
+        self._kept: set[tuple[str, str, Digest]] = set()
         self.attachment_tags: dict[str, frozenset[str]] = {}
         """By local repository: the tags of signatures and referrers in its last list."""
         self.answered = 0
@@ -117,6 +123,7 @@ class Checks:
                 raise ProtocolViolation(f"{mirror.config.host} says that {tag} has not changed")
             if digest == here:
                 cache.note(name, tag, digest, interval=due.interval, fence=self._lock)
+                self._keep(target, tag, digest)
             else:
                 self._moved(host, target, due, digest)
             return answer.etag
@@ -132,6 +139,10 @@ class Checks:
                 raise
             # It moved again at this moment; or the answer to the HEAD was outdated.
             manifest = self._fetched(host, target, tag)
+            if manifest.digest != digest and self._asked_again(host, target, tag) == digest:
+                raise FalseDigest(
+                    f"{host.mirror.config.host} names {digest} for {tag}, and sends another"
+                ) from error
         except RemoteError as error:
             if not isinstance(error, ProtocolViolation):
                 self._seen(due, digest)  # that the tag has moved is known all the same
@@ -148,6 +159,21 @@ class Checks:
             return
         what = {"action": "fetch-manifest", "digest": manifest.digest, "size": manifest.size}
         self._note(host, name, event, **what)
+
+    def _keep(self, target: Target, tag: str, digest: Digest) -> None:
+        """Have the content fetched of an image that was here before it was to be kept."""
+        key = target.local_name, tag, digest
+        if target.keep and key not in self._kept:
+            self._catalog.observed_moves.keep(target.local_name, tag, digest, self._lock)
+            if len(self._kept) >= _MOST_KEPT:
+                self._kept.clear()
+            self._kept.add(key)
+
+    def _asked_again(self, host: Host, target: Target, tag: str) -> Digest | None:
+        """Return the digest that a HEAD of the tag answers now, if it answers one."""
+        with host.mirror.requesting():
+            found = host.mirror.upstream.check(target.upstream_name, tag, "", self._limit).descriptor
+        return None if found is None else found.digest
 
     def _seen(self, due: ScheduledTag, digest: Digest) -> None:
         cache = self._catalog.pull_through
@@ -193,7 +219,9 @@ class Checks:
         outcome: Outcome = "seen"
         try:
             with mirror.requesting():
-                listed = set(mirror.upstream.tags(target.upstream_name, MOST_TAGS + 1))
+                listed = set(
+                    mirror.upstream.tags(target.upstream_name, MOST_TAGS + 1, pace=lambda: self._turn(host))
+                )
         except RemoteNotFound as error:
             if not upstream_errors.is_gone(error):
                 raise
@@ -221,6 +249,11 @@ class Checks:
         plan.unschedule(name, unwanted, self._lock)
         self._catalog.observations.record([Observation(name, LIST, outcome, now, due.interval)], self._lock)
         return patterns
+
+    def _turn(self, host: Host) -> None:
+        """Wait until the next page of a list may be asked for."""
+        if not host.wait_turn(self._stop):
+            raise Stopped
 
     def _were_absent(self, due: ScheduledTag, new: list[str]) -> None:
         """Record that tags which are new in a list were absent from the one before."""

@@ -33,14 +33,22 @@ class ImageFacts:
 @dataclass(frozen=True, slots=True)
 class TagFacts:
     """What a tag pointed to. ``images`` are by platform, such as ``linux/arm64``; ``platforms`` are all that
-    the index names. ``attachments`` are the kinds of its signatures, attestations and other referrers, or
-    None if they are not known. ``unknown`` says what could not be looked at, and why."""
+    the index names. Without a config of an image it ``is_artifact``. If it is not ``readable``, neither its
+    kind nor its platforms are known. ``attachments`` are the kinds of its signatures, attestations and other
+    referrers, or None if they are not known. ``unknown`` says what could not be looked at, and why."""
 
     is_index: bool = False
     images: Mapping[str, ImageFacts] = field(default_factory=dict)
     platforms: frozenset[str] = frozenset()
     attachments: frozenset[str] | None = None
     unknown: tuple[str, ...] = ()
+    is_artifact: bool = False
+    readable: bool = True
+
+    @property
+    def kind(self) -> tuple[bool, bool]:
+        """An image, an index or an artifact."""
+        return self.is_index, self.is_artifact
 
 
 def is_version(tag: str) -> bool:
@@ -85,7 +93,9 @@ def facts_of(
             unknown=unknown,
         )
     shared, layers = _shared_layers(before, after)
-    lost = tuple(sorted(before.platforms - after.platforms))
+    # What could not be read at all has no kind and no platforms.
+    known = before.readable and after.readable
+    lost = tuple(sorted(before.platforms - after.platforms)) if known else ()
     facts = MoveFacts(
         version_tag=version,
         pointed_until=pointed_until,
@@ -96,14 +106,14 @@ def facts_of(
         created_before=_created(before),
         created_after=_created(after),
         platforms_lost=lost,
-        platforms_gained=tuple(sorted(after.platforms - before.platforms)),
+        platforms_gained=tuple(sorted(after.platforms - before.platforms)) if known else (),
         attachments=attachments,
         attachments_lost=_attachments_lost(before, after),
         unknown=tuple(dict.fromkeys((*before.unknown, *after.unknown))),
     )
     return MoveFacts(
         **{name: getattr(facts, name) for name in facts.__struct_fields__ if name != "concerns"},
-        concerns=_concerns(facts, kind_changed=before.is_index != after.is_index),
+        concerns=_concerns(facts, kind_changed=before.kind != after.kind and known),
     )
 
 

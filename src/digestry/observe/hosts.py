@@ -60,16 +60,23 @@ class Host:
         return self._looking.submit(work)
 
     def wait_turn(self, stop: threading.Event) -> bool:
-        """Wait until the next request may be sent; return False if ``stop`` was set before."""
-        with self._lock:
-            now = time.monotonic()
-            gap = self._gap if now >= self._spread_until else max(self._gap, self._spread)
-            at = max(now, self._next)
-            self._next = at + gap * random.uniform(0.8, 1.2)  # noqa: S311 - no secret
-        while (left := at - time.monotonic()) > 0:
-            if stop.wait(min(left, _POLL)):
-                return False
-        return not stop.is_set()
+        """Wait until the next request may be sent; return False if ``stop`` was set before. Who waits is not
+        served in an order."""
+        # No turn is given out ahead of time: who waits hears of a limit that was lifted, or came.
+        while not stop.is_set():
+            with self._lock:
+                now = time.monotonic()
+                spread = now < self._spread_until
+                left = self._next - now
+                if left <= 0:
+                    gap = max(self._gap, self._spread) if spread else self._gap
+                    gap *= random.uniform(0.8, 1.2)  # noqa: S311 - no secret
+                    self._next = now + gap
+                    if spread:  # after the reset there is a new limit
+                        self._next = min(self._next, max(now + self._gap, self._spread_until))
+                    return True
+            stop.wait(min(left, _POLL))
+        return False
 
     def obey(self, rate: StatedRate | None) -> None:
         """Slow down for a limit that the registry states: what is left of it is for other clients, too."""
@@ -79,6 +86,7 @@ class Host:
         with self._lock:
             if not little:
                 self._spread_until = 0.0
+                self._next = min(self._next, time.monotonic() + self._gap)
                 return
             reset = min(_LONGEST_PAUSE, _UNKNOWN_RESET if rate.reset is None else rate.reset)
             self._spread = reset / max(1, rate.left)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Collection, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -36,6 +37,8 @@ _PRUNE_SECONDS: Final = 3600.0
 _AHEAD: Final = 6
 """So many checks a thread are taken from the schedule at once."""
 _MOVES: Final = 50
+_LOOKS: Final = 8
+"""So many moves of a registry wait for their turn to be looked at."""
 _TROUBLE: Final = 60_000_000
 
 
@@ -64,7 +67,16 @@ class Observer:
         self._lock = lock
         self._only = only
         self._audit = AuditLog(config.log, config.scratch)
-        self.checks = Checks(catalog, backend, self._audit, lock, config.manifest_limit, at_once=at_once)
+        self._stop = threading.Event()
+        self.checks = Checks(
+            catalog,
+            backend,
+            self._audit,
+            lock,
+            manifest_limit=config.manifest_limit,
+            stop=self._stop,
+            at_once=at_once,
+        )
         self._looks = Looks(config, backend, catalog, self.checks, lock)
         self._state = ObserverState(config, catalog, backend.now, lock)
         self._hosts: dict[str, Host] = {}
@@ -74,7 +86,6 @@ class Observer:
         self._planned = False
         self._running: dict[tuple[str, str], Future[None]] = {}
         self._looking: dict[tuple[str, int], Future[None]] = {}
-        self._stop = threading.Event()
         self._next_rules = 0.0
         self._next_state = 0.0
         self._next_prune = 0.0
@@ -118,13 +129,14 @@ class Observer:
         wanted = {one.local_name: one for one in found if one.name not in self._obstacles}
         if wanted != self._targets or not self._planned:
             self._schedule(list(wanted.values()))
+            kept = {one.local_name: one.keep_for for one in wanted.values() if one.keep}
+            self._catalog.observation_plan.keep(kept, self._lock)
             self._targets, self._planned = wanted, True
         return list(wanted.values())
 
     def has_moves(self) -> bool:
         """Return whether the images of a move are to be looked at now."""
-        found = self._catalog.observed_moves.unfinished(self._backend.now(), limit=_MOVES)
-        return any(self._is_mine(move.repository) for move in found)
+        return bool(self._catalog.observed_moves.unfinished(self._backend.now(), limit=1, only=self._only))
 
     def _is_mine(self, repository: str) -> bool:
         return self._only is None or repository in self._only
@@ -215,16 +227,29 @@ class Observer:
             self._stop.wait(1)
 
     def _look(self) -> None:
-        for move in self._catalog.observed_moves.unfinished(self._backend.now(), limit=_MOVES):
+        busy = Counter(
+            target.registry.prefix
+            for name, _ in self._looking
+            if (target := self._targets.get(name)) is not None
+        )
+        full = {prefix for prefix, count in busy.items() if count >= _LOOKS}
+        # One that is slow, or has many, keeps no other registry waiting.
+        found = self._catalog.observed_moves.unfinished(
+            self._backend.now(), limit=_MOVES, only=self._only, without=full
+        )
+        for move in found:
             key = move.repository, move.entry
-            if key in self._looking or not self._is_mine(move.repository):
-                continue
             target = self._targets.get(move.repository)
+            if key in self._looking:
+                continue
             if target is None:  # it is not observed any more
                 self._looks.close(move)
                 continue
-            host = self.host(target)
-            self._looking[key] = host.look(partial(self._look_at, host, target, move))
+            prefix = target.registry.prefix
+            if busy[prefix] < _LOOKS:
+                busy[prefix] += 1
+                host = self.host(target)
+                self._looking[key] = host.look(partial(self._look_at, host, target, move))
 
     def _look_at(self, host: Host, target: Target, move: ObservedMove) -> None:
         try:

@@ -20,11 +20,17 @@ from digestry.registry.pull_through import upstream_errors
 from digestry.registry.pull_through.upstream_errors import BackingOff
 
 
+class FalseDigest(ProtocolViolation):
+    """The registry names a digest, in its answer to HEAD, that it does not have, and sends another image."""
+
+    word = "names a digest that it does not have, and sends another image"
+
+
 def reason_of(error: DigestryError) -> str:
     """Return the reason, without the registry's words or an internal address: a page may show it."""
+    if isinstance(error, BackingOff | FalseDigest):
+        return error.word  # of a back-off as the request said that failed: it is one gap
     match error:
-        case BackingOff():
-            return error.word  # as the request said that failed: it is one gap
         case StorageFull():
             return "no room here for the answer"
         case StorageError():

@@ -30,7 +30,7 @@ from digestry.registry.observed_targets import Target, obstacles, targets
 
 MOST_MOVES: Final = 1000
 MOST_GAPS: Final = 1000
-_MOST_BOUNDARIES: Final = 20_000
+_BOUNDARIES: Final = 5000
 _PLACES: Final = 100
 _MOST_RUNS: Final = 1000
 Visible = Callable[[str], bool]
@@ -59,10 +59,10 @@ def report(
     """
     wanted = [one for one in targets(config, catalog.observation_plan.rules()) if visible(one.local_name)]
     names = {one.local_name: one.name for one in wanted}
+    seen = (move for move in _moves(catalog, since, moves + 1) if visible(move.repository))
     found = [
         move_of(move, names.get(move.repository, move.repository))
-        for move in catalog.observed_moves.since(since, limit=moves + 1)
-        if visible(move.repository) and (move.event != "created" or move.not_before is not None)
+        for move in itertools.islice(seen, moves + 1)
     ]
     gaps = list(itertools.islice(_gaps(catalog, config, wanted, since, now), MOST_GAPS + 1))
     gaps.sort(key=lambda gap: gap.since, reverse=True)
@@ -75,6 +75,17 @@ def report(
         more_moves=len(found) > moves,
         more_gaps=len(gaps) > MOST_GAPS,
     )
+
+
+def _moves(catalog: Catalog, since: int, window: int) -> Iterator[ObservedMove]:
+    """Yield all moves from the time ``since`` on, newest first."""
+    last: ObservedMove | None = None
+    while True:
+        found = catalog.observed_moves.since(since, before=last, limit=window)
+        yield from found
+        if len(found) < window:
+            return
+        last = found[-1]
 
 
 def move_of(move: ObservedMove, name: str, facts: MoveFacts | None = None) -> UpstreamMove:
@@ -164,16 +175,28 @@ def _gaps(
     catalog: Catalog, config: RegistryConfig, wanted: Sequence[Target], since: int, now: int
 ) -> Iterator[ObservationGap]:
     """Yield the times from ``since`` on in which nothing is known."""
-    names = {one.local_name: one.name for one in wanted}
-    boundaries = catalog.observations.boundaries(since, limit=_MOST_BOUNDARIES)
-    for (repository, tag), some in itertools.groupby(boundaries, key=lambda one: (one.repository, one.tag)):
-        if repository in names:
-            spans = list(some)
-            before = catalog.observations.spans(repository, tag, before=spans[0].number, limit=1)
-            yield from _between(names[repository], [*before, *spans], now)
+    yield from _blocked(catalog, config, wanted, since)
     for one in wanted:
         yield from _overdue(catalog, one, now)
-    yield from _blocked(catalog, config, wanted, since)
+    names = {one.local_name: one.name for one in wanted}
+    boundaries = (span for span in _boundaries(catalog, since) if span.repository in names)
+    for _, some in itertools.groupby(boundaries, key=lambda one: (one.repository, one.tag)):
+        spans = list(some)
+        first = spans[0]
+        before = catalog.observations.spans(first.repository, first.tag, before=first.number, limit=1)
+        yield from _between(names[first.repository], [*before, *spans], now)
+
+
+def _boundaries(catalog: Catalog, since: int) -> Iterator[Span]:
+    """Yield all spans between which something may be unknown, from the time ``since`` on, by repository and
+    tag."""
+    last: Span | None = None
+    while True:
+        found = catalog.observations.boundaries(since, after=last, limit=_BOUNDARIES)
+        yield from found
+        if len(found) < _BOUNDARIES:
+            return
+        last = found[-1]
 
 
 def _between(name: str, spans: Iterable[Span], now: int) -> Iterator[ObservationGap]:

@@ -30,18 +30,21 @@ REPOSITORY_KEYS: Final = (
     Key("tags", patterns, ("*",)),
     Key("every", toml.span(SHORTEST, LONGEST), USUAL),
     Key("keep", toml.flag, False),
+    Key("keep-for", toml.unless_off(toml.span(1, 3650 * 86400)), None),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class ObservedRepository:
     """A repository of another registry whose tags are observed. ``name`` has the registry's host; ``tags``
-    are patterns; ``every`` is in seconds. With ``keep``, all content of each image is fetched."""
+    are patterns; ``every`` is in seconds. With ``keep``, all content of each image is fetched, and kept for
+    ``keep_for`` seconds after a tag left it; None: as long as it is observed."""
 
     name: str
     tags: tuple[str, ...] = ("*",)
     every: float = USUAL
     keep: bool = False
+    keep_for: float | None = None
 
     @property
     def host(self) -> str:
@@ -88,7 +91,9 @@ def _repository(name: str, table: object, where: Where) -> ObservedRepository:
         full = repository_name(name)
     except InvalidConfiguration as error:
         raise where.wrong(error.message, hint=error.hint) from error
-    return ObservedRepository(full, values["tags"], values["every"], values["keep"])
+    if values["keep_for"] is not None and not values["keep"]:
+        raise where.wrong("keep-for says how long images are kept, and none is", hint="add keep = true")
+    return ObservedRepository(full, values["tags"], values["every"], values["keep"], values["keep_for"])
 
 
 def repository_name(text: str) -> str:

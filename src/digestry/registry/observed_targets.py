@@ -23,7 +23,8 @@ class Target:
     """A repository that is observed.
 
     ``name`` is its name with the registry's host; ``upstream_name`` that at the registry, ``local_name`` the
-    repository here. ``interval`` is in microseconds. ``by_command``: a command added it.
+    repository here. ``interval`` is in microseconds, and so is ``keep_for``: for so long an image is kept
+    after a tag left it; None: as long as the repository is observed. ``by_command``: a command added it.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Target:
     interval: int
     keep: bool
     by_command: bool = False
+    keep_for: int | None = None
 
     @property
     def literal(self) -> tuple[str, ...]:
@@ -55,11 +57,13 @@ def targets(config: RegistryConfig, rules: Sequence[ObservationRule]) -> list[Ta
     that it does not name."""
     found: dict[str, Target] = {}
     for one in config.observe.repositories:
-        found[one.name] = _target(config, one.name, one.tags, int(one.every * clock.SECOND), keep=one.keep)
+        target = _target(config, one.name, one.tags, int(one.every * clock.SECOND), keep=one.keep)
+        keep_for = None if one.keep_for is None else int(one.keep_for * clock.SECOND)
+        found[one.name] = replace(target, keep_for=keep_for)
     for rule in rules:
         if rule.repository not in found:
             target = _target(config, rule.repository, rule.tags, rule.interval, keep=rule.keep)
-            found[rule.repository] = replace(target, by_command=True)
+            found[rule.repository] = replace(target, by_command=True, keep_for=rule.keep_for)
         elif rule.actor == FOR_AGE:
             # The tags that clients asked for have no age unless they are observed.
             target = found[rule.repository]

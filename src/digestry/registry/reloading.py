@@ -22,18 +22,21 @@ from typing import Final
 
 from digestry.errors import DigestryError
 from digestry.registry.config import RegistryConfig
+from digestry.registry.pull_through.config import MirrorConfig
 
 log: Final = logging.getLogger("digestry.registry")
 
 RELOADED: Final = frozenset(
     {
         "access",
+        "ages",
         "allow_anonymous",
         "collection",
         "cors",
         "health",
         "hosts",
         "manifest_limit",
+        "observe",
         "quotas",
         "scan",
         "scrub",
@@ -84,11 +87,18 @@ def reloaded(served: RegistryConfig, read: RegistryConfig) -> tuple[RegistryConf
     kept = {field.name for field in fields(RegistryConfig)} - RELOADED
     if served.storage.stores.blobs is not None:
         kept.add("upload_limit")  # the size of an upload's parts goes by it
+    if _without_ages(served) == _without_ages(read):
+        kept.discard("mirrors")
     changed = {name for name in kept if getattr(served, name) != getattr(read, name)}
     if read.root is None:
         changed.discard("root")  # the served configuration has a scratch directory
     config = replace(read, **{name: getattr(served, name) for name in kept})
     return config, sorted({_NAMES.get(name, name) for name in changed})
+
+
+def _without_ages(config: RegistryConfig) -> list[MirrorConfig]:
+    """Return the mirrors without what is in ``ages`` as well, which is reloaded."""
+    return [replace(mirror, min_age=None, advisories="signed") for mirror in config.mirrors]
 
 
 def _open_shared() -> int:

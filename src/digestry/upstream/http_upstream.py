@@ -264,10 +264,11 @@ class ClientUpstream:
 
         return self._asked(ask)
 
-    def tags(self, repository: str, most: int) -> list[str]:
-        """Return the first ``most`` tags, in the upstream's order."""
+    def tags(self, repository: str, most: int, pace: Callable[[], None] | None = None) -> list[str]:
+        """Return the first ``most`` tags, in the upstream's order; ``pace`` is called before each page after
+        the first."""
         tags = self._repository(repository).tags
-        return self._asked(lambda: list(itertools.islice(tags(), most)), lists=True)
+        return self._asked(lambda: list(itertools.islice(tags(pace=pace), most)), lists=True)
 
     def referrers(self, repository: str, digest: Digest) -> Sequence[Descriptor]:
         """Return the referrers of ``digest``, from the referrers tag if the upstream has no such list."""

@@ -88,7 +88,7 @@ class LogVerifier:
         self.seen = seen
         self._trust = trust or (lambda _: LogTrust())
         self._now = now
-        self._tell = tell or (lambda _: None)
+        self.tell = tell or (lambda _: None)
 
     def now(self) -> datetime.datetime:
         """Return the time now."""
@@ -193,7 +193,7 @@ class LogVerifier:
         signed = open_checkpoint(note, shown.origin, _keys_of(shown))
         trusted = tuple(TrustedKey(str(key), now, "first use") for key in signed.signatures)
         for key in trusted:
-            self._tell(f"the key of the log of {log.host} is trusted from now on: {key.vkey}")
+            self.tell(f"the key of the log of {log.host} is trusted from now on: {key.vkey}")
         return signed, trusted
 
     def _open(
@@ -223,7 +223,7 @@ class LogVerifier:
         shown = log.keys()
         found = declared_keys(shown, before.origin, known)
         for key in found:
-            self._tell(f"the key of the log of {log.host} was replaced, as the one before declares: {key}")
+            self.tell(f"the key of the log of {log.host} was replaced, as the one before declares: {key}")
         return [TrustedKey(str(key), self._now(), "rotated") for key in found]
 
     def witnessed(self, what: str, signed: SignedCheckpoint, trust: LogTrust) -> list[Cosignature]:

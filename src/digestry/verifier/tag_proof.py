@@ -13,6 +13,7 @@ from digestry.errors import LogContradiction, RemoteNotFound, Unproven
 from digestry.model.digest import Digest
 from digestry.model.reference import Reference
 from digestry.model.timestamps import rfc3339
+from digestry.verifier.aged_proof import check_aged
 from digestry.verifier.leaves import LoggedEntry
 from digestry.verifier.log_view import LogVerifier, LogView
 from digestry.verifier.repository_check import (
@@ -57,7 +58,8 @@ class TagProver:
             self.prove_digest(repository, digest)
 
     def prove(self, repository: Repository, tag: str, digest: Digest) -> ProvenTag:
-        """Return the proof that ``tag`` points to ``digest`` now, which the registry said.
+        """Return the proof that ``tag`` points to ``digest`` now, which the registry said; or that it did,
+        if the registry serves that for a minimum age: see :mod:`.aged_proof`.
 
         Raises :class:`LogContradiction` if the log says another thing, :class:`Unproven` if it does not say
         it, or not all of it could be read, and as :meth:`LogVerifier.view` does.
@@ -69,6 +71,8 @@ class TagProver:
             last = report.last
             if last is not None and last.entry.to_digest == digest:
                 return ProvenTag(digest, last, report.view, report.completeness)
+            if last is not None and (earlier := self._aged(log, repository, tag, digest, report)) is not None:
+                return ProvenTag(digest, earlier, report.view, report.completeness)
             if pause is None:
                 raise self._unproven(name, digest, last, report.view)
             if _digest_of(repository, tag) != digest:
@@ -92,6 +96,42 @@ class TagProver:
             f"no tag of {repository.reference.name} ever pointed to {digest}, by the log of {log.host}",
             hint="an image of an index has no entry of its own: pull by the index's digest, or by a tag",
         )
+
+    def prove_past(self, repository: Repository, tag: str, digest: Digest) -> LoggedEntry:
+        """Return the latest entry in the log by which ``tag`` came to ``digest``. Raises :class:`Unproven` if
+        there is none, and as :meth:`LogVerifier.view` does."""
+        log = TransparencyLog(repository.connection, repository.reference.host)
+        view = self._verifier.view(log)
+        name = repository.reference.repository
+        for entry in reversed(opened_entries(view, name, log.openings(name, tag=tag))):
+            if entry.entry.tag == tag and entry.entry.to_digest == digest:
+                return entry
+        raise Unproven(
+            f"{repository.reference.name}:{tag} never pointed to {digest}, by the log of {log.host}"
+        )
+
+    def _aged(
+        self,
+        log: TransparencyLog,
+        repository: Repository,
+        tag: str,
+        digest: Digest,
+        report: RepositoryReport,
+    ) -> LoggedEntry | None:
+        age = repository.tag_age(tag, None)
+        if age is None or not age.least_seconds or age.stood is None or age.stood.digest != digest:
+            return None
+        last = report.last
+        if last is None or age.current is None or last.entry.to_digest != age.current:
+            return None
+        # A client that was here before asks for the entries since then alone.
+        entries = opened_entries(report.view, report.repository, log.openings(report.repository, tag=tag))
+        found = check_aged(f"{repository.reference.name}:{tag}", tag, age, entries)
+        self._verifier.tell(
+            f"{repository.reference.name}:{tag} points to {age.current} by the log of {log.host}, since"
+            f" {rfc3339(last.entry.at)}; {age.reason}"
+        )
+        return found
 
     def _last_of(self, log: TransparencyLog, repository: Repository, tag: str) -> RepositoryReport:
         """Return the report with the tag's entries, of which all later ones were looked for."""

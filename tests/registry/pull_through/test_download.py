@@ -8,7 +8,7 @@ import errno
 import http.client
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ class Slow:
     def check(self, repository: str, tag: str, etag: str, limit: int) -> TagCheck:
         raise RemoteNotFound("no", status=404)
 
-    def tags(self, repository: str, most: int) -> Sequence[str]:
+    def tags(self, repository: str, most: int, pace: Callable[[], None] | None = None) -> Sequence[str]:
         return ()
 
     def staleness(self, repository: str, target: str) -> str:

@@ -69,8 +69,8 @@ class Upstream(Protocol):
         """Open a blob, unverified, from byte ``start`` on or, if the upstream cannot, from its first."""
         ...
 
-    def tags(self, repository: str, most: int) -> Sequence[str]:
-        """Return the first ``most`` tags."""
+    def tags(self, repository: str, most: int, pace: Callable[[], None] | None = None) -> Sequence[str]:
+        """Return the first ``most`` tags. ``pace`` is called before each page after the first."""
         ...
 
     def referrers(self, repository: str, digest: Digest) -> Sequence[Descriptor]:

@@ -101,6 +101,11 @@ async def check_digest(service: Service, exchange: Exchange, name: str, digest: 
             f"{digest} is too young: {held} has not been under a tag for {least};"
             f" {age_answers.explanation(name, state.tag, state.aged, basis=state.basis)}"
         )
+    elif state.why == "many":
+        text = (
+            f"{digest} has no known age: it is part of more images of {name} than are looked at, and none of"
+            " those that are here for longest has been under a tag for long enough"
+        )
     else:
         text = f"{digest} has no known age: no tag of {name} is known that it came with"
     exchange.record_audit_event(action="refuse-young", digest=digest, reason=text)

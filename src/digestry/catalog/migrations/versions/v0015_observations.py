@@ -87,6 +87,7 @@ def _create_observations() -> None:
         sa.Column("tags", TEXT, nullable=False),
         sa.Column("interval", sa.BigInteger, nullable=False),
         sa.Column("keep", sa.Boolean, nullable=False),
+        sa.Column("keep_for", sa.BigInteger),
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.Column("actor", TEXT, nullable=False),
     )
@@ -129,10 +130,18 @@ def _create_observations() -> None:
         sa.Column("pending", sa.BigInteger, nullable=False),
         sa.Column("attempts", sa.BigInteger, nullable=False),
         sa.Column("due_at", sa.BigInteger, nullable=False),
+        sa.Column("kept", sa.Boolean, nullable=False),
     )
     op.create_index("observed_moves_by_time", "observed_moves", ["at"])
     op.create_index("observed_moves_by_tag", "observed_moves", ["repository", "tag", "at"])
-    op.create_index("observed_moves_by_due", "observed_moves", ["pending", "due_at"])
+    op.create_index("observed_moves_by_due", "observed_moves", ["pending", "due_at", "repository"])
+    op.create_index("observed_moves_by_digest", "observed_moves", ["repository", "to_digest", "at"])
+    op.create_index("observed_moves_by_left_digest", "observed_moves", ["repository", "from_digest", "at"])
+    op.create_table(
+        "kept_observations",
+        sa.Column("repository", TEXT, primary_key=True),
+        sa.Column("duration", sa.BigInteger),
+    )
     op.create_table(
         "age_overrides",
         sa.Column("number", IDENTITY, primary_key=True),
