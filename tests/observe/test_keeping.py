@@ -23,6 +23,7 @@ def blob(observer: Observing, content: bytes) -> int:
     return observer.server.request("GET", path).status
 
 
+@pytest.mark.long
 def test_keeping_begins_with_a_reload_and_outlives_collection(tmp_path: Path) -> None:
     with upstream() as up, observing(tmp_path, up.url, more=AT_ONCE) as observer:
         first = up.image("own/app", "1.5", layer=b"the old layer")
@@ -72,6 +73,7 @@ def test_how_long_is_said_rightly_or_not_at_all(tmp_path: Path, keys: str) -> No
         load(file, {"root": tmp_path / "root"})
 
 
+@pytest.mark.long
 def test_by_command() -> None:
     with running_registry() as server:
         server.stop()

@@ -6,6 +6,8 @@ import json
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.client.liar import Reply, Request
 from tests.observe.support import observing, spans
 from tests.registry.pull_through.support import KIND, upstream
@@ -36,6 +38,7 @@ def test_a_digest_that_is_not_there_is_no_observation(tmp_path: Path) -> None:
         assert observer.moves("1.5") == [("created", str(first))]
 
 
+@pytest.mark.long
 def test_one_that_is_slow_keeps_the_moves_of_no_other_waiting(tmp_path: Path) -> None:
     with upstream() as slow, upstream() as fast:
         for number in range(70):
@@ -62,6 +65,7 @@ def test_one_that_is_slow_keeps_the_moves_of_no_other_waiting(tmp_path: Path) ->
             assert told < 70
 
 
+@pytest.mark.long
 def test_the_pages_of_a_list_are_asked_for_at_the_pace_of_all_requests(tmp_path: Path) -> None:
     asked: list[float] = []
 

@@ -152,6 +152,7 @@ def test_a_rebuild_of_something_odd_concerns_nobody(up: Upstream, observer: Obse
     assert told["config_has_platform"]["base"] == "same"
 
 
+@pytest.mark.long
 def test_an_image_that_became_an_artifact(up: Upstream, observer: Observing) -> None:
     first = up.image(_APP, "1.5")
     observer.wait_for("1.5", first)
@@ -159,6 +160,7 @@ def test_an_image_that_became_an_artifact(up: Upstream, observer: Observing) -> 
     assert {"kind-changed", "platforms-lost"} <= set(facts(observer, "1.5", first, second)["concerns"])
 
 
+@pytest.mark.long
 def test_a_platform_of_windows_that_went(up: Upstream, observer: Observing) -> None:
     def of(version: str) -> dict[str, str]:
         return {"os": "windows", "architecture": "amd64", "os.version": version}
