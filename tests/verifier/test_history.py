@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import datetime
+from pathlib import Path
 
 import pytest
 from msgspec import structs
 
+from digestry.client.options import ClientOptions
+from digestry.client.session import Session
 from digestry.errors import ContentError, DigestryError, LogContradiction, RemoteError, Unproven
 from digestry.model.digest import Digest
 from digestry.model.history import TagEvent
@@ -16,7 +19,7 @@ from digestry.translog.notes import Note, SignerKey
 from digestry.verifier.trust import LogTrust
 from tests.client.liar import Reply
 from tests.verifier.conftest import Client
-from tests.verifier.log_server import BEGAN, ORIGIN, LogServer, tile_path, witness
+from tests.verifier.log_server import BEGAN, ORIGIN, LogServer, log_server, tile_path, witness
 
 OTHER = Digest.of(b"another")
 
@@ -188,6 +191,32 @@ def test_a_fork_of_the_same_size(server: LogServer, client: Client) -> None:
 
 
 @pytest.mark.long
+def test_two_registries_that_sign_two_histories(server: LogServer, client: Client, tmp_path: Path) -> None:
+    """Two copies of a registry, each with the key: whoever sees both has the evidence."""
+    server.move("team/app", "1.5", 1)
+    server.fill(20)
+    with log_server() as copy:
+        copy.key, copy.events, copy.tags = server.key, list(server.events), dict(server.tags)
+        with Session(ClientOptions(timeout=20.0, retries=0, patience=20.0)) as session:
+            other = Client(tmp_path, copy, session)
+            assert client.verify("team/app").problems == []
+            assert other.verify("team/app").problems == []  # it is the same log, and goes on
+            copy.fill(3)
+            assert other.verify("team/app").problems == []
+            server.move("team/app", "1.5", 2)
+            assert client.verify("team/app").problems == []  # it is shorter, and continues what it was
+            server.fill(9)
+            with pytest.raises(
+                LogContradiction, match=r"was forked: .* showed other first 24 entries"
+            ) as found:
+                client.verify("team/app")
+            assert (Path(found.value.evidence) / "seen.checkpoint").exists()
+            with log_server() as stranger:  # its key is its own: somebody else, and no fork
+                stranger.key = SignerKey.new(ORIGIN)
+                stranger.move("team/app", "1.5", 1)
+                assert Client(tmp_path, stranger, session).verify("team/app").problems == []
+
+
 def test_a_log_that_was_rolled_back(server: LogServer, client: Client) -> None:
     story(server)
     client.verify("team/app")

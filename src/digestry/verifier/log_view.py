@@ -106,6 +106,7 @@ class LogVerifier:
         for _ in range(_ATTEMPTS):
             before = records.read()
             view = self._look(log, records, before)
+            self._check_elsewhere(view)
             with records.locked():
                 latest = records.read()
                 if latest is not None and latest != before:
@@ -288,6 +289,23 @@ class LogVerifier:
             f"{rfc3339(seen.at)}",
             proof=lines.encode(),
         )
+
+    def _check_elsewhere(self, view: LogView) -> None:
+        """Raise if another registry showed another history of this log, signed by the same key: two copies of
+        a registry that both go on, or a registry that has more than one history."""
+        others = self.seen.with_origin(view.checkpoint.origin, skip_damaged=True)
+        for host, seen in others.items():
+            same = {key.vkey for key in seen.keys} & {key.vkey for key in view.keys}
+            if host == view.host or not same or seen.size > view.size:
+                continue  # a shorter one is compared once the other is looked at
+            if view.tiles.root_of(seen.size).hex() != seen.root:
+                raise self._contradiction(
+                    view.records,
+                    seen,
+                    view.note,
+                    f"the log {view.checkpoint.origin} was forked: {host} showed other first {seen.size}"
+                    f" entries at {rfc3339(seen.at)} than {view.host} does, under the same key",
+                )
 
     def _contradiction(
         self,

@@ -18,7 +18,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, Literal, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import msgspec
 
@@ -94,17 +94,27 @@ class SeenLogs:
 
     def keys_of(self, origin: str) -> list[VerifierKey]:
         """Return the keys that are trusted of the log with this origin."""
+        found = [key for seen in self.with_origin(origin).values() for key in seen.keys]
+        return list(dict.fromkeys(parse_verifier_key(key.vkey) for key in found))
+
+    def with_origin(self, origin: str, *, skip_damaged: bool = False) -> dict[str, SeenLog]:
+        """Return what was seen of the log with this origin, by the ``host[:port]`` that showed it."""
         with storage_errors("list", self.directory):
             try:
                 directories = sorted(self.directory.iterdir())
             except FileNotFoundError:
-                return []
-        found = []
+                return {}
+        found = {}
         for path in directories:
-            seen = HostRecords(path, path.name).read()
+            try:
+                seen = HostRecords(path, path.name).read()
+            except StorageError:
+                if not skip_damaged:
+                    raise
+                continue
             if seen is not None and seen.origin == origin:
-                found += [parse_verifier_key(key.vkey) for key in seen.keys]
-        return list(dict.fromkeys(found))
+                found[unquote(path.name)] = seen
+        return found
 
 
 class HostRecords:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, func, insert, select
@@ -107,30 +107,23 @@ class LogSigner:
         catalog's log does not continue it, or its own last checkpoint, or if an entry of the journal is
         missing, and :class:`LogDamaged`.
         """
-        with self._database.write() as connection:
-            if fence is not None:
-                fence.check_in(connection)
-            origin = keys.origins(connection)[-1].name
-            size = size_of(connection)
-            last = next(iter(checkpoint_rows.last(connection, origin)), None)
-            check_head(connection, head, last)
-            tiles = GrowingTiles(connection, size)
-            tree = Frontier(size, tiles.frontier())
-            _check_own(connection, last, tree)
-            _check_last_entry(connection, size)
-            rows = _new_rows(connection, size, limit)
-            if not rows and last is not None and last.checkpoint.size == size:
+        while True:
+            # All that takes time is done before the write lock is taken: pushes wait for that.
+            with self._database.read() as connection:
+                plan = _planned(connection, is_public, head, limit)
+            if plan is None:
                 return None
-            leaves = [_leaf(row, is_public) for row in rows]
-            if leaves:
-                connection.execute(insert(log_entries), leaves)
-            for leaf in leaves:
-                tree.append(leaf["hash"])
-                tiles.append(leaf["hash"])
-            tiles.write()
-            checkpoint = Checkpoint(origin, tree.size, tree.root())
-            signers = _signers(connection, origin, now)
-            return checkpoint_rows.add(connection, checkpoint, checkpoint.sign(signers), now=now)
+            with self._database.write() as connection:
+                if fence is not None:
+                    fence.check_in(connection)
+                if _begun(connection) != plan.begun:
+                    continue  # the log was begun under another name meanwhile
+                checkpoint = plan.checkpoint
+                signers = _signers(connection, checkpoint.origin, now)
+                if plan.leaves:
+                    connection.execute(insert(log_entries), plan.leaves)
+                plan.tiles.write(connection)
+                return checkpoint_rows.add(connection, checkpoint, checkpoint.sign(signers), now=now)
 
     def of_nothing(self, *, now: int) -> StoredCheckpoint:
         """Return the checkpoint of the log without entries, which every other continues; it is not stored."""
@@ -201,6 +194,44 @@ def check_head(connection: Connection, head: Head | None, last: StoredCheckpoint
             f"the log {head.origin} was signed with other entries than this catalog has among the first"
             f" {head.size}"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is to be written: the new leaves, the tiles that they fill, and the checkpoint over them.
+
+    ``begun`` is the state of the log that it continues.
+    """
+
+    begun: tuple[str, int, StoredCheckpoint | None]
+    leaves: list[dict[str, Any]]
+    tiles: GrowingTiles
+    checkpoint: Checkpoint
+
+
+def _begun(connection: Connection) -> tuple[str, int, StoredCheckpoint | None]:
+    """Return the log's name, its size and its last checkpoint without the cosignatures."""
+    origin = keys.origins(connection)[-1].name
+    last = next(iter(checkpoint_rows.last(connection, origin)), None)
+    return origin, size_of(connection), None if last is None else replace(last, cosignatures="")
+
+
+def _planned(connection: Connection, is_public: IsPublic, head: Head | None, limit: int) -> _Plan | None:
+    """Return what is to be signed next; None if nothing is. Raises as :meth:`LogSigner.sign` does."""
+    begun = origin, size, last = _begun(connection)
+    check_head(connection, head, last)
+    tiles = GrowingTiles(connection, size)
+    tree = Frontier(size, tiles.frontier())
+    _check_own(connection, last, tree)
+    _check_last_entry(connection, size)
+    rows = _new_rows(connection, size, limit)
+    if not rows and last is not None and last.checkpoint.size == size:
+        return None
+    leaves = [_leaf(row, is_public) for row in rows]
+    for leaf in leaves:
+        tree.append(leaf["hash"])
+        tiles.append(leaf["hash"])
+    return _Plan(begun, leaves, tiles, Checkpoint(origin, tree.size, tree.root()))
 
 
 def _signers(connection: Connection, origin: str, now: int) -> list[SignerKey]:

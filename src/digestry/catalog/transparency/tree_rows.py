@@ -62,7 +62,6 @@ class GrowingTiles:
     """The last tiles of a log, to which leaves are appended; whole ones become rows of ``log_nodes``."""
 
     def __init__(self, connection: Connection, size: int) -> None:
-        self._connection = connection
         self._size = size
         self._levels: list[list[bytes]] = []
         self._rows: list[dict[str, object]] = []
@@ -104,10 +103,10 @@ class GrowingTiles:
             count, level = count // WIDTH, level + 1
             self._rows.append({"level": level, "position": count - 1, "hash": joined})
 
-    def write(self) -> None:
+    def write(self, connection: Connection) -> None:
         """Write the rows of the tiles that became whole."""
         if self._rows:
-            self._connection.execute(insert(log_nodes), self._rows)
+            connection.execute(insert(log_nodes), self._rows)
             self._rows = []
 
 
