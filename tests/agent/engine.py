@@ -38,12 +38,19 @@ class Engine:
     streams: list[queue.SimpleQueue[bytes | None]] = field(default_factory=list)
     hidden: set[str] = field(default_factory=set)
     asked: list[str] = field(default_factory=list)
+    reads: int = 0
+    """How many lines of events were sent."""
+    ahead: int = 0
+    """How many seconds the host's clock is ahead."""
     lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def now(self) -> int:
+        return time.time_ns() + self.ahead * 10**9
 
     def tag(self, name: str, digit: str) -> None:
         with self.lock:
             identity = f"sha256:{digit * 64}"
-            now = time.time_ns()
+            now = self.now()
             self.images[identity] = {
                 "Id": identity,
                 "RepoTags": [name],
@@ -58,7 +65,7 @@ class Engine:
 
     def create(self, identity: str, image: str = "localhost:5000/app:1", **labels: str) -> None:
         with self.lock:
-            now = time.time_ns()
+            now = self.now()
             self.containers[identity] = {
                 "Id": identity,
                 "Name": f"/name-{identity}",
@@ -73,13 +80,13 @@ class Engine:
     def start(self, identity: str) -> None:
         with self.lock:
             state = self.containers[identity]["State"]
-            state |= {"Status": "running", "Running": True, "StartedAt": text_of(time.time_ns())}
+            state |= {"Status": "running", "Running": True, "StartedAt": text_of(self.now())}
             self._tell("container", "start", identity)
 
     def die(self, identity: str) -> None:
         with self.lock:
             state = self.containers[identity]["State"]
-            state |= {"Status": "exited", "Running": False, "FinishedAt": text_of(time.time_ns())}
+            state |= {"Status": "exited", "Running": False, "FinishedAt": text_of(self.now())}
             self._tell("container", "die", identity)
 
     def destroy(self, identity: str) -> None:
@@ -108,12 +115,17 @@ class Engine:
             "Type": kind,
             "Action": action,
             "Actor": {"ID": identity, "Attributes": attributes},
-            "time": time.time_ns() // 10**9,
-            "timeNano": time.time_ns(),
+            "time": self.now() // 10**9,
+            "timeNano": self.now(),
         }
         self.events = [*self.events, event][-self.memory :]
         for stream in self.streams:
             stream.put(json.dumps(event).encode() + b"\n")
+
+    def waiting(self) -> int:
+        """Return how many lines of events are not sent yet, in the stream that has the most."""
+        with self.lock:
+            return max((stream.qsize() for stream in self.streams), default=0)
 
     def restart(self) -> None:
         """End all streams, and forget all events, as an engine that starts again does."""
@@ -192,8 +204,11 @@ def engine(**more: Any) -> Iterator[Engine]:
             self.end_headers()
             while (line := stream.get()) is not None:
                 self.wfile.write(f"{len(line):x}\r\n".encode() + line + b"\r\n")
+                found.reads += 1
             self.wfile.write(b"0\r\n\r\n")
             self.close_connection = True
+            with found.lock:
+                found.streams.remove(stream)
 
     class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         daemon_threads = True

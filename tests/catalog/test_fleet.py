@@ -20,6 +20,7 @@ from digestry.catalog.retention_rules import Retention
 from digestry.errors import CallerError, Forbidden
 from digestry.model.digest import Digest
 from digestry.model.fleet import (
+    EVENT_START,
     ClaimReport,
     Gap,
     ImageReport,
@@ -136,6 +137,51 @@ def test_two_agents_of_one_place_in_either_order(catalog: Catalog, clock: Clock)
     assert len(all_runs(catalog, clock)) == 2
     assert runs["c1"].until == one.at(-20)
     assert (runs["c2"].from_, runs["c2"].until) == (one.at(-30), one.at(-5))
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["known by its event first", "known by its event later"])
+@pytest.mark.parametrize("named", ["first", "written"])
+def test_a_start_that_one_agent_knows_by_its_event_alone(
+    catalog: Catalog, clock: Clock, named: str, late: bool
+) -> None:
+    """Its container was gone when that agent asked about it; the other agent has the engine's own word."""
+    one, two = Agent(catalog, clock), Agent(catalog, clock, OTHER)
+    began = one.at(-50)
+    event = f"{EVENT_START}{times.from_datetime(began) * 1000}"
+    written = (began - datetime.timedelta(seconds=0.3)).isoformat()
+    word = "first" if named == "first" else written
+    known = (one, one.started("c", -50, word), one.stopped("c", -40, word))
+    told = (two, two.started("c", -50, event), two.stopped("c", -40, event))
+    for agent, start, end in (known, told) if late else (told, known):
+        agent.send(start)
+        agent.send(end)
+    (run,) = all_runs(catalog, clock)
+    assert (run.from_, run.until_after, run.until) == (began, one.at(-40), one.at(-40))
+    # The agent that knows it by its event is the only one that sees the end of the next start.
+    at = times.from_datetime(two.at(-30)) * 1000
+    one.send(one.started("c", -30, two.at(-30).isoformat()))
+    two.send(two.started("c", -30, f"{EVENT_START}{at}"), two.stopped("c", -20, f"{EVENT_START}{at}"))
+    assert sorted((run.from_, run.until) for run in all_runs(catalog, clock)) == [
+        (began, one.at(-40)), (one.at(-30), one.at(-20)),
+    ]  # fmt: skip
+
+
+def test_starts_that_are_close_stay_two(catalog: Catalog, clock: Clock) -> None:
+    one, two = Agent(catalog, clock), Agent(catalog, clock, OTHER)
+    one.send(one.started("c", -50, "first"), one.stopped("c", -49.8, "first"))
+    again = times.from_datetime(two.at(-49.7)) * 1000
+    two.send(
+        two.started("c", -49.7, f"{EVENT_START}{again}"), two.stopped("c", -49.6, f"{EVENT_START}{again}")
+    )
+    assert sorted((run.from_, run.until) for run in all_runs(catalog, clock)) == [
+        (one.at(-50), one.at(-49.8)), (one.at(-49.7), one.at(-49.6)),
+    ]  # fmt: skip
+    # The engine's own word for that start, which its agent tells later, is of the same one.
+    one.send(
+        one.started("c", -49.7, one.at(-49.71).isoformat()),
+        one.stopped("c", -49.6, one.at(-49.71).isoformat()),
+    )
+    assert len(all_runs(catalog, clock)) == 2
 
 
 def test_a_container_that_restarts_has_two_runs(agent: Agent, catalog: Catalog, clock: Clock) -> None:

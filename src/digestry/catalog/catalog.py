@@ -30,6 +30,7 @@ from digestry.catalog.fleet.counts import FleetCounts
 from digestry.catalog.fleet.happenings import FleetHappenings
 from digestry.catalog.fleet.judgements import FleetJudgements
 from digestry.catalog.fleet.retention import FleetRetention
+from digestry.catalog.fleet.run_counts import FleetRunCounts
 from digestry.catalog.fleet.scans import Scans
 from digestry.catalog.fleet.store import Fleet
 from digestry.catalog.garbage import Garbage
@@ -73,8 +74,9 @@ class Catalog(RepositoryReads):
     ``damage`` what cannot be served, ``identity`` which registry this is, ``relocation`` whether it has
     moved to other stores; ``browsing`` reads for the pages, and ``web_sessions`` has who is signed in to
     them; ``fleet`` has what agents report, and ``fleet_retention`` forgets it, ``fleet_judgements`` the
-    verdicts on it, ``fleet_counts`` how much of it there is, and ``fleet_happenings`` queues what
-    webhooks hear of it; ``observations`` has what was seen of other registries' tags,
+    verdicts on it, ``fleet_counts`` how much of it there is, ``fleet_run_counts`` keeps how many runs
+    started and ended when, and ``fleet_happenings`` queues what webhooks hear of it;
+    ``observations`` has what was seen of other registries' tags,
     ``observation_plan`` what is to be observed when, and ``observed_moves`` what moved there; ``sequencing``
     gives the journal's entries their positions; ``log`` has the journal as a transparency log, and
     ``log_signer`` signs it, unless ``log_suspension`` says no; ``witnessing`` has what this registry saw of
@@ -109,6 +111,7 @@ class Catalog(RepositoryReads):
         self.observed_moves = ObservedMoves(self._database)
         self.fleet = Fleet(self._database)
         self.fleet_retention = FleetRetention(self._database)
+        self.fleet_run_counts = FleetRunCounts(self._database)
         self.fleet_counts = FleetCounts(self._database)
         self.fleet_judgements = FleetJudgements(self._database)
         self.fleet_scans = Scans(self._database)

@@ -121,10 +121,16 @@ fleet_image_vulnerabilities = Table(
     Index("fleet_image_vulnerabilities_by_image", "image"),
 )
 
+LONGER_THAN: Final = (1, 4, 16, 64, 256)
+"""The classes of long runs, in days. A run that ran at a time ended within the longest of its class after it, so
+that a question about a time reads few others."""
+
 # Runs: a container from one start to its end. ``instance`` tells this start of the container from its others,
 # in the engine's own words. ``ended_at`` is NULL while it runs; it ended after ``ended_after`` and at
-# ``ended_at`` or before: the two are equal if the end was seen. SQLite reads ``ended_at`` even where an index
-# has only rows without it: those that whole questions are answered from have it as a column.
+# ``ended_at`` or before: the two are equal if the end was seen. ``longer_than`` is the largest of
+# :data:`LONGER_THAN` days that it took more than; NULL while it runs, and for shorter ones. SQLite reads
+# ``ended_at`` even where an index has only rows without it: those that whole questions are answered from have
+# it as a column.
 fleet_runs = Table(
     "fleet_runs",
     metadata,
@@ -142,6 +148,7 @@ fleet_runs = Table(
     Column("started_at", BigInteger, nullable=False),
     Column("ended_at", BigInteger),
     Column("ended_after", BigInteger),
+    Column("longer_than", BigInteger),
     Index("fleet_runs_by_container", "source", "container", "instance", unique=True),
     Index(
         "fleet_runs_open",
@@ -183,6 +190,40 @@ fleet_runs = Table(
         sqlite_where=text("ended_at IS NOT NULL"),
         postgresql_where=text("ended_at IS NOT NULL"),
     ),
+    Index(
+        "fleet_runs_long",
+        "longer_than",
+        "ended_at",
+        "started_at",
+        "image",
+        sqlite_where=text("longer_than IS NOT NULL"),
+        postgresql_where=text("longer_than IS NOT NULL"),
+    ),
+)
+
+# How many runs of an image started and ended in the ``length`` microseconds from ``from_at`` on: a quarter of
+# a day, or a day.
+fleet_run_counts = Table(
+    "fleet_run_counts",
+    metadata,
+    Column("length", BigInteger, primary_key=True, autoincrement=False),
+    Column("from_at", BigInteger, primary_key=True, autoincrement=False),
+    Column("image", BigInteger, primary_key=True, autoincrement=False),
+    Column("started", BigInteger, nullable=False),
+    Column("ended", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# What the counts do not have yet, in quarters of a day. Each transaction that changes runs adds its rows, so
+# that none waits for another one's count; the upkeep moves them into the counts.
+fleet_run_changes = Table(
+    "fleet_run_changes",
+    metadata,
+    Column("number", IDENTITY, primary_key=True),
+    Column("from_at", BigInteger, nullable=False),
+    Column("image", BigInteger, nullable=False),
+    Column("started", BigInteger, nullable=False),
+    Column("ended", BigInteger, nullable=False),
 )
 
 # Ends that were reported before their starts, by another agent of the same place.
@@ -217,6 +258,8 @@ TABLES: Final = (
     fleet_image_digests,
     fleet_image_vulnerabilities,
     fleet_runs,
+    fleet_run_counts,
+    fleet_run_changes,
     fleet_early_ends,
     fleet_snapshot_runs,
 )

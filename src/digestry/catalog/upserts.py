@@ -15,6 +15,7 @@ from digestry.catalog.fleet_schema import (
     fleet_early_ends,
     fleet_image_digests,
     fleet_images,
+    fleet_run_counts,
     fleet_snapshot_runs,
     fleet_sources,
 )
@@ -107,10 +108,19 @@ class Upserts:
             fleet_early_ends, ["source", "container", "instance"], _all("ended_at", "ended_after")
         )
         self.fleet_snapshot_run = dialect.insert_or_ignore(fleet_snapshot_runs)
+        self.fleet_run_count = dialect.insert_or_update(
+            fleet_run_counts,
+            ["length", "from_at", "image"],
+            _sums("started", "ended", table=fleet_run_counts),
+        )
 
 
 def _all(*columns: str) -> Callable[[NewRow], Change]:
     return lambda new: Change({column: new[column] for column in columns})
+
+
+def _sums(*columns: str, table: Table) -> Callable[[NewRow], Change]:
+    return lambda new: Change({column: table.c[column] + new[column] for column in columns})
 
 
 def _manifest(new: NewRow) -> Change:

@@ -31,6 +31,9 @@ LONGEST_TEXT: Final = 1024
 """The most characters of a name, a problem or a reference."""
 MOST_CLAIMS: Final = 64
 """The most digests that one image is reported with."""
+EVENT_START: Final = "start "
+"""Before the nanoseconds since 1970 of an event, this is the ``instance`` of a start that is known by its event
+alone, because the container was gone: another observer may know the engine's own words for it."""
 SHORTEST_INTERVAL: Final = 1
 LONGEST_INTERVAL: Final = 3600
 """Seconds between two reports of an agent at the most, which it promises."""
@@ -193,6 +196,15 @@ class FleetReceipt(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tr
     received: int
     time: datetime.datetime
     resynchronize: bool = False
+
+
+def event_of_start(instance: str) -> int | None:
+    """Return when the event was that a start is named by (:data:`EVENT_START`), in microseconds since 1970;
+    None for a start with a name of the engine's."""
+    number = instance.removeprefix(EVENT_START)
+    if number == instance or not (number.isascii() and number.isdigit() and len(number) <= 19):
+        return None
+    return int(number) // 1000
 
 
 def check_place(place: str) -> str:

@@ -28,8 +28,8 @@ _LARGEST_INDEX: Final = 64 << 20
 
 
 class FleetUpkeepJob:
-    """A maintenance job that looks images up in the registry's graph again, and removes what is older than
-    the configuration keeps. Of several nodes one does it."""
+    """A maintenance job that looks images up in the registry's graph again, keeps the counts of runs, and
+    removes what is older than the configuration keeps. Of several nodes one does it."""
 
     name = "fleet upkeep"
 
@@ -46,6 +46,7 @@ class FleetUpkeepJob:
         try:
             with self._backend.coordination.only_one(Job.FLEET):
                 self._relate(self._catalog, stop)
+                self._catalog.fleet_run_counts.add_changes(stopped=stop.is_set)
                 now = self._backend.now()
                 if now >= self._prune_at:
                     removed = self._catalog.fleet_retention.prune(

@@ -6,14 +6,21 @@ comes late (docs/adr/0028).
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
+from digestry.catalog import clock
 from digestry.catalog.fleet.report_times import TOLERANCE
+from digestry.model.fleet import event_of_start
 
 RunKey: TypeAlias = tuple[str, str]
 """A container's ID and the engine's words for one of its starts."""
+
+_SAME_EVENT: Final = clock.SECOND // 20
+_WRITTEN_BEFORE: Final = clock.SECOND // 2
+"""An engine may write the time of a start down so long before its event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,9 @@ class Run:
     described: Described | None
     """None for a run that was read from the database, whose description does not change."""
     number: int | None = None
+    image: int = 0
+    """That of a run that was read from the database; ``stored_end`` is its end there."""
+    stored_end: int | None = None
     ended_at: int | None = None
     ended_after: int | None = None
     changed: bool = False
@@ -108,13 +118,16 @@ class ContainerRuns:
     new_ends: set[RunKey] = field(default_factory=set)
     """Those of ``early_ends`` that were reported now."""
     runs: dict[RunKey, Run] = field(default_factory=dict)
+    _of_container: dict[str, list[Run]] = field(default_factory=dict)
+    _other_names: dict[RunKey, Run] = field(default_factory=dict)
+    """Runs whose start has another name too."""
     _open: dict[str, list[Run]] = field(default_factory=dict)
     _were_open: int = 0
 
     def add(self, run: Run) -> None:
         """Add a run that was read from the database."""
         if run.key not in self.runs:
-            self.runs[run.key] = run
+            self._keep(run)
             if run.ended_at is None:
                 self._open.setdefault(run.container, []).append(run)
                 self._were_open += 1
@@ -126,7 +139,7 @@ class ContainerRuns:
 
     def has(self, container: str, instance: str) -> bool:
         """Return whether there is a run of that start."""
-        return (container, instance) in self.runs
+        return self._named(container, instance, None) is not None
 
     def started(self, container: str, instance: str, at: int, described: Described) -> Run:
         """Record a start, and return its run: a new one, or the one that is there."""
@@ -149,11 +162,11 @@ class ContainerRuns:
         self, container: str, instance: str, started_at: int, described: Described, *, known: int
     ) -> tuple[Run, bool]:
         key = container, instance
-        found = self.runs.get(key)
+        found = self._named(container, instance, started_at)
         if found is not None:
             return found, False
         run = Run(container, instance, started_at, described, changed=True)
-        self.runs[key] = run
+        self._keep(run)
         self._open.setdefault(container, []).append(run)
         early = self.early_ends.pop(key, None)
         if early is not None:
@@ -168,15 +181,18 @@ class ContainerRuns:
                 self._end(run, other.started_at, after=min(known, other.started_at - 1))
         return run, True
 
-    def stopped(self, container: str, instance: str, at: int, after: int) -> None:
-        """Record an end. Without ``instance`` it is the end of whichever start of the container runs."""
+    def stopped(
+        self, container: str, instance: str, at: int, after: int, *, started_at: int | None = None
+    ) -> None:
+        """Record an end. Without ``instance`` it is the end of whichever start of the container runs.
+        ``started_at`` is when that start was, if its name says so."""
         if not instance:
             running = [run for run in self._open.get(container, ()) if run.started_at <= at + TOLERANCE]
             if running:
                 self._end(max(running, key=lambda run: run.started_at), at, after=after)
             return
         key = container, instance
-        run = self.runs.get(key)
+        run = self._named(container, instance, started_at)
         if run is not None:
             self._end(run, at, after=after)
             return
@@ -203,6 +219,34 @@ class ContainerRuns:
         """Record that all that ran until ``at`` is known."""
         self.confirmed_at = max(self.confirmed_at, at)
 
+    def _keep(self, run: Run) -> None:
+        self.runs[run.key] = run
+        self._of_container.setdefault(run.container, []).append(run)
+
+    def _named(self, container: str, instance: str, started_at: int | None) -> Run | None:
+        """Return the run of a start. The name of one that was told by an event alone is no other observer's:
+        it is the start at the same time."""
+        found = self.runs.get((container, instance)) or self._other_names.get((container, instance))
+        if found is not None or started_at is None:
+            return found
+        by_event = event_of_start(instance) is not None
+        near = [
+            (distance, run)
+            for run in self._of_container.get(container, ())
+            if (event_of_start(run.instance) is not None) != by_event
+            and (distance := _distance(run, instance, started_at)) is not None
+        ]
+        if not near:
+            return None
+        _, found = min(near, key=lambda one: one[0])
+        if by_event:
+            self._other_names[container, instance] = found
+        else:
+            self._other_names[found.key] = self.runs.pop(found.key)
+            found.instance, found.changed = instance, True
+            self.runs[found.key] = found
+        return found
+
     def _last_known(self, run: Run, before: int) -> int:
         """Return until when a run that ended before ``before``, unseen, is known to have run."""
         return max(run.started_at, min(self.confirmed_at, before - 1))
@@ -212,3 +256,29 @@ class ContainerRuns:
         running = self._open.get(run.container, [])
         if run in running:
             running.remove(run)
+
+
+def _distance(run: Run, instance: str, started_at: int) -> int | None:
+    """Return how far apart the starts of ``run`` and ``instance`` are, one of which is named by its event;
+    None if they are different ones."""
+    names = run.instance, instance
+    (event,) = (at for at in map(event_of_start, names) if at is not None)
+    (written,) = (_written(name) for name in names if event_of_start(name) is None)
+    begun = started_at if event_of_start(instance) is not None else run.started_at
+    if run.ended_at is not None and run.ended_at < max(begun, started_at) - _SAME_EVENT:
+        return None
+    if abs(run.started_at - started_at) <= _SAME_EVENT:
+        return abs(run.started_at - started_at)
+    # By the engine's clock, both.
+    if written is not None and 0 <= event - written <= _WRITTEN_BEFORE:
+        return event - written
+    return None
+
+
+def _written(instance: str) -> int | None:
+    """Return the time of a start that is named by the time that the engine wrote down for it."""
+    try:
+        found = datetime.datetime.fromisoformat(instance)
+    except ValueError:
+        return None
+    return None if found.tzinfo is None else clock.from_datetime(found)

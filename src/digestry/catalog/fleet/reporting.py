@@ -30,6 +30,7 @@ from digestry.model.fleet import (
     SourceReport,
     Started,
     Stopped,
+    event_of_start,
 )
 
 _RELATED_AT_ONCE: Final = 100
@@ -150,6 +151,11 @@ class _Reception:
                 whole = whole or (isinstance(entry, Snapshot) and entry.last)
         return run_rows.load(self.connection, row, keys=keys, containers=containers, whole=whole)
 
+    def _event(self, instance: str) -> int | None:
+        """Return the time of the event that a start is named by, if it is."""
+        at = event_of_start(instance)
+        return None if at is None else self.times.at(clock.to_datetime(at), instead=0)
+
     def _record(self, entry: Entry, source: int, runs: ContainerRuns) -> None:
         match entry:
             case Started(run=run):
@@ -159,7 +165,9 @@ class _Reception:
                 after = at if entry.after is None else min(at, self.times.at(entry.after, instead=at))
                 # Nobody saw an end that has a time before it, even if both are the same.
                 after = min(after, at - 1) if entry.after is not None else after
-                runs.stopped(entry.container, entry.instance, at, after)
+                runs.stopped(
+                    entry.container, entry.instance, at, after, started_at=self._event(entry.instance)
+                )
             case Snapshot():
                 self._record_snapshot(entry, source, runs)
             case Gap():

@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Table, delete, exists, func, s
 
 from digestry.catalog import clock, dialect
 from digestry.catalog.database import Database
+from digestry.catalog.fleet.run_counts import RunChanges
 from digestry.catalog.fleet_schema import (
     fleet_agents,
     fleet_early_ends,
@@ -48,7 +49,7 @@ class FleetRetention:
         runs = 0
         if keep is not None:
             before = now - keep
-            runs += self._all(lambda: self._drop(fleet_runs, fleet_runs.c.ended_at < before), stopped)
+            runs += self._all(lambda: self._drop_ended_runs(before), stopped)
             runs += self._all(lambda: self._drop_runs_of_sources(before), stopped)
             self._all(lambda: self._drop(fleet_gaps, fleet_gaps.c.until_at < before), stopped)
             self._all(lambda: self._drop_sources(before), stopped)
@@ -77,6 +78,11 @@ class FleetRetention:
             return _delete(connection, table, list(connection.execute(query.with_for_update()).scalars()))
 
     @retried
+    def _drop_ended_runs(self, before: int) -> int:
+        with self._database.write(durable=False) as connection:
+            return _delete_runs(connection, fleet_runs.c.ended_at < before)
+
+    @retried
     def _drop_runs_of_sources(self, before: int) -> int:
         """Remove runs of the sources that were confirmed last before that time."""
         any_run = exists().where(fleet_runs.c.source == fleet_sources.c.number).correlate(fleet_sources)
@@ -85,9 +91,7 @@ class FleetRetention:
             # Locked, so that no report counts runs meanwhile.
             sources = gone.order_by(fleet_sources.c.place, fleet_sources.c.source).limit(_SOURCES)
             numbers = list(connection.execute(sources.with_for_update()).scalars())
-            row_id = dialect.of(connection).row_id(fleet_runs)
-            query = select(row_id).select_from(fleet_runs).where(fleet_runs.c.source.in_(numbers))
-            removed = _delete(connection, fleet_runs, list(connection.execute(query.limit(_BATCH)).scalars()))
+            removed = _delete_runs(connection, fleet_runs.c.source.in_(numbers))
             still = fleet_runs.c.ended_at.is_(None) & (fleet_runs.c.source == fleet_sources.c.number)
             left = select(func.count()).select_from(fleet_runs).where(still).scalar_subquery()
             of_these = fleet_sources.c.number.in_(numbers)
@@ -133,6 +137,18 @@ class FleetRetention:
             for table in (fleet_image_digests, fleet_image_vulnerabilities):
                 connection.execute(delete(table).where(table.c.image.in_(found)))
             return connection.execute(delete(fleet_images).where(fleet_images.c.number.in_(found))).rowcount
+
+
+def _delete_runs(connection: Connection, condition: ColumnElement[bool]) -> int:
+    columns = fleet_runs.c.image, fleet_runs.c.started_at, fleet_runs.c.ended_at
+    row_id = dialect.of(connection).row_id(fleet_runs).label("row_id")
+    query = select(row_id, *columns).where(condition).limit(_BATCH).with_for_update()
+    rows = connection.execute(query).all()
+    changes = RunChanges()
+    for row in rows:
+        changes.add_run(row.image, row.started_at, row.ended_at, times=-1)
+    changes.note(connection)
+    return _delete(connection, fleet_runs, [row.row_id for row in rows])
 
 
 def _delete(connection: Connection, table: Table, rows: list[Any]) -> int:

@@ -4,16 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from msgspec import structs
-from sqlalchemy import ColumnElement, Connection, Row, Select, func, select, true, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    func,
+    select,
+    true,
+    tuple_,
+    union_all,
+)
 
 from digestry.catalog import clock, dialect
 from digestry.catalog.fleet import images
 from digestry.catalog.fleet.selection import Asker, ImageFilter, chosen
 from digestry.catalog.fleet.silence import source_silent
-from digestry.catalog.fleet_schema import fleet_agents, fleet_images, fleet_runs, fleet_sources
+from digestry.catalog.fleet_schema import (
+    LONGER_THAN,
+    fleet_agents,
+    fleet_images,
+    fleet_runs,
+    fleet_sources,
+)
 from digestry.errors import InvalidReference
 from digestry.model.digest import Digest
 from digestry.model.fleet_answers import FleetImage, FleetRun, FleetRuns, FleetVerdict
@@ -21,6 +37,10 @@ from digestry.model.reference import Reference
 
 MOST_COUNTED: Final = 1_000_000
 """Runs are counted up to this number: there are as many, or more."""
+_FEW_IMAGES: Final = 100
+
+_Conditions: TypeAlias = tuple[ColumnElement[bool], ...]
+"""All of them are true of a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +89,19 @@ def page_of_runs(
 ) -> FleetRuns:
     """Return a page of the chosen runs that ``asker`` may know of, and their images."""
     mine = run_conditions(connection, choice, asker)
-    parts = [False, True] if choice.ever or choice.at is not None else [False]
+    parts = {False: [(*mine, fleet_runs.c.ended_at.is_(None))]}
+    if choice.at is not None:
+        parts[True] = _ended_after(connection, choice, asker, mine, choice.at)
+    elif choice.ever:
+        parts[True] = [(*mine, fleet_runs.c.ended_at.is_not(None))]
     rows: list[Row[Any]] = []
-    for ended in parts:
+    for ended, some in parts.items():
         if (after is not None and after.ended and not ended) or len(rows) > limit:
             continue
-        here = (*mine, _in_part(choice, ended=ended))
-        rows += _part(connection, here, after, ended=ended, now=now, limit=limit + 1 - len(rows))
+        rows += _part(connection, some, after, ended=ended, now=now, limit=limit + 1 - len(rows))
     page = rows[:limit]
-    running = _running(connection) if not mine else _count(connection, (*mine, _in_part(choice, ended=False)))
-    total = running
-    if len(parts) > 1:
-        total += _count(connection, (*mine, _in_part(choice, ended=True)))
+    running = _running(connection) if not mine else _count(connection, parts[False])
+    total = min(MOST_COUNTED, running + _count(connection, parts.get(True, [])))
     following = ""
     if limit > 0 and len(rows) > limit:
         last = page[-1]
@@ -111,11 +132,33 @@ def run_conditions(
     return tuple(found)
 
 
-def _in_part(choice: RunFilter, *, ended: bool) -> ColumnElement[bool]:
-    """Return whether a run has ended, after the time of the choice, or else still runs."""
-    if not ended:
-        return fleet_runs.c.ended_at.is_(None)
-    return fleet_runs.c.ended_at > choice.at if choice.at is not None else fleet_runs.c.ended_at.is_not(None)
+def _ended_after(
+    connection: Connection, choice: RunFilter, asker: Asker, mine: _Conditions, at: int
+) -> list[_Conditions]:
+    """Return the conditions of the runs that had started at a time, and ended after it: one of several.
+
+    All runs that ended since then may be nearly all that there are. Those that took a day at the most ended
+    within a day, and those of each class of longer ones within the longest of it.
+    """
+    if choice.place or _few_images(connection, choice, asker):
+        return [(*mine, fleet_runs.c.ended_at > at)]  # in the index by place, or by image
+    day = 86_400 * clock.SECOND
+    short = fleet_runs.c.ended_at - fleet_runs.c.started_at <= day
+    after = fleet_runs.c.ended_at > at
+    found = [(*mine, short, after, fleet_runs.c.ended_at <= at + day)]
+    for days in LONGER_THAN:
+        of_class = (*mine, fleet_runs.c.longer_than == days, after)
+        longest = (fleet_runs.c.ended_at <= at + 4 * days * day,)
+        found.append((*of_class, *longest) if days != max(LONGER_THAN) else of_class)
+    return found
+
+
+def _few_images(connection: Connection, choice: RunFilter, asker: Asker) -> bool:
+    numbers = chosen(connection, choice.images, asker)
+    if numbers is None:
+        return False
+    some = select(func.count()).select_from(numbers.limit(_FEW_IMAGES + 1).subquery())
+    return int(connection.execute(some).scalar_one()) <= _FEW_IMAGES
 
 
 def _sources_within(place: str) -> Select[Any]:
@@ -125,19 +168,25 @@ def _sources_within(place: str) -> Select[Any]:
 
 def _part(
     connection: Connection,
-    mine: tuple[ColumnElement[bool], ...],
+    some: list[_Conditions],
     after: RunCursor | None,
     *,
     ended: bool,
     now: int,
     limit: int,
 ) -> list[Row[Any]]:
+    """Return the first rows of those that one of ``some`` conditions is true of."""
     at = fleet_runs.c.ended_at if ended else fleet_runs.c.started_at
-    query = select(fleet_runs.c.number).where(*mine)
-    if after is not None and after.ended == ended:
-        query = query.where(tuple_(at, fleet_runs.c.number) < tuple_(after.at, after.number))
-    order = at.desc(), fleet_runs.c.number.desc()
-    return list(connection.execute(run_rows(query.order_by(*order).limit(limit), now).order_by(*order)))
+    queries = []
+    for conditions in some:
+        query = select(fleet_runs.c.number, at.label("at")).where(*conditions)
+        if after is not None and after.ended == ended:
+            query = query.where(tuple_(at, fleet_runs.c.number) < tuple_(after.at, after.number))
+        first = query.order_by(at.desc(), fleet_runs.c.number.desc()).limit(limit).subquery()
+        queries.append(select(first.c.number, first.c.at))
+    found = union_all(*queries).subquery() if len(queries) > 1 else queries[0].subquery()
+    numbers = select(found.c.number).order_by(found.c.at.desc(), found.c.number.desc()).limit(limit)
+    return list(connection.execute(run_rows(numbers, now).order_by(at.desc(), fleet_runs.c.number.desc())))
 
 
 def run_rows(numbers: Select[Any], now: int) -> Select[Any]:
@@ -167,9 +216,14 @@ def _running(connection: Connection) -> int:
     return min(MOST_COUNTED, int(connection.execute(query).scalar_one()))
 
 
-def _count(connection: Connection, conditions: Iterable[ColumnElement[bool]]) -> int:
-    inner = select(true().label("one")).select_from(fleet_runs).where(*conditions).limit(MOST_COUNTED)
-    return int(connection.execute(select(func.count()).select_from(inner.subquery())).scalar_one())
+def _count(connection: Connection, some: Iterable[_Conditions]) -> int:
+    """Return how many runs there are that one of ``some`` conditions is true of."""
+    found = 0
+    for conditions in some:
+        left = MOST_COUNTED - found
+        inner = select(true().label("one")).select_from(fleet_runs).where(*conditions).limit(left)
+        found += int(connection.execute(select(func.count()).select_from(inner.subquery())).scalar_one())
+    return found
 
 
 def as_run(row: Row[Any]) -> FleetRun:

@@ -10,14 +10,18 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, Select, bindparam, delete, insert, select, update
 
-from digestry.catalog import dialect
+from digestry.catalog import clock, dialect
 from digestry.catalog.fleet.container_runs import ContainerRuns, EarlyEnd, Run, RunKey
-from digestry.catalog.fleet_schema import fleet_early_ends, fleet_runs, fleet_snapshot_runs
+from digestry.catalog.fleet.run_counts import RunChanges
+from digestry.catalog.fleet_schema import LONGER_THAN, fleet_early_ends, fleet_runs, fleet_snapshot_runs
+from digestry.model.fleet import EVENT_START, event_of_start
 
+_DAY: Final = 86_400 * clock.SECOND
 _COLUMNS: Final = (
     fleet_runs.c.number,
     fleet_runs.c.container,
     fleet_runs.c.instance,
+    fleet_runs.c.image,
     fleet_runs.c.started_at,
     fleet_runs.c.ended_at,
     fleet_runs.c.ended_after,
@@ -25,8 +29,14 @@ _COLUMNS: Final = (
 _ENDED: Final = (
     update(fleet_runs)
     .where(fleet_runs.c.number == bindparam("run"))
-    .values(ended_at=bindparam("at"), ended_after=bindparam("after"))
+    .values(
+        ended_at=bindparam("at"),
+        ended_after=bindparam("after"),
+        instance=bindparam("start"),
+        longer_than=bindparam("longer"),
+    )
 )
+_AFTER_EVENT_START: Final = EVENT_START[:-1] + chr(ord(EVENT_START[-1]) + 1)
 
 
 def load(
@@ -50,6 +60,17 @@ def load(
         )
         for row in connection.execute(ends):
             found.early_ends[row.container, row.instance] = EarlyEnd(row.ended_at, row.ended_after)
+        events = {container for container, instance in keys if event_of_start(instance) is not None}
+        named = dialect.of(connection).bulk_keys(
+            [(name, "") for name in sorted({key[0] for key in keys})], str
+        )
+        of_event = (fleet_runs.c.instance >= EVENT_START) & (fleet_runs.c.instance < _AFTER_EVENT_START)
+        of_same = mine & (fleet_runs.c.container == named.first)
+        _add(connection, found, select(*_COLUMNS).join_from(named.table, fleet_runs, of_same & of_event))
+        if events:
+            others = dialect.of(connection).bulk_keys([(name, "") for name in sorted(events)], str)
+            of_same = mine & (fleet_runs.c.container == others.first)
+            _add(connection, found, select(*_COLUMNS).join_from(others.table, fleet_runs, of_same))
     running = mine & fleet_runs.c.ended_at.is_(None)
     if whole:
         _add(connection, found, select(*_COLUMNS).where(running))
@@ -69,6 +90,8 @@ def _add(connection: Connection, found: ContainerRuns, query: Select[Any]) -> No
                 row.started_at,
                 None,
                 number=row.number,
+                image=row.image,
+                stored_end=row.ended_at,
                 ended_at=row.ended_at,
                 ended_after=row.ended_after,
             )
@@ -77,13 +100,18 @@ def _add(connection: Connection, found: ContainerRuns, query: Select[Any]) -> No
 
 def store(connection: Connection, source: int, found: ContainerRuns, *, agent: int, now: int) -> int:
     """Write what changed; return how many runs are new."""
-    new, ended = [], []
+    new, ended, changes = [], [], RunChanges()
     for run in found.runs.values():
         if not run.changed:
             continue
         if run.number is not None:
-            ended.append({"run": run.number, "at": run.ended_at, "after": run.ended_after})
+            changes.add_end(run.image, run.stored_end, times=-1)
+            changes.add_end(run.image, run.ended_at)
+            ended.append(
+                {"run": run.number, "at": run.ended_at, "after": run.ended_after, "name": run.instance}
+            )
         elif run.described is not None:
+            changes.add_run(run.described.image, run.started_at, run.ended_at)
             new.append(
                 {
                     "source": source,
@@ -98,14 +126,23 @@ def store(connection: Connection, source: int, found: ContainerRuns, *, agent: i
                     "started_at": run.started_at,
                     "ended_at": run.ended_at,
                     "ended_after": run.ended_after,
+                    "longer_than": _longer_than(run),
                 }
             )
     if new:
         connection.execute(insert(fleet_runs), new)
     if ended:
         connection.execute(_ENDED, ended)
+    changes.note(connection)
     _store_early_ends(connection, source, found, now)
     return len(new)
+
+
+def _longer_than(run: Run) -> int | None:
+    if run.ended_at is None:
+        return None
+    took = run.ended_at - run.started_at
+    return max((days for days in LONGER_THAN if took > days * _DAY), default=None)
 
 
 def _store_early_ends(connection: Connection, source: int, found: ContainerRuns, now: int) -> None:

@@ -4,59 +4,150 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, case, func, literal, select
+from sqlalchemy import ColumnElement, Connection, Select, case, func, literal, select, true
 
 from digestry.catalog import clock
+from digestry.catalog.fleet import run_counts
 from digestry.catalog.fleet.run_pages import RunFilter, run_conditions
-from digestry.catalog.fleet.selection import Asker
+from digestry.catalog.fleet.selection import Asker, chosen
 from digestry.catalog.fleet.silence import source_silent
 from digestry.catalog.fleet_schema import fleet_agents, fleet_runs, fleet_sources
 from digestry.model.fleet_answers import MOST_POINTS, FleetTimeline, TimelinePoint
 
+_MOST_READ: Final = 500_000
+"""Of more runs the counts are read, whose times are longer."""
+
 
 def timeline_of(
-    connection: Connection, choice: RunFilter, asker: Asker, *, now: int, most: int = MOST_POINTS
+    connection: Connection,
+    choice: RunFilter,
+    asker: Asker,
+    *,
+    now: int,
+    most: int = MOST_POINTS,
+    most_read: int = _MOST_READ,
 ) -> FleetTimeline:
     """Return the timeline of all runs of the chosen images that ``asker`` may know of.
 
-    It has a point for each change, or ``most`` points in equal steps.
+    It has a point for each change, or at the most ``most`` points in equal steps. Of more runs than
+    ``most_read`` the steps are whole quarters of days.
     """
     mine = run_conditions(connection, RunFilter(choice.images, choice.place), asker)
-    # Apart, because each has an index of its own.
-    parts = [(*mine, fleet_runs.c.ended_at.is_(None)), (*mine, fleet_runs.c.ended_at.is_not(None))]
-    (running, *_), (ended, *_) = facts = [_facts(connection, part) for part in parts]
-    total = running + ended
-    if not total:
+    if not choice.place and _are_more_than(most_read, connection, mine):
+        facts, changes = _of_counts(connection, mine, chosen(connection, choice.images, asker), now, most)
+    else:
+        facts, changes = _of_runs(connection, mine, now, most)
+    if facts is None:
         return FleetTimeline((), True, 0, 0, 0, limited=not asker.everything)
-    first = min(started for _, started, _ in facts if started is not None)
-    last = facts[1][2]
-    exact = total + ended <= most
-    end = now if running or last is None else last
-    step = 1 if exact else max(1, -(-(end - first) // (most - 1)))
-    changes: Counter[int] = Counter()
-    for part in parts:
-        changes.update(dict(_grouped(connection, part, fleet_runs.c.started_at, first, step)))
-    changes.subtract(dict(_grouped(connection, parts[1], fleet_runs.c.ended_at, first, step)))
     times = sorted(at for at, change in changes.items() if change)
     counts = itertools.accumulate(changes[at] for at in times)
-    last_end = None if running else last
+    last_end = None if facts.running else facts.last
     return FleetTimeline(
         points=tuple(
-            TimelinePoint(clock.to_datetime(first + at * step), count)
-            for at, count in zip(times, counts, strict=True)
+            TimelinePoint(clock.to_datetime(at), count) for at, count in zip(times, counts, strict=True)
         ),
-        exact=exact,
-        running=running,
-        unknown=_unknown(connection, mine, now) if running else 0,
-        total=total,
-        first=clock.to_datetime(first),
+        exact=facts.exact,
+        running=facts.running,
+        unknown=_unknown(connection, mine, now) if facts.running else 0,
+        total=facts.total,
+        first=clock.to_datetime(facts.first),
         last_end=None if last_end is None else clock.to_datetime(last_end),
         last_end_after=None if last_end is None else _earliest_end(connection, mine, last_end),
         limited=not asker.everything,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """How many runs there are, and are not over; when the first one started, and when the last one ended."""
+
+    total: int
+    running: int
+    first: int
+    last: int | None
+    exact: bool
+
+
+_Conditions = tuple[ColumnElement[bool], ...]
+_Found = tuple[_Facts | None, Mapping[int, int]]
+"""The facts, None without runs, and by how many more run from a time on."""
+
+
+def _of_runs(connection: Connection, mine: _Conditions, now: int, most: int) -> _Found:
+    """Return what the runs themselves say."""
+    # Apart, because each has an index of its own.
+    parts = [(*mine, fleet_runs.c.ended_at.is_(None)), (*mine, fleet_runs.c.ended_at.is_not(None))]
+    (running, *_), (ended, *_) = found = [_facts(connection, part) for part in parts]
+    total = running + ended
+    if not total:
+        return None, {}
+    first = min(started for _, started, _ in found if started is not None)
+    facts = _Facts(total, running, first, found[1][2], total + ended <= most)
+    end = now if running or facts.last is None else facts.last
+    step = 1 if facts.exact else max(1, -(-(end - first) // (most - 1)))
+    changes: Counter[int] = Counter()
+    for part in parts:
+        changes.update(dict(_grouped(connection, part, fleet_runs.c.started_at, first, step)))
+    changes.subtract(dict(_grouped(connection, parts[1], fleet_runs.c.ended_at, first, step)))
+    return facts, {first + at * step: change for at, change in changes.items()}
+
+
+def _of_counts(
+    connection: Connection, mine: _Conditions, images: Select[Any] | None, now: int, most: int
+) -> _Found:
+    """Return what the counts of days, or of quarters of days, say."""
+    running, first_running, _ = _facts(connection, (*mine, fleet_runs.c.ended_at.is_(None)))
+    days = run_counts.counted(run_counts.DAY, images)
+    query = select(
+        func.coalesce(func.sum(days.c.ended), 0),
+        func.min(case((days.c.started > 0, days.c.from_at))),
+        func.max(case((days.c.ended > 0, days.c.from_at))),
+    )
+    ended, first_day, last_day = connection.execute(query).one()
+    # What is removed in one transaction is noted in another one's rows: a day may look as if it had some.
+    first = _within(connection, mine, func.min(fleet_runs.c.started_at), first_day)
+    last = _within(connection, mine, func.max(fleet_runs.c.ended_at), last_day)
+    if first is None or (ended and last is None):
+        return _of_runs(connection, mine, now, most)
+    if first_running is not None:
+        first = min(first, first_running)
+    facts = _Facts(int(ended) + running, running, first, last, exact=False)
+    end = now if running or last is None else last
+    shortest = max(1, -(-(end - first) // (most - 2)))
+    unit = run_counts.DAY if shortest > 2 * run_counts.QUARTER else run_counts.QUARTER
+    step = -(-shortest // unit) * unit
+    begin = first - first % unit
+    counts = run_counts.counted(unit, images)
+    place = (counts.c.from_at - literal(begin)) // literal(step)
+    inner = select(place.label("step"), counts.c.started, counts.c.ended).subquery()
+    by_step = select(inner.c.step, func.sum(inner.c.started - inner.c.ended).label("more"))
+    changes: Counter[int] = Counter()
+    for row in connection.execute(by_step.group_by(inner.c.step)):
+        changes[min(begin + (int(row.step) + 1) * step, end)] += int(row.more)
+    return facts, changes
+
+
+def _within(connection: Connection, mine: _Conditions, what: Any, day: int | None) -> int | None:
+    """Return the first start, or the last end, within a day."""
+    if day is None:
+        return None
+    (at,) = what.clauses
+    query = select(what).select_from(fleet_runs).where(*mine, at >= day, at < day + run_counts.DAY)
+    found = connection.execute(query).scalar()
+    return None if found is None else int(found)
+
+
+def _are_more_than(number: int, connection: Connection, mine: _Conditions) -> bool:
+    found = 0
+    for ended in (fleet_runs.c.ended_at.is_(None), fleet_runs.c.ended_at.is_not(None)):
+        left = number + 1 - found
+        inner = select(true().label("one")).select_from(fleet_runs).where(*mine, ended).limit(left)
+        found += int(connection.execute(select(func.count()).select_from(inner.subquery())).scalar_one())
+    return found > number
 
 
 def _facts(

@@ -46,6 +46,7 @@ from digestry.inventory.runs import (
     of_nanoseconds,
 )
 from digestry.model.digest import Digest
+from digestry.model.fleet import EVENT_START
 from digestry.model.platform import Platform
 
 CHECKED_EVERY: Final = 300.0
@@ -272,7 +273,9 @@ class EngineFollower:
 
     def _instance(self, event: EngineEvent) -> str:
         """Return the instance of a start of which the event alone is left."""
-        return FIRST_START if self._is_first(event.identity, event.at) else f"start {event.nanoseconds}"
+        return (
+            FIRST_START if self._is_first(event.identity, event.at) else f"{EVENT_START}{event.nanoseconds}"
+        )
 
     def _gone(self, entry: ListedContainer, event: EngineEvent) -> Run:
         """Return the run of a container that cannot be asked about any more."""

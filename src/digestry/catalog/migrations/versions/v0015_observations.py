@@ -55,6 +55,38 @@ _POSTGRESQL_LOG = (
     ),
 )
 
+_QUARTER = 86_400_000_000 // 4
+_LONGER_THAN = """
+    UPDATE fleet_runs SET longer_than = CASE
+        WHEN ended_at - started_at > 22118400000000 THEN 256
+        WHEN ended_at - started_at > 5529600000000 THEN 64
+        WHEN ended_at - started_at > 1382400000000 THEN 16
+        WHEN ended_at - started_at > 345600000000 THEN 4
+        ELSE 1 END
+    WHERE ended_at - started_at > 86400000000
+"""
+_FIRST = sa.text("""
+    SELECT min(at) FROM (
+        SELECT min(started_at) AS at FROM fleet_runs WHERE started_at >= :after
+        UNION ALL SELECT min(ended_at) FROM fleet_runs WHERE ended_at >= :after
+    ) AS times
+""")
+_COUNT_QUARTER = sa.text("""
+    INSERT INTO fleet_run_counts (length, from_at, image, started, ended)
+    SELECT CAST(:length AS BIGINT), CAST(:begin AS BIGINT), image, sum(started), sum(ended) FROM (
+        SELECT image, count(*) AS started, 0 AS ended FROM fleet_runs
+            WHERE started_at >= :begin AND started_at < :after GROUP BY image
+        UNION ALL SELECT image, 0, count(*) FROM fleet_runs
+            WHERE ended_at >= :begin AND ended_at < :after GROUP BY image
+    ) AS times GROUP BY image
+""")
+_COUNT_DAYS = sa.text("""
+    INSERT INTO fleet_run_counts (length, from_at, image, started, ended)
+    SELECT CAST(:length AS BIGINT), from_at / CAST(:length AS BIGINT) * CAST(:length AS BIGINT), image,
+        sum(started), sum(ended)
+    FROM fleet_run_counts GROUP BY 2, image
+""")
+
 
 def upgrade() -> None:
     op.add_column("journal", sa.Column("not_before", sa.BigInteger))
@@ -77,6 +109,44 @@ def upgrade() -> None:
         )
     _create_observations()
     _create_log()
+    _create_run_counts()
+
+
+def _create_run_counts() -> None:
+    op.add_column("fleet_runs", sa.Column("longer_than", sa.BigInteger))
+    op.execute(_LONGER_THAN)
+    long = sa.text("longer_than IS NOT NULL")
+    columns = ["longer_than", "ended_at", "started_at", "image"]
+    op.create_index("fleet_runs_long", "fleet_runs", columns, sqlite_where=long, postgresql_where=long)
+    op.create_table(
+        "fleet_run_counts",
+        sa.Column("length", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("from_at", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("image", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("started", sa.BigInteger, nullable=False),
+        sa.Column("ended", sa.BigInteger, nullable=False),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "fleet_run_changes",
+        sa.Column("number", IDENTITY, primary_key=True),
+        sa.Column("from_at", sa.BigInteger, nullable=False),
+        sa.Column("image", sa.BigInteger, nullable=False),
+        sa.Column("started", sa.BigInteger, nullable=False),
+        sa.Column("ended", sa.BigInteger, nullable=False),
+    )
+    count_runs(op.get_bind())
+
+
+def count_runs(connection: sa.Connection) -> None:
+    """Count the runs that are there in ``fleet_run_counts``, which is empty."""
+    # Quarter by quarter of a day: to sort all runs at once would take disk space, and much longer.
+    after = 0
+    while (first := connection.execute(_FIRST, {"after": after}).scalar()) is not None:
+        begin = first - first % _QUARTER
+        after = begin + _QUARTER
+        connection.execute(_COUNT_QUARTER, {"length": _QUARTER, "begin": begin, "after": after})
+    connection.execute(_COUNT_DAYS, {"length": 4 * _QUARTER})
 
 
 def _create_observations() -> None:
