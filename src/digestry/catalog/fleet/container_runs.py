@@ -50,6 +50,8 @@ class Run:
     ended_at: int | None = None
     ended_after: int | None = None
     changed: bool = False
+    renamed: bool = False
+    """Whether its ``instance`` is another one than in the database."""
 
     @property
     def key(self) -> RunKey:
@@ -243,7 +245,7 @@ class ContainerRuns:
             self._other_names[container, instance] = found
         else:
             self._other_names[found.key] = self.runs.pop(found.key)
-            found.instance, found.changed = instance, True
+            found.instance, found.changed, found.renamed = instance, True, True
             self.runs[found.key] = found
         return found
 

@@ -32,9 +32,14 @@ _ENDED: Final = (
     .values(
         ended_at=bindparam("at"),
         ended_after=bindparam("after"),
-        instance=bindparam("start"),
         longer_than=bindparam("longer"),
     )
+)
+# Apart: to write an instance, even the same, is to write the index by it.
+_RENAMED: Final = (
+    update(fleet_runs)
+    .where(fleet_runs.c.number == bindparam("run"))
+    .values(instance=bindparam("start"))
 )
 _AFTER_EVENT_START: Final = EVENT_START[:-1] + chr(ord(EVENT_START[-1]) + 1)
 
@@ -100,7 +105,7 @@ def _add(connection: Connection, found: ContainerRuns, query: Select[Any]) -> No
 
 def store(connection: Connection, source: int, found: ContainerRuns, *, agent: int, now: int) -> int:
     """Write what changed; return how many runs are new."""
-    new, ended, changes = [], [], RunChanges()
+    new, ended, renamed, changes = [], [], [], RunChanges()
     for run in found.runs.values():
         if not run.changed:
             continue
@@ -108,8 +113,10 @@ def store(connection: Connection, source: int, found: ContainerRuns, *, agent: i
             changes.add_end(run.image, run.stored_end, times=-1)
             changes.add_end(run.image, run.ended_at)
             ended.append(
-                {"run": run.number, "at": run.ended_at, "after": run.ended_after, "name": run.instance}
+                {"run": run.number, "at": run.ended_at, "after": run.ended_after, "longer": _longer_than(run)}
             )
+            if run.renamed:
+                renamed.append({"run": run.number, "start": run.instance})
         elif run.described is not None:
             changes.add_run(run.described.image, run.started_at, run.ended_at)
             new.append(
@@ -133,6 +140,8 @@ def store(connection: Connection, source: int, found: ContainerRuns, *, agent: i
         connection.execute(insert(fleet_runs), new)
     if ended:
         connection.execute(_ENDED, ended)
+    if renamed:
+        connection.execute(_RENAMED, renamed)
     changes.note(connection)
     _store_early_ends(connection, source, found, now)
     return len(new)
