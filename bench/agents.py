@@ -34,6 +34,7 @@ from digestry.catalog.catalog import Catalog
 from digestry.catalog.fleet.run_pages import RunFilter
 from digestry.catalog.fleet.selection import ImageFilter
 from digestry.catalog.fleet_schema import fleet_runs
+from digestry.catalog.migrations.versions.v0015_observations import count_runs
 from digestry.model.digest import Digest
 
 CONTAINERS = 50
@@ -48,6 +49,9 @@ _CLIENTS = 8
 _CHANGES = 0.1
 _DAY = 86_400 * clock.SECOND
 _YEAR = 365 * _DAY
+_LENGTH = f"CASE WHEN i % 1024 = 0 THEN {30 * _DAY} WHEN i % 64 = 0 THEN {2 * _DAY} ELSE 3600000000 END"
+"""How long a run is: an hour, one of 64 two days, and one of 1,024 a month."""
+_LONGER_THAN = "CASE WHEN i % 1024 = 0 THEN 16 WHEN i % 64 = 0 THEN 1 END"
 LAYER = Digest.of(b"layer")
 DIGEST = Digest.of(b"image")
 VULNERABILITY = "CVE-2026-0001"
@@ -208,16 +212,18 @@ def fill(catalog: Catalog, runs: int, now: int) -> None:
     for start in range(0, runs, step):
         with catalog._database.write() as connection:
             started = f"({now} - {_YEAR} + (i + {start}) * {_YEAR // runs})"
-            ended = f"CASE WHEN i + {start} > {runs - RUNNING} THEN NULL ELSE {started} + 3600000000 END"
+            runs_on = f"i + {start} > {runs - RUNNING} OR {started} + {_LENGTH} > {now}"
+            ended = f"CASE WHEN {runs_on} THEN NULL ELSE {started} + {_LENGTH} END"
+            longer = f"CASE WHEN {runs_on} THEN NULL ELSE {_LONGER_THAN} END"
             dialect.of(connection).lift_limits(connection)
             statement = (
                 "INSERT INTO fleet_runs (source, container, instance, image, agent, name, namespace, node,"
-                " workload, started_at, ended_at, ended_after) "
+                " workload, started_at, ended_at, ended_after, longer_than) "
                 f"WITH RECURSIVE n(i) AS (SELECT CAST(1 AS BIGINT) UNION ALL"
                 f" SELECT i + 1 FROM n WHERE i < {step}) "
                 f"SELECT 1 + (i + {start}) * 7919 % {SOURCES}, 'c' || (i + {start}), '1',"
-                f" 1 + (i + {start}) * 104729 % {IMAGES}, 1, 'app', '', '', '', {started}, {ended}, {ended}"
-                " FROM n"
+                f" 1 + (i + {start}) * 104729 % {IMAGES}, 1, 'app', '', '', '', {started}, {ended}, {ended},"
+                f" {longer} FROM n"
             )
             connection.execute(text(statement))
     # Made of rows that are there: entries one by one, in no order, take ten times as long.
@@ -229,6 +235,7 @@ def fill(catalog: Catalog, runs: int, now: int) -> None:
         dialect.of(connection).lift_limits(connection)
         counted = "SELECT count(*) FROM fleet_runs WHERE source = fleet_sources.number AND ended_at IS NULL"
         connection.exec_driver_sql(f"UPDATE fleet_sources SET running = ({counted})")
+        count_runs(connection)
 
 
 def questions(runs: int, database: str | None, directory: Path) -> None:

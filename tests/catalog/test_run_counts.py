@@ -23,15 +23,17 @@ LENGTHS = (0, 0.01, 3, 23.9, 24, 24.1, 90, 96.5, 400, 1500, 2000, 6200)
 """Hours, on both sides of the classes of long runs."""
 
 
+def image(number: int) -> ImageReport:
+    claim = ClaimReport(Digest.of(b"%d" % number), "manifest")
+    return ImageReport(f"registry.example/a{number}:1", (claim,))
+
+
 @pytest.fixture
 def fleet(catalog: Catalog, clock: Clock) -> list[tuple[int, int | None]]:
     """Runs of 150 images, over a year, of all lengths: when each started and ended."""
     chance = random.Random(5)
     agent = Agent(catalog, clock)
-    images = {
-        str(number): ImageReport(f"registry.example/a{number}:1", (ClaimReport(Digest.of(b"%d" % number), "manifest"),))
-        for number in range(150)
-    }  # fmt: skip
+    images = {str(number): image(number) for number in range(150)}
     found: list[tuple[int, int | None]] = []
     for part in range(4):
         entries: list[Entry] = []

@@ -1,7 +1,7 @@
 """No run is lost, doubled or prolonged while agents, the engine, the registry and its database are killed.
 
-Each campaign compares what an engine did with the runs that the registry has at its end. ``DIGESTRY_CAMPAIGN``
-is for how many seconds each goes on (default 20); the figures of longer ones are in bench/README.md.
+Each campaign compares what an engine did with the runs that the registry has at its end.
+``DIGESTRY_CAMPAIGN`` is for how many seconds each goes on (default 20).
 """
 
 from __future__ import annotations
@@ -241,8 +241,7 @@ def test_the_ledger_finds_what_is_wrong() -> None:
 @pytest.mark.xdist_group("docker")
 @pytest.mark.parametrize("kind", REAL, ids=[kind.name for kind in REAL])
 def test_agents_of_real_engines_are_killed(kind: Kind, tmp_path: Path) -> None:
-    """Two agents of one engine, of which one at a time is killed, and the registry; at the end the engine starts
-    again while a container runs on, where that is possible."""
+    """Two agents of one engine, of which one at a time is killed, and the registry."""
     chance = random.Random(9)
     with registry(tmp_path) as mine, real.running(kind) as runtime:
         path = runtime.root.scratch / "campaign.tar"
@@ -271,7 +270,6 @@ def test_agents_of_real_engines_are_killed(kind: Kind, tmp_path: Path) -> None:
             assert not crowd.failures, crowd.failures[:3]
             found = settled(mine.server, crowd.ledger, tolerance=_TICK)
             rate = 60 * len(crowd.ledger.lives) / SECONDS
-            print(
-                f"{kind.name} {runtime.version()}: {rate:.0f} a minute; {found}; {gaps_of(mine.server, PLACE)}"
-            )
+            gaps = gaps_of(mine.server, PLACE)
+            print(f"{kind.name} {runtime.version()}: {rate:.0f} a minute; {found}; {gaps}")
     assert not found.wrong, str(found)

@@ -30,6 +30,7 @@ from digestry.catalog.fleet.counts import FleetCounts
 from digestry.catalog.fleet.happenings import FleetHappenings
 from digestry.catalog.fleet.judgements import FleetJudgements
 from digestry.catalog.fleet.retention import FleetRetention
+from digestry.catalog.fleet.run_count_checks import FleetRunCountChecks
 from digestry.catalog.fleet.run_counts import FleetRunCounts
 from digestry.catalog.fleet.scans import Scans
 from digestry.catalog.fleet.store import Fleet
@@ -75,8 +76,8 @@ class Catalog(RepositoryReads):
     moved to other stores; ``browsing`` reads for the pages, and ``web_sessions`` has who is signed in to
     them; ``fleet`` has what agents report, and ``fleet_retention`` forgets it, ``fleet_judgements`` the
     verdicts on it, ``fleet_counts`` how much of it there is, ``fleet_run_counts`` keeps how many runs
-    started and ended when, and ``fleet_happenings`` queues what webhooks hear of it;
-    ``observations`` has what was seen of other registries' tags,
+    started and ended when, ``fleet_run_count_checks`` compares that with the runs, and ``fleet_happenings``
+    queues what webhooks hear of it; ``observations`` has what was seen of other registries' tags,
     ``observation_plan`` what is to be observed when, and ``observed_moves`` what moved there; ``sequencing``
     gives the journal's entries their positions; ``log`` has the journal as a transparency log, and
     ``log_signer`` signs it, unless ``log_suspension`` says no; ``witnessing`` has what this registry saw of
@@ -112,6 +113,7 @@ class Catalog(RepositoryReads):
         self.fleet = Fleet(self._database)
         self.fleet_retention = FleetRetention(self._database)
         self.fleet_run_counts = FleetRunCounts(self._database)
+        self.fleet_run_count_checks = FleetRunCountChecks(self._database)
         self.fleet_counts = FleetCounts(self._database)
         self.fleet_judgements = FleetJudgements(self._database)
         self.fleet_scans = Scans(self._database)

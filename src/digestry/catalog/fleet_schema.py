@@ -122,8 +122,8 @@ fleet_image_vulnerabilities = Table(
 )
 
 LONGER_THAN: Final = (1, 4, 16, 64, 256)
-"""The classes of long runs, in days. A run that ran at a time ended within the longest of its class after it, so
-that a question about a time reads few others."""
+"""The classes of long runs, in days. A run that ran at a time ended within the longest of its class after it:
+a question about a time reads few others."""
 
 # Runs: a container from one start to its end. ``instance`` tells this start of the container from its others,
 # in the engine's own words. ``ended_at`` is NULL while it runs; it ended after ``ended_after`` and at

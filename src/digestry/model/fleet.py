@@ -32,8 +32,8 @@ LONGEST_TEXT: Final = 1024
 MOST_CLAIMS: Final = 64
 """The most digests that one image is reported with."""
 EVENT_START: Final = "start "
-"""Before the nanoseconds since 1970 of an event, this is the ``instance`` of a start that is known by its event
-alone, because the container was gone: another observer may know the engine's own words for it."""
+"""The beginning of the ``instance`` of a start that is known by its event alone, because the container was
+gone; the event's nanoseconds since 1970 follow. Another observer may know the engine's own words for it."""
 SHORTEST_INTERVAL: Final = 1
 LONGEST_INTERVAL: Final = 3600
 """Seconds between two reports of an agent at the most, which it promises."""

@@ -22,14 +22,16 @@ _LOOK_SECONDS: Final = 60.0
 _PRUNE_SECONDS: Final = 3600.0
 _STALE: Final = 300 * clock.SECOND
 """An image that is pushed after it was reported is known by its layers so soon."""
+_DAYS_CHECKED: Final = 4
+"""Days whose counts are checked in one turn."""
 _IMAGES: Final = 200
 _MOST_IMAGES: Final = 20_000
 _LARGEST_INDEX: Final = 64 << 20
 
 
 class FleetUpkeepJob:
-    """A maintenance job that looks images up in the registry's graph again, keeps the counts of runs, and
-    removes what is older than the configuration keeps. Of several nodes one does it."""
+    """A maintenance job that looks images up in the registry's graph again, keeps and checks the counts of
+    runs, and removes what is older than the configuration keeps. Of several nodes one does it."""
 
     name = "fleet upkeep"
 
@@ -38,6 +40,7 @@ class FleetUpkeepJob:
         self._keep = kept_for(config)
         self._catalog: Catalog | None = None
         self._prune_at = 0
+        self._checked: int | None = None
 
     def run(self, stop: threading.Event) -> float:
         """Do what is due; return after how many seconds to look again."""
@@ -47,6 +50,7 @@ class FleetUpkeepJob:
             with self._backend.coordination.only_one(Job.FLEET):
                 self._relate(self._catalog, stop)
                 self._catalog.fleet_run_counts.add_changes(stopped=stop.is_set)
+                self._check_counts(self._catalog, stop)
                 now = self._backend.now()
                 if now >= self._prune_at:
                     removed = self._catalog.fleet_retention.prune(
@@ -58,6 +62,23 @@ class FleetUpkeepJob:
         except Conflict:
             pass  # another node does it
         return _LOOK_SECONDS
+
+    def _check_counts(self, catalog: Catalog, stop: threading.Event) -> None:
+        """Check the counts of some days, from the earliest on, and then again."""
+        for _ in range(_DAYS_CHECKED):
+            if stop.is_set():
+                return
+            day = catalog.fleet_run_count_checks.next_day(self._checked)
+            self._checked = day
+            if day is None:
+                return
+            wrong = catalog.fleet_run_count_checks.check(day)
+            if wrong:
+                log.warning(
+                    "%d counts of runs of containers on %s were not those of the runs, and were corrected",
+                    wrong,
+                    clock.to_datetime(day).date(),
+                )
 
     def _relate(self, catalog: Catalog, stop: threading.Event) -> None:
         for _ in range(0, _MOST_IMAGES, _IMAGES):

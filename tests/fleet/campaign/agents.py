@@ -16,13 +16,17 @@ _LIBRARIES = ("/usr/lib/x86_64-linux-gnu/faketime", "/usr/lib/aarch64-linux-gnu/
 
 def clock_ahead(seconds: int) -> dict[str, str]:
     """Return the environment of a program whose clock is so many seconds ahead, or the end of the test."""
-    for directory in _LIBRARIES:
-        library = Path(directory, "libfaketimeMT.so.1")
-        if library.exists():
-            # The time since the machine started is nobody's to set.
-            return {"LD_PRELOAD": str(library), "FAKETIME": f"{seconds:+d}s", "DONT_FAKE_MONOTONIC": "1",
-                    "FAKETIME_DONT_FAKE_MONOTONIC": "1"}  # fmt: skip
-    lacking("faketime", "its library is not installed")
+    libraries = (Path(directory, "libfaketimeMT.so.1") for directory in _LIBRARIES)
+    library = next((path for path in libraries if path.exists()), None)
+    if library is None:
+        lacking("faketime", "its library is not installed")
+    # The time since the machine started is nobody's to set.
+    return {
+        "LD_PRELOAD": str(library),
+        "FAKETIME": f"{seconds:+d}s",
+        "DONT_FAKE_MONOTONIC": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
 
 
 @dataclass
@@ -52,7 +56,8 @@ class AgentProcess:
                 [
                     sys.executable, "-m", "digestry", "agent", "--registry", f"http://{self.registry}",
                     "--token-file", str(token), "--state-dir", str(self.directory / "state"),
-                    "--source", self.source, "--place", self.place, "--interval", str(self.interval), *self.more,
+                    "--source", self.source, "--place", self.place, "--interval", str(self.interval),
+                    *self.more,
                 ],
                 env={**os.environ, "DIGESTRY_HOME": str(self.directory / "home"), **self.environment},
                 stdout=log, stderr=log,

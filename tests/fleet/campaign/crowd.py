@@ -68,7 +68,7 @@ class Crowd:
         self._later(self._length(), lambda: self._end(name, starts - 1))
 
     def _length(self) -> float:
-        return 0.05 * 60 ** self._random.random()
+        return float(0.05 * 60 ** self._random.random())
 
     def _start(self, name: str) -> None:
         self._engine.start(name)

@@ -57,8 +57,8 @@ class Found:
 
     def __str__(self) -> str:
         counts = (
-            f"{self.lives} lives, {self.runs} runs, {self.ends_seen} ends seen and {self.ends_between} between"
-            f" two times, {self.in_gaps} lives in gaps"
+            f"{self.lives} lives, {self.runs} runs, {self.ends_seen} ends seen and {self.ends_between}"
+            f" between two times, {self.in_gaps} lives in gaps"
         )
         wrong = {
             name: (len(listed), listed[:5])
@@ -87,18 +87,18 @@ class Ledger:
         found = Found(len(self.lives), sum(map(len, theirs.values())))
         known = list(gaps)
         for container in sorted(mine.keys() | theirs.keys()):
-            _compare(found, container, mine[container], theirs[container], known, tolerance)
+            _compare(found, mine[container], theirs[container], known, tolerance)
         return found
 
 
 def _compare(
     found: Found,
-    container: str,
     lives: list[Life],
     runs: list[Mapping[str, Any]],
     gaps: list[Gap],
     tolerance: float,
 ) -> None:
+    """Add how the ``runs`` of one container differ from its ``lives``."""
     left = sorted(runs, key=lambda run: str(run["from"]))
     for life in sorted(lives, key=lambda life: life.started):
         low, high = life.started[0] - tolerance, life.started[1] + tolerance
@@ -107,14 +107,14 @@ def _compare(
             if _within(life, gaps, tolerance):
                 found.in_gaps += 1
             else:
-                found.lost.append(f"{container}, started {life.started}, ended {life.ended}; {runs}")
+                found.lost.append(f"{life.container}, started {life.started}, ended {life.ended}; {runs}")
             continue
         run = same[0]
         left.remove(run)
         _compare_ends(found, life, run, tolerance)
     for run in left:
         near = [life for life in lives if life.started[0] - tolerance <= _seconds(run["from"])]
-        (found.doubled if near else found.invented).append(f"{container}: {run}; {lives}")
+        (found.doubled if near else found.invented).append(f"{run}; {lives}")
 
 
 def _compare_ends(found: Found, life: Life, run: Mapping[str, Any], tolerance: float) -> None:

@@ -1,6 +1,7 @@
 """Real engines that run short containers, and the ledger of what they did.
 
-A container's start and end are known as times between which a command ran: no engine is believed about itself.
+A container's start and end are between the times at which a command began and ended: no engine is believed
+about itself.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ LIMITS = ("--ulimit=nofile=256:256", "--ulimit=nproc=512:512")
 
 
 class RealCrowd:
-    """``workers`` that each start a container, wait, kill it, and remove it, as fast as the engine does it."""
+    """``workers`` that each start a container, wait, kill it, and remove it."""
 
     def __init__(self, runtime: Runtime, image: str, *, workers: int = 3, seed: int = 3) -> None:
         self.ledger = Ledger()

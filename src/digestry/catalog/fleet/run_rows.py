@@ -37,9 +37,7 @@ _ENDED: Final = (
 )
 # Apart: to write an instance, even the same, is to write the index by it.
 _RENAMED: Final = (
-    update(fleet_runs)
-    .where(fleet_runs.c.number == bindparam("run"))
-    .values(instance=bindparam("start"))
+    update(fleet_runs).where(fleet_runs.c.number == bindparam("run")).values(instance=bindparam("start"))
 )
 _AFTER_EVENT_START: Final = EVENT_START[:-1] + chr(ord(EVENT_START[-1]) + 1)
 

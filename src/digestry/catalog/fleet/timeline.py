@@ -101,14 +101,17 @@ def _of_counts(
 ) -> _Found:
     """Return what the counts of days, or of quarters of days, say."""
     running, first_running, _ = _facts(connection, (*mine, fleet_runs.c.ended_at.is_(None)))
-    days = run_counts.counted(run_counts.DAY, images)
+    counts = run_counts.counted(run_counts.DAY, images)
+    # By day first: what was removed is there as a count, and as a change that takes it away.
+    started, ended_then = func.sum(counts.c.started), func.sum(counts.c.ended)
+    by_day = select(counts.c.from_at, started.label("started"), ended_then.label("ended"))
+    days = by_day.group_by(counts.c.from_at).subquery()
     query = select(
         func.coalesce(func.sum(days.c.ended), 0),
         func.min(case((days.c.started > 0, days.c.from_at))),
         func.max(case((days.c.ended > 0, days.c.from_at))),
     )
     ended, first_day, last_day = connection.execute(query).one()
-    # What is removed in one transaction is noted in another one's rows: a day may look as if it had some.
     first = _within(connection, mine, func.min(fleet_runs.c.started_at), first_day)
     last = _within(connection, mine, func.max(fleet_runs.c.ended_at), last_day)
     if first is None or (ended and last is None):
