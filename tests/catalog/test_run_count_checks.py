@@ -130,7 +130,7 @@ def check_answers(catalog: Catalog, now: int) -> None:
             for row in connection.execute(run_counts.counted(length, None).select()):
                 told[length, row.from_at, row.image, 0] += int(row.started)
                 told[length, row.from_at, row.image, 1] += int(row.ended)
-        timeline = timeline_of(connection, RunFilter(), EVERYBODY, now=now, most_read=0)
+        timeline = timeline_of(connection, RunFilter(), EVERYBODY, now=now, most_read=0, most_of_short=0)
         longest = connection.execute(select(fleet_runs)).all()
     assert {key: count for key, count in told.items() if count} == dict(expected)
     for row in longest:
@@ -227,5 +227,5 @@ def test_a_timeline_of_some_images_is_that_of_their_runs(counted: Catalog, clock
         choice = RunFilter(ImageFilter(state=state))
         with counted._database.read() as connection:
             exact = timeline_of(connection, choice, EVERYBODY, now=clock.now, most=10_000)
-            told = timeline_of(connection, choice, EVERYBODY, now=clock.now, most_read=0)
+            told = timeline_of(connection, choice, EVERYBODY, now=clock.now, most_read=0, most_of_short=0)
         assert (told.total, told.running, told.first) == (exact.total, exact.running, exact.first)

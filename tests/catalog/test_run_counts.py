@@ -99,7 +99,9 @@ def test_a_timeline_of_counts_says_what_that_of_runs_says(
     choice = RunFilter(ImageFilter(state="unjudged") if which == "some" else ImageFilter())
     with catalog._database.read() as connection:
         exact = timeline_of(connection, choice, EVERYBODY, now=clock.now, most=10_000)
-        told = timeline_of(connection, choice, EVERYBODY, now=clock.now, most=200, most_read=10)
+        told = timeline_of(
+            connection, choice, EVERYBODY, now=clock.now, most=200, most_read=10, most_of_short=10
+        )
     assert exact.exact
     assert not told.exact
     assert (told.total, told.running, told.first, told.last_end) == (
@@ -117,7 +119,7 @@ def test_a_timeline_of_counts_ends_with_the_last_end(catalog: Catalog, clock: Cl
         agent.send(agent.started(f"c{number}", -3600 * 24 * (90 - number)))
         agent.send(agent.stopped(f"c{number}", -3600 * (number + 1)))
     with catalog._database.read() as connection:
-        told = timeline_of(connection, RunFilter(), EVERYBODY, now=clock.now, most_read=10)
+        told = timeline_of(connection, RunFilter(), EVERYBODY, now=clock.now, most_read=10, most_of_short=10)
     assert told.last_end == told.last_end_after == told.points[-1].at == agent.at(-3600)
     assert (told.points[-1].containers, told.running, told.total) == (0, 0, 20)
 

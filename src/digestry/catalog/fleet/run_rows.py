@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Executable, Row, bindparam, delete, insert, select, union_all, update
 
 from digestry.catalog import clock, dialect
 from digestry.catalog.fleet.container_runs import ContainerRuns, EarlyEnd, Run, RunKey
@@ -56,7 +56,11 @@ def load(
     if keys:
         wanted = dialect.of(connection).bulk_keys(sorted(keys), str)
         exact = (fleet_runs.c.container == wanted.first) & (fleet_runs.c.instance == wanted.second)
-        _add(connection, found, select(*_COLUMNS).join_from(wanted.table, fleet_runs, mine & exact))
+        of_event = (fleet_runs.c.instance >= EVENT_START) & (fleet_runs.c.instance < _AFTER_EVENT_START)
+        # Another agent may know a start by its event alone.
+        also = (fleet_runs.c.container == wanted.first) & of_event
+        queries = (select(*_COLUMNS).join_from(wanted.table, fleet_runs, mine & on) for on in (exact, also))
+        _add(connection, found, union_all(*queries))
         same = (fleet_early_ends.c.container == wanted.first) & (fleet_early_ends.c.instance == wanted.second)
         ends = select(fleet_early_ends).join_from(
             wanted.table, fleet_early_ends, (fleet_early_ends.c.source == source.number) & same
@@ -64,12 +68,6 @@ def load(
         for row in connection.execute(ends):
             found.early_ends[row.container, row.instance] = EarlyEnd(row.ended_at, row.ended_after)
         events = {container for container, instance in keys if event_of_start(instance) is not None}
-        named = dialect.of(connection).bulk_keys(
-            [(name, "") for name in sorted({key[0] for key in keys})], str
-        )
-        of_event = (fleet_runs.c.instance >= EVENT_START) & (fleet_runs.c.instance < _AFTER_EVENT_START)
-        of_same = mine & (fleet_runs.c.container == named.first)
-        _add(connection, found, select(*_COLUMNS).join_from(named.table, fleet_runs, of_same & of_event))
         if events:
             others = dialect.of(connection).bulk_keys([(name, "") for name in sorted(events)], str)
             of_same = mine & (fleet_runs.c.container == others.first)
@@ -84,7 +82,7 @@ def load(
     return found
 
 
-def _add(connection: Connection, found: ContainerRuns, query: Select[Any]) -> None:
+def _add(connection: Connection, found: ContainerRuns, query: Executable) -> None:
     for row in connection.execute(query):
         found.add(
             Run(

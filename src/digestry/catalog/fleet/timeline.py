@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Select, case, func, literal, select, true
+from sqlalchemy import ColumnElement, Connection, Select, case, func, literal, select
 
 from digestry.catalog import clock
 from digestry.catalog.fleet import run_counts
@@ -18,8 +18,10 @@ from digestry.catalog.fleet.silence import source_silent
 from digestry.catalog.fleet_schema import fleet_agents, fleet_runs, fleet_sources
 from digestry.model.fleet_answers import MOST_POINTS, FleetTimeline, TimelinePoint
 
-_MOST_READ: Final = 500_000
+_MOST_READ: Final = 100_000
 """Of more runs the counts are read, whose times are longer."""
+_MOST_READ_OF_SHORT: Final = 500_000
+"""Of a timeline whose steps are much shorter than the counts' times, more runs are read."""
 
 
 def timeline_of(
@@ -30,17 +32,26 @@ def timeline_of(
     now: int,
     most: int = MOST_POINTS,
     most_read: int = _MOST_READ,
+    most_of_short: int = _MOST_READ_OF_SHORT,
 ) -> FleetTimeline:
     """Return the timeline of all runs of the chosen images that ``asker`` may know of.
 
     It has a point for each change, or at the most ``most`` points in equal steps. Of more runs than
-    ``most_read`` the steps are whole quarters of days.
+    ``most_read``, or ``most_of_short`` within days or weeks, the steps are whole quarters of days.
     """
     mine = run_conditions(connection, RunFilter(choice.images, choice.place), asker)
-    if not choice.place and _are_more_than(most_read, connection, mine):
-        facts, changes = _of_counts(connection, mine, chosen(connection, choice.images, asker), now, most)
-    else:
-        facts, changes = _of_runs(connection, mine, now, most)
+    found: _Found | None = None
+    if not choice.place:
+        found = _of_counts(
+            connection,
+            mine,
+            chosen(connection, choice.images, asker),
+            now,
+            most=most,
+            most_read=most_read,
+            most_of_short=most_of_short,
+        )
+    facts, changes = found or _of_runs(connection, mine, now, most)
     if facts is None:
         return FleetTimeline((), True, 0, 0, 0, limited=not asker.everything)
     times = sorted(at for at, change in changes.items() if change)
@@ -97,25 +108,38 @@ def _of_runs(connection: Connection, mine: _Conditions, now: int, most: int) -> 
 
 
 def _of_counts(
-    connection: Connection, mine: _Conditions, images: Select[Any] | None, now: int, most: int
-) -> _Found:
-    """Return what the counts of days, or of quarters of days, say."""
-    running, first_running, _ = _facts(connection, (*mine, fleet_runs.c.ended_at.is_(None)))
+    connection: Connection,
+    mine: _Conditions,
+    images: Select[Any] | None,
+    now: int,
+    *,
+    most: int,
+    most_read: int,
+    most_of_short: int,
+) -> _Found | None:
+    """Return what the counts of days, or of quarters of days, say; None where the runs are to be read."""
     counts = run_counts.counted(run_counts.DAY, images)
     # By day first: what was removed is there as a count, and as a change that takes it away.
     started, ended_then = func.sum(counts.c.started), func.sum(counts.c.ended)
     by_day = select(counts.c.from_at, started.label("started"), ended_then.label("ended"))
     days = by_day.group_by(counts.c.from_at).subquery()
     query = select(
+        func.coalesce(func.sum(days.c.started), 0),
         func.coalesce(func.sum(days.c.ended), 0),
         func.min(case((days.c.started > 0, days.c.from_at))),
         func.max(case((days.c.ended > 0, days.c.from_at))),
     )
-    ended, first_day, last_day = connection.execute(query).one()
+    total, ended, first_day, last_day = connection.execute(query).one()
+    if total <= most_read or first_day is None:
+        return None
+    length = (now if total > ended or last_day is None else last_day) - first_day
+    if length < most * run_counts.QUARTER // 2 and total <= most_of_short:
+        return None
+    running, first_running, _ = _facts(connection, (*mine, fleet_runs.c.ended_at.is_(None)))
     first = _within(connection, mine, func.min(fleet_runs.c.started_at), first_day)
     last = _within(connection, mine, func.max(fleet_runs.c.ended_at), last_day)
     if first is None or (ended and last is None):
-        return _of_runs(connection, mine, now, most)
+        return None
     if first_running is not None:
         first = min(first, first_running)
     facts = _Facts(int(ended) + running, running, first, last, exact=False)
@@ -142,15 +166,6 @@ def _within(connection: Connection, mine: _Conditions, what: Any, day: int | Non
     query = select(what).select_from(fleet_runs).where(*mine, at >= day, at < day + run_counts.DAY)
     found = connection.execute(query).scalar()
     return None if found is None else int(found)
-
-
-def _are_more_than(number: int, connection: Connection, mine: _Conditions) -> bool:
-    found = 0
-    for ended in (fleet_runs.c.ended_at.is_(None), fleet_runs.c.ended_at.is_not(None)):
-        left = number + 1 - found
-        inner = select(true().label("one")).select_from(fleet_runs).where(*mine, ended).limit(left)
-        found += int(connection.execute(select(func.count()).select_from(inner.subquery())).scalar_one())
-    return found > number
 
 
 def _facts(
