@@ -182,6 +182,9 @@ def engine(**more: Any) -> Iterator[Engine]:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
             pass
 
+        def date_time_string(self, timestamp: float | None = None) -> str:
+            return super().date_time_string(found.now() / 1e9 if timestamp is None else timestamp)
+
         def do_GET(self) -> None:
             parts = urlsplit(self.path)
             query = parse_qs(parts.query)

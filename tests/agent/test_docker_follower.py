@@ -8,7 +8,7 @@ from digestry.errors import Unreachable
 from digestry.inventory.engines.client import Engine as EngineClient
 from digestry.inventory.followers.docker import DockerAPI
 from digestry.inventory.followers.engine import EngineFollower
-from digestry.inventory.runs import AllRuns, RunStarted, RunStopped, Unobserved, of_nanoseconds
+from digestry.inventory.runs import AllRuns, RunStarted, RunStopped, Unobserved, moment, of_nanoseconds
 from digestry.inventory.sources.docker import DockerSource
 from tests.agent.engine import Engine, engine, text_of
 from tests.agent.following import following
@@ -223,3 +223,28 @@ def test_an_image_is_asked_about_once() -> None:
         told.wait("+c19")
     assert sum(path.startswith("/images/") for path in docker.asked) == 1
     assert all(isinstance(change, RunStarted | AllRuns) for change in told.changes)
+
+
+@pytest.mark.parametrize("ahead", [3600, -3600])
+def test_times_are_by_the_own_clock_if_the_engines_is_off(ahead: int) -> None:
+    with engine(ahead=ahead) as docker:
+        docker.run("old")
+        began = moment()
+        with following(follower(docker)) as told:
+            docker.run("a")
+            docker.die("a")
+            docker.flash("b")
+            told.wait("+a", "-a", "+b", "-b")
+        docker.die("old")
+        docker.flash("c")
+        with following(follower(docker), told.position) as later:
+            later.wait("-old", "+c", "-c")
+        changes = [*told.changes, *later.changes]
+    assert "gap" not in later.short()
+    assert [change for change in later.short() if change in {"+a", "-a", "+b", "-b"}] == []
+    times = [change.run.started_at for change in changes if isinstance(change, RunStarted)]
+    times += [change.at for change in changes if isinstance(change, RunStopped)]
+    assert len(times) == 7
+    assert all(-1.2 < (at - began).total_seconds() < 60 for at in times), (times, began)
+    # What names a start is the engine's own, which every observer has.
+    assert {run.instance for run in (*told.runs(), *later.runs())} == {"first"}

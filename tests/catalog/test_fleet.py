@@ -686,3 +686,17 @@ def test_two_agents_at_once(backend: Backend, catalog: Catalog, clock: Clock) ->
     ended = [run for run in runs if run.until is not None]
     assert len(ended) == 30
     assert {run.until for run in ended} == {times.to_datetime(clock.now - 3 * times.SECOND)}
+
+
+def test_an_end_by_an_event_whose_time_is_another_clocks_ends_what_ran(
+    catalog: Catalog, clock: Clock
+) -> None:
+    """Its agent corrects the times of an engine whose clock is off, and never the words for a start."""
+    one, two = Agent(catalog, clock), Agent(catalog, clock, OTHER)
+    event = f"{EVENT_START}{(times.from_datetime(one.at(-50)) + 3600 * times.SECOND) * 1000}"
+    one.send(one.started("c", -50, "first"))
+    two.send(two.started("c", -50, event))
+    two.send(two.stopped("c", -40, event))
+    one.send(one.stopped("c", -40, "first"))
+    (run,) = all_runs(catalog, clock)
+    assert (run.from_, run.until_after, run.until) == (one.at(-50), one.at(-40), one.at(-40))

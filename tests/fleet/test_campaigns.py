@@ -160,11 +160,13 @@ def test_an_agent_alone_is_killed_while_2000_containers_start_a_minute(tmp_path:
 
 @pytest.mark.long
 @pytest.mark.parametrize("ahead", [3600, -3600])
-def test_a_clock_that_is_an_hour_off(ahead: int, tmp_path: Path) -> None:
-    """The clock of the host, with its engine and its agent."""
-    with registry(tmp_path) as mine, engine(ahead=ahead) as docker:
+@pytest.mark.parametrize("whose", ["the host's", "the agent's", "the engine's"])
+def test_a_clock_that_is_an_hour_off(whose: str, ahead: int, tmp_path: Path) -> None:
+    """The clock of the host, with its engine and its agent, or of one of these alone."""
+    engines, agents_ = (0 if whose == other else ahead for other in ("the agent's", "the engine's"))
+    with registry(tmp_path) as mine, engine(ahead=engines) as docker:
         them = agents(tmp_path, mine.server, docker, 1)
-        them[0].environment = clock_ahead(ahead)
+        them[0].environment = clock_ahead(agents_) if agents_ else {}
         with running(them):
             first_report(mine.server)
             with Crowd(docker) as crowd:
@@ -173,7 +175,7 @@ def test_a_clock_that_is_an_hour_off(ahead: int, tmp_path: Path) -> None:
                 them[0].start()
                 time.sleep(SECONDS / 2)
             found = settled(mine.server, crowd.ledger, tolerance=_CORRECTED)
-            print(f"{ahead} s off: {found}; gaps {gaps_of(mine.server, PLACE)}")
+            print(f"{whose} {ahead} s off: {found}; gaps {gaps_of(mine.server, PLACE)}")
     assert not found.wrong, str(found)
 
 

@@ -9,7 +9,7 @@ import os
 import select
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeAlias
 
 from digestry.inventory.observation import ImageFacts
@@ -175,6 +175,24 @@ class Wakeup:
 def moment() -> datetime.datetime:
     """Return the present, in UTC, to the microsecond."""
     return datetime.datetime.now(datetime.UTC)
+
+
+def by_own_clock(change: RunChange, ahead: float) -> RunChange:
+    """Return a change with the times of its containers by this machine's clock; those of ``change`` are by a
+    clock that is ``ahead`` by so many seconds. When a list was made, is by this machine's clock already."""
+    by = datetime.timedelta(seconds=-ahead)
+    if isinstance(change, RunStarted):
+        return RunStarted(_moved(change.run, by))
+    if isinstance(change, RunStopped):
+        after = None if change.after is None else change.after + by
+        return replace(change, at=change.at + by, after=after)
+    if isinstance(change, AllRuns):
+        return replace(change, runs=tuple(_moved(run, by) for run in change.runs))
+    return replace(change, since=change.since + by, until=change.until + by)
+
+
+def _moved(run: Run, by: datetime.timedelta) -> Run:
+    return replace(run, started_at=run.started_at + by)
 
 
 def of_nanoseconds(count: int) -> datetime.datetime:

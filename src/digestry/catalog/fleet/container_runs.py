@@ -198,6 +198,12 @@ class ContainerRuns:
         if run is not None:
             self._end(run, at, after=after)
             return
+        if event_of_start(instance) is not None:
+            # Whatever of it ran before has ended then.
+            running = [run for run in self._open.get(container, ()) if run.started_at <= at]
+            if running:
+                self._end(max(running, key=lambda run: run.started_at), at, after=after)
+                return
         before = self.early_ends.get(key)
         if before is None or at < before.ended_at:
             self.early_ends[key] = EarlyEnd(at, after)

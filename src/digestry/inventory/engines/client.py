@@ -12,6 +12,7 @@ import json
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Final, TypeAlias
 from urllib.parse import quote
@@ -25,6 +26,7 @@ from digestry.errors import (
     Unauthorized,
     Unreachable,
 )
+from digestry.inventory.engines.clocks import EngineClock
 from digestry.inventory.engines.connections import SSHConnection, connection_to
 from digestry.inventory.engines.endpoints import Endpoint
 from digestry.model.json_values import as_object, as_text
@@ -61,11 +63,17 @@ class Engine:
         self._timeout = timeout
         self._limit = largest_answer
         self._idle: list[http.client.HTTPConnection] = []
+        self._clock = EngineClock()
 
     @property
     def is_remote(self) -> bool:
         """Whether the engine is on another machine, whose "localhost" is not this one's."""
         return self._endpoint.is_remote
+
+    @property
+    def clock_ahead(self) -> float:
+        """The seconds by which the engine's clock is ahead of this machine's, as its last answers say."""
+        return self._clock.ahead
 
     @property
     def parallel(self) -> int:
@@ -154,8 +162,10 @@ class Engine:
             watchdog = threading.Timer(self._timeout, _cut, (connection.sock, expired))
             watchdog.daemon = True
             watchdog.start()
+            asked = time.time()
             connection.request("GET", path)
             with contextlib.closing(connection.getresponse()) as response:
+                self._clock.note(response.getheader("Date"), asked, time.time())
                 body = self._read(response)
                 status = response.status
             keep = self._endpoint.address.scheme != "unix" and connection.sock is not None

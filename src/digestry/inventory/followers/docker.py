@@ -39,6 +39,11 @@ class DockerAPI:
         host, platform, _ = self.source.describe()
         return host, platform
 
+    @property
+    def clock_ahead(self) -> float:
+        """The seconds by which the engine's clock is ahead of this machine's."""
+        return self._engine.clock_ahead
+
     def events(self, since: int, wait: Waiting) -> Iterator[bytes | None]:
         """Yield the lines of the stream of events, from the time ``since`` on if it is not 0."""
         query = {"filters": _FILTERS}

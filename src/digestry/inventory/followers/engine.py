@@ -1,5 +1,7 @@
 """The follower of an engine with Docker's API or podman's: its stream of events, and its lists.
 
+The engine's times, and the position, are by the engine's clock; what is told is by this machine's.
+
 An event tells that a container started; the container itself is then asked for its image. One that is gone by
 then was removed after its first start, as a rule: the name of its image, which the event has, is looked up
 among the images. If that name was moved since, the run is reported without a digest.
@@ -16,6 +18,7 @@ from typing import Final, Protocol
 from digestry.errors import DigestryError, RemoteNotFound
 from digestry.inventory.engine_values import FIRST_START
 from digestry.inventory.engines.client import Waiting
+from digestry.inventory.engines.clocks import TOLERANCE
 from digestry.inventory.followers.engine_events import (
     ENDS,
     GONE,
@@ -42,6 +45,7 @@ from digestry.inventory.runs import (
     Step,
     Unobserved,
     Wakeup,
+    by_own_clock,
     moment,
     of_nanoseconds,
 )
@@ -58,6 +62,7 @@ _MOST_ASKED: Final = 2000
 _MOST_IMAGES: Final = 512
 _MOST_YOUNG: Final = 8192
 _FIRST_WITHIN: Final = round(FIRST_WITHIN.total_seconds()) * NANOSECONDS
+_CLOCKS_DIFFER: Final = round((TOLERANCE + 1) * NANOSECONDS)
 _WRITTEN_BEFORE: Final = datetime.timedelta(seconds=5)
 _BEHIND: Final = datetime.timedelta(milliseconds=50)
 """An engine may tell of a start before it writes its time down."""
@@ -102,6 +107,11 @@ class EngineAPI(Protocol):
     @property
     def made_up(self) -> bool:
         """Whether the engine pairs names and digests itself."""
+        ...
+
+    @property
+    def clock_ahead(self) -> float:
+        """The seconds by which the engine's clock is ahead of this machine's."""
         ...
 
     @property
@@ -155,7 +165,7 @@ class EngineFollower:
         self._ended.clear()
         self._forget_images()
         self._describe()
-        opened = time.time_ns()
+        opened = self._present()
         due = 0.0
 
         def wait(descriptor: int) -> bool:
@@ -180,7 +190,7 @@ class EngineFollower:
             if time.monotonic() >= due:
                 yield self._step(self._compare())
                 due = time.monotonic() + self._checked_every
-            self._seen = time.time_ns()
+            self._seen = self._present()
             yield Step((), self._position(), idle=True)
 
     def _describe(self) -> None:
@@ -194,7 +204,14 @@ class EngineFollower:
 
     def _step(self, changes: Iterator[RunChange]) -> Step:
         told = tuple(changes)
+        ahead = self._api.clock_ahead  # also as the questions say that were asked for these changes
+        if ahead:
+            told = tuple(by_own_clock(change, ahead) for change in told)
         return Step(told, self._position())
+
+    def _present(self) -> int:
+        """Return the present by the engine's clock, in nanoseconds since 1970."""
+        return time.time_ns() + round(self._api.clock_ahead * NANOSECONDS)
 
     def _position(self) -> str:
         return Position(self._last, self._last_at, self._seen).text()
@@ -404,7 +421,8 @@ def _told(before: Position, replayed: list[EngineEvent]) -> int:
     keys = [event.key for event in replayed]
     if before.last:
         return keys.index(before.last) + 1 if before.last in keys else 0
-    return sum(event.nanoseconds <= before.seen for event in replayed)
+    # The two clocks may differ a little: what is told twice is one run, and what is left out is lost.
+    return sum(event.nanoseconds <= before.seen - _CLOCKS_DIFFER for event in replayed)
 
 
 def _run(seen: ContainerObservation, instance: str, started_at: datetime.datetime) -> Run:

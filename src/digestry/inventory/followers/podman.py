@@ -34,6 +34,11 @@ class LibpodAPI:
         """Return podman's host and platform."""
         return self.source.describe()
 
+    @property
+    def clock_ahead(self) -> float:
+        """The seconds by which podman's clock is ahead of this machine's."""
+        return self._engine.clock_ahead
+
     def events(self, since: int, wait: Waiting) -> Iterator[bytes | None]:
         """Yield the lines of the stream of events, from the time ``since`` on if it is not 0."""
         query = {"stream": "true", "filters": _FILTERS}
