@@ -31,8 +31,8 @@ PLACE = "rack/host"
 REAL = [kind for kind in KINDS if kind.family != "cri"]
 _TICK = 0.05
 """Seconds by which the time of an event and that of the container may differ."""
-_CORRECTED = 2.5
-"""Seconds by which the corrected times of an agent may be off, whose clock is."""
+_CORRECTED = 5.0
+"""Seconds by which corrected times may be off: one is the date's, and reports are held up where much goes on."""
 
 
 class Registry:

@@ -33,13 +33,17 @@ class ReportTimes:
 
         ``instead`` is taken for a time before there were containers; without it, the present.
         """
-        found = clock.from_datetime(moment) - self._ahead
+        found = self.corrected(clock.from_datetime(moment))
         if found < _EARLIEST:
             self.impossible += 1
             return self.now if instead is None else instead
         if found > self.now + _FUTURE:
             self.impossible += 1
         return min(found, self.now)
+
+    def corrected(self, at: int) -> int:
+        """Return a time by the registry's clock, which may be impossible."""
+        return at - self._ahead
 
 
 def clock_ahead(measured: int, before: int | None) -> int:

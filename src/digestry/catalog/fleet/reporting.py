@@ -154,7 +154,7 @@ class _Reception:
     def _event(self, instance: str) -> int | None:
         """Return the time of the event that a start is named by, if it is."""
         at = event_of_start(instance)
-        return None if at is None else self.times.at(clock.to_datetime(at), instead=0)
+        return None if at is None else self.times.corrected(at)
 
     def _record(self, entry: Entry, source: int, runs: ContainerRuns) -> None:
         match entry:
