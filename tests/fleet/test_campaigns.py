@@ -32,7 +32,7 @@ REAL = [kind for kind in KINDS if kind.family != "cri"]
 _TICK = 0.05
 """Seconds by which the time of an event and that of the container may differ."""
 _CORRECTED = 5.0
-"""Seconds by which corrected times may be off: one is the date's, and reports are held up where much goes on."""
+"""Seconds by which corrected times may be off: one is the date's, and a busy machine holds reports up."""
 
 
 class Registry:
