@@ -308,6 +308,21 @@ def test_a_push_that_goes_back_is_not_taken_for_done(shared: RegistryServer) -> 
     assert answer.headers["docker-content-digest"] == str(old.digest)
 
 
+def test_who_pushes_may_sign_and_verify_with_a_token_for_pulling(shared: RegistryServer) -> None:
+    name = "signing"
+    made = push(shared, name, b"to be signed", "1")
+    signature = f"sha256-{made.digest.encoded}.sig"
+    push(shared, name, b"a signature of it", signature)
+    for who, status in (("pusher", 200), ("reader", 403)):
+        query = f"/token?scope=repository:{name}:pull"
+        token = shared.request("GET", query, headers=HEADERS[who]).json()["token"]
+        bearer = {"Authorization": f"Bearer {token}"}
+        for target in (str(made.digest), signature):
+            answer = shared.request("GET", f"/v2/{name}/manifests/{target}", headers=bearer)
+            assert answer.status == status, (who, target)
+        assert shared.request("GET", f"/v2/{name}/manifests/1", headers=bearer).status == 403
+
+
 # -- overrides ---------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
@@ -18,6 +19,8 @@ _LASTING: Final = 60.0
 _MOST: Final = 20_000
 
 T = TypeVar("T")
+Told = tuple[str, list[tuple[bytes, bytes]]]
+"""An answer as a sentence, and as headers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,8 @@ class AgeCache:
         self._tags: dict[tuple[str, str], _Kept[TagState]] = {}
         self.observed: set[tuple[str, str]] = set()
         """Tags of mirrors that are known to be observed."""
+        self._told: dict[tuple[str, str], tuple[TagState, Told]] = {}
+        self._noted: dict[tuple[str, ...], float] = {}
         self._gates: dict[str, bool] = {}
         self._digests: dict[tuple[str, str], _Kept[DigestState]] = {}
 
@@ -59,6 +64,25 @@ class AgeCache:
         ready = state.aged.ready_at
         seconds = _FRESH if ready is None else min(_FRESH, max(0.0, (ready - now) / clock.SECOND))
         self._tags[name, tag] = _Kept(state, current, time.monotonic() + seconds)
+
+    def told(self, name: str, tag: str, state: TagState, tell: Callable[[], Told]) -> Told:
+        """Return what ``tell`` makes of an answer about a tag, made once for each answer."""
+        kept = self._told.get((name, tag))
+        if kept is None or kept[0] is not state:
+            if len(self._told) >= _MOST:
+                self._told.clear()
+            kept = self._told[name, tag] = state, tell()
+        return kept[1]
+
+    def is_news(self, *what: str) -> bool:
+        """Return whether the audit log has no line about that of the last minute."""
+        now = time.monotonic()
+        if now < self._noted.get(what, 0.0):
+            return False
+        if len(self._noted) >= _MOST:
+            self._noted.clear()
+        self._noted[what] = now + _LASTING
+        return True
 
     def digest(self, name: str, digest: str) -> DigestState | None:
         kept = self._digests.get((name, digest))

@@ -20,6 +20,7 @@ from digestry.model.descriptor import encode_hook
 from digestry.model.digest import Digest
 from digestry.registry import observe_config
 from digestry.registry.access.principal import Principal
+from digestry.registry.age_cache import Told
 from digestry.registry.error_responses import ErrorResponse
 from digestry.registry.exchange import Exchange
 from digestry.registry.pull_through.mirror import UpstreamRepository
@@ -63,7 +64,7 @@ async def resolve_tag(service: Service, exchange: Exchange, name: str, tag: str,
         return current
     aged = state.aged
     chosen = aged.chosen
-    text = age_answers.explanation(name, tag, aged, basis=state.basis)
+    text, headers = service.ages.told(name, tag, state, functools.partial(_told, name, tag, state))
     if chosen is None:
         if aged.refusal == "absent":
             return current  # it was made in this moment, and the next answer knows
@@ -71,25 +72,37 @@ async def resolve_tag(service: Service, exchange: Exchange, name: str, tag: str,
         raise refusal(
             text, aged_header=age_answers.header(aged), detail=_detail(name, tag, state, service.now())
         )
-    headers = [(HEADER, age_answers.header(aged).encode("latin-1", "replace"))]
     if aged.newer or aged.let_through:
-        headers.append((WARNING, _warning(text)))
-        what = "allow-young" if aged.let_through else "serve-aged"
-        exchange.record_audit_event(action=what, tag=tag, digest=chosen.digest, newest=current, reason=text)
+        origin = exchange.origin
+        if service.ages.is_news(name, tag, chosen.digest, current, origin.actor, origin.address):
+            what = "allow-young" if aged.let_through else "serve-aged"
+            exchange.record_audit_event(
+                action=what, tag=tag, digest=chosen.digest, newest=current, reason=text
+            )
     exchange.extra_headers = [*exchange.extra_headers, *headers]
     return chosen.digest
+
+
+def _told(name: str, tag: str, state: TagState) -> Told:
+    aged = state.aged
+    text = age_answers.explanation(name, tag, aged, basis=state.basis)
+    headers = [(HEADER, age_answers.header(aged).encode("latin-1", "replace"))]
+    if aged.chosen is not None and (aged.newer or aged.let_through):
+        headers.append((WARNING, _warning(text)))
+    return text, headers
 
 
 async def check_digest(service: Service, exchange: Exchange, name: str, digest: str) -> None:
     """Raise :class:`ErrorResponse` if a manifest or blob may not be served by its digest.
 
-    Who may push to a repository of this registry's own gets all that it has: a push asks for what is there.
+    Who may push to a repository of this registry's own gets all that it has: a push asks for what is there,
+    and who signs what they have pushed reads it with a token for pulling.
     """
     policy = service.config.ages
     if not service.ages.gates(policy, name):
         return
     mirrored = service.is_mirrored(name)
-    if not mirrored and "push" in exchange.principal.allowed(name):
+    if not mirrored and "push" in exchange.principal.ruled(name):
         return
     state = await digest_state(service, name, digest, policy, mirrored=mirrored)
     if state.allowed:
@@ -184,7 +197,7 @@ async def may_copy(service: Service, name: str, digest: Digest, principal: Princ
     if not service.ages.gates(policy, name):
         return True
     mirrored = service.is_mirrored(name)
-    if not mirrored and "push" in principal.allowed(name):
+    if not mirrored and "push" in principal.ruled(name):
         return True
     return (await digest_state(service, name, str(digest), policy, mirrored=mirrored)).allowed
 
@@ -193,7 +206,7 @@ def may_search(service: Service, principal: Principal, name: str) -> bool:
     """Return whether a mount that names no source may find something in a repository."""
     if not principal.may_pull(name):
         return False
-    own = not service.is_mirrored(name) and "push" in principal.allowed(name)
+    own = not service.is_mirrored(name) and "push" in principal.ruled(name)
     return own or not service.ages.gates(service.config.ages, name)
 
 
