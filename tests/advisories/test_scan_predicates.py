@@ -61,6 +61,16 @@ def test_a_report_of_trivy(registries: FakeRegistries, app: FakeRepository, imag
     }
 
 
+def test_a_report_of_trivy_without_its_time_is_of_the_time_of_the_scan(
+    registries: FakeRegistries, app: FakeRepository, image: Image
+) -> None:
+    report = trivy(openssl())
+    del report["CreatedAt"]
+    attach(app, image, report)
+    (one,) = verdict(registries, image).advisories
+    assert one.statement.timestamp.isoformat() == "2026-11-02T00:00:00+00:00"
+
+
 def test_a_list(registries: FakeRegistries, app: FakeRepository, image: Image) -> None:
     listed = [{"id": "CVE-1", "severity": [{"method": "nvd", "score": "high"}]}, {"id": "CVE-2"}]
     attach(app, image, listed, LISTED)

@@ -169,6 +169,33 @@ def test_a_limit_below_the_fewest_bytes_of_a_part(uploads: Uploads, hostile: Rep
         push(hostile)
 
 
+@pytest.mark.parametrize("size", [1_000, BLOB.size, 9 << 20])
+@pytest.mark.parametrize(("status", "code"), [(500, "UNKNOWN"), (404, "BLOB_UPLOAD_UNKNOWN")])
+def test_an_upload_that_the_registry_lost_is_begun_anew(
+    uploads: Uploads, hostile: Repository, status: int, code: str, size: int
+) -> None:
+    content = (CONTENT * 4)[:size]
+    blob = Descriptor(media_types.OCI_LAYER, Digest.of(content), len(content))
+    refused: list[str] = []
+
+    def lose(request: Request) -> Reply:
+        if request.method in {"PUT", "PATCH"} and not refused:
+            refused.append(request.path)
+            return Reply(status, json.dumps({"errors": [{"code": code, "message": "lost"}]}).encode())
+        return uploads.answer(request)
+
+    uploads.liar.answer = lose
+    assert hostile.push_blob(blob, lambda: io.BytesIO(content)) == "sent"
+    assert uploads.blobs == {str(blob.digest): content}
+    assert len(uploads.sessions) == 2
+
+    # One that loses every upload is not asked without an end.
+    uploads.blobs.clear()
+    uploads.liar.answer = lambda r: Reply(status) if r.method in {"PUT", "PATCH"} else uploads.answer(r)
+    with pytest.raises(Refused):
+        hostile.push_blob(blob, lambda: io.BytesIO(content))
+
+
 def test_a_limit_to_everything(uploads: Uploads, hostile: Repository) -> None:
     uploads.limit = 1000
     with pytest.raises(Refused, match="413"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import tarfile
@@ -11,13 +12,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from digestry.errors import Conflict, ContentError, DigestMismatch, DigestryError, TooLarge
+from digestry.errors import (
+    Conflict,
+    ContentError,
+    DigestMismatch,
+    DigestryError,
+    InvalidConfiguration,
+    TooLarge,
+)
+from digestry.images.export import export
 from digestry.images.limits import Limits
 from digestry.images.store import ImageStore
 from digestry.images.tar_reader import TarReader
 from digestry.images.unpack import unpack
 from digestry.model import media_types
 from digestry.model.digest import Digest
+from digestry.model.manifest import Image
 from tests.images.making import Item, archive, image_of, packed, tree
 from tests.stores import blob_file
 
@@ -69,6 +79,20 @@ def test_formats(store: ImageStore, tmp_path: Path, kind: str, form: int) -> Non
     items = [Item(name, b"x" * 3_000_000), Item("s", kind=SYMLINK, link="p" * 90)]
     unpack(store, image_of(store, archive(items, form), kind=kind), tmp_path / "out")
     assert (tmp_path / "out" / name).read_bytes() == b"x" * 3_000_000
+
+
+def test_an_artifact_is_told_as_one(store: ImageStore, tmp_path: Path) -> None:
+    chart = json.loads(image_of(store, archive([])).raw)
+    chart["config"] = {
+        "mediaType": "application/vnd.cncf.helm.config.v1+json",
+        "digest": str(store.blobs.put(b"{}")),
+        "size": 2,
+    }
+    image = Image.parse(json.dumps(chart).encode())
+    with pytest.raises(InvalidConfiguration, match="is an artifact, not a container's image"):
+        unpack(store, image, tmp_path / "out")
+    with pytest.raises(InvalidConfiguration, match="helm"):
+        list(export(store, image))
 
 
 def test_layers_over_layers(store: ImageStore, tmp_path: Path) -> None:

@@ -53,13 +53,21 @@ def read_document(
     if isinstance(result, list):
         read: Document | UnreadableDocument = _listed(predicate, scanner, result)
     elif isinstance(result, dict):
-        read = _report(result)
+        read = _report(_dated(result, predicate))
     else:
         return UnreadableDocument("the result of its scan is neither a report nor a list")
     if isinstance(read, UnreadableDocument):
         return read
     hashes = tuple((subject.algorithm, subject.encoded) for subject in sorted(subjects))
     return replace(read, statements=tuple(_about(hashes, statement) for statement in read.statements))
+
+
+def _dated(result: JsonObject, predicate: JsonObject) -> JsonObject:
+    """Return a scanner's report with the time of the scan, which Trivy's has since 0.49 only."""
+    finished = as_text(as_object(predicate.get("metadata")).get("scanFinishedOn"))
+    if finished and trivy.is_report(result) and not result.get("CreatedAt"):
+        return {**result, "CreatedAt": finished}
+    return result
 
 
 def _report(result: JsonObject) -> Document | UnreadableDocument:

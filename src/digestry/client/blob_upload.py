@@ -36,6 +36,8 @@ _MOVED_ON: Final = frozenset({409, 416})
 """The statuses of a registry that has another number of bytes, or is still processing them."""
 _NOT_TAKEN: Final = _MOVED_ON | {400, 404, 405, 411, 412, 415, 501}
 _BUSY: Final = frozenset({429, 502, 503, 504})
+_LOST: Final = frozenset({404, 500})
+"""The statuses of a registry that has dropped the upload, or failed at it: another one may succeed."""
 _MOST_QUESTIONS: Final = 3
 _MOST_REFUSALS: Final = 5
 _PAUSE: Final = 0.1
@@ -181,6 +183,11 @@ class _Upload:
             self._attempts -= 1
             time.sleep(_PAUSE)
             return self._find()
+        if status in _LOST and (status != 404 or self._way != "stream"):
+            self._attempts -= 1
+            self._record.forget()
+            time.sleep(_PAUSE)
+            return None
         if status in _MOVED_ON and self._questions < _MOST_REFUSALS:
             # It may not have noticed yet that the connection before this one has ended.
             time.sleep(_PAUSE * 2**self._questions)
@@ -354,8 +361,8 @@ class _Upload:
             self._check_end(response)
 
     def _check_busy(self, response: Response) -> None:
-        """Raise :class:`_NotTaken` for a registry that can take it later."""
-        if response.status in _BUSY and self._attempts > 0:
+        """Raise :class:`_NotTaken` for a registry that may take it later, or in another upload."""
+        if response.status in _BUSY | _LOST and self._attempts > 0:
             raise _NotTaken(response.status)
 
     def _check_end(self, response: Response) -> None:

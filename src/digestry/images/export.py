@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from digestry.errors import ContentError
 from digestry.images import tar_reader
-from digestry.images.layer_stream import LayerStream
+from digestry.images.layer_stream import LayerStream, check_layers
 from digestry.images.limits import Budget, Limits
 from digestry.images.merged_tree import MergedTree, Position, Survivors
 from digestry.images.store import ImageStore
@@ -30,10 +30,7 @@ def export(store: ImageStore, image: Image, limits: Limits | None = None) -> Ite
     :class:`~digestry.errors.StorageError`, all of them while iterating.
     """
     config = store.config(image)
-    if len(image.layers) != len(config.diff_ids):
-        raise ContentError(
-            f"{image.digest} has {len(image.layers)} layers, but its config {len(config.diff_ids)}"
-        )
+    check_layers(image, config)
     layers = list(zip(image.layers, config.diff_ids, strict=True))
     limits = limits or Limits()
     tree = MergedTree()

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
 from digestry.blobs.verify import Verifier, wrong_hash
-from digestry.errors import ContentError
+from digestry.errors import ContentError, InvalidConfiguration
 from digestry.fsio import storage_error
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest, shown
+from digestry.model.image_config import ImageConfig
+from digestry.model.manifest import Manifest
 
 _CHUNK: Final = 1 << 20
 _PIECE: Final = 32 << 10
@@ -76,6 +78,24 @@ class LayerStream:
         found = Digest(self._diff_id.algorithm, self._hasher.hexdigest())
         if found != self._diff_id:
             raise wrong_hash(self._diff_id, found)
+
+
+def check_layers(image: Manifest, config: ImageConfig) -> None:
+    """Check that ``image`` has a file system: a layer for each entry of its config's ``rootfs``.
+
+    Raises :class:`InvalidConfiguration` for an artifact, :class:`ContentError` for another config.
+    """
+    if len(image.layers) == len(config.diff_ids):
+        return
+    kind = "" if image.config is None else image.config.media_type
+    if kind not in media_types.IMAGE_CONFIGS:
+        raise InvalidConfiguration(
+            f"{image.digest} is an artifact, not a container's image: its config is {shown(kind)}",
+            hint="its files are its layers: digestry inspect lists them, digestry blob get writes one",
+        )
+    raise ContentError(
+        f"{image.digest} has {len(image.layers)} layers, but its config {len(config.diff_ids)}"
+    )
 
 
 def _inflated(chunks: Iterator[bytes], descriptor: Descriptor) -> Iterator[bytes]:

@@ -22,7 +22,7 @@ from digestry.errors import Conflict, ContentError, StorageError
 from digestry.fsio import storage_error, storage_errors
 from digestry.images.directory_removal import DIRECTORY_FLAGS, remove_tree
 from digestry.images.file_attributes import SkippedEntries, SkippedEntry
-from digestry.images.layer_stream import LayerStream
+from digestry.images.layer_stream import LayerStream, check_layers
 from digestry.images.limits import Budget, Limits
 from digestry.images.root_filesystem import RootFilesystem
 from digestry.images.store import ImageStore
@@ -68,8 +68,7 @@ def unpack(
     """
     config = store.config(image)
     layers = image.layers
-    if len(layers) != len(config.diff_ids):
-        raise ContentError(f"{image.digest} has {len(layers)} layers, but its config {len(config.diff_ids)}")
+    check_layers(image, config)
     check_destination(destination)
     budget = Budget(limits or Limits())
     skipped = SkippedEntries()
