@@ -434,3 +434,17 @@ def test_a_quorum_is_of_the_keys_that_are_configured(catalog: Catalog, clock: Cl
     assert catalog.log.checkpoint(quorum=1, keys=[new.verifier]) is None
     assert catalog.log.checkpoint(quorum=1) is None
     assert catalog.log.checkpoint(quorum=2, keys=[old.verifier, new.verifier]) is None
+
+
+def test_entries_are_compared_in_turn(catalog: Catalog, clock: Clock, raw: Raw) -> None:
+    logged(catalog, clock, 5)
+    assert catalog.log.compare(0, limit=2) == (2, None)
+    assert catalog.log.compare(2, limit=2) == (4, None)
+    assert catalog.log.compare(4, limit=2) == (0, None)
+    raw.edit(
+        "UPDATE journal SET actor = 'mallory' WHERE sequence = 2", "DELETE FROM journal WHERE sequence = 4"
+    )
+    assert catalog.log.compare(0, limit=2) == (2, 1)
+    assert catalog.log.compare(2, limit=2) == (4, 3)
+    assert catalog.log.compare(0, limit=5) == (5, 1)
+    assert catalog.log.compare(5, limit=5) == (0, None)

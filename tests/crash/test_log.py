@@ -21,6 +21,7 @@ from digestry.translog.tiles import bundles_of, decode_bundle
 from tests.e2e.peers import built
 from tests.registry.test_transparency import LOG, checkpoint, keys_of
 from tests.support import PATIENCE, RegistryServer, start_registry, wait_until
+from tests.translog import second_opinion
 
 
 class Watcher(threading.Thread):
@@ -58,11 +59,17 @@ def check(server: RegistryServer, seen: dict[int, set[Checkpoint]]) -> None:
         (one,) = found
         assert root_of(leaves[:size]) == one.root
     origin, (key, *_) = keys_of(server)
+    second_opinion.whole(lambda path: _served(server, path), last.size, last.root)
     oldest = next(iter(seen[min(seen)]))
     line = [str(built("tlogverify")), f"http://{server.host}{LOG}", str(key), origin]
     line += [str(oldest.size), base64.b64encode(oldest.root).decode()]
     done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
+
+
+def _served(server: RegistryServer, path: str) -> bytes | None:
+    answer = server.request("GET", f"{LOG}/{path}")
+    return answer.body if answer.status == 200 else None
 
 
 def push_until(servers: list[RegistryServer], ended: threading.Event, acknowledged: list[str]) -> None:

@@ -20,7 +20,7 @@ from digestry.translog.merkle import (
     leaf_hash,
     root_of,
 )
-from digestry.translog.notes import Note, SignerKey, VerifierKey, parse_note, parse_verifier_key
+from digestry.translog.notes import Note, Signature, SignerKey, VerifierKey, parse_note, parse_verifier_key
 from tests.registry.test_transparency import LOG, checkpoint, keys_of
 from tests.support import RegistryServer, Response, start_registry, wait_until
 from tests.translog import second_opinion
@@ -314,7 +314,37 @@ def test_damage_of_the_log_is_said(tmp_path: Path, statement: str, message: str,
         if status == 404:
             assert answer.json()["errors"][0]["detail"] == {"damaged": True}
         changed = "SET tag" in statement
+        if changed or "FROM journal" in statement:
+            line = b"digestry_log_changed 1.0"
+            wait_until(lambda: line in log.request("GET", "/metrics").body, what="the metric of the change")
         assert ("no-store" in answer.headers.get("cache-control", "")) is changed
         if "cosignatures" in statement:
             answer = log.request("GET", f"{LOG}/checkpoint")
             assert answer.status == 200, answer.body
+
+
+def test_a_note_with_many_large_signatures_and_extensions(tmp_path: Path) -> None:
+    """Sixteen of 5 kB are to be taken (signed-note); those of unknown keys are ignored."""
+    key = SignerKey.new("log.example/a")
+    with started(tmp_path / "w" / "root", witness_of((key.name, key.verifier))) as server:
+        witness = witness_key(server)
+        text = Checkpoint(key.name, 5, root_of(LEAVES[:5]), ("an extension", "another one")).text
+        others = [Signature(f"pq{number}.example/w", number, os.urandom(5000)) for number in range(15)]
+        note = Note(text, (*others, key.sign(text)))
+        answer = server.request("POST", ADD, request(note, 0))
+        assert answer.status == 200, answer.body
+        assert len(cosignatures(parse_note(note.encode() + answer.body), [witness])) == 1
+        kept = server.request("GET", f"{LOG}/witness/{origin_hash(key.name)}/checkpoint").body
+        assert parse_note(kept).text == text
+        assert server.request("POST", ADD, b"old 0\n\n" + bytes(300 << 10)).status in {400, 413}
+        for body in (
+            b"",
+            b"\xff\n\n",
+            b"old 5\r\n\r\n" + note.encode(),
+            b"old 9223372036854775808\n\n" + note.encode(),
+            b"old -1\n\n" + note.encode(),
+            b"old 5\n" + b"A" * 43 + b"=\n" * 64 + b"\n" + note.encode(),
+            b"old 5\n\n" + note.encode()[:-1],
+            b"old 5\nnot base64\n\n" + note.encode(),
+        ):
+            assert server.request("POST", ADD, body).status == 400, body[:40]

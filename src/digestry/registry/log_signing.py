@@ -23,6 +23,7 @@ from digestry.registry.access.identity import ANONYMOUS
 from digestry.registry.access.rules import Rules
 from digestry.registry.config import RegistryConfig
 from digestry.registry.exclusive_job import ExclusiveJob
+from digestry.registry.log_audit import LogAudit
 from digestry.registry.log_heads import HeadFile, head_beside
 from digestry.registry.log_witness_client import WitnessFailed, WitnessRefused
 from digestry.registry.log_witnesses import ask_all
@@ -78,12 +79,17 @@ class LogKeeper:
         self._head: Head | None = None
         self._origin = ""
         self._refused = ""
+        known = catalog.jobs.state(LOG_STATE)
+        changed = -1 if known is None else int(known.state.get("changed", -1))
+        self._audit = LogAudit(catalog.log, changed if changed >= 0 else None)
 
     def step(self) -> float:
         """Sign what is to be signed; return after how many seconds to look again.
 
         Raises :class:`Conflict` if another holds the lock by now, and :class:`StorageError`.
         """
+        if self._audit.step():
+            self._record()
         try:
             self._beside.check()
             if not self._origin:
@@ -189,5 +195,6 @@ class LogKeeper:
 
     def _record(self) -> None:
         now = self._now()
-        state = JobState(LOG_STATE, now, now, {"refused": self._refused})
+        changed = -1 if self._audit.changed is None else self._audit.changed
+        state = JobState(LOG_STATE, now, now, {"refused": self._refused, "changed": changed})
         self._catalog.jobs.note(state, self._lock)

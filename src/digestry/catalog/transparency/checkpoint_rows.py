@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, insert, select, update
 
 from digestry.catalog.observation_schema import log_checkpoints
 from digestry.translog.checkpoints import Checkpoint
@@ -86,8 +86,9 @@ def cosign(connection: Connection, origin: str, size: int, signatures: Sequence[
 def last_cosigned(connection: Connection, origin: str, witness: str) -> int:
     """Return how many leaves the newest checkpoint has that a witness cosigned; 0 if there is none."""
     line = log_checkpoints.c.cosignatures.contains(f"\u2014 {witness} ", autoescape=True)
-    query = select(func.max(log_checkpoints.c.size)).where(log_checkpoints.c.origin == origin, line)
-    return connection.execute(query).scalar() or 0
+    # From the newest on: one that cosigns has cosigned one of the last, and no more are read.
+    query = select(log_checkpoints.c.size).where(log_checkpoints.c.origin == origin, line)
+    return connection.execute(query.order_by(log_checkpoints.c.size.desc()).limit(1)).scalar() or 0
 
 
 def _parsed(lines: str) -> tuple[Signature, ...]:

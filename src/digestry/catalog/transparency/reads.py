@@ -12,7 +12,7 @@ from digestry.catalog.database import Database
 from digestry.catalog.journal import to_event
 from digestry.catalog.observation_schema import log_entries
 from digestry.catalog.schema import journal
-from digestry.catalog.transparency import checkpoint_rows
+from digestry.catalog.transparency import audit, checkpoint_rows
 from digestry.catalog.transparency import keys as log_keys
 from digestry.catalog.transparency.checkpoint_rows import StoredCheckpoint
 from digestry.catalog.transparency.damage import LogDamaged
@@ -131,6 +131,23 @@ class TransparencyLog:
             if leaf_hash(leaf) != bytes(row.leaf_hash)
         )
         return Bundle(encode_bundle(leaves), next(wrong, None))
+
+    def compare(self, first: int, *, limit: int) -> tuple[int, int | None]:
+        """Compare entries of the journal, from the index ``first`` on, with their leaves.
+
+        Returns the index to go on from, 0 after the last one, and the first entry that was changed or lost.
+        """
+        query = (
+            select(log_entries.c.sequence.label("position"), *_SECRETS, journal)
+            .outerjoin_from(log_entries, journal, log_entries.c.sequence == journal.c.sequence)
+            .where(log_entries.c.sequence > first)
+            .order_by(log_entries.c.sequence)
+            .limit(limit)
+        )
+        with self._database.read() as connection:
+            rows = connection.execute(query).all()
+        wrong = (row.position - 1 for row in rows if row.sequence is None or not audit.is_signed(row))
+        return rows[-1].position if len(rows) == limit else 0, next(wrong, None)
 
     def openings(
         self,

@@ -40,6 +40,10 @@ def log_metrics(
         "1 if the log is not signed: the catalog is not the one that was signed before, or is damaged.",
         int(refused),
     )
+    changed = int(known.get(LOG_STATE, {}).get("changed", -1))
+    yield _gauge(
+        "digestry_log_changed", "1 if an entry of the journal is not what was signed.", int(changed >= 0)
+    )
     failures = CounterMetricFamily(
         "digestry_log_witness_failures", "Requests to a witness that failed.", labels=("witness",)
     )
