@@ -64,7 +64,16 @@ class AnswerMemory:
                     known.knowledge, known.known_at = answer, begun
             self._shrink()
 
-    def by_host(self) -> dict[str, list[str]]:
+    def confirm(self, images: Iterable[str], begun: float) -> None:
+        """Note that the answers about ``images`` are as they were, by a question that was begun at
+        ``begun``."""
+        with self._lock:
+            for image in images:
+                known = self._known.get(image)
+                if known is not None:
+                    known.known_at = max(known.known_at, begun)
+
+    def by_host(self) -> dict[str, dict[str, ImageKnowledge]]:
         """Return the remembered images by registry, without those that nobody used for long.
 
         A name that its registry does not have is not among them: anybody can make up thousands of them.
@@ -73,11 +82,11 @@ class AnswerMemory:
             limit = self._clock() - self._keep
             while self._known and next(iter(self._known.values())).used_at < limit:
                 self._known.popitem(last=False)
-            hosts: dict[str, list[str]] = {}
+            hosts: dict[str, dict[str, ImageKnowledge]] = {}
             for image, known in self._known.items():
                 reference = known.knowledge.reference
                 if reference is not None and not known.knowledge.missing:
-                    hosts.setdefault(reference.host, []).append(image)
+                    hosts.setdefault(reference.host, {})[image] = known.knowledge
             return hosts
 
     def oldest(self) -> float:

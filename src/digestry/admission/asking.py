@@ -19,6 +19,7 @@ from itertools import islice
 from typing import Any, Final
 
 from digestry.admission.answer_memory import AnswerMemory
+from digestry.admission.change_watch import ChangeWatch, Look
 from digestry.admission.configuration import AnswerOptions
 from digestry.admission.image_knowledge import ImageKnowledge
 from digestry.admission.inquiry import not_a_name, parse_image
@@ -82,6 +83,8 @@ class Asker:
         self.options = options
         self.prove = False
         """Whether transparency logs are asked."""
+        self.changes: ChangeWatch | None = None
+        """What changed in registries; None if all answers are asked for again each time."""
         self.asks: Callable[[str], bool] = lambda _: True
         """Whether a registry, of which something is in memory, is still one that is asked."""
         self._pool = ThreadPoolExecutor(_INQUIRIES, "inquiry")
@@ -143,7 +146,7 @@ class Asker:
         return found
 
     async def refresh_for_ever(self) -> None:
-        """Ask again about all remembered images, registry by registry, again and again."""
+        """Keep all remembered answers up to date, registry by registry, again and again."""
         while True:
             await asyncio.sleep(self.options.refresh)
             for host, images in self._memory.by_host().items():
@@ -214,15 +217,30 @@ class Asker:
                     future.set_result(answer)
             self._next(host, lane)
 
-    async def _refresh(self, host: str, images: list[str]) -> None:
+    async def _refresh(self, host: str, images: Mapping[str, ImageKnowledge]) -> None:
         begun = time.monotonic()
         try:
-            for begin in range(0, len(images), _MOST_AT_ONCE):
-                await self._inquired(self._refreshing, host, images[begin : begin + _MOST_AT_ONCE])
+            look = await self._look(host, images)
+            self._memory.confirm(look.unchanged, begun)
+            answered = True
+            for begin in range(0, len(look.suspected), _MOST_AT_ONCE):
+                some = list(look.suspected[begin : begin + _MOST_AT_ONCE])
+                answers = await self._inquired(self._refreshing, host, some)
+                answered = answered and bool(answers) and not any(one.away for one in answers.values())
+            if answered and self.changes is not None:
+                self.changes.settle(host, look)
             # So many images that asking takes long leave most of the time to requests.
             await asyncio.sleep(_REST * (time.monotonic() - begun))
         finally:
             self._busy.discard(host)
+
+    async def _look(self, host: str, images: Mapping[str, ImageKnowledge]) -> Look:
+        """Return which of the remembered images have to be asked about."""
+        # What a log proves is in no list of changes.
+        if self.changes is None or self.prove or host in self.absent:
+            return Look(list(images))
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._refreshing, self.changes.look, host, images)
 
     async def _inquired(
         self, pool: ThreadPoolExecutor, host: str, images: list[str]

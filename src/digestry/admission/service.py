@@ -14,6 +14,7 @@ from typing import Final, Protocol
 from digestry.admission.answer_memory import AnswerMemory
 from digestry.admission.asking import Asker
 from digestry.admission.certificate_files import CertificateFiles, ServerCertificate
+from digestry.admission.change_watch import AskChanges, ChangeWatch
 from digestry.admission.configuration import AdmissionConfiguration
 from digestry.admission.decision_log import DecisionLog
 from digestry.admission.http_server import HttpServer, Request, Response
@@ -60,6 +61,7 @@ class Surroundings:
 
     inquire: Callable[[list[str], bool], Mapping[str, ImageKnowledge]]
     record: int
+    changes: AskChanges | None = None
     certificate: Callable[[AdmissionConfiguration, ServerCertificate], CertificateSource] | None = None
     namespaces: Callable[[], NamespaceSource] | None = None
 
@@ -76,6 +78,8 @@ class AdmissionService:
         self._memory = AnswerMemory(configuration.answers.images, configuration.answers.keep)
         self._asker = Asker(surroundings.inquire, self._memory, configuration.answers)
         self._asker.prove = configuration.policy.needs_proofs
+        if surroundings.changes is not None:
+            self._asker.changes = ChangeWatch(surroundings.changes)
         self._namespaces: NamespaceSource | None = None
         self._decisions = DecisionLog(surroundings.record, self.metrics.lost_decisions.inc)
         self.webhook = Webhook(

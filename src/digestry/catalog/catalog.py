@@ -22,6 +22,7 @@ from digestry.catalog import (
 )
 from digestry.catalog.age_overrides import AgeOverrides
 from digestry.catalog.browsing import Browsing
+from digestry.catalog.changed_repositories import RepositoryChanges
 from digestry.catalog.damage import Damage
 from digestry.catalog.database import Database, Job, Outcome
 from digestry.catalog.delivery_queue import DeliveryQueue
@@ -83,7 +84,7 @@ class Catalog(RepositoryReads):
     ``log_signer`` signs it, unless ``log_suspension`` says no; ``witnessing`` has what this registry saw of
     other logs;
     ``tag_ages`` tells for how long digests stood under their tags, and ``age_overrides``
-    who let one through that is younger than it must be.
+    who let one through that is younger than it must be; ``changes`` tells which repositories changed.
     """
 
     def __init__(
@@ -110,6 +111,7 @@ class Catalog(RepositoryReads):
         self.observations = Observations(self._database, now)
         self.observation_plan = ObservationPlan(self._database)
         self.observed_moves = ObservedMoves(self._database)
+        self.changes = RepositoryChanges(self._database, now)
         self.fleet = Fleet(self._database)
         self.fleet_retention = FleetRetention(self._database)
         self.fleet_run_counts = FleetRunCounts(self._database)

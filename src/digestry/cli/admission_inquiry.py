@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from digestry.admission.configuration import AdmissionConfiguration
     from digestry.admission.image_knowledge import ImageKnowledge
+    from digestry.model.changes import Changes
     from digestry.model.digest import Digest
     from digestry.model.reference import Reference
 
@@ -16,12 +18,18 @@ _PAUSE = 0.5
 """The longest pause, in seconds, before a log that lacks the latest entry is looked at again."""
 
 
+@dataclass(frozen=True)
+class Inquirer:
+    """What asks registries: ``inquire`` about images, and, if it is told to, their transparency logs;
+    ``changes`` what changed in them, None if other registries may have a say about their images."""
+
+    inquire: Callable[[list[str], bool], Mapping[str, ImageKnowledge]]
+    changes: Callable[[str, str], Changes | None] | None
+
+
 @contextmanager
-def open_inquiry(
-    configuration: AdmissionConfiguration, *, timeout: float
-) -> Iterator[Callable[[list[str], bool], Mapping[str, ImageKnowledge]]]:
-    """Yield what asks registries about images, and, if it is told to, their transparency logs; ``timeout`` is
-    for each question, in seconds.
+def open_inquiry(configuration: AdmissionConfiguration, *, timeout: float) -> Iterator[Inquirer]:
+    """Yield what asks registries; ``timeout`` is for each question, in seconds.
 
     Raises :class:`~digestry.errors.InvalidConfiguration`.
     """
@@ -57,4 +65,7 @@ def open_inquiry(
             prover(session.repository(reference), reference, digest)
 
         how = InquiryOptions(settings.trust(), fleet.names, timeout, Proofs(prove))
-        yield lambda images, proven: inquire(images, session, how, prove=proven)
+        yield Inquirer(
+            lambda images, proven: inquire(images, session, how, prove=proven),
+            session.changes if configuration.fleet is None else None,
+        )

@@ -106,8 +106,8 @@ def test_(
 
     configuration = load(policy)
     objects = _read(files)
-    with open_inquiry(configuration, timeout=timeout) as inquire:
-        decided = _decide(objects, configuration.policy, inquire, namespace, labels)
+    with open_inquiry(configuration, timeout=timeout) as inquirer:
+        decided = _decide(objects, configuration.policy, inquirer.inquire, namespace, labels)
     document = _document(decided)
     if as_json:
         json_document(document)

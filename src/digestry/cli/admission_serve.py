@@ -48,8 +48,11 @@ def serve(*, file: Path, log_format: Literal["text", "json"]) -> None:
 
     start_log(log_format)
     configuration = load(file)
-    with open_inquiry(configuration, timeout=max(configuration.answers.wait, 5.0)) as inquire:
-        AdmissionService(file, Surroundings(inquire, sys.stdout.fileno(), _certificate, _namespaces)).run()
+    with open_inquiry(configuration, timeout=max(configuration.answers.wait, 5.0)) as inquirer:
+        surroundings = Surroundings(
+            inquirer.inquire, sys.stdout.fileno(), inquirer.changes, _certificate, _namespaces
+        )
+        AdmissionService(file, surroundings).run()
 
 
 def _certificate(configuration: AdmissionConfiguration, used: ServerCertificate) -> CertificateKeeper:

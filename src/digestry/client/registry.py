@@ -14,6 +14,7 @@ from digestry.model.reference import Reference, check_host
 if TYPE_CHECKING:
     from digestry.client.credentials import Credentials
     from digestry.client.fleet import Fleet
+    from digestry.model.changes import Changes
     from digestry.model.digest import Digest
     from digestry.model.digest_prefix import DigestPrefix
     from digestry.model.history import TagSpan
@@ -73,6 +74,12 @@ class Registry:
         from digestry.client import bulk_resolve
 
         return bulk_resolve.resolve_many(self.connection, self.host, queries, contents=contents)
+
+    def changes(self, token: str = "") -> Changes | None:
+        """Return what changed since the answer with ``token``; None if the registry does not say."""
+        from digestry.client import registry_changes
+
+        return registry_changes.changes(self.connection, self.host, token)
 
     def tags_for_digest(self, digest: Digest, *, layers: bool = False) -> list[TagSpan] | None:
         """Return the tags that point, or pointed, to ``digest`` or to an index that holds it, newest first.

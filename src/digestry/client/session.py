@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from digestry.client.configuration.policy import Policy
     from digestry.client.credentials import Credentials
     from digestry.client.registry import Registry
+    from digestry.model.changes import Changes
     from digestry.model.resolution import Resolutions, ResolveQuery
     from digestry.model.sightings import SightingReport, SightingsReceipt
 
@@ -70,6 +71,10 @@ class Session:
     ) -> Resolutions | None:
         """Ask ``host`` about many repositories at once. See :meth:`Registry.resolve_many`."""
         return self.registry(host).resolve_many(queries, contents=contents)
+
+    def changes(self, host: str, token: str) -> Changes | None:
+        """Ask ``host`` what changed. See :meth:`Registry.changes`."""
+        return self.registry(host).changes(token)
 
     def record_sightings(self, host: str, sightings: Sequence[SightingReport]) -> SightingsReceipt | None:
         """Report sightings to ``host``. See :meth:`Registry.record_sightings`."""

@@ -38,6 +38,7 @@ from digestry.registry.resources import (
     ages,
     base,
     blobs,
+    changes,
     digests,
     discovery,
     fleet,
@@ -193,6 +194,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     _route(
         "/v2/_digestry/observed", "observations", *_read(observations.get_report, CATALOG), refused=CATALOG
     ),
+    _route("/v2/_digestry/changes", "changes", *_read(changes.get_changes, READER), refused=NOTHING),
     _extension(
         "/v2/<name>/_digestry/restore/<tag>",
         "restore",
