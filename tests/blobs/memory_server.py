@@ -403,11 +403,11 @@ def install(address: str) -> None:
     vars(server)["jobs"] = partial(_jobs, address)
 
 
-def _jobs(address: str, config: Any) -> Any:
+def _jobs(address: str, *arguments: Any) -> Any:
     from digestry.registry.jobs import jobs
 
     install(address)
-    return jobs(config)
+    return jobs(*arguments)
 
 
 VARIABLE: Final = "DIGESTRY_TESTS_MEMORY"

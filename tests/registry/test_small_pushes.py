@@ -22,6 +22,7 @@ from digestry.model.digest import Digest
 from digestry.registry.garbage_collection import collect
 from tests.crash.checks import check_files, check_journal, check_served, check_usage
 from tests.faults.inside import Inside, prepared
+from tests.stores import needs_disk
 from tests.support import Response
 
 REPOSITORY = "a"
@@ -59,8 +60,9 @@ def held(registry: Inside, content: bytes) -> bool:
     return registry.get(f"/v2/{REPOSITORY}/blobs/{Digest.of(content)}").status == 200
 
 
-def first_batch_waits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def first_batch_waits(registry: Inside, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Have the first batch of files wait, so that others gather; return the files in each batch."""
+    needs_disk(registry.root)
     batches: list[int] = []
     real = fsio.publish_all
 
@@ -75,7 +77,7 @@ def first_batch_waits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_pushes_that_wait_are_stored_together(registry: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
-    batches = first_batch_waits(monkeypatch)
+    batches = first_batch_waits(registry, monkeypatch)
     contents = [b"%d" % number for number in range(12)]
     answers = at_once(registry, *map(whole, contents))
     assert {answer.status for answer in answers} == {201}
@@ -85,7 +87,7 @@ def test_pushes_that_wait_are_stored_together(registry: Inside, monkeypatch: pyt
 
 
 def test_a_wrong_one_among_them_is_refused_alone(registry: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
-    first_batch_waits(monkeypatch)
+    first_batch_waits(registry, monkeypatch)
     contents = [b"%d" % number for number in range(8)]
     requests = [whole(content) for content in contents]
     requests[4] = whole(contents[4], Digest.of(b"something else"))
@@ -98,7 +100,7 @@ def test_a_wrong_one_among_them_is_refused_alone(registry: Inside, monkeypatch: 
 def test_one_whose_file_cannot_be_synced_is_refused_alone(
     registry: Inside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first_batch_waits(monkeypatch)
+    first_batch_waits(registry, monkeypatch)
     contents = [b"%d" % number for number in range(8)]
     real = os.fdatasync
 
@@ -118,6 +120,7 @@ def test_one_whose_file_cannot_be_synced_is_refused_alone(
 def test_if_the_directory_cannot_be_synced_all_are_refused_and_can_come_again(
     registry: Inside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    needs_disk(registry.root)
     contents = [b"%d" % number for number in range(4)]
 
     def fails(path: Path) -> None:

@@ -69,8 +69,8 @@ def _folder(root: Path) -> str:
         return f"tests/{hashlib.sha256(str(root).encode()).hexdigest()[:16]}"
 
 
-def _jobs(endpoint: str, config: Any) -> Any:
+def _jobs(endpoint: str, *arguments: Any) -> Any:
     from digestry.registry.jobs import jobs
 
     install(endpoint)
-    return jobs(config)
+    return jobs(*arguments)
