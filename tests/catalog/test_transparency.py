@@ -448,3 +448,44 @@ def test_entries_are_compared_in_turn(catalog: Catalog, clock: Clock, raw: Raw) 
     assert catalog.log.compare(2, limit=2) == (4, 3)
     assert catalog.log.compare(0, limit=5) == (5, 1)
     assert catalog.log.compare(5, limit=5) == (0, None)
+
+
+def test_a_key_that_is_rotated_after_the_clock_was_set_back_is_the_newest(
+    catalog: Catalog, clock: Clock
+) -> None:
+    """The order of the keys says which one declares which."""
+    logged(catalog, clock, 1)
+    made = []
+    for _ in range(3):
+        clock.now -= 3_600_000_000
+        made.append(catalog.log_signer.rotate(now=clock(), overlap=1))
+    found = catalog.log.keys()
+    assert found is not None
+    assert [key.signer for key in found.keys[:3]] == made[::-1]
+    clock.now += 1
+    pushed(catalog, "y")
+    signed(catalog, clock)
+    newest = catalog.log.checkpoint()
+    assert newest is not None
+    assert open_checkpoint(newest.served, NAME, [made[-1].verifier]).checkpoint.size == 2
+
+
+def test_the_proof_reads_many_checkpoints_of_several_names(
+    catalog: Catalog, clock: Clock, raw: Raw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("digestry.catalog.transparency.audit._BATCH", 2)
+    begun(catalog, clock)
+    one, other = image(catalog, "x"), image(catalog, "x")
+    for number in range(7):
+        clock.now += 1
+        put(catalog, "x", (one, other)[number % 2], "t")
+        signed(catalog, clock)
+        if number == 3:
+            catalog.log_signer.begin_again("registry.example.com/log-2", now=clock(), reason="a test")
+    assert catalog.verify_journal() is None
+    raw.edit(
+        "UPDATE log_checkpoints SET root = (SELECT hash FROM log_entries WHERE sequence = 1) WHERE size = 6"
+    )
+    broken = catalog.verify_journal()
+    assert broken is not None
+    assert (broken.sequence, "log-2 with 6 entries" in broken.reason) == (6, True)

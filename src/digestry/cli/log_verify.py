@@ -139,8 +139,12 @@ def _complain(error: ContentError) -> None:
 
 
 def _tell(report: RepositoryReport, wanted: Reference) -> None:
+    from digestry.translog.notes import parse_note, parse_verifier_key
+
     view = report.view
-    key = view.keys[0]
+    signatures = parse_note(view.note).signatures
+    made = [key for key in view.keys if any(map(parse_verifier_key(key.vkey).made, signatures))]
+    key = made[-1]  # the newest of those that signed
     why = {
         "first use": f"trusted since {rfc3339(key.since)}, when it was seen first",
         "given": "as it was given",

@@ -6,8 +6,9 @@ compared with what is there now. Functions on a read-only connection, of a catal
 
 from __future__ import annotations
 
+import collections
 import contextlib
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, func, inspect, select
@@ -75,9 +76,8 @@ class _Walk:
         self._nodes = {
             (row.level, row.position): bytes(row.hash) for row in connection.execute(select(log_nodes))
         }
-        self._checkpoints: dict[int, list[Row[Any]]] = {}
-        for row in connection.execute(select(log_checkpoints)):
-            self._checkpoints.setdefault(row.size, []).append(row)
+        origins = connection.execute(select(log_checkpoints.c.origin).distinct()).scalars().all()
+        self._checkpoints = [_Checkpoints(connection, origin) for origin in sorted(origins)]
         self._last = int(
             connection.execute(select(func.coalesce(func.max(journal.c.sequence), 0))).scalar_one()
         )
@@ -101,8 +101,9 @@ class _Walk:
         """Return what is wrong with what is stored beyond the last leaf."""
         if self._nodes:
             return "the signed log has hashes of more entries than leaves"
-        if self._checkpoints:
-            return f"the log was signed with {max(self._checkpoints)} entries, and has {self._tree.size}"
+        signed = [size for each in self._checkpoints if (size := each.largest()) is not None]
+        if signed:
+            return f"the log was signed with {max(signed)} entries, and has {self._tree.size}"
         if self._last < self._tree.size:  # not to be reached while each leaf has its entry
             return "the journal ends before the signed log"
         return ""
@@ -122,8 +123,43 @@ class _Walk:
                 return f"hash {count - 1} of level {level} of the signed log is missing, or was changed"
 
     def _compare_checkpoints(self) -> str:
-        for row in self._checkpoints.pop(self.position, ()):
-            checkpoint = Checkpoint(row.origin, row.size, self._tree.root())
-            if bytes(row.root) != checkpoint.root or not row.note.startswith(f"{checkpoint.text}\n"):
-                return f"the checkpoint of {row.origin} with {row.size} entries is not of these entries"
+        for each in self._checkpoints:
+            for row in each.up_to(self.position):
+                checkpoint = Checkpoint(row.origin, row.size, self._tree.root())
+                same = row.size == self.position and bytes(row.root) == checkpoint.root
+                if not same or not row.note.startswith(f"{checkpoint.text}\n"):
+                    return f"the checkpoint of {row.origin} with {row.size} entries is not of these entries"
         return ""
+
+
+class _Checkpoints:
+    """The checkpoints of one name of the log, by rising size: there are many, and few are read at a time."""
+
+    def __init__(self, connection: Connection, origin: str) -> None:
+        self._connection = connection
+        self._origin = origin
+        self._rows: collections.deque[Row[Any]] = collections.deque()
+        self._after: int | None = None
+        self._fill()
+
+    def _fill(self) -> None:
+        query = select(log_checkpoints).where(log_checkpoints.c.origin == self._origin)
+        if self._after is not None:
+            query = query.where(log_checkpoints.c.size > self._after)
+        self._rows.extend(self._connection.execute(query.order_by(log_checkpoints.c.size).limit(_BATCH)))
+        if self._rows:
+            self._after = self._rows[-1].size
+
+    def up_to(self, size: int) -> Iterator[Row[Any]]:
+        """Yield, and forget, those of at most ``size`` entries."""
+        while self._rows and self._rows[0].size <= size:
+            yield self._rows.popleft()
+            if not self._rows:
+                self._fill()
+
+    def largest(self) -> int | None:
+        """Return the largest size that is left; None if nothing is."""
+        if not self._rows:
+            return None
+        query = select(func.max(log_checkpoints.c.size)).where(log_checkpoints.c.origin == self._origin)
+        return int(self._connection.execute(query).scalar_one())

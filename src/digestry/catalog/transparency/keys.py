@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, func, insert, select, update
 
 from digestry.catalog.observation_schema import log_keys, log_origins
 from digestry.catalog.transparency.damage import LogDamaged
@@ -80,13 +80,17 @@ def add_key(connection: Connection, signer: SignerKey, *, now: int) -> None:
 
 
 def rotate(connection: Connection, name: str, algorithm: int, *, now: int, overlap: int) -> SignerKey:
-    """Add a new key of a name; the others sign for ``overlap`` microseconds more."""
+    """Add a new key of a name; the others sign for ``overlap`` microseconds more.
+
+    It is the newest also if the clock was set back meanwhile: the order says which key declares which.
+    """
     same = (log_keys.c.name == name) & (log_keys.c.algorithm == algorithm)
+    newest = connection.execute(select(func.max(log_keys.c.created_at)).where(same)).scalar()
     connection.execute(
         update(log_keys).values(retired_at=now + overlap).where(same, log_keys.c.retired_at.is_(None))
     )
     signer = SignerKey.new(name, algorithm)
-    add_key(connection, signer, now=now)
+    add_key(connection, signer, now=now if newest is None else max(now, newest + 1))
     return signer
 
 
