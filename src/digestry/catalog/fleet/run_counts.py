@@ -17,8 +17,10 @@ from sqlalchemy import (
     Connection,
     Select,
     Subquery,
+    Table,
     bindparam,
     delete,
+    func,
     insert,
     literal,
     select,
@@ -135,17 +137,31 @@ def counted(length: int, images: Select[Any] | None, *, since: int | None = None
     """Return the counts of ``images`` (of all without), in times of ``length``, from ``since`` on, a multiple
     of it: ``from_at``, ``image``, ``started``, ``ended``. A time and an image may have several rows."""
     parts = []
-    for table, from_at, conditions in (
-        (fleet_run_counts, fleet_run_counts.c.from_at, [fleet_run_counts.c.length == length]),
-        (
-            fleet_run_changes,
-            (fleet_run_changes.c.from_at // literal(length)) * literal(length),
-            [],
-        ),
-    ):
+    for table, from_at, conditions in _tables(length):
         query = select(from_at.label("from_at"), table.c.image, table.c.started, table.c.ended)
         parts.append(query.where(*_wanted(table, conditions, images, since)))
     return union_all(*parts).subquery("counted")
+
+
+def counted_by_time(length: int, images: Select[Any] | None) -> Subquery:
+    """Return the counts of all ``images`` together: each ``from_at`` with what ``started`` and ``ended``."""
+    parts = []
+    for table, from_at, conditions in _tables(length):
+        # Each apart: the rows of the counts are in this order, and a sum over both would sort them.
+        sums = func.sum(table.c.started).label("started"), func.sum(table.c.ended).label("ended")
+        query = select(from_at.label("from_at"), *sums).where(*_wanted(table, conditions, images, None))
+        parts.append(query.group_by(from_at))
+    both = union_all(*parts).subquery()
+    sums = func.sum(both.c.started).label("started"), func.sum(both.c.ended).label("ended")
+    return select(both.c.from_at, *sums).group_by(both.c.from_at).subquery("by_time")
+
+
+def _tables(length: int) -> list[tuple[Table, ColumnElement[int], list[ColumnElement[bool]]]]:
+    noted = (fleet_run_changes.c.from_at // literal(length)) * literal(length)
+    return [
+        (fleet_run_counts, fleet_run_counts.c.from_at, [fleet_run_counts.c.length == length]),
+        (fleet_run_changes, noted, []),
+    ]
 
 
 def _wanted(

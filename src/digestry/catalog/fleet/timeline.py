@@ -118,11 +118,7 @@ def _of_counts(
     most_of_short: int,
 ) -> _Found | None:
     """Return what the counts of days, or of quarters of days, say; None where the runs are to be read."""
-    counts = run_counts.counted(run_counts.DAY, images)
-    # By day first: what was removed is there as a count, and as a change that takes it away.
-    started, ended_then = func.sum(counts.c.started), func.sum(counts.c.ended)
-    by_day = select(counts.c.from_at, started.label("started"), ended_then.label("ended"))
-    days = by_day.group_by(counts.c.from_at).subquery()
+    days = run_counts.counted_by_time(run_counts.DAY, images)
     query = select(
         func.coalesce(func.sum(days.c.started), 0),
         func.coalesce(func.sum(days.c.ended), 0),
@@ -148,7 +144,7 @@ def _of_counts(
     unit = run_counts.DAY if shortest > 2 * run_counts.QUARTER else run_counts.QUARTER
     step = -(-shortest // unit) * unit
     begin = first - first % unit
-    counts = run_counts.counted(unit, images)
+    counts = run_counts.counted_by_time(unit, images)
     place = (counts.c.from_at - literal(begin)) // literal(step)
     inner = select(place.label("step"), counts.c.started, counts.c.ended).subquery()
     by_step = select(inner.c.step, func.sum(inner.c.started - inner.c.ended).label("more"))
