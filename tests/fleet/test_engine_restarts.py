@@ -96,7 +96,7 @@ def test_an_engine_is_started_again_while_containers_run(name: str, runs_on: boo
             if runs_on:
                 runtime.root.engine("sh", "-c")('kill -KILL "$1"', "sh", inside)
             runtime._start()
-            # What is listed and not told has a start that is seen in the agent's own processes: these are others.
+            # A start that is listed, not told, would be looked up among the processes of this namespace.
             wait_until(lambda: "followed again" in agent.log.read_text(), what="its events", log=agent.log)
             for life in ledger.lives if not runs_on else [ends]:
                 life.ended = (low, time.time() + 5)
