@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -247,8 +248,8 @@ def test_broken_off_in_the_second_chunk(registry: RegistryServer) -> None:
     upload = Upload.begin(registry, "uploads/broken-second")
     assert upload.patch(content[:1_000_000], 0).status == 202
     cut = sending(registry, patch_head(upload, 3_000_000, "1000000-3999999"), content[1_000_000:3_500_000])
-    wait_until(lambda: arrived(registry.root, upload.id) > 1_000_000, what="the first write")
-    cut.close()
+    with contextlib.closing(cut):
+        wait_until(lambda: arrived(registry.root, upload.id) > 1_000_000, what="the first write")
     wait_until(lambda: upload.offset() > 1_000_000, what="noting how far it came")
     offset = upload.offset()
     assert upload.patch(content[offset:], offset).status == 202
@@ -296,8 +297,8 @@ def test_put_that_breaks_off_may_be_repeated(registry: RegistryServer) -> None:
     assert upload.patch(content[:1_000_000]).status == 202
     head = f"PUT {upload.path}?digest={digest} HTTP/1.1\r\nHost: x\r\nContent-Length: 2000000\r\n"
     cut = sending(registry, head, content[1_000_000:2_500_000])
-    wait_until(lambda: arrived(registry.root, upload.id) > 1_000_000, what="the first write")
-    cut.close()
+    with contextlib.closing(cut):
+        wait_until(lambda: arrived(registry.root, upload.id) > 1_000_000, what="the first write")
     wait_until(lambda: upload.put(digest, content[1_000_000:]).status == 201, what="the second PUT")
     answer = registry.request("GET", f"/v2/uploads/broken-put/blobs/{digest}")
     assert answer.body == content
