@@ -30,6 +30,8 @@ TRANSPORTS: Final[dict[Transport, str]] = {
 }
 """Each transport and its spelling."""
 
+_OTHERS: Final = frozenset({"dir", "sif", "ostree", "tarball", "atomic"})
+"""Transports of skopeo and podman that are no places here, and that would be names of Docker Hub's images."""
 _FILES: Final = ("oci", "oci-archive", "docker-archive")
 
 
@@ -65,6 +67,11 @@ def parse_location(text: str, read: Callable[[str], Reference]) -> Location:
         return _in_files(text, transport, rest)
     if transport is not None and transport != "docker":
         return _by_name(text, transport, rest)
+    if colon and head in _OTHERS:
+        raise InvalidReference(
+            f"{shown(head)} is a transport of skopeo, and no place here",
+            hint=f"Docker Hub's image of that name is docker://docker.io/library/{head}; {_spellings()}",
+        )
     if "://" in text:
         raise InvalidReference(
             f"{shown(head)} is no transport{did_you_mean(head, list(TRANSPORTS))}", hint=_spellings()
