@@ -306,6 +306,31 @@ def test_five_hundred_pods_at_once(cluster: Cluster, replica: Replica, registry:
     assert again[494] < 250
 
 
+def test_a_new_replica_knows_what_runs_before_it_is_ready(
+    cluster: Cluster, replica: Replica, registry: RegistryServer
+) -> None:
+    names = []
+    for number in range(8):
+        digest = registry.push_image(f"cluster/warm{number}", "1", b"warm %d" % number)
+        names.append(f"{registry.host}/cluster/warm{number}:1@{digest}")
+    for number in range(4):
+        body = {"metadata": {"name": f"warm-{number}"}, "spec": pod_spec(*names[2 * number : 2 * number + 2])}
+        cluster.server.ask("POST", "/api/v1/namespaces/lab/pods", body)
+    warm = cluster.start("warm", '[answers]\nwarm = "cluster"\n', port=free_port())
+    try:
+        assert "images that run in the cluster are in memory" in warm.log()
+        connection = http.client.HTTPConnection("127.0.0.1", warm.metrics_port, timeout=PATIENCE)
+        with contextlib.closing(connection):
+            connection.request("GET", "/metrics")
+            text = connection.getresponse().read().decode()
+        (line,) = [
+            one for one in text.splitlines() if one.startswith("digestry_admission_remembered_images ")
+        ]
+        assert float(line.split()[1]) >= 8
+    finally:
+        warm.stop()
+
+
 def test_replicas_are_replaced_without_a_missed_answer(
     cluster: Cluster, replica: Replica, images: dict[str, str], tmp_path: Path
 ) -> None:
@@ -386,6 +411,8 @@ def test_what_is_shipped_is_taken(cluster: Cluster, replica: Replica, tmp_path: 
     kinds = sorted(one["kind"] for one in objects)
     assert kinds == [
         "ClusterRole",
+        "ClusterRole",
+        "ClusterRoleBinding",
         "ClusterRoleBinding",
         "ConfigMap",
         "Deployment",
@@ -464,6 +491,7 @@ def test_the_roles_grant_nothing_else() -> None:
         ("namespaces", "get"),
         ("namespaces", "list"),
         ("namespaces", "watch"),
+        ("pods", "list"),
         ("validatingwebhookconfigurations", "get", "digestry-admission"),
         ("validatingwebhookconfigurations", "patch", "digestry-admission"),
     }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import logging
+import math
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -98,8 +99,11 @@ class Asker:
         self.inquiries = 0
         """How many inquiries were made for requests."""
 
-    async def know(self, images: Iterable[str], policy: Policy, wait: float) -> dict[str, ImageKnowledge]:
-        """Return what is known of each image, after ``wait`` seconds at the most."""
+    async def know(
+        self, images: Iterable[str], policy: Policy, wait: float, *, patient: bool = False
+    ) -> dict[str, ImageKnowledge]:
+        """Return what is known of each image, after ``wait`` seconds at the most; a ``patient`` one is asked
+        about however many wait."""
         found: dict[str, ImageKnowledge] = {}
         waiting: dict[str, asyncio.Future[ImageKnowledge]] = {}
         stale: dict[str, ImageKnowledge] = {}
@@ -124,7 +128,7 @@ class Asker:
                 reason = f"{absence.reason} (since {rfc3339(absence.since)})"
                 found[image] = _without_answer(image, reference, stale.get(image), reason)
                 continue
-            future = self._ask(image, reference)
+            future = self._ask(image, reference, math.inf if patient else MOST_WAITING)
             if future is None:
                 reason = f"more than {MOST_WAITING} images wait for an answer"
                 found[image] = _without_answer(image, reference, stale.get(image), reason)
@@ -164,12 +168,12 @@ class Asker:
 
     # -- one inquiry --------------------------------------------------------------------------
 
-    def _ask(self, image: str, reference: Reference) -> asyncio.Future[ImageKnowledge] | None:
+    def _ask(self, image: str, reference: Reference, most: float) -> asyncio.Future[ImageKnowledge] | None:
         """Return the answer to come, of an inquiry that may be under way; None if too many wait."""
         future = self._pending.get(image)
         if future is not None:
             return future
-        if len(self._pending) >= MOST_WAITING:
+        if len(self._pending) >= most:
             return None
         future = self._pending[image] = asyncio.get_running_loop().create_future()
         lane = self._lanes.setdefault(reference.host, _Lane())

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 from digestry.admission import file_lines
 from digestry.admission.pod_templates import KNOWN, Kind
@@ -55,13 +55,15 @@ _T = TypeVar("_T")
 @dataclass(frozen=True, slots=True)
 class AnswerOptions:
     """How long answers count, in seconds, and how many are kept. ``fresh`` is the age up to which an answer
-    is used unasked, ``wait`` how long a request waits for a registry, ``keep`` how long one is remembered."""
+    is used unasked, ``wait`` how long a request waits for a registry, ``keep`` how long one is remembered.
+    ``warm`` is whose images are asked about at the start."""
 
     refresh: float = 5.0
     fresh: float = 20.0
     wait: float = 2.0
     keep: float = 86400.0
     images: int = 10_000
+    warm: Literal["off", "cluster"] = "off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,7 @@ class _File:
             wait=self._span(found.answers.wait, ("answers", "wait"), least=0.01, most=25),
             keep=self._span(found.answers.keep, ("answers", "keep"), least=1, most=365 * 86400),
             images=self._between(found.answers.images, ("answers", "images"), 1, 1_000_000),
+            warm=found.answers.warm,
         )
         if answers.fresh < answers.refresh:
             raise self._text.wrong(

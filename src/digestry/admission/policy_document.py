@@ -75,6 +75,7 @@ class AnswersTable(_Table, frozen=True):
     wait: str = "2s"
     keep: str = "24h"
     images: int = 10_000
+    warm: Literal["off", "cluster"] = "off"
 
 
 class ServerTable(_Table, frozen=True):

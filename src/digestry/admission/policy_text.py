@@ -165,6 +165,7 @@ def _choices(key: str) -> tuple[str, ...]:
     return {
         "mode": ("enforce", "audit"),
         "unchanged": ("allow", "judge"),
+        "warm": ("off", "cluster"),
         "affected-from": ("negligible", "low", "medium", "high", "critical"),
         "conditions": tuple(CONDITIONS),
     }.get(key, ())

@@ -27,6 +27,8 @@ from digestry.errors import DigestryError, InvalidConfiguration
 log: Final = logging.getLogger("digestry.admission")
 
 _CERTIFICATE_SECONDS: Final = 1.0
+_WARMING: Final = 20.0
+"""Seconds in which what runs in the cluster is asked about, before the webhook is ready."""
 _LAST_LINES: Final = 2.0
 """Seconds in which the last decisions are written to their log."""
 _LAST_REQUESTS: Final = 10.0
@@ -62,6 +64,7 @@ class Surroundings:
     inquire: Callable[[list[str], bool], Mapping[str, ImageKnowledge]]
     record: int
     changes: AskChanges | None = None
+    running: Callable[[int], list[str]] | None = None
     certificate: Callable[[AdmissionConfiguration, ServerCertificate], CertificateSource] | None = None
     namespaces: Callable[[], NamespaceSource] | None = None
 
@@ -124,6 +127,7 @@ class AdmissionService:
         ]
         if self._surroundings.namespaces is not None:
             tasks.append(asyncio.create_task(self._look_at_namespaces(self._surroundings.namespaces)))
+        await self._warm(configuration)
         self._ready = True
         at = f" and metrics on port {status.port}" if status is not None else ""
         log.info("reviews are answered on port %d%s, mode %s", server.port, at, self.webhook.policy.mode)
@@ -152,6 +156,36 @@ class AdmissionService:
     def stop(self) -> None:
         """End: not ready first, then, when clients had time to see that, no further connections."""
         self._stop.set()
+
+    async def _warm(self, configuration: AdmissionConfiguration) -> None:
+        """Ask about the images that run in the cluster, before reviews come. What fails is said, and left to
+        the reviews."""
+        running = self._surroundings.running
+        if configuration.answers.warm != "cluster" or running is None:
+            return
+        begun = time.monotonic()
+        try:
+            async with asyncio.timeout(_WARMING):
+                images = await asyncio.to_thread(running, configuration.answers.images)
+                left = max(0.0, _WARMING - (time.monotonic() - begun))
+                found = await self._asker.know(images, self.webhook.policy, left, patient=True)
+        except DigestryError as error:
+            log.error(
+                "the images that run in the cluster are not known, and not asked about: %s", error.message
+            )
+            return
+        except TimeoutError:
+            log.error("which images run in the cluster was not known within %g s", _WARMING)
+            return
+        asked = [one for one in found.values() if one.asked_registry]
+        answered = sum(not one.away for one in asked)
+        seconds = time.monotonic() - begun
+        log.info(
+            "%d of %d images that run in the cluster are in memory, after %.1f s",
+            answered,
+            len(asked),
+            seconds,
+        )
 
     # -- what is watched ----------------------------------------------------------------------
 

@@ -50,7 +50,7 @@ def serve(*, file: Path, log_format: Literal["text", "json"]) -> None:
     configuration = load(file)
     with open_inquiry(configuration, timeout=max(configuration.answers.wait, 5.0)) as inquirer:
         surroundings = Surroundings(
-            inquirer.inquire, sys.stdout.fileno(), inquirer.changes, _certificate, _namespaces
+            inquirer.inquire, sys.stdout.fileno(), inquirer.changes, _running, _certificate, _namespaces
         )
         AdmissionService(file, surroundings).run()
 
@@ -71,6 +71,13 @@ def _certificate(configuration: AdmissionConfiguration, used: ServerCertificate)
         lifetime=options.lifetime,
         trusted=TrustedAuthority(api, options.webhook) if api is not None and options.webhook else None,
     )
+
+
+def _running(most: int) -> list[str]:
+    """Return the images of the cluster's pods. Raises :class:`~digestry.errors.DigestryError`."""
+    from digestry.admission.warming import images_of_pods
+
+    return images_of_pods(_api(), most)
 
 
 def _namespaces() -> NamespaceLabels:
