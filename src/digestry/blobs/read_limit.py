@@ -14,8 +14,9 @@ _FURTHER: Final = 1 << 20
 def read_up_to(descriptor: int, most: int) -> bytes:
     """Return the file's first ``most`` bytes, or all if it has fewer."""
     # As much as is asked for is allocated first: of a small file, not the largest that would be read.
-    content = os.read(descriptor, min(most, os.fstat(descriptor).st_size + 1))
-    if len(content) == most or not content:
+    size = os.fstat(descriptor).st_size
+    content = os.read(descriptor, min(most, size + 1))
+    if len(content) in {most, size, 0}:  # one byte more was asked for: there is none
         return content
     parts = [content]  # a read may return less than there is
     left = most - len(content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -21,11 +22,18 @@ if TYPE_CHECKING:
 
 def _created(row: Row, _: bool) -> str:
     """Return a time to the second; an image's own value need not be a time."""
-    from digestry.model.timestamps import parse
-
     text = row["created_at"]
     if not isinstance(text, str):
         return "-"
+    if text[10:11] == "T" and text.endswith("Z") and text[20:-1].isdecimal() and text[19] == ".":
+        try:
+            datetime.datetime.fromisoformat(text[:19])  # as docker and buildkit write it
+        except ValueError:
+            pass
+        else:
+            return f"{text[:19]}Z"
+    from digestry.model.timestamps import parse
+
     try:
         return parse(text).first.strftime("%Y-%m-%dT%H:%M:%SZ")
     except ValueError:

@@ -67,6 +67,15 @@ class Column(NamedTuple):
         """Return the text of a row's cell; nothing is cut if ``whole``."""
         return self.text(row.get(self.key), whole=whole) if self.show is None else self.show(row, whole)
 
+    def cells(self, rows: Sequence[Row], *, whole: bool) -> list[str]:
+        """Return the texts of a column, as :meth:`cell` does."""
+        if self.show is not None:
+            return [self.show(row, whole) for row in rows]
+        values = [row.get(self.key) for row in rows]
+        if self.kind == "text" and not self.longest:
+            return [value if type(value) is str else self.text(value, whole=whole) for value in values]
+        return [self.text(value, whole=whole) for value in values]
+
     def text(self, value: object, *, whole: bool) -> str:
         """Return a value as a table prints it; a digest is cut unless ``whole``."""
         if value is None or value in ([], ()):
@@ -203,10 +212,8 @@ class View(NamedTuple):
         )
 
     def _print_table(self, rows: list[Row], columns: list[Column]) -> None:
-        table(
-            [column.title for column in columns],
-            [[column.cell(row, whole=self.no_trunc) for column in columns] for row in rows],
-        )
+        cells = [column.cells(rows, whole=self.no_trunc) for column in columns]
+        table([column.title for column in columns], list(zip(*cells, strict=True)))
 
 
 def _order(key: str, row: Row) -> tuple[int, float, str]:

@@ -46,7 +46,19 @@ def list_images(store: ImageStore) -> list[StoredImage | DamagedImage]:
 
     Raises :class:`ContentError` if the layout's index is damaged.
     """
-    entries = [(entry, entry.reference) for entry in store.entries()]
+    every = store.entries()
+    # The store gives each tag's image a name by its digest too: such names need not be read.
+    tags = {entry.name: entry.reference for entry in every if entry.name and "@" not in entry.name}
+    by_digest = {
+        (f"{known.name}@{entry.descriptor.digest}", entry.descriptor.digest)
+        for entry in every
+        if entry.name and (known := tags.get(entry.name)) is not None
+    }
+    entries = [
+        (entry, tags[entry.name] if entry.name in tags else entry.reference)
+        for entry in every
+        if (entry.name, entry.descriptor.digest) not in by_digest
+    ]
     tagged = {
         (known.name, entry.descriptor.digest)
         for entry, known in entries

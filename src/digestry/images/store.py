@@ -146,7 +146,7 @@ class ImageStore:
         """
         raw = self.blobs.read(descriptor.digest, limit=LARGEST_MANIFEST)
         try:
-            return parse_manifest(raw, descriptor.media_type, algorithm=descriptor.digest.algorithm)
+            return parse_manifest(raw, descriptor.media_type, verified=descriptor.digest)
         except InvalidManifest as error:
             raise ContentError(f"{self.blobs.local_path(descriptor.digest)}: {error.message}") from error
 
@@ -159,7 +159,7 @@ class ImageStore:
             raise NotFound(f"{manifest.digest} is an index, which has no config of its own")
         raw = self.blobs.read(manifest.config.digest)
         try:
-            return ImageConfig.parse(raw, algorithm=manifest.config.digest.algorithm)
+            return ImageConfig.parse(raw, verified=manifest.config.digest)
         except InvalidManifest as error:
             raise ContentError(f"{self.blobs.local_path(manifest.config.digest)}: {error.message}") from error
 

@@ -102,9 +102,10 @@ class ImageConfig:
         return (steps[layer].created_by or "") if layer < len(steps) else ""
 
     @classmethod
-    def parse(cls, raw: bytes, *, algorithm: str = "sha256") -> ImageConfig:
-        """Parse ``raw``. ``algorithm`` is the digest's.
+    def parse(cls, raw: bytes, *, algorithm: str = "sha256", verified: Digest | None = None) -> ImageConfig:
+        """Parse ``raw``. ``algorithm`` is the digest's; ``verified`` is the digest itself, if somebody has
+        hashed it already.
 
         Raises :class:`~digestry.errors.InvalidManifest`, which says what is wrong and where in the JSON.
         """
-        return cls(raw, decode_document(_config, raw, "image config"), Digest.of(raw, algorithm))
+        return cls(raw, decode_document(_config, raw, "image config"), verified or Digest.of(raw, algorithm))

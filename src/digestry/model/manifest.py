@@ -174,8 +174,13 @@ class Index(Manifest):
         return tuple(dict.fromkeys(platform for platform in named if platform.is_stated))
 
 
-def parse_manifest(raw: bytes, media_type: str | None = None, *, algorithm: str = "sha256") -> Image | Index:
-    """Parse ``raw``, and return the image or index. Raises as :meth:`Manifest.parse` does."""
+def parse_manifest(
+    raw: bytes, media_type: str | None = None, *, algorithm: str = "sha256", verified: Digest | None = None
+) -> Image | Index:
+    """Parse ``raw``, and return the image or index. Raises as :meth:`Manifest.parse` does.
+
+    ``verified`` is its digest, if somebody has hashed it already.
+    """
     text = _as_go_reads(raw) if go_json.is_odd(raw) else raw
     try:
         kind, parsed = _parsed(text, media_type)
@@ -186,7 +191,7 @@ def parse_manifest(raw: bytes, media_type: str | None = None, *, algorithm: str 
             raise error from None  # about received content
     # A document of both kinds would be read differently by different clients (image-spec,
     # GHSA-77vh-xpmg-72qh): it is refused.
-    digest = Digest.of(raw, algorithm)
+    digest = verified or Digest.of(raw, algorithm)
     if isinstance(parsed, _ManifestJSON):
         if parsed.manifests is not msgspec.UNSET:
             raise InvalidManifest('the manifest has both "config" and "manifests": it is ambiguous')
