@@ -6,9 +6,11 @@ import http.client
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
@@ -262,3 +264,63 @@ def test_the_name_in_the_certificate_counts(tmp_path: Path) -> None:
         assert read_all(get(pool(Trust([named.authority])), f"https://localhost:{port}/")) == b"ok"
         with pytest.raises(ssl.SSLCertVerificationError):
             get(pool(Trust([named.authority])), f"https://127.0.0.1:{port}/")
+
+
+@contextmanager
+def stepping(body: int) -> Iterator[tuple[str, Callable[[int], None]]]:
+    """A server that sends so much of a body as it is told to, and then a small answer on the connection."""
+    steps: SimpleQueue[int] = SimpleQueue()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            sock, _ = listener.accept()
+            with sock:
+                sock.recv(1 << 16)
+                sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % body)
+                left = body
+                while left:
+                    count = steps.get()
+                    sock.sendall(bytes(count))
+                    left -= count
+                sock.recv(1 << 16)
+                sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/", steps.put
+        thread.join()
+
+
+def test_bytes_are_waited_for_together_and_no_longer_than_they_may_take() -> None:
+    connections = pool()
+    with stepping(300_000) as (url, send):
+        response = get(connections, url)
+        buffer = memoryview(bytearray(1 << 20))
+        send(1_000)
+        assert response.is_ready(PATIENCE)
+        response.gather(100_000, 0.05)  # they do not come: what is here is had all the same
+        assert response.readinto1(buffer) == 1_000
+        for _ in range(100):
+            send(1_000)
+        response.gather(100_000, PATIENCE)
+        assert response.readinto1(buffer) == 100_000
+        send(199_000)
+        got = 0
+        while got < 199_000:
+            got += response.readinto1(buffer)
+        assert response.readinto1(buffer) == 0
+        # The next answer on the connection is smaller than what was waited for.
+        assert read_all(get(connections, url)) == b"ok"
+    connections.close_idle()
+
+
+def test_the_end_of_a_connection_ends_the_wait() -> None:
+    with raw_server(b"HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n" + bytes(1_000)) as (host, _):
+        response = get(pool(), f"http://{host}/")
+        began = time.monotonic()
+        response.gather(200_000, PATIENCE)
+        assert time.monotonic() - began < PATIENCE / 2
+        assert len(response.read1(1 << 16)) == 1_000
+        with pytest.raises(http.client.HTTPException):
+            response.read1(1 << 16)
+        response.close()

@@ -31,6 +31,8 @@ _WATCHED: Final = 1.0
 """Seconds after which it shows how fast a connection is."""
 _FAST: Final = 32 << 20
 """Bytes a second from which one connection is enough."""
+_GATHER_SECONDS: Final = 0.05
+"""How long a fast connection may take to fill a chunk: what has come until then is used."""
 _CORES: Final = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -79,6 +81,11 @@ class _Way:
         if _under_way.connections() > 1:
             self.slow_rate = count / took
         return self.slow_rate is not None
+
+
+def _is_fast(count: int, began: float) -> bool:
+    """Return whether ``count`` bytes since ``began`` came so fast that waiting for a chunk costs nothing."""
+    return count >= _WORTH_A_BREAK and count > (time.monotonic() - began) * _FAST
 
 
 def pull_blob(
@@ -191,6 +198,8 @@ def _pump(
             skip -= count
             free.put(buffer)
             continue
+        if left > 2 * _CHUNK and _is_fast(descriptor.size - start - left, began):
+            response.gather(_CHUNK, _GATHER_SECONDS)
         # One byte more than is left, so that a longer stream is noticed.
         count = response.read_into(buffer[: left + 1])
         if not count:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import http.client
 import re
 import select
+import socket
 import ssl
 import threading
 import weakref
@@ -102,7 +104,12 @@ class HttpPool:
             connection.close()
             raise
         return HttpResponse(
-            response, method, lambda: self._put(origin, connection), connection.close, connection.peer
+            response,
+            method,
+            lambda: self._put(origin, connection),
+            connection.close,
+            connection.peer,
+            sock=connection.sock if isinstance(connection.sock, socket.socket) else None,
         )
 
     def _take(self, origin: Origin) -> HttpConnection:
@@ -139,8 +146,11 @@ class HttpResponse:
         release: Callable[[], None],
         abandon: Callable[[], None],
         peer: str = "",
+        *,
+        sock: socket.socket | None = None,
     ) -> None:
         self._response = response
+        self._sock = sock
         self._release = release
         self._abandon = abandon
         self._open = True
@@ -187,6 +197,20 @@ class HttpResponse:
         if not count or response.length == 0:
             self._end()
         return count
+
+    def gather(self, count: int, seconds: float) -> None:
+        """Wait until ``count`` bytes have arrived that were not read, for ``seconds`` at most.
+
+        The process is woken once for all of them, and not for each packet; the end of the connection wakes it
+        too.
+        """
+        if self._open and self._sock is not None:
+            with contextlib.suppress(OSError):  # not every system knows it
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
+                try:
+                    _can_read(self._sock.fileno(), seconds)
+                finally:
+                    self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
 
     def is_ready(self, seconds: float) -> bool:
         """Return whether more bytes arrive at the socket within ``seconds``."""

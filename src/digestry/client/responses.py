@@ -140,6 +140,14 @@ class Response:
             self._failure = error
         return size
 
+    def gather(self, count: int, seconds: float) -> None:
+        """Wait until ``count`` bytes have arrived, for ``seconds`` at most; see :meth:`HttpResponse.gather`.
+
+        Does nothing for a body that is decoded: it has other bytes than its content.
+        """
+        if self._decoder is None:
+            self._response.gather(count, seconds)
+
     def _fill(self, buffer: memoryview) -> int:
         if self._decoder is not None:
             part = self.read_ready(len(buffer))

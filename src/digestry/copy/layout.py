@@ -12,7 +12,6 @@ import msgspec
 from digestry.blobs.disk import open_layout
 from digestry.blobs.read_limit import SMALL
 from digestry.blobs.verify import Verifier
-from digestry.copy.file_tree import FileTree, read
 from digestry.copy.protocols import BlobContent, Outcome, Progress, cosign_names, digest_of_name
 from digestry.errors import (
     Ambiguous,
@@ -33,6 +32,7 @@ from digestry.model.manifest import Image, Index, Manifest, parse_manifest
 
 if TYPE_CHECKING:
     from digestry.blobs.ingests import Ingest
+    from digestry.copy.file_tree import FileTree
 
 CONTAINERD_NAME: Final = "io.containerd.image.name"
 """Annotation with an image's full name, as containerd and docker write it."""
@@ -155,6 +155,8 @@ class LayoutSource:
         return self._verified(descriptor.digest, SMALL)
 
     def _verified(self, digest: Digest, limit: int) -> bytes:
+        from digestry.copy.file_tree import read  # noqa: PLC0415 - it reads archives, which few copies do
+
         raw = read(self._tree, blob_name(digest), limit)
         verifier = Verifier(digest)
         verifier.update(raw)
@@ -194,6 +196,8 @@ def _names(entry: Descriptor) -> list[str]:
 
 
 def _read_index(tree: FileTree) -> tuple[Descriptor, ...]:
+    from digestry.copy.file_tree import read  # noqa: PLC0415 - as above
+
     try:
         raw = read(tree, INDEX_FILE, _LARGEST_INDEX)
     except NotFound as error:

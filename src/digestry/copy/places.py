@@ -52,8 +52,6 @@ def open_source(location: Location, around: Surroundings, opened: ExitStack) -> 
 
     Raises :class:`InvalidReference`, :class:`NotFound`, and the place's errors.
     """
-    from digestry.copy.file_tree import ArchiveTree, DirectoryTree  # noqa: PLC0415 - as below
-
     scratch = around.scratch
     _check_policy(location, around)
     match location.transport:
@@ -74,11 +72,13 @@ def open_source(location: Location, around: Surroundings, opened: ExitStack) -> 
 
             found = _of_store(location, around, LocalSource)
         case "oci":
+            from digestry.copy.file_tree import DirectoryTree  # noqa: PLC0415
             from digestry.copy.layout import LayoutSource  # noqa: PLC0415
 
             tree = DirectoryTree(_path(location))
             found = OpenSource(LayoutSource(tree, f"oci:{tree.path}"), location.name)
         case "oci-archive":
+            from digestry.copy.file_tree import ArchiveTree  # noqa: PLC0415
             from digestry.copy.layout import LayoutSource  # noqa: PLC0415
 
             archive = ArchiveTree(_path(location), scratch=_made(scratch))
@@ -86,6 +86,7 @@ def open_source(location: Location, around: Surroundings, opened: ExitStack) -> 
             found = OpenSource(LayoutSource(archive, f"oci-archive:{archive.path}"), location.name)
         case "docker-archive":
             from digestry.copy.docker_archive import open_docker_archive  # noqa: PLC0415
+            from digestry.copy.file_tree import ArchiveTree  # noqa: PLC0415
             from digestry.copy.layout import LayoutSource  # noqa: PLC0415
 
             archive = ArchiveTree(_path(location), scratch=_made(scratch))
@@ -96,6 +97,7 @@ def open_source(location: Location, around: Surroundings, opened: ExitStack) -> 
         case "docker-daemon":
             from digestry.copy.docker_archive import open_docker_archive  # noqa: PLC0415
             from digestry.copy.docker_engine import save_from_engine  # noqa: PLC0415
+            from digestry.copy.file_tree import ArchiveTree  # noqa: PLC0415
             from digestry.copy.layout import LayoutSource  # noqa: PLC0415
 
             saved = save_from_engine(_familiar(location), scratch)
@@ -106,6 +108,7 @@ def open_source(location: Location, around: Surroundings, opened: ExitStack) -> 
             remark = "" if isinstance(saved_images, LayoutSource) else saved_images.remark
             found = OpenSource(saved_images, None, location.reference, remark)
         case "containers-storage":
+            from digestry.copy.file_tree import ArchiveTree  # noqa: PLC0415
             from digestry.copy.layout import LayoutSource  # noqa: PLC0415
             from digestry.copy.podman_storage import save_from_podman  # noqa: PLC0415
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from digestry.client.aged_tags import aged_tag
 from digestry.copy.copy import CopyOptions, CopyResult, copy_images
 from digestry.copy.location import Location
 from digestry.copy.places import OpenSource, OpenTarget, Surroundings, open_source, open_target
@@ -78,6 +77,8 @@ def _aged(
     remote = around.session.repository(request.source.reference)
     found: list[tuple[str | None, str | None]] = []
     for name, new in names:
+        from digestry.client.aged_tags import aged_tag  # noqa: PLC0415 - few copies ask for an age
+
         age = aged_tag(remote, name or DEFAULT_TAG, request.min_age)
         assert age.stood is not None  # noqa: S101 - else it is an error
         if tell is not None:

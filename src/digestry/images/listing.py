@@ -55,7 +55,7 @@ def list_images(store: ImageStore) -> list[StoredImage | DamagedImage]:
         if entry.name and (known := tags.get(entry.name)) is not None
     }
     entries = [
-        (entry, tags[entry.name] if entry.name in tags else entry.reference)
+        (entry, tags[entry.name] if entry.name in tags else entry.reference)  # noqa: SIM401 - reads it
         for entry in every
         if (entry.name, entry.descriptor.digest) not in by_digest
     ]

@@ -100,21 +100,21 @@ def transfer_each(
     observer: TransferObserver,
     parallel: int,
 ) -> None:
-    """Call ``work`` for each blob, ``parallel`` at a time, each in a thread.
+    """Call ``work`` for each blob, each in a thread, so that ``parallel`` have their bytes under way.
 
-    ``work`` gets the blob and a function to report bytes with. The first failure stops the others and is
-    raised.
+    ``work`` gets the blob and a function to report bytes with. While one whose bytes have all come is made
+    durable, the bytes of another come. The first failure stops the others and is raised.
     """
     for descriptor in descriptors:
         observer.stage(descriptor, "waiting")
-    crew = _Crew(descriptors, work, observer)
+    crew = _Crew(descriptors, work, observer, max(1, parallel))
     few = len(descriptors) <= _FEW and sum(descriptor.size for descriptor in descriptors) <= _WORTH_THREADS
     if few or len(descriptors) == 1:
         crew.run()  # threads would cost more than they save
     else:
         threads = [
             threading.Thread(target=crew.run, name=f"digestry-blob-{number}", daemon=True)
-            for number in range(min(max(1, parallel), len(descriptors)))
+            for number in range(min(2 * max(1, parallel), len(descriptors)))
         ]
         try:
             for thread in threads:
@@ -131,6 +131,21 @@ def transfer_each(
         raise crew.failure
 
 
+class _Turn:
+    """A blob's right to have its bytes under way, from when there is one. Not for several threads at once."""
+
+    def __init__(self, under_way: threading.Semaphore) -> None:
+        self._under_way = under_way
+        self._has_ended = False
+        under_way.acquire()
+
+    def end(self) -> None:
+        """Let another blob have it. Does nothing the second time."""
+        if not self._has_ended:
+            self._has_ended = True
+            self._under_way.release()
+
+
 class _Crew:
     """Threads that transfer blobs, each the next one in the queue."""
 
@@ -139,8 +154,10 @@ class _Crew:
         descriptors: list[Descriptor],
         work: Callable[[Descriptor, Callable[[int], None]], None],
         observer: TransferObserver,
+        parallel: int,
     ) -> None:
         self._waiting = iter(descriptors)
+        self._under_way = threading.Semaphore(parallel)
         self._work = work
         self._observer = observer
         self._lock = threading.Lock()
@@ -150,20 +167,29 @@ class _Crew:
     def run(self) -> None:
         """Transfer blobs until there is no other, or one has failed."""
         while not self.stop.is_set():
-            with self._lock:
-                descriptor = next(self._waiting, None)
-            if descriptor is None:
-                return
+            turn = _Turn(self._under_way)
             try:
-                self._work(descriptor, self._progress(descriptor))
+                with self._lock:
+                    descriptor = None if self.stop.is_set() else next(self._waiting, None)
+                if descriptor is None:
+                    return
+                self._work(descriptor, self._progress(descriptor, turn))
             except BaseException as error:  # noqa: BLE001 - raised in the calling thread
                 self._fail(error)
+            finally:
+                turn.end()
 
-    def _progress(self, descriptor: Descriptor) -> Callable[[int], None]:
+    def _progress(self, descriptor: Descriptor, turn: _Turn) -> Callable[[int], None]:
+        left = descriptor.size
+
         def progress(count: int) -> None:
+            nonlocal left
             if self.stop.is_set():
                 raise _Stopped
             self._observer.moved(descriptor, count)
+            left -= count
+            if not left:
+                turn.end()  # what is left to do needs the disk, or the other side, alone
 
         return progress
 
