@@ -210,6 +210,17 @@ class ObservationPlan:
         with self._database.read() as connection:
             return {row.tag: row.interval for row in connection.execute(query)}
 
+    def all_tags(self) -> dict[str, dict[str, int]]:
+        """Return the scheduled tags of each repository, with their intervals."""
+        query = select(
+            observation_schedule.c.repository, observation_schedule.c.tag, observation_schedule.c.interval
+        )
+        found: dict[str, dict[str, int]] = {}
+        with self._database.read() as connection:
+            for row in connection.execute(query):
+                found.setdefault(row.repository, {})[row.tag] = row.interval
+        return found
+
     def repositories(self) -> dict[str, int]:
         """Return the repositories in the schedule, with how many tags each has there."""
         query = select(observation_schedule.c.repository, func.count()).group_by(
@@ -263,6 +274,14 @@ class ObservationPlan:
                 )
                 .values(due_at=one.due_at, failures=one.failures, etag=one.etag)
             )
+
+    @retried
+    def bring_forward(self, now: int, fence: Fence | None = None) -> int:
+        """Make due what is due later than any observation can be: the clock was set back. Return how many."""
+        late = observation_schedule.c.due_at > now + 2 * observation_schedule.c.interval
+        with self._database.write() as connection:
+            _check(connection, fence)
+            return connection.execute(update(observation_schedule).where(late).values(due_at=now)).rowcount
 
     @retried
     def hasten(self, repository: str, at: int) -> int:

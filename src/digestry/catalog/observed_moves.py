@@ -24,6 +24,8 @@ URGENT: Final = 3
 """What is pending of a move whose images were not looked at."""
 LOOK: Final = 2
 """The same of a tag that was seen for the first time: that waits for moves."""
+LONGEST_RETRY: Final = 3600 * clock.SECOND
+"""What could not be looked at is tried again within this time."""
 KEEP: Final = 1
 """What is pending of a move whose images' content is to be kept, and is not all here."""
 
@@ -151,6 +153,16 @@ class ObservedMoves:
                 .where(observed_moves.c.repository == move.repository, observed_moves.c.entry == move.entry)
                 .values(attempts=move.attempts + 1, due_at=due_at)
             )
+
+    @retried
+    def bring_forward(self, now: int, fence: Fence | None = None) -> int:
+        """Make due what is to be tried again later than is ever waited: the clock was set back. Return how
+        many."""
+        late = (observed_moves.c.pending > 0) & (observed_moves.c.due_at > now + LONGEST_RETRY)
+        with self._database.write() as connection:
+            if fence is not None:
+                fence.check_in(connection)
+            return connection.execute(update(observed_moves).where(late).values(due_at=now)).rowcount
 
     def since(
         self, at: int, *, repository: str = "", before: ObservedMove | None = None, limit: int

@@ -131,7 +131,7 @@ class PullThrough:
         self, repository: str, tag: str, *, interval: int = INTERVAL, fence: Fence | None = None
     ) -> None:
         """Upstream was seen not to have the tag; a tag here stays as it is."""
-        with self._database.write() as connection:
+        with self._database.write(durable=False) as connection:
             _check(connection, fence)
             _observe(connection, Observation(repository, tag, "absent", self._rules.now(), interval))
 
@@ -146,7 +146,7 @@ class PullThrough:
         fence: Fence | None = None,
     ) -> None:
         """Upstream did not say where the tag points, for a ``reason``."""
-        with self._database.write() as connection:
+        with self._database.write(durable=False) as connection:
             _check(connection, fence)
             at = self._rules.now()
             _observe(connection, Observation(repository, tag, "failed", at, interval, reason=reason))

@@ -14,7 +14,7 @@ import msgspec
 from digestry.backend import Backend
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
-from digestry.catalog.observed_moves import KEEP, URGENT, ObservedMove
+from digestry.catalog.observed_moves import KEEP, LONGEST_RETRY, URGENT, ObservedMove
 from digestry.coordination.protocol import FencedLock
 from digestry.errors import (
     Conflict,
@@ -46,7 +46,7 @@ from digestry.registry.pull_through.upstream_errors import BackingOff
 log: Final = logging.getLogger("digestry.registry")
 
 _FIRST_RETRY: Final = 5
-_LONGEST_RETRY: Final = 3600
+_LONGEST_RETRY: Final = LONGEST_RETRY / clock.SECOND
 _ATTEMPTS: Final = 6
 """After so many failed looks a move is told with what is known: the next one would be half an hour later."""
 _KEEP_ATTEMPTS: Final = 60

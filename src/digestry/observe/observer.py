@@ -40,6 +40,7 @@ _MOVES: Final = 50
 _LOOKS: Final = 8
 """So many moves of a registry wait for their turn to be looked at."""
 _TROUBLE: Final = 60_000_000
+_NEVER: Final = 2**63
 
 
 class Observer:
@@ -84,6 +85,7 @@ class Observer:
         self._wanted: list[Target] = []
         self._obstacles: dict[str, str] = {}
         self._planned = False
+        self._last = _NEVER
         self._running: dict[tuple[str, str], Future[None]] = {}
         self._looking: dict[tuple[str, int], Future[None]] = {}
         self._next_rules = 0.0
@@ -119,6 +121,11 @@ class Observer:
 
     def plan(self) -> list[Target]:
         """Read the rules that were added, bring the schedule in line, and return what is observed."""
+        now = self._backend.now()
+        if now < self._last:  # at the start, too: the clock may have been set while nobody observed
+            self._catalog.observation_plan.bring_forward(now, self._lock)
+            self._catalog.observed_moves.bring_forward(now, self._lock)
+        self._last = now
         found = targets(self._config, self._catalog.observation_plan.rules())
         if found != self._wanted or self._obstacles:
             obstacles_now = obstacles(self._config, self._catalog.observation_plan, found)
@@ -147,24 +154,24 @@ class Observer:
         for name in plan.repositories():
             if name not in names:
                 plan.unschedule(name, fence=self._lock)
+        scheduled = plan.all_tags()
+        due: list[ScheduledTag] = []
         for target in wanted:
-            there = plan.tags(target.local_name)
+            there = scheduled.get(target.local_name, {})
             asked = {*target.literal, *([LIST] if target.lists else [])}
             known = {tag for tag in there if tag in asked or (target.lists and target.wants(tag))}
             plan.unschedule(target.local_name, there.keys() - known, self._lock)
             changed = {tag for tag in known if there[tag] != target.interval}
-            plan.schedule(
-                (
-                    ScheduledTag(
-                        target.local_name,
-                        tag,
-                        target.interval,
-                        now + (jittered(target.interval) if tag in there else 0),
-                    )
-                    for tag in changed | (asked - there.keys())
-                ),
-                self._lock,
+            due += (
+                ScheduledTag(
+                    target.local_name,
+                    tag,
+                    target.interval,
+                    now + (jittered(target.interval) if tag in there else 0),
+                )
+                for tag in changed | (asked - there.keys())
             )
+        plan.schedule(due, self._lock)  # a commit for many repositories together
 
     def host(self, target: Target) -> Host:
         """Return the registry of a target."""
