@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Final
 
 from digestry.admission.image_knowledge import ImageKnowledge
-from digestry.errors import DigestryError, Unreachable
+from digestry.errors import DigestryError, LogContradiction, Unreachable
 from digestry.model.digest import Digest
 from digestry.model.reference import Reference
 
@@ -64,12 +64,21 @@ class Proofs:
             return replace(image, proof_refused=reason, proof_unknown="")
         return replace(image, proof_unknown=f"whether the log proves it: {reason}")
 
+    def _forget(self, host: str) -> None:
+        """Forget what the log of ``host`` proved: it contradicts what was seen of it."""
+        with self._lock:
+            for key in [key for key in self._known if key[0].host == host]:
+                del self._known[key]
+
     def _asked(self, reference: Reference, digest: Digest) -> tuple[str, bool]:
         """Return why there is no proof, empty if there is one; and whether the log was read."""
         try:
             self._prove(reference, digest)
         except Unreachable as error:
             return error.message, False
+        except LogContradiction as error:
+            self._forget(reference.host)
+            return error.message, True
         except DigestryError as error:
             return error.message, True
         return "", True
