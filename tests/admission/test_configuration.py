@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 
 import pytest
@@ -122,3 +123,20 @@ def test_selectors_are_those_of_kubectl(text: str, labels: dict[str, str], match
 def test_what_is_no_selector(text: str) -> None:
     with pytest.raises(ValueError, match="is not"):
         parse_selector(text)
+
+
+@pytest.mark.parametrize(
+    "until", ["9999-12-31", "9999-12-31T23:59:59Z", '"9999-12-31T23:59:59-05:00"', '"9999-12-31"']
+)
+def test_an_exemption_without_an_end_in_sight(until: str) -> None:
+    text = f'registries = ["r.example"]\n[[exempt]]\nimages = ["a/**"]\nreason = "x"\nuntil = {until}\n'
+    (one,) = parse(text.encode(), Path("admission.toml")).policy.exemptions
+    assert one.until > datetime.datetime(9999, 12, 31, tzinfo=datetime.UTC)
+    assert datetime.datetime.now(datetime.UTC) < one.until
+
+
+def test_one_that_ended_before_time_began() -> None:
+    text = 'registries = ["r.example"]\n[[exempt]]\nimages = ["a/**"]\nreason = "x"\n'
+    text += 'until = "0001-01-01T00:00:01+05:00"\n'
+    (one,) = parse(text.encode(), Path("admission.toml")).policy.exemptions
+    assert one.until < datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)

@@ -49,6 +49,9 @@ _PATH: Final = re.compile(
 )
 _LISTEN: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]*):([0-9]{1,5})", re.ASCII)
 
+_FIRST: Final = datetime.datetime.min.replace(tzinfo=datetime.UTC)
+_LAST: Final = datetime.datetime.max.replace(tzinfo=datetime.UTC)
+
 _T = TypeVar("_T")
 
 
@@ -262,8 +265,14 @@ class _File:
             if not (value.hour or value.minute or value.second or value.tzinfo):
                 value = value.date()
         if isinstance(value, datetime.datetime):
-            return value if value.tzinfo is not None else value.replace(tzinfo=datetime.UTC)
+            aware = value if value.tzinfo is not None else value.replace(tzinfo=datetime.UTC)
+            try:
+                return aware.astimezone(datetime.UTC)
+            except OverflowError:
+                return _LAST if value.year > 1 else _FIRST
         if isinstance(value, datetime.date):
+            if value == datetime.date.max:
+                return _LAST
             after = value + datetime.timedelta(days=1)
             return datetime.datetime(after.year, after.month, after.day, tzinfo=datetime.UTC)
         raise self._text.wrong("until must be a date, such as 2027-01-31", where)

@@ -203,7 +203,14 @@ class AdmissionService:
     async def _look_at_policy(self) -> None:
         while True:
             await asyncio.sleep(SECONDS)
-            self._watch.look()
+            try:
+                self._watch.look()
+            except Exception:
+                # Whatever is in the file, reviews are answered.
+                self._failed()
+                log.exception(
+                    "the policy could not be read: THE POLICY BEFORE STAYS IN FORCE; this is a defect"
+                )
 
     async def _look_at_certificate(self, source: CertificateSource) -> None:
         last_error = ""
