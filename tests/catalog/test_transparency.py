@@ -67,6 +67,19 @@ def test_an_empty_log_is_signed(catalog: Catalog, clock: Clock) -> None:
     assert signed(catalog, clock) == Head(NAME, 0, root_of([]))
     assert signed(catalog, clock) is None
     assert not catalog.log_signer.waiting(NAME)
+    assert catalog.verify_journal() is None
+
+
+def test_entries_that_come_to_an_empty_log_are_proved_before_they_are_signed(
+    catalog: Catalog, clock: Clock, raw: Raw
+) -> None:
+    signed(begun(catalog, clock), clock)
+    pushed(catalog, "first")
+    assert catalog.verify_journal() is None
+    raw.edit("UPDATE log_checkpoints SET root = (SELECT public FROM log_keys)")
+    broken = catalog.verify_journal()
+    assert broken is not None
+    assert "is not of these entries" in broken.reason
 
 
 def test_entries_are_signed_in_order(catalog: Catalog, clock: Clock) -> None:

@@ -99,6 +99,8 @@ class _Walk:
 
     def end(self) -> str:
         """Return what is wrong with what is stored beyond the last leaf."""
+        if not self.position and (reason := self._compare_checkpoints()):
+            return reason
         if self._nodes:
             return "the signed log has hashes of more entries than leaves"
         signed = [size for each in self._checkpoints if (size := each.largest()) is not None]
