@@ -325,6 +325,7 @@ LISTED: dict[str, Any] = {
     "digestry images": [{"repository": APP, "tag": "1", "digest": A, "image_id": B, "media_type": MANIFEST}],
     "digestry tags": [{"tag": "1", "digest": A, "updated_at": "", "media_type": MANIFEST, "problem": None}],
     "digestry whose": [{"repository": "app", "tag": "1", "via": A, "digest": A, "still": True, "seen": []}],
+    "a registry's list in CSV": f"repository,mediaType,digest\\napp,{MANIFEST},{A}\\n",
     "digestry ls": [{"repository": "app", "registry": "reg.example", "name": APP}],
     "digestry advisory list": [{"vulnerability": "CVE", "status": "affected", "stated_at": "", "digest": A}],
 }
@@ -344,10 +345,11 @@ def test_a_long_list_of_images_is_one_problem(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "more", [{"host": "n1"}, {"state": "running"}, {"namespace": "prod"}, {"container": "web"}]
+    "more",
+    [{"host": "n1"}, {"state": "running"}, {"namespace": "prod"}, {"container": "web"}, {"image": APP}],
 )
 def test_containers_may_have_tags(tmp_path: Path, more: dict[str, str]) -> None:
-    seen = see(tmp_path, [{"image": APP, "digest": A, "tags": ["team-a"], **more}])
+    seen = see(tmp_path, [{"digest": A, "tags": ["team-a"], **more}])
     (row,) = seen.rows.values()
     assert [str(claim.digest) for claim in row.image.claims] == [A]
 

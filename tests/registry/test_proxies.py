@@ -246,6 +246,10 @@ def test_a_password_is_never_led_from_https_to_http() -> None:
             {"X-Forwarded-Scheme": "HTTPS"},
             {"X-Forwarded-Ssl": "on"},
             {"Front-End-Https": "On"},
+            {"X-Forwarded-Protocol": "https"},
+            {"X-Scheme": "https"},
+            {"CloudFront-Forwarded-Proto": "https"},
+            {"CF-Visitor": '{"scheme":"https"}'},
             {"Forwarded": 'for=x;proto="https"'},
         ):
             headers = {"Host": "r.example", "X-Forwarded-Host": "evil.example", **forwarded}

@@ -44,6 +44,11 @@ _PORT_HEADER: Final = b"x-forwarded-port"
 _SAY_HTTPS: Final = {
     _PROTO: b"https",
     b"x-forwarded-scheme": b"https",
+    b"x-forwarded-protocol": b"https",
+    b"x-scheme": b"https",
+    b"x-url-scheme": b"https",
+    b"cloudfront-forwarded-proto": b"https",
+    b"cf-visitor": b"https",
     b"x-forwarded-ssl": b"on",
     b"front-end-https": b"on",
 }

@@ -9,6 +9,7 @@ from typing import Final
 from digestry.errors import DigestryError
 from digestry.inventory.formats.columns import Plan, plan
 from digestry.inventory.formats.digest_columns import holds_digest
+from digestry.inventory.formats.image_listings import image_marks, no_container
 from digestry.inventory.formats.inventory import KEYS, Inventory
 from digestry.inventory.formats.json_documents import Input
 from digestry.inventory.formats.rows import DeferredImage, Item, Reading, Row, RowImage
@@ -38,6 +39,10 @@ def read_csv(source: Input, first: str, inventory: Inventory, reading: Reading) 
             f"the headings have none of reference, digest, image_id: {', '.join(map(shown, headings))}",
             f"the first line names the columns: {', '.join(KEYS)}",
         )
+        return
+    if marks := image_marks(headings):
+        refusal = no_container(marks)
+        yield reading.problem_on(line, refusal.message, refusal.hint)
         return
     yield from inventory.not_read((heading for heading in headings if heading in by.suspect), f"line {line}")
     yield reading.note(_read_as(headings, by))

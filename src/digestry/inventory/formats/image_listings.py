@@ -29,12 +29,14 @@ _OF_CONTENT: Final = {
     # `digestry whose`, `digestry advisory list`, scanners
     "still", "statedat", "analysisstatus", "imagedetail",
 }  # fmt: skip
-_OF_LISTS: Final = {"tags", "imagetags", "vulnerability", "vulnerabilities", "vulns"}
-"""Keys that an inventory may have too, beside the state of a container."""
+_OF_SCANS: Final = {"vulnerability", "vulnerabilities", "vulns"}
+_OF_LISTS: Final = {"tags", "imagetags"}
+"""Keys that an inventory may have too, beside the name of a container or of its image."""
 _OF_CONTAINERS: Final = {
     "host", "hostname", "node", "nodename", "server", "machine", "namespace", "pod", "podname",
     "container", "containername", "containerid", "containers",
 }  # fmt: skip
+_NAMES: Final = {"name", "names", "reference", "image", "imagename", "imagereference"}
 _BUILDAH: Final = {"builder", "containername", "imagename"}
 """A working container, in which nothing runs."""
 _LS: Final = {"repository", "registry", "name"}
@@ -42,8 +44,8 @@ _RUNS: Final = "audit what runs: --source kubernetes, docker, podman, or what th
 _MOST: Final = 3
 
 
-def _marks(fields: Iterable[str]) -> list[str]:
-    """Return the keys by which an object describes an image; none if it may be about a container."""
+def image_marks(fields: Iterable[str]) -> list[str]:
+    """Return the keys or headings that describe an image; none if they may describe a container."""
     names = {key: plain(key) for key in fields}
     if set(names.values()) >= _BUILDAH:
         return ["builder"]
@@ -51,8 +53,18 @@ def _marks(fields: Iterable[str]) -> list[str]:
         return []
     marks = [key for key, name in names.items() if name in _OF_CONTENT]
     if not any(map(is_state, names)):
-        marks += [key for key, name in names.items() if name in _OF_LISTS]
+        marks += [key for key, name in names.items() if name in _OF_SCANS]
+        if _NAMES.isdisjoint(names.values()):
+            marks += [key for key, name in names.items() if name in _OF_LISTS]
     return marks or (sorted(names) if set(names) == _LS else [])
+
+
+def no_container(marks: Iterable[str]) -> InvalidConfiguration:
+    """Return the refusal of what :func:`image_marks` recognised."""
+    named = ", ".join(map(shown, list(marks)[:_MOST]))
+    return InvalidConfiguration(
+        f"it describes an image ({named}), which does not show that it runs anywhere", hint=_RUNS
+    )
 
 
 class ImageListing(ObjectFormat):
@@ -64,12 +76,10 @@ class ImageListing(ObjectFormat):
 
     @staticmethod
     def recognises(fields: Fields, kind: str) -> bool:
-        return bool(_marks(fields))
+        return bool(image_marks(fields))
 
     def read_entry(self, entry: JsonObject, fields: Fields, place: SourceLocation) -> Iterable[Item]:
-        marks = ", ".join(map(shown, _marks(fields)[:_MOST]))
-        if not self._reading.first("listing", marks):
+        marks = image_marks(fields)
+        if not self._reading.first("listing", *marks):
             return ()
-        raise InvalidConfiguration(
-            f"it describes an image ({marks}), which does not show that it runs anywhere", hint=_RUNS
-        )
+        raise no_container(marks)
