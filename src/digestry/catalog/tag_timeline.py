@@ -98,13 +98,21 @@ def period(connection: Connection, repository: str, tag: str, *, since: int, unt
     if len(rows) <= MOST_MARKS:
         return TagPeriod(since, until, (*first, *(TagMark(row.at, row.to_digest, 1) for row in rows)), True)
     parted = TagPeriod(since, until, (), False)
-    part = (journal.c.at - since) // parted.part
-    last = select(func.max(journal.c.at).label("at"), func.count().label("moves")).where(*inside)
-    parts = last.group_by(part).subquery()
-    query = select(journal.c.at, journal.c.to_digest, parts.c.moves).join_from(
-        parts, journal, (journal.c.at == parts.c.at) & (journal.c.repository == repository)
+    # The moves are counted where they are in the index: to group them by their parts would sort them all.
+    ends = [min(until, since + (number + 1) * parted.part - 1) for number in range(MOST_MARKS)]
+    columns = []
+    for begin, end in zip([since, *ends], ends, strict=False):
+        within = (*_of(repository, tag), journal.c.at > begin, journal.c.at <= end)
+        columns += [
+            select(what).where(*within).scalar_subquery() for what in (func.max(journal.c.at), func.count())
+        ]
+    found = connection.execute(select(*(column.label(f"c{n}") for n, column in enumerate(columns)))).one()
+    counts = {at: count for at, count in zip(found[::2], found[1::2], strict=True) if count}
+    query = select(journal.c.at, journal.c.to_digest).where(
+        journal.c.repository == repository, journal.c.at.in_(counts)
     )
-    marks = (TagMark(*row) for row in connection.execute(query.order_by(journal.c.at)))
+    rows = connection.execute(query.order_by(journal.c.at)).all()
+    marks = (TagMark(row.at, row.to_digest, counts[row.at]) for row in rows)
     return TagPeriod(since, until, (*first, *marks), False)
 
 
