@@ -191,6 +191,20 @@ def test_a_fork_of_the_same_size(server: LogServer, client: Client) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_tile_that_is_not_served(server: LogServer, client: Client, damaged: bool) -> None:
+    """The checkpoint covers it: that it is not there is no answer of a registry without it."""
+    story(server)
+    detail = ', "detail": {"damaged": true}' if damaged else ""
+    body = f'{{"errors": [{{"code": "UNKNOWN", "message": "it is lost"{detail}}}]}}'
+    server.answers["tile/entries/001.p/67"] = Reply(404, body.encode())
+    server.answers["tile/entries/001"] = Reply(404, b'{"errors": []}')
+    with pytest.raises(Unproven, match=r"does not serve tile/entries/001\.p/67 of its log.* it is lost"):
+        client.verify("team/app")
+    whole = [request.path for request in server.liar.seen if request.path.endswith("entries/001")]
+    assert bool(whole) is not damaged
+
+
 def test_two_registries_that_sign_two_histories(server: LogServer, client: Client, tmp_path: Path) -> None:
     """Two copies of a registry, each with the key: whoever sees both has the evidence."""
     server.move("team/app", "1.5", 1)

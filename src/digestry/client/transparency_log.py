@@ -15,7 +15,7 @@ from digestry.client.extensions import UNSUPPORTED
 from digestry.client.journal import log_in
 from digestry.client.paging import next_link, progress_of
 from digestry.client.responses import Response
-from digestry.errors import AnswerTooLong, ProtocolViolation, RemoteNotFound, Unproven
+from digestry.errors import AnswerTooLong, ProtocolViolation, RemoteDamaged, RemoteNotFound, Unproven
 from digestry.model.reference import Reference
 from digestry.translog.entries import Opening, Openings
 from digestry.translog.log_keys import LogKeys
@@ -109,10 +109,19 @@ class TransparencyLog:
 
     def _served(self, tile: Tile) -> bytes:
         with self._endpoint.request("GET", f"{PREFIX}/{tile.path}") as response:
-            if response.status != 404 or tile == tile.whole:
+            try:
                 return self._read(response, f"get {tile.path} of the log", _longest(tile))
+            except RemoteDamaged:
+                raise
+            except RemoteNotFound as error:
+                if tile == tile.whole:
+                    raise
+                missing = error
         with self._endpoint.request("GET", f"{PREFIX}/{tile.whole.path}") as response:
-            content = self._read(response, f"get {tile.path} of the log", _longest(tile.whole))
+            try:
+                content = self._read(response, f"get {tile.path} of the log", _longest(tile.whole))
+            except RemoteNotFound:
+                raise missing from None
         return _beginning(tile, content)
 
     def _read(self, response: Response, action: str, limit: int) -> bytes:

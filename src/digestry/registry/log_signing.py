@@ -39,7 +39,7 @@ _MANY: Final = 1000
 _REFUSED_SECONDS: Final = 10.0
 _HINT: Final = (
     "put the newer catalog back; if its entries are lost for good, digestry log begin NAME begins a log of"
-    " another name, and if none are, digestry log resume signs on (docs/transparency.md)"
+    " another name (docs/transparency.md)"
 )
 
 
@@ -168,7 +168,8 @@ class LogKeeper:
             return
         if not answers or any(answer != size for answer in answers.values()):
             raise LogContradicted(
-                f"{suspended}: whether more was signed than its {size} entries is not known"
+                f"{suspended}: whether more was signed than its {size} entries is not known; if nothing was,"
+                " digestry log resume signs on"
             )
         log.warning("all witnesses say that the log ends with its %d entries: it is signed on", size)
         self._catalog.log_suspension.resume(now=self._now())
