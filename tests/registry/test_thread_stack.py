@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 
 import pytest
@@ -52,6 +53,20 @@ def test_no_more_threads_than_allowed_work_and_all_work_is_done() -> None:
     threads.shutdown()
     assert most == 3
     assert sorted(done) == list(range(20))
+
+
+def test_no_work_is_lost_that_comes_when_a_thread_has_just_ended_its_own() -> None:
+    threads = ThreadStack(2, name="work")
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # threads change places in the middle of everything
+    try:
+        for number in range(3000):
+            done = threading.Event()
+            threads.submit(done.set)
+            assert done.wait(PATIENCE), number
+    finally:
+        sys.setswitchinterval(interval)
+    threads.shutdown()
 
 
 def test_work_that_fails_is_logged_and_its_thread_goes_on(caplog: pytest.LogCaptureFixture) -> None:

@@ -72,13 +72,14 @@ class ThreadStack:
     def _run(self, thread: _Thread) -> None:
         while True:
             thread.wake.acquire()
-            work = thread.work
+            # Taken before it is idle again: from then on others give it work.
+            work, thread.work = thread.work, None
             while work is not None:
                 try:
                     work()
                 except Exception:
                     log.exception("work of the thread %s failed", thread.thread.name)
-                work = thread.work = self._next(thread)
+                work = self._next(thread)
             if self._stopped:
                 return
 

@@ -489,7 +489,7 @@ def test_the_page_names_every_action() -> None:
         for path in (*source.rglob("*.py"),)
         for action in re.findall(
             r'"((?:push|delete|begin|continue|cancel|restore|note|create|move|remove|mount|drop|quarantine|release'
-            r"|fetch|link|revoke|rotate|retry|migrate|cosign|serve|allow)-(?:manifest|blob|upload|tag|sightings|link|token|key|webhook"
+            r"|fetch|link|revoke|rotate|retry|migrate|cosign|serve|allow|resume)-(?:manifest|blob|upload|tag|sightings|link|token|key|webhook"
             r'|backup|storage|checkpoint|log|aged|young)|sign-in|sign-out)"',
             path.read_text(encoding="utf-8"),
         )
