@@ -118,7 +118,7 @@ def _by_server(
     left = asked
     while time.monotonic() < end:
         left = sum(plan.waiting(one.local_name, began) for one in wanted)
-        if not left and not catalog.observed_moves.unfinished(backend.now(), limit=1):
+        if not left and not catalog.observed_moves.unfinished(backend.now(), limit=1, only=local):
             break
         time.sleep(_POLL)
     found = report(catalog, config, since=began, now=backend.now(), visible=local.__contains__)
