@@ -199,7 +199,8 @@ def _pump(
             free.put(buffer)
             continue
         if left > 2 * _CHUNK and _is_fast(descriptor.size - start - left, began):
-            response.gather(_CHUNK, _GATHER_SECONDS)
+            # Another thread that hashes would wait for its next bytes meanwhile.
+            response.gather(_CHUNK // 2 if _under_way.leave_a_core() else _CHUNK, _GATHER_SECONDS)
         # One byte more than is left, so that a longer stream is noticed.
         count = response.read_into(buffer[: left + 1])
         if not count:
