@@ -37,7 +37,7 @@ MOST_WAITING: Final = 5000
 """Images that may be asked about at once."""
 
 _INQUIRIES: Final = 32
-_INQUIRIES_EACH: Final = 3
+_INQUIRIES_EACH: Final = 4
 """Inquiries of one registry at once: one that does not answer leaves threads to the others."""
 _REFRESHES: Final = 16
 _LONGEST_NAME: Final = 1024
@@ -49,6 +49,8 @@ _REST: Final = 2.0
 """How many times as long as a refresh took there is none after it."""
 _MOST_AT_ONCE: Final = 128
 """Images of one inquiry. A registry answers several of them side by side sooner than one of all."""
+_FEW: Final = 32
+"""Images that are not shared out over several inquiries."""
 _MISSING_FRESH: Final = 1.0
 """Seconds for which an answer counts that there is no such image: whoever pushes it tries again at once."""
 
@@ -193,7 +195,9 @@ class Asker:
     def _next(self, host: str, lane: _Lane) -> None:
         """Begin as many inquiries about what waits as may run at once."""
         while lane.waiting and lane.running < _INQUIRIES_EACH and not self._closed:
-            images = list(islice(lane.waiting, _MOST_AT_ONCE))
+            # Shared out, so that they are asked about side by side; few are not worth that.
+            share = max(_FEW, -(-len(lane.waiting) // (_INQUIRIES_EACH - lane.running)))
+            images = list(islice(lane.waiting, min(share, _MOST_AT_ONCE)))
             for image in images:
                 del lane.waiting[image]
             lane.running += 1
