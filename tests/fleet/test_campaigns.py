@@ -29,8 +29,8 @@ from tests.support import PATIENCE, RegistryServer, start_registry
 SECONDS = float(os.environ.get("DIGESTRY_CAMPAIGN", "20"))
 PLACE = "rack/host"
 REAL = [kind for kind in KINDS if kind.family != "cri"]
-_TICK = 0.05
-"""Seconds by which the time of an event and that of the container may differ."""
+_TICK = 0.4
+"""Seconds by which an event and its container may differ in time: less than two starts do."""
 _CORRECTED = 5.0
 """Seconds by which corrected times may be off: one is the date's, and a busy machine holds reports up."""
 
