@@ -11,7 +11,11 @@ from typing import Any
 
 import pytest
 
+from digestry.backend import open_backend
+from digestry.catalog import clock
+from digestry.catalog.journal import Origin
 from digestry.model.digest import Digest
+from digestry.model.manifest import Manifest
 from tests.admission.support import conditions, pod, review, running_webhook, say
 from tests.certificates import make
 from tests.support import RegistryServer, run_digestry, running_registry, start_registry, wait_until
@@ -54,6 +58,31 @@ def test_a_review_is_answered_over_tls(registry: RegistryServer, tmp_path: Path)
         metrics = webhook.status("/metrics")[1]
         assert 'digestry_admission_decisions_total{decision="deny"' in metrics
     assert "every request was answered" in webhook.log.read_text()
+
+
+@pytest.mark.long
+def test_the_image_that_a_node_gets_is_judged_where_a_minimum_age_serves_an_older_one(tmp_path: Path) -> None:
+    (tmp_path / "registry.toml").write_text('[[min-age]]\nage = "7d"\n')
+    with running_registry("--config", str(tmp_path / "registry.toml")) as registry:
+        long_ago = clock.now() - 30 * 86400 * clock.SECOND
+        document = registry.image("app", b"old")
+        raw = json.dumps(document).encode()
+        old = registry.push_manifest("app", str(Digest.of(raw)), document)
+        catalog = open_backend(registry.root, now=lambda: long_ago).open_catalog()
+        try:
+            catalog.put_manifest(
+                "app", Manifest.parse(raw), tag_names=["1.5"], origin=Origin("tester", "127.0.0.1", "pytest")
+            )
+        finally:
+            catalog.close()
+        registry.push_image("app", "1.5", b"new")
+        name = f"{registry.host}/app"
+        line = ("advisory", "add", f"{name}@{old}", "--status", "affected", "--id", "CVE-2026-1505")
+        assert run_digestry(*line).returncode == 0
+        with running_webhook(tmp_path, policy_for(registry, "[default]", 'affected = "deny"')) as webhook:
+            said = webhook.ask(review(pod(f"{name}:1.5")))
+            assert not said["allowed"]
+            assert "CVE-2026-1505" in said["status"]["message"]
 
 
 def test_manifests_are_tested_by_the_same_policy(registry: RegistryServer, tmp_path: Path) -> None:

@@ -91,6 +91,23 @@ def image(server: RegistryServer, name: str, salt: str) -> Digest:
     return server.push_manifest(name, str(Digest.of(json.dumps(document).encode())), document)
 
 
+def test_the_answer_about_many_says_what_a_pull_gets(gated: RegistryServer) -> None:
+    old, new = image(gated, "team/many", "old"), image(gated, "team/many", "new")
+    for tag in ("1.5", "edge"):
+        tag_at(gated, "team/many", tag, old, 30 * DAY)
+        tag_at(gated, "team/many", tag, new, 3 * HOUR)
+    tag_at(gated, "team/many", "young", new, 2 * HOUR)
+    body = json.dumps({"queries": [{"repository": "team/many", "tags": ["1.5", "edge", "young"]}]})
+    answer = gated.request("POST", "/v2/_digestry/resolve", body, {"Content-Type": "application/json"})
+    tags = {one["tag"]: one for one in answer.json()["resolutions"][0]["tags"]}
+    assert {tag: one["target"]["digest"] for tag, one in tags.items()} == dict.fromkeys(tags, str(new))
+    assert {tag: one.get("served") for tag, one in tags.items()} == {
+        "1.5": str(old),
+        "edge": None,
+        "young": None,
+    }
+
+
 @pytest.mark.long
 def test_a_tag_is_answered_with_the_newest_digest_that_has_stood(gated: RegistryServer) -> None:
     old, new = image(gated, "app", "old"), image(gated, "app", "new")

@@ -77,12 +77,20 @@ class RegistryQueries:
 
     Each takes ``timeout`` seconds at the most. A registry that does not answer is not asked again, as
     :class:`~digestry.audit.query_cache.QueryCache` says. ``trust`` decides which advisories count.
+    ``as_served`` asks what a pull by a tag gets now, which a minimum age may make another digest than the one
+    that the tag points to.
     """
 
     def __init__(
-        self, registries: Registries, *, timeout: float = TIMEOUT, trust: TrustPolicy = TRUST_EVERYBODY
+        self,
+        registries: Registries,
+        *,
+        timeout: float = TIMEOUT,
+        trust: TrustPolicy = TRUST_EVERYBODY,
+        as_served: bool = False,
     ) -> None:
         self._registries = registries
+        self._as_served = as_served
         self._cache = QueryCache(timeout)
         self._trust = trust
 
@@ -300,7 +308,7 @@ class RegistryQueries:
             if found is None:
                 return
             for resolution in found.resolutions:
-                for key, value in single_answers(host, resolution, found.contents):
+                for key, value in single_answers(host, resolution, found.contents, as_served=self._as_served):
                     self._cache.note(key, value)
             left = left[len(found.resolutions) :]
 

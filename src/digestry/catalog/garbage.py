@@ -216,7 +216,7 @@ class Garbage:
         if not wanted:
             return
         with self._database.read() as connection:
-            served = tag_ages.served(connection, key.name, wanted, now)
+            served = set(tag_ages.served(connection, key.name, wanted, now).values())
         with self._database.write() as connection:
             for digest in sorted(served):
                 lease_rows.extend(connection, digest, now + self._lease)

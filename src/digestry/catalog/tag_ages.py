@@ -82,19 +82,19 @@ class TagAges:
         with self._database.read() as connection:
             return _Reader(connection, repository, now).digest(digest, policy, mirrored=mirrored)
 
-    def served(self, repository: str, tags: Iterable[tuple[str, AgeRule]], now: int) -> set[str]:
-        """Return the digests that tags resolve to."""
+    def served(self, repository: str, tags: Iterable[tuple[str, AgeRule]], now: int) -> dict[str, str]:
+        """Return the digests that tags resolve to, by tag. A tag that resolves to none is left out."""
         with self._database.read() as connection:
             return served(connection, repository, tags, now)
 
 
 def served(
     connection: Connection, repository: str, tags: Iterable[tuple[str, AgeRule]], now: int
-) -> set[str]:
-    """Return the digests that some tags of a repository resolve to under their rules."""
+) -> dict[str, str]:
+    """Return the digests that some tags of a repository resolve to under their rules, by tag."""
     reader = _Reader(connection, repository, now)
-    found = (reader.tag(tag, rule).aged.chosen for tag, rule in tags)
-    return {standing.digest for standing in found if standing is not None}
+    found = ((tag, reader.tag(tag, rule).aged.chosen) for tag, rule in tags)
+    return {tag: standing.digest for tag, standing in found if standing is not None}
 
 
 @dataclass(slots=True)

@@ -55,13 +55,15 @@ class ResolveRequest(msgspec.Struct, frozen=True, rename="camel", omit_defaults=
 class TagState(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """A tag: where it points now (None: there is no such tag), and its newest events, newest first.
 
-    An event's origin is only its ``actor``. ``more`` means that there are older events.
+    An event's origin is only its ``actor``. ``more`` means that there are older events. ``served`` is the
+    digest that a pull by the tag gets where a minimum age makes it another one than the target.
     """
 
     tag: str
     target: Descriptor | None = None
     events: tuple[TagEvent, ...] = ()
     more: bool = False
+    served: Digest | None = None
 
 
 class Resolution(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):

@@ -9,9 +9,11 @@ from typing import Final
 import msgspec
 from msgspec import structs
 
+from digestry.catalog import signature_tags
 from digestry.catalog.resolution import Piece
 from digestry.errors import InvalidReference, StorageError
 from digestry.model.descriptor import decode_hook, encode_hook
+from digestry.model.digest import Digest
 from digestry.model.json_types import prepared
 from digestry.model.reference import check_repository, check_tag
 from digestry.model.resolution import (
@@ -21,6 +23,7 @@ from digestry.model.resolution import (
     Resolution,
     Resolutions,
     ResolveRequest,
+    TagState,
 )
 from digestry.registry.access.principal import Principal
 from digestry.registry.error_responses import ErrorResponse
@@ -90,7 +93,7 @@ def _answer(
     found = service.stores.catalog.resolve(queries, contents=request.contents, visible=principal.may_see)
     resolutions = tuple(
         _with_requested_name(
-            answer if answer.repository in audited else _withheld(answer),
+            _with_served(service, answer if answer.repository in audited else _withheld(answer)),
             query.repository,
             mirrored=answer.repository in mirrored,
         )
@@ -105,6 +108,28 @@ def _withheld(answer: Resolution) -> Resolution:
         for tag in answer.tags
     )
     return structs.replace(answer, tags=tags)
+
+
+def _with_served(service: Service, answer: Resolution) -> Resolution:
+    """Return an answer with what pulls by its tags get, where a minimum age makes that another digest."""
+    policy = service.config.ages
+    if not answer.tags or not policy.gates(answer.repository):
+        return answer
+    now = service.now()
+    rules = {state.tag: policy.rule(answer.repository, state.tag) for state in answer.tags}
+    tags = [
+        (state.tag, rules[state.tag])
+        for state in answer.tags
+        if state.target is not None and rules[state.tag].age and not signature_tags.is_about(state.tag)
+    ]
+    served = service.stores.catalog.tag_ages.served(answer.repository, tags, now)
+    return structs.replace(answer, tags=tuple(_served(state, served.get(state.tag)) for state in answer.tags))
+
+
+def _served(state: TagState, digest: str | None) -> TagState:
+    if digest is None or state.target is None or digest == str(state.target.digest):
+        return state
+    return structs.replace(state, served=Digest.parse(digest))
 
 
 def _with_requested_name(answer: Resolution, name: str, *, mirrored: bool) -> Resolution:
