@@ -28,6 +28,7 @@ from digestry.inventory.followers.engine_events import (
     Position,
     read_event,
 )
+from digestry.inventory.followers.first_starts import FirstStarts
 from digestry.inventory.formats.container_labels import read_labels
 from digestry.inventory.formats.engine_documents import (
     FIRST_WITHIN,
@@ -50,7 +51,6 @@ from digestry.inventory.runs import (
     of_nanoseconds,
 )
 from digestry.model.digest import Digest
-from digestry.model.fleet import EVENT_START
 from digestry.model.platform import Platform
 
 CHECKED_EVERY: Final = 300.0
@@ -60,7 +60,6 @@ _CATCHING_UP: Final = 0.3
 _MOST_ASKED: Final = 2000
 """Containers that have ended and are asked when, after the events were interrupted."""
 _MOST_IMAGES: Final = 512
-_MOST_YOUNG: Final = 8192
 _FIRST_WITHIN: Final = round(FIRST_WITHIN.total_seconds()) * NANOSECONDS
 _CLOCKS_DIFFER: Final = round((TOLERANCE + 1) * NANOSECONDS)
 _WRITTEN_BEFORE: Final = datetime.timedelta(seconds=5)
@@ -145,8 +144,7 @@ class EngineFollower:
         self._fallback = fallback
         self._checked_every = checked_every
         self._running: dict[str, Run] = {}
-        self._created: dict[str, datetime.datetime] = {}
-        self._ended: dict[str, datetime.datetime] = {}
+        self._starts = FirstStarts()
         self._images: dict[str, ImageRecord] = {}
         self._named: dict[str, NamedImage] = {}
         self._host = ""
@@ -161,8 +159,7 @@ class EngineFollower:
         """See :class:`~digestry.inventory.runs.Follower`."""
         before = Position.parse(position)
         self._last, self._last_at, self._seen = before.last, before.last_at, before.seen
-        self._created.clear()
-        self._ended.clear()
+        self._starts.clear()
         self._forget_images()
         self._describe()
         opened = self._present()
@@ -237,24 +234,7 @@ class EngineFollower:
         elif event.action in ENDS or (event.action in GONE and event.identity in self._running):
             ended = self._running.pop(event.identity, None)
             yield RunStopped(event.identity, event.at, ended.instance if ended else "")
-        self._learn(event)
-
-    def _learn(self, event: EngineEvent) -> None:
-        """Note when a container was made, and that it has ended, for as long as that says which start is its
-        first."""
-        if event.kind != "container":
-            return
-        if event.action == "create":
-            self._created[event.identity] = event.at
-        elif event.action in ENDS:
-            self._ended[event.identity] = event.at
-        elif event.action in GONE:
-            self._created.pop(event.identity, None)
-            self._ended.pop(event.identity, None)
-        if len(self._created) + len(self._ended) > _MOST_YOUNG:
-            young = event.at - FIRST_WITHIN
-            self._created = {container: at for container, at in self._created.items() if at > young}
-            self._ended = {container: at for container, at in self._ended.items() if at > young}
+        self._starts.learn(event)
 
     def _started(self, event: EngineEvent) -> Run:
         entry = ListedContainer(
@@ -267,7 +247,7 @@ class EngineFollower:
         if not isinstance(seen, ContainerObservation) or seen.started_at is None:
             return self._gone(entry, event)
         if seen.started_at > event.at + _BEHIND:
-            return _run(seen, self._instance(event), event.at)  # it was started again since
+            return _run(seen, self._starts.instance(event), event.at)  # it was started again since
         run = self._run(seen, seen.started_at)
         # Docker writes the container's time down when it begins to start it, up to half a second before.
         if event.at - seen.started_at > _WRITTEN_BEFORE:
@@ -278,28 +258,15 @@ class EngineFollower:
     def _run(self, seen: ContainerObservation, started_at: datetime.datetime) -> Run:
         """Return the run of a container that was seen; its end, if it is over, hides whether it was its
         first."""
-        first = seen.ended_at is not None and self._is_first(seen.id, started_at, seen.created_at)
+        first = seen.ended_at is not None and self._starts.is_first(seen.id, started_at, seen.created_at)
         return _run(seen, FIRST_START if first else seen.instance, started_at)
-
-    def _is_first(
-        self, container: str, at: datetime.datetime, created: datetime.datetime | None = None
-    ) -> bool:
-        """Return whether a start at a time is a container's first, as far as can be known from outside."""
-        created = self._created.get(container, created)
-        return created is not None and at - created <= FIRST_WITHIN and container not in self._ended
-
-    def _instance(self, event: EngineEvent) -> str:
-        """Return the instance of a start of which the event alone is left."""
-        return (
-            FIRST_START if self._is_first(event.identity, event.at) else f"{EVENT_START}{event.nanoseconds}"
-        )
 
     def _gone(self, entry: ListedContainer, event: EngineEvent) -> Run:
         """Return the run of a container that cannot be asked about any more."""
         labels = read_labels(event.attributes)
         return Run(
             container=event.identity,
-            instance=self._instance(event),
+            instance=self._starts.instance(event),
             started_at=event.at,
             image=self._image_named(entry.image or "", event.at),
             name=entry.name,
@@ -350,7 +317,7 @@ class EngineFollower:
             covered = told > 0
             if covered:  # the engine still has all that came after it
                 for event in replayed[:told]:
-                    self._learn(event)
+                    self._starts.learn(event)
                 replayed = replayed[told:]
             else:
                 yield Unobserved(
@@ -367,7 +334,7 @@ class EngineFollower:
 
     def _ended_since(self, since: datetime.datetime) -> Iterator[RunChange]:
         """Yield the ends, since a time, of the containers that are still there."""
-        told = set(self._ended)
+        told = self._starts.ended
         listed = [entry for entry in self._api.source.containers(include_stopped=True) if not entry.runs]
         for entry in [entry for entry in listed if entry.id not in told][:_MOST_ASKED]:
             seen = self._observe(entry)
