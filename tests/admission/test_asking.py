@@ -9,6 +9,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from digestry.admission.answer_memory import AnswerMemory
 from digestry.admission.asking import Asker
 from digestry.admission.configuration import AnswerOptions, parse
@@ -104,6 +106,7 @@ def test_what_is_missing_is_asked_for_again_by_who_just_pushed_it() -> None:
     asyncio.run(ask())
 
 
+@pytest.mark.long
 def test_a_slow_registry_is_waited_for_as_long_as_may_be() -> None:
     registries = Registries(0.6)
 

@@ -29,6 +29,7 @@ def test_lines_are_written_before_the_answer(tmp_path: Path) -> None:
     assert not lost
 
 
+@pytest.mark.long
 def test_a_reader_that_takes_nothing_holds_up_nobody(caplog: pytest.LogCaptureFixture) -> None:
     reads, writes = os.pipe()
     lost: list[int] = []
@@ -56,6 +57,7 @@ def test_a_reader_that_takes_nothing_holds_up_nobody(caplog: pytest.LogCaptureFi
     os.close(writes)
 
 
+@pytest.mark.long
 def test_a_full_disk_changes_no_answer(registry: RegistryServer, tmp_path: Path) -> None:
     digest = registry.push_image("door/full", "1", b"full")
     image = f"{registry.host}/door/full@{digest}"

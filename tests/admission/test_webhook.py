@@ -25,6 +25,7 @@ def policy_for(registry: RegistryServer, *lines: str) -> str:
     return "\n".join([f'registries = ["{registry.host}"]', *lines, "", ""])
 
 
+@pytest.mark.long
 def test_a_review_is_answered_over_tls(registry: RegistryServer, tmp_path: Path) -> None:
     first = registry.push_image("door/app", "1.5", b"first")
     registry.push_image("door/app", "1.5", b"second")
@@ -217,6 +218,7 @@ def test_a_registry_that_is_away_is_said_loudly(tmp_path: Path) -> None:
                 again.stop()
 
 
+@pytest.mark.long
 def test_audit_mode_allows_everything_and_tells(registry: RegistryServer, tmp_path: Path) -> None:
     registry.push_image("door/audit", "1", b"one")
     policy = policy_for(registry, 'mode = "audit"', "[default]", 'not-pinned = "deny"')
@@ -230,6 +232,7 @@ def test_audit_mode_allows_everything_and_tells(registry: RegistryServer, tmp_pa
         assert webhook.decided()[-1]["allowed"] is True
 
 
+@pytest.mark.long
 def test_many_warnings_fit_what_api_servers_pass_on(registry: RegistryServer, tmp_path: Path) -> None:
     images = [f"{registry.host}/door/none{number}/{'x' * 80}:1" for number in range(60)]
     with running_webhook(tmp_path, policy_for(registry)) as webhook:
@@ -240,6 +243,7 @@ def test_many_warnings_fit_what_api_servers_pass_on(registry: RegistryServer, tm
         assert len(webhook.decided()[-1]["images"]) == 60
 
 
+@pytest.mark.long
 def test_an_annotation_is_whole_json_and_a_warning_has_its_reason(
     registry: RegistryServer, tmp_path: Path
 ) -> None:
@@ -258,6 +262,7 @@ def test_an_annotation_is_whole_json_and_a_warning_has_its_reason(
         assert conditions(webhook.decided()) == {"missing": "warn"}
 
 
+@pytest.mark.long
 def test_who_pushes_what_was_missing_is_let_in_at_once(registry: RegistryServer, tmp_path: Path) -> None:
     image = f"{registry.host}/door/late:1"
     lines = ("[default]", 'missing = "deny"', "[answers]", 'refresh = "60s"', 'fresh = "120s"')
@@ -269,6 +274,7 @@ def test_who_pushes_what_was_missing_is_let_in_at_once(registry: RegistryServer,
         assert time.monotonic() - begun < 30
 
 
+@pytest.mark.long
 def test_what_is_no_review_is_refused(registry: RegistryServer, tmp_path: Path) -> None:
     with running_webhook(tmp_path, policy_for(registry)) as webhook:
         for method, path, body, status in [

@@ -18,6 +18,7 @@ from tests.agent.scripts import Broken, Scripted, agent, running, started, stopp
 from tests.support import free_port
 
 
+@pytest.mark.long
 def test_all_that_runs_is_reported_then_what_starts_and_stops(tmp_path: Path) -> None:
     follower = Scripted("web")
     with intake() as registry, running(agent(registry, [follower], tmp_path)):
@@ -42,6 +43,7 @@ def test_a_quiet_source_is_confirmed_by_heartbeats(tmp_path: Path) -> None:
     assert confirmed == sorted(confirmed)  # type: ignore[type-var]
 
 
+@pytest.mark.long
 def test_a_source_that_cannot_be_seen_is_a_problem_and_confirms_nothing(tmp_path: Path) -> None:
     with intake() as registry, running(agent(registry, [Broken(), Scripted("web")], tmp_path)):
         wait_for(lambda: len(registry.reports) >= 2)
@@ -51,6 +53,7 @@ def test_a_source_that_cannot_be_seen_is_a_problem_and_confirms_nothing(tmp_path
     assert not scripted.problem
 
 
+@pytest.mark.long
 def test_a_source_that_breaks_off_is_followed_again_from_its_position(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,6 +119,7 @@ def test_a_report_that_is_too_large_is_sent_in_smaller_ones(tmp_path: Path) -> N
     assert [text for text in registry.seen() if text[0] == "+"] == [f"+c{number}" for number in range(100)]
 
 
+@pytest.mark.long
 def test_an_entry_that_the_registry_refuses_is_a_gap_and_stops_no_other(tmp_path: Path) -> None:
     follower = Scripted()
     with intake() as registry:
@@ -152,6 +156,7 @@ def test_once_reports_what_runs_and_ends(tmp_path: Path) -> None:
     assert not any(report.stopping for report in registry.reports)
 
 
+@pytest.mark.long
 def test_nothing_that_was_reported_is_cut_or_breaks_the_form(tmp_path: Path) -> None:
     follower = Scripted()
     odd = started("odd\n\x1b[31m")

@@ -78,6 +78,7 @@ def test_a_directory_of_another_place_and_of_another_agent(
     assert "belongs to the place cluster/a" in other.stderr
 
 
+@pytest.mark.long
 def test_it_runs_is_killed_goes_on_and_stops(server: RegistryServer, token: Path, tmp_path: Path) -> None:
     notices = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, engine() as docker:

@@ -180,6 +180,7 @@ def test_an_engine_that_starts_again_ends_the_stream_and_is_asked_anew() -> None
     assert again.short() == ["gap", "="]
 
 
+@pytest.mark.long
 def test_two_followers_tell_the_same_runs() -> None:
     with engine() as docker, following(follower(docker)) as one, following(follower(docker)) as two:
         docker.run("a")

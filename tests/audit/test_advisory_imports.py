@@ -183,6 +183,7 @@ def importing_read(queries: RegistryQueries, image: Image) -> list[Any]:
     return read_advisories(queries, Reference.parse(APP), [image.manifest]).current()
 
 
+@pytest.mark.long
 def test_thousands_of_findings_are_one_document(registries: FakeRegistries, image: Image) -> None:
     found = plan(registries, report(image, *(openssl(f"CVE-{number}") for number in range(3000))))
     attach(registries, found)

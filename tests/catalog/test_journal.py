@@ -98,6 +98,7 @@ def test_moves_elsewhere_leave_a_chain_alone(story: Catalog) -> None:
     assert (after.number, after.previous_hash, after.sequence) == (5, before.hash, 9)
 
 
+@pytest.mark.long
 def test_a_chain_outlives_its_repository(story: Catalog, raw: Raw) -> None:
     raw.edit(
         "DELETE FROM tags WHERE repository_id = (SELECT id FROM repositories WHERE name = 'x')",

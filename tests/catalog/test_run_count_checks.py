@@ -158,6 +158,7 @@ def check_all(catalog: Catalog) -> int:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 8))])
 def test_answers_follow_the_runs_through_everything(catalog: Catalog, clock: Clock, seed: int) -> None:
     fleet = Fleet(catalog, clock, random.Random(seed))
@@ -211,6 +212,7 @@ CHANGES = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("what", CHANGES)
 def test_counts_that_are_wrong_are_found_and_corrected(counted: Catalog, clock: Clock, what: str) -> None:
     with counted._database.write() as connection:

@@ -59,6 +59,7 @@ def running(fleet: list[tuple[int, int | None]], at: int) -> int:
     return sum(start <= at and (end is None or end > at) for start, end in fleet)
 
 
+@pytest.mark.long
 def test_who_ran_anything_at_a_time(
     catalog: Catalog, clock: Clock, fleet: list[tuple[int, int | None]]
 ) -> None:
@@ -78,6 +79,7 @@ def test_who_ran_anything_at_a_time(
         assert len(seen) == len(set(seen)) == running(fleet, at)
 
 
+@pytest.mark.long
 def test_the_states_of_a_year_and_of_a_month(
     catalog: Catalog, clock: Clock, fleet: list[tuple[int, int | None]]
 ) -> None:

@@ -145,6 +145,7 @@ def test_migrating_again_changes_nothing(catalog: Catalog) -> None:
     assert catalog.manifest("x", manifest.digest) is not None
 
 
+@pytest.mark.long
 def test_nodes_that_start_together_migrate_once(backend: Backend) -> None:
     from tests.catalog.test_races import at_once
 
@@ -182,6 +183,7 @@ def test_a_catalog_of_a_later_version_is_refused(catalog: Catalog, backend: Back
     other.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("version", VERSIONS)
 def test_each_earlier_version_is_brought_up_to_date(backend: Backend, engine: Engine, version: str) -> None:
     """With rows of that time: a repository that holds a blob, a tag that moved, what ran somewhere."""

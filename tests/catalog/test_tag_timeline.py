@@ -120,6 +120,7 @@ def test_what_of_it_still_runs(catalog: Catalog, clock: Clock) -> None:
     assert catalog.browsing.places("z", str(both.digest), now=clock.now, limit=2) == []
 
 
+@pytest.mark.long
 def test_silence_is_no_end(catalog: Catalog, clock: Clock) -> None:
     """Of each place it is known whether containers run, ended, or whether nobody knows."""
     old = image(catalog, "x")

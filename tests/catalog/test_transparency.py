@@ -82,6 +82,7 @@ def test_entries_that_come_to_an_empty_log_are_proved_before_they_are_signed(
     assert "is not of these entries" in broken.reason
 
 
+@pytest.mark.long
 def test_entries_are_signed_in_order(catalog: Catalog, clock: Clock) -> None:
     begun(catalog, clock)
     first = pushed(catalog, "x")
@@ -176,6 +177,7 @@ def compare(catalog: Catalog, found: Sequence[second_opinion.Signed], tree: seco
                 assert not second_opinion.consistent(old.size, bytes(32), new.size, new.root, proof)
 
 
+@pytest.mark.long
 def test_a_second_opinion(catalog: Catalog, clock: Clock) -> None:
     """A verifier that shares no code with this one reads the log at the edges of its tiles."""
     begun(catalog, clock)
@@ -225,6 +227,7 @@ def test_a_second_opinion_of_two_levels(catalog: Catalog, clock: Clock, raw: Raw
     compare(catalog, found, tree)
 
 
+@pytest.mark.long
 def test_the_databases_own_rules_keep_the_log(catalog: Catalog, clock: Clock, raw: Raw) -> None:
     begun(catalog, clock)
     pushed(catalog, "x")
@@ -239,6 +242,7 @@ def test_the_databases_own_rules_keep_the_log(catalog: Catalog, clock: Clock, ra
         assert "append-only" in raw.refused(statement)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("entries", [1, 3, 257])
 def test_a_changed_leaf_is_never_signed_over(catalog: Catalog, clock: Clock, raw: Raw, entries: int) -> None:
     begun(catalog, clock)
@@ -254,6 +258,7 @@ def test_a_changed_leaf_is_never_signed_over(catalog: Catalog, clock: Clock, raw
     assert catalog.log_signer.unsigned() == 1
 
 
+@pytest.mark.long
 def test_an_edited_entry_of_the_journal_is_not_what_was_logged(
     catalog: Catalog, clock: Clock, raw: Raw
 ) -> None:
@@ -268,6 +273,7 @@ def test_an_edited_entry_of_the_journal_is_not_what_was_logged(
     assert bundle.changed == 1
 
 
+@pytest.mark.long
 def test_a_catalog_that_is_behind_what_was_signed_signs_nothing(catalog: Catalog, clock: Clock) -> None:
     begun(catalog, clock)
     pushed(catalog, "x")
@@ -307,6 +313,7 @@ def logged(catalog: Catalog, clock: Clock, entries: int) -> None:
     signed(catalog, clock)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "case",
     [
@@ -389,6 +396,7 @@ def test_a_damaged_log_is_not_signed(
         checked_and_signed()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("condition", ["sequence = 3", "sequence > 0"])
 def test_the_last_entry_of_the_journal_was_removed(
     catalog: Catalog, clock: Clock, raw: Raw, condition: str
@@ -409,6 +417,7 @@ def test_the_last_entry_of_the_journal_was_removed(
         catalog.log_signer.check(None)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("table", ["journal", "log_entries"])
 def test_rows_that_were_removed_are_no_entries_to_come(
     catalog: Catalog, clock: Clock, raw: Raw, table: str
@@ -483,6 +492,7 @@ def test_a_key_that_is_rotated_after_the_clock_was_set_back_is_the_newest(
     assert open_checkpoint(newest.served, NAME, [made[-1].verifier]).checkpoint.size == 2
 
 
+@pytest.mark.long
 def test_the_proof_reads_many_checkpoints_of_several_names(
     catalog: Catalog, clock: Clock, raw: Raw, monkeypatch: pytest.MonkeyPatch
 ) -> None:

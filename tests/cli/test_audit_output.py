@@ -81,6 +81,7 @@ def test_bad_ones_among_many_come_first_and_the_rest_is_a_line(
     assert by_host[1] == "n1: 1 container: 1 vulnerable"
 
 
+@pytest.mark.long
 def test_formats_to_standard_output(environment: dict[str, str], fleet: Path) -> None:
     starts = {
         "json": '{\n"version": 1', "csv": '"row","host"', "sarif": '{"$schema"', "junit": "<?xml",
@@ -235,6 +236,7 @@ def test_rounds_go_on_and_end_with_130(environment: dict[str, str], fleet: Path)
     assert b"\x1b" not in seen
 
 
+@pytest.mark.long
 def test_rounds_go_on_after_a_failure(environment: dict[str, str], fleet: Path, tmp_path: Path) -> None:
     output = tmp_path / "later" / "report.json"
     with watching(environment, "--source", f"file:{fleet}", "--output", str(output)) as process:
@@ -274,6 +276,7 @@ def test_a_terminal_is_drawn_anew(environment: dict[str, str], fleet: Path) -> N
     )
 
 
+@pytest.mark.long
 def test_the_table_is_as_wide_as_the_terminal(environment: dict[str, str], fleet: Path) -> None:
     for width in (60, 140):
         ours, theirs = pty.openpty()
@@ -292,6 +295,7 @@ def test_the_table_is_as_wide_as_the_terminal(environment: dict[str, str], fleet
         assert (max(map(len, rows)) > 100) is (width == 140)
 
 
+@pytest.mark.long
 def test_the_table_in_a_pipe_is_as_wide_as_columns_says(environment: dict[str, str], fleet: Path) -> None:
     for width in (60, 140):
         environment["COLUMNS"] = str(width)

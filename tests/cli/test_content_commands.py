@@ -266,6 +266,7 @@ def test_an_image_with_a_wrong_history(image: Image, run: Run) -> None:
 # -- validate -------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_valid_image(image: Image, run: Run) -> None:
     image.push()
     done = run("validate", f"{image.name}:1", "-q")
@@ -315,6 +316,7 @@ def test_damage_in_the_local_store(image: Image, run: Run, tmp_path: Path) -> No
     assert "has 2 problems" in done.stdout
 
 
+@pytest.mark.long
 def test_an_index_that_lies(image: Image, run: Run) -> None:
     digest = image.push()
     size = len(run("manifest", "get", f"{image.name}:1").stdout)

@@ -48,6 +48,7 @@ def rows(text: str) -> list[list[str]]:
     return [line.split() for line in lines]
 
 
+@pytest.mark.long
 def test_what_a_tag_moved_to(run: Run, name: str, app: Path) -> None:
     """The digest before is the journal's, also of a tag that was deleted in between."""
     old = packed(run, app, f"{name}:1", "one", "--push", "-e", "MODE=a", "--user", "0", "--cmd", "serve")
@@ -81,6 +82,7 @@ def test_a_tag_that_never_moved(run: Run, name: str, app: Path) -> None:
     run("diff", status=exit_codes.USAGE)
 
 
+@pytest.mark.long
 def test_a_registry_without_history(run: Run, docker_registry: str, app: Path) -> None:
     name = f"{docker_registry}/diff/{secrets.token_hex(6)}"
     old, new = (packed(run, app, f"{name}:{tag}", tag, "--push") for tag in ("1", "2"))
@@ -89,6 +91,7 @@ def test_a_registry_without_history(run: Run, docker_registry: str, app: Path) -
     assert (found["old"], found["new"]) == (old, new)
 
 
+@pytest.mark.long
 def test_images_of_any_place(run: Run, name: str, app: Path, tmp_path: Path) -> None:
     old = packed(run, app, "local:1", "one")
     new = packed(run, app, f"{name}:2", "two", "--push", "-l", "version=2")
@@ -106,6 +109,7 @@ def test_images_of_any_place(run: Run, name: str, app: Path, tmp_path: Path) -> 
         assert found["image"]["config"]["labels"] == [{"name": "version", "old": None, "new": "2"}]
 
 
+@pytest.mark.long
 def test_exit_codes(run: Run, app: Path) -> None:
     packed(run, app, "a:1", "one")
     packed(run, app, "a:2", "two")
@@ -117,6 +121,7 @@ def test_exit_codes(run: Run, app: Path) -> None:
     run("diff", "oci:/nowhere:1", "a:2", status=exit_codes.CONTENT)
 
 
+@pytest.mark.long
 def test_platforms(run: Run, name: str, app: Path) -> None:
     for text in ("one", "two"):
         (app / "program").write_text(text)
@@ -134,6 +139,7 @@ def test_platforms(run: Run, name: str, app: Path) -> None:
     assert "linux/amd64" in missing.stdout
 
 
+@pytest.mark.long
 def test_text_of_others_is_escaped(run: Run, app: Path) -> None:
     packed(run, app, "a:1", "one", "-e", "A=\x1b[31mred")
     packed(run, app, "a:2", "two", "-l", "\u202eevil=\x9b1m", "--cmd", "'\x1b]0;title\x07'")

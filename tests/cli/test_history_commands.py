@@ -61,6 +61,7 @@ def parsed(done: subprocess.CompletedProcess[str]) -> Any:
     return json.loads(done.stdout)
 
 
+@pytest.mark.long
 def test_tags_as_of_a_time(run: Run, registry: RegistryServer, name: str) -> None:
     (a, b), times = story(registry, name)
     full = f"{registry.host}/{name}"
@@ -80,6 +81,7 @@ def test_tags_as_of_a_time(run: Run, registry: RegistryServer, name: str) -> Non
     run("tags", f"{registry.host}/memory/nowhere", "--at", "2026-01-01", status=4)
 
 
+@pytest.mark.long
 def test_a_printed_time_brings_back_what_the_tag_had_after_that_move(
     run: Run, registry: RegistryServer, name: str
 ) -> None:
@@ -102,6 +104,7 @@ def test_a_printed_time_brings_back_what_the_tag_had_after_that_move(
     )
 
 
+@pytest.mark.long
 def test_the_moment_that_a_time_is(run: Run, registry: RegistryServer, name: str) -> None:
     _, times = story(registry, name)
     full = f"{registry.host}/{name}"
@@ -122,6 +125,7 @@ def test_the_moment_that_a_time_is(run: Run, registry: RegistryServer, name: str
     assert times[-1] in log.stdout
 
 
+@pytest.mark.long
 def test_log_between_two_times(run: Run, registry: RegistryServer, name: str) -> None:
     _, times = story(registry, name)
     full = f"{registry.host}/{name}"
@@ -136,6 +140,7 @@ def test_log_between_two_times(run: Run, registry: RegistryServer, name: str) ->
     assert "nothing happened" in run("log", full, "--until", "2000-01-01", status=4).stderr
 
 
+@pytest.mark.long
 def test_what_nobody_knows_of_is_not_said_to_have_never_been(
     run: Run, registry: RegistryServer, name: str
 ) -> None:
@@ -154,6 +159,7 @@ def test_what_nobody_knows_of_is_not_said_to_have_never_been(
     assert "has nothing about" in run("log", f"{registry.host}/{name}:9", status=4).stderr
 
 
+@pytest.mark.long
 def test_tags_of_a_name_with_a_tag(run: Run, registry: RegistryServer, name: str) -> None:
     (a, _), _ = story(registry, name)
     full = f"{registry.host}/{name}"
@@ -183,6 +189,7 @@ def test_a_server_that_is_no_registry(run: Run) -> None:
     assert "is a registry, and names no repository" in run("pull", "localhost:5000", status=2).stderr
 
 
+@pytest.mark.long
 def test_pull_as_of_a_time(run: Run, registry: RegistryServer, name: str) -> None:
     (a, b), times = story(registry, name)
     tag = f"{registry.host}/{name}:1.5"
@@ -198,6 +205,7 @@ def test_pull_as_of_a_time(run: Run, registry: RegistryServer, name: str) -> Non
     assert "a digest means the same" in run("pull", f"{tag}@{a}", "--at", "2100-01-01", status=2).stderr
 
 
+@pytest.mark.long
 def test_whose(run: Run, registry: RegistryServer, name: str) -> None:
     (a, b), times = story(registry, name)
     full = f"{registry.host}/{name}"
@@ -212,6 +220,7 @@ def test_whose(run: Run, registry: RegistryServer, name: str) -> None:
     assert "knows of no tag of" in run("whose", f"{full}@{Digest.of(b'never')}", status=4).stderr
 
 
+@pytest.mark.long
 def test_whose_without_a_repository(run: Run, registry: RegistryServer, name: str) -> None:
     (a, b), times = story(registry, name)
     rows = parsed(run("whose", str(b), "--registry", registry.host, "--format", "json"))
@@ -229,6 +238,7 @@ def test_whose_without_a_repository(run: Run, registry: RegistryServer, name: st
     run("whose", "sha256:1234", status=2)
 
 
+@pytest.mark.long
 def test_restore(run: Run, registry: RegistryServer, name: str) -> None:
     (a, b), times = story(registry, name)
     tag = f"{registry.host}/{name}:1.5"
@@ -248,6 +258,7 @@ def test_restore(run: Run, registry: RegistryServer, name: str) -> None:
     run("restore", f"{registry.host}/{name}", "--to", str(a), status=2)
 
 
+@pytest.mark.long
 def test_a_registry_without_memory_is_said(run: Run, tmp_path: Path) -> None:
     app = tmp_path / "app"
     app.mkdir()
@@ -335,6 +346,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.long
 def test_verify_while_it_is_served(run: Run, registry: RegistryServer, name: str) -> None:
     story(registry, name)
     hashes = [event["hash"] for event in events(registry, name)]

@@ -124,6 +124,7 @@ def test_the_story_of_one_moved_tag(run: Run, name: str, app: Path) -> None:
     }
 
 
+@pytest.mark.long
 def test_pull_and_tag(run: Run, name: str, registry: RegistryServer) -> None:
     repository = name.partition("/")[2]
     digest = registry.push_image(repository, "latest")
@@ -144,6 +145,7 @@ def test_pull_and_tag(run: Run, name: str, registry: RegistryServer) -> None:
     run("tag", name, f"{name}:t@{newer}", status=2)
 
 
+@pytest.mark.long
 def test_platforms(run: Run, name: str, registry: RegistryServer) -> None:
     repository = name.partition("/")[2]
     host = Platform.of_host()
@@ -192,6 +194,7 @@ def test_inspect_raw_is_exact(run: Run, name: str, registry: RegistryServer, app
     assert "Platform:    linux/amd64" in text
 
 
+@pytest.mark.long
 def test_pack_options(run: Run, name: str, app: Path) -> None:
     arguments = [
         "pack",
@@ -234,6 +237,7 @@ def test_pack_options(run: Run, name: str, app: Path) -> None:
     assert "pipe is a FIFO" in run("pack", app, "-t", name, status=2).stderr
 
 
+@pytest.mark.long
 def test_what_is_not_there(run: Run, name: str, registry: RegistryServer) -> None:
     for verb in ("pull", "push", "rmi", "inspect", "digest", "log", "tags"):
         done = run(verb, f"{name}:nope" if verb != "tags" else name, status=4)
@@ -260,6 +264,7 @@ def test_damage_in_the_store(run: Run, name: str, app: Path, tmp_path: Path) -> 
     assert "index.json" in run("images", status=5).stderr
 
 
+@pytest.mark.long
 @pytest.mark.peer("docker-registry")
 def test_a_registry_without_history(run: Run, app: Path) -> None:
     with running_docker_registry() as host:
@@ -269,6 +274,7 @@ def test_a_registry_without_history(run: Run, app: Path) -> None:
         run("log", f"{host}/cli/app:2", status=4)
 
 
+@pytest.mark.long
 def test_inspect_by_a_template(run: Run, tmp_path: Path) -> None:
     (tmp_path / "app").mkdir()
     options = ("--env", "MODE=fast", "--label", "a.b=c", "--platform", "linux/arm64")

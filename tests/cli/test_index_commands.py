@@ -69,6 +69,7 @@ def test_an_index_of_a_registry(run: Run, app: Path, name: str) -> None:
     assert "is valid" in run("validate", f"{name}:all", "-q").stdout
 
 
+@pytest.mark.long
 def test_an_image_takes_the_place_of_one_for_its_platform(run: Run, app: Path, name: str) -> None:
     pack(run, app, name, "amd64", "arm64")
     run("index", "create", f"{name}:all", f"{name}:amd64", f"{name}:arm64")
@@ -87,6 +88,7 @@ def test_docker_s_manifest_list(run: Run, app: Path, name: str) -> None:
     assert row["media_type"] == media_types.DOCKER_LIST
 
 
+@pytest.mark.long
 def test_an_index_of_the_local_store(run: Run, app: Path) -> None:
     for platform in ("amd64", "arm64"):
         run("pack", app, "-t", f"localhost:5000/app:{platform}", "--platform", f"linux/{platform}")
@@ -98,6 +100,7 @@ def test_an_index_of_the_local_store(run: Run, app: Path) -> None:
     assert platforms(run, "--local", "all:1") == ["linux/arm64", "linux/amd64"]
 
 
+@pytest.mark.long
 def test_what_no_index_can_be_made_of(run: Run, app: Path, registry: RegistryServer) -> None:
     name = f"{registry.host}/index/{secrets.token_hex(6)}"
     pack(run, app, name, "amd64")
@@ -158,6 +161,7 @@ def test_what_cannot_be_attached(run: Run, registry: RegistryServer, arguments: 
 # -- prune ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_pruning_asks_first(run: Run, app: Path) -> None:
     assert "nothing to remove" in run("prune").stderr
     run("pack", app, "-t", "app:1")

@@ -109,6 +109,7 @@ def test_a_password_is_kept_where_there_are_no_tokens(
     assert entry == {"auth": base64.b64encode(f"alice:{PASSWORDS['alice']}".encode()).decode()}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["bearer", "basic"])
 def test_nothing_is_kept_of_a_wrong_password(
     run: Run, server: RegistryServer, basic_server: RegistryServer, tmp_path: Path, kind: str
@@ -162,6 +163,7 @@ def test_a_file_that_cannot_be_used_is_left_alone(
     assert config.read_text() == content
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("key", ["credsStore", "credHelpers"])
 def test_a_credential_helper(run: Run, server: RegistryServer, tmp_path: Path, key: str) -> None:
     helper = tmp_path / "bin" / "docker-credential-test"

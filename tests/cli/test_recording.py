@@ -176,6 +176,7 @@ def test_who_has_no_name_is_told_to_log_in(environment: dict[str, str], tmp_path
         assert record(environment, entries).stderr == f"digestry: recorded at {server.host}: 1 sighting\n"
 
 
+@pytest.mark.long
 def test_again_and_again(
     environment: dict[str, str], registry: RegistryServer, name: str, tmp_path: Path
 ) -> None:

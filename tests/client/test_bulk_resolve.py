@@ -142,6 +142,7 @@ def test_an_endless_answer(liar: Liar, session: Session) -> None:
         session.resolve_many(liar.host, [QUERY])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scheme", ["bearer", "basic"])
 def test_a_registry_with_users(tmp_path: Path, scheme: str) -> None:
     with guarded(auth=f'challenge = "{scheme}"') as server:

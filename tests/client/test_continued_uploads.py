@@ -276,6 +276,7 @@ def upload_at(host: str, name: str) -> str:
         return str(connection.getresponse().headers["Location"])
 
 
+@pytest.mark.long
 def test_a_registry_that_is_busy_for_a_moment(keeper: Keeper, remote: Repository) -> None:
     taken, answers = keeper.answer, [Reply(503, headers={"Retry-After": "1"}), Reply(201)]
     keeper.liar.answer = lambda request: (

@@ -140,6 +140,7 @@ def test_a_registry_that_asks_for_small_pages_is_read_to_its_end(liar: Liar) -> 
     assert len(list(repository(liar.host, waiting=60.0, patience=60.0).tags())) == 20
 
 
+@pytest.mark.long
 def test_nothing_takes_longer_than_a_command_may() -> None:
     """Everything is fast enough, and never ends."""
     quick = Drip(forever(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n", b" " * 4096))
@@ -164,6 +165,7 @@ def test_a_few_interim_answers_are_no_answer() -> None:
         assert repository(server.host).pull_manifest("1").digest == DIGEST
 
 
+@pytest.mark.long
 def test_a_large_head_and_chunks_of_a_byte_are_read(liar: Liar) -> None:
     head = b"HTTP/1.1 200 OK\r\nX: %s\r\n" % (b"y" * (LARGEST_HEAD // 8))
     chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in IMAGE)

@@ -351,6 +351,7 @@ def test_an_endless_error(liar: Liar, hostile: Repository) -> None:
         hostile.pull_manifest("latest")
 
 
+@pytest.mark.long
 def test_retry_after_is_honoured(liar: Liar, hostile: Repository) -> None:
     liar.answer = lambda _: (
         Reply(429, headers={"Retry-After": "1"}) if len(liar.seen) == 1 else manifest_reply()

@@ -290,6 +290,7 @@ def test_dockers_configuration(tmp_path: Path) -> None:
             holds(f"{what}, for {host}", DockerCredentials(tmp_path).get, host, "team/app")
 
 
+@pytest.mark.long
 def test_a_credential_helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = tmp_path / "answer"
     helper = tmp_path / "docker-credential-odd"

@@ -79,6 +79,7 @@ def test_a_fast_connection_is_alone(
     assert line.connections == 1
 
 
+@pytest.mark.long
 def test_ranges_that_are_no_faster_are_given_up(
     line: FarLine, session: Session, store: DiskBlobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -73,6 +73,7 @@ def test_a_limit_in_words() -> None:
     assert RateLimit(None, None, 0, 30).used_up().startswith("its limit of requests is used up until 2")
 
 
+@pytest.mark.long
 def test_a_pause_is_everybody_s(liar: Liar) -> None:
     """What one thread is told holds for all of them."""
     at: list[float] = []
@@ -123,6 +124,7 @@ def test_pauses_that_are_asked_for_are_no_failures(liar: Liar) -> None:
     assert len(liar.seen) == 4
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "headers",
     [

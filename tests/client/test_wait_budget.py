@@ -44,6 +44,7 @@ def test_what_is_no_whole_number_is_no_reason_to_give_up(liar: Liar, said: str) 
     assert repository(liar).pull_manifest("1").digest == DIGEST
 
 
+@pytest.mark.long
 def test_what_is_waited_for_is_said(liar: Liar) -> None:
     liar.answer = lambda _: Reply(503, headers={"Retry-After": "1"})
     told: list[str] = []

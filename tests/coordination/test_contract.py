@@ -83,6 +83,7 @@ class TestOnlyOne:
                 lock.check()
                 time.sleep(0.2)
 
+    @pytest.mark.long
     def test_a_killed_node_loses_it(self, place: str, here: Coordination) -> None:
         with other_node(place, "webhooks", lease_seconds=LEASE) as other:
             assert conflicts(lambda: here.only_one(Job.WEBHOOKS))
@@ -169,6 +170,7 @@ class TestGuard:
                 guard.check()
                 time.sleep(0.2)
 
+    @pytest.mark.long
     @pytest.mark.parametrize("what", ["shared", "exclusive"])
     def test_a_killed_node_loses_it(self, place: str, here: Coordination, what: str) -> None:
         with other_node(place, what, lease_seconds=LEASE) as other:

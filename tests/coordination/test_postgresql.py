@@ -209,6 +209,7 @@ def test_keys_that_every_role_can_read_are_refused(node: PostgresCoordination, b
     assert "secret" not in str(raised.value)
 
 
+@pytest.mark.long
 def test_connections_that_the_server_closed_are_replaced(
     node: PostgresCoordination, base: Connections, database: str
 ) -> None:

@@ -75,6 +75,7 @@ def test_trivy_believes_an_advisory(trivy: Engine, tool: Engine, image: str, sta
     assert scanned(trivy, image, *options) == ([], [(VULNERABILITY, status)])
 
 
+@pytest.mark.long
 def test_trivy_still_reports_what_is_affected(trivy: Engine, tool: Engine, image: str) -> None:
     tool("advisory", "add", image, "--status", "affected", "--id", VULNERABILITY)
     assert scanned(trivy, image, "--vex", "oci", "--show-suppressed") == ([VULNERABILITY], [])
@@ -116,6 +117,7 @@ def test_trivy_reads_an_export(trivy: Engine, tool: Engine, image: str, tmp_path
     assert scanned(trivy, image, *options) == ([], [(VULNERABILITY, "not_affected")])
 
 
+@pytest.mark.long
 def test_trivy_scans_by_digest(
     trivy: Engine, tool: Engine, image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -73,6 +73,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "BUSY_SECONDS", 0.2)
 
 
+@pytest.mark.long
 def test_a_push_waits_for_who_has_the_catalog(registry: Inside) -> None:
     with held(registry.root) as holder:
         assert holder.stdin is not None
@@ -84,6 +85,7 @@ def test_a_push_waits_for_who_has_the_catalog(registry: Inside) -> None:
         release.join()
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("impatient")
 def test_a_catalog_that_stays_busy_is_told_as_503_and_nothing_is_lost(registry: Inside) -> None:
     assert put(registry, "t", "1").status == 201
@@ -145,6 +147,7 @@ def test_a_put_on_a_busy_catalog_leaves_an_upload_that_ends(registry: Inside) ->
     assert registry.get(f"/v2/a/blobs/{digest}").body == content
 
 
+@pytest.mark.long
 def test_a_reader_that_takes_its_time_stops_no_writer_and_the_log_shrinks_again(registry: Inside) -> None:
     assert put(registry, "t", "0").status == 201
     log = registry.root / "catalog.db-wal"

@@ -81,6 +81,7 @@ def test_a_patch_on_a_full_disk_does_not_count_and_the_upload_goes_on_when_there
     assert ingest_files(registry) == set()
 
 
+@pytest.mark.long
 def test_a_push_in_one_request_on_a_full_disk_leaves_nothing_behind(
     registry: RegistryServer, small_disk: SmallDisk
 ) -> None:
@@ -97,6 +98,7 @@ def test_a_push_in_one_request_on_a_full_disk_leaves_nothing_behind(
     assert registry.request("GET", f"/v2/a/blobs/{digest}").body == LARGE
 
 
+@pytest.mark.long
 def test_the_last_bytes_of_an_upload_on_a_full_disk_can_be_sent_again(
     registry: RegistryServer, small_disk: SmallDisk
 ) -> None:
@@ -110,6 +112,7 @@ def test_the_last_bytes_of_an_upload_on_a_full_disk_can_be_sent_again(
     assert registry.request("GET", f"/v2/a/blobs/{digest}").body == LARGE
 
 
+@pytest.mark.long
 def test_a_manifest_on_a_full_disk_is_not_half_there(registry: RegistryServer, small_disk: SmallDisk) -> None:
     raw = registry.request("GET", "/v2/a/manifests/kept").body.replace(b'"layers"', b' "layers"')
     small_disk.fill(leave=0)
@@ -124,6 +127,7 @@ def test_a_manifest_on_a_full_disk_is_not_half_there(registry: RegistryServer, s
     assert registry.request("GET", "/v2/a/manifests/kept").body == raw
 
 
+@pytest.mark.long
 def test_a_collection_on_a_full_disk_loses_nothing_and_ends_when_there_is_room(
     registry: RegistryServer, small_disk: SmallDisk
 ) -> None:
@@ -149,6 +153,7 @@ def make_its_reserve(server: RegistryServer) -> None:
     assert open_reserve(server.root).fill()
 
 
+@pytest.mark.long
 def test_a_full_disk_is_freed_by_collection_alone(registry: RegistryServer, small_disk: SmallDisk) -> None:
     make_its_reserve(registry)
     digest = registry.push_blob("a", LARGE)  # nothing will hold it

@@ -107,6 +107,7 @@ def vanish_from(client: Vanishing, upload: Upload, sent: bytes) -> None:
     wait_until(lambda: _open_files(client.server, file) == 0, what="the request's end")
 
 
+@pytest.mark.long
 def test_in_the_middle_of_the_head(registry: RegistryServer, client: Vanishing) -> None:
     client.send(b"GET /v2/ HTTP/1.1\r\nHost: x\r\nAuthoriz")
     client.vanish()
@@ -173,6 +174,7 @@ def test_in_a_manifest_the_tag_stays_what_it_was(registry: RegistryServer, clien
     assert registry.request("GET", f"/v2/m/manifests/{Digest.of(raw[:-500])}").status == 404
 
 
+@pytest.mark.long
 def test_in_a_large_answer_the_file_is_let_go(registry: RegistryServer, client: Vanishing) -> None:
     large = os.urandom(24 << 20)
     digest = registry.push_blob("big", large)

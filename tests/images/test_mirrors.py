@@ -132,6 +132,7 @@ def test_a_mirror_that_does_not_answer_is_named_and_asked_once(world: World) -> 
     assert line.startswith(f"the mirror {absent}/team/app is left out: cannot reach {absent}")
 
 
+@pytest.mark.long
 def test_a_mirror_that_hangs_leaves_time_for_the_registry(world: World) -> None:
     gate = threading.Event()
 

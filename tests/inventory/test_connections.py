@@ -204,6 +204,7 @@ def test_what_ssh_says_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "without asking" in problem.hint
 
 
+@pytest.mark.long
 def test_an_ssh_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "ssh"
     path.write_text(f"#!{sys.executable}\nimport time\ntime.sleep(600)\n")

@@ -71,6 +71,7 @@ def test_a_source_that_hangs_is_a_problem_and_the_others_are_reported() -> None:
     assert all(thread.daemon for thread in hanging)  # they do not keep the program from ending
 
 
+@pytest.mark.long
 def test_all_are_asked_at_once_each_within_its_own_time() -> None:
     timeouts = [0.9, 0.1, *[0.8] * 20]
     begun = time.monotonic()

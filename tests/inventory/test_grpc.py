@@ -112,6 +112,7 @@ def test_what_is_no_answer(each: Callable[[socket.socket], None], kind: type[Dig
         Channel(path, timeout=5).unary(METHOD)
 
 
+@pytest.mark.long
 def test_a_server_that_says_nothing_or_drips() -> None:
     for each in (_says(b"", pause=3), _says(*[FRAME] * 60, pause=0.05)):
         with listening(each) as path, pytest.raises(Unreachable, match=r"within 0\.4 s"):

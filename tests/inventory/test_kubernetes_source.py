@@ -66,6 +66,7 @@ def messages(observations: list[Any]) -> list[str]:
 # -- what is seen -------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_cluster_pods_and_templates(cluster: Cluster, environment: dict[str, str]) -> None:
     cluster.fill()
     found = observe(environment)

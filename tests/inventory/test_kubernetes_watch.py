@@ -168,6 +168,7 @@ def test_some_namespaces_and_a_selector(cluster: Cluster, environment: dict[str,
     assert watched == {"/api/v1/namespaces/n/pods": "app=x", "/api/v1/namespaces/m/pods": "app=x"}
 
 
+@pytest.mark.long
 def test_a_round_has_few_requests_and_little_to_read(
     cluster: Cluster, source: KubernetesSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -516,6 +517,7 @@ def test_a_pod_without_a_name_is_said_in_each_round(cluster: Cluster, source: Ku
         assert "not a pod with a name" in problems(seen)[0].message
 
 
+@pytest.mark.long
 def test_versions_that_are_no_numbers_are_waited_out(
     cluster: Cluster, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

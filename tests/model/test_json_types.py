@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import digestry
 
 SOURCE = Path(digestry.__file__).parent
@@ -56,6 +58,7 @@ PLAIN = {
 }
 
 
+@pytest.mark.long
 def test_whatever_is_decoded_is_prepared() -> None:
     missing = []
     for path in sorted(SOURCE.rglob("*.py")):

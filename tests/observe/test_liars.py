@@ -14,6 +14,7 @@ from tests.registry.pull_through.support import KIND, upstream
 from tests.support import wait_until
 
 
+@pytest.mark.long
 def test_a_digest_that_is_not_there_is_no_observation(tmp_path: Path) -> None:
     """HEAD names it, GET sends another image: nobody knows where the tag points."""
     false = "sha256:" + "ab" * 32

@@ -301,6 +301,7 @@ _odd_fields = st.dictionaries(
 )
 
 
+@pytest.mark.long
 @given(_odd_fields, _media_types)
 def test_near_documents_are_parsed_or_explained(fields: dict[str, Any], media_type: str | None) -> None:
     parses_or_explains(json.dumps({"schemaVersion": 2, **fields}).encode(), media_type)

@@ -168,6 +168,7 @@ def test_a_reader_that_left_is_not_read_for(direct: Direct) -> None:
     assert len(body) < len(content)
 
 
+@pytest.mark.long
 def test_memory_for_uploads_is_bounded(direct: Direct) -> None:
     """A batch is written before the one after the next is collected, however fast the client is."""
     held: list[int] = []
@@ -286,6 +287,7 @@ def test_clients_that_reach_the_store_are_sent_there(
         direct.close()
 
 
+@pytest.mark.long
 def test_stale_uploads_are_swept(tmp_path: Path) -> None:
     direct = Direct(tmp_path / "root")
     try:

@@ -72,6 +72,7 @@ def agent(server: RegistryServer) -> As:
     return As(server, bearer(done.stdout.strip()))
 
 
+@pytest.mark.long
 def test_an_agent_reports_for_its_place_and_within_it(agent: As, server: RegistryServer) -> None:
     for place, status in (("cluster", 200), ("cluster/n1", 200), ("cluster2", 403), ("", 400), ("x", 403)):
         answer = post(agent, report(place))
@@ -81,6 +82,7 @@ def test_an_agent_reports_for_its_place_and_within_it(agent: As, server: Registr
     assert post(of(server, "carol"), report("cluster")).status == 403
 
 
+@pytest.mark.long
 def test_an_agents_token_may_do_nothing_else(agent: As, server: RegistryServer) -> None:
     """Not even what the rules allow to everybody, whichever way it logs in."""
     secret = agent.headers["Authorization"].removeprefix("Bearer ")

@@ -56,6 +56,7 @@ def refused(answer: Response, holder: Digest) -> str:
     return str(error["message"])
 
 
+@pytest.mark.long
 def test_an_immutable_tag(ruled: RegistryServer) -> None:
     name = "immutable"
     first, second = new(ruled, name), new(ruled, name)

@@ -36,6 +36,7 @@ def push_many(log: RegistryServer, count: int) -> None:
         log.push_manifest("log/peer", "t", images[number % 2])
 
 
+@pytest.mark.long
 def test_torchwood_reads_the_log_and_has_it_cosigned_here(tmp_path: Path) -> None:
     with started(tmp_path / "a" / "root", logging_to()) as log:
         origin, (key, *_) = keys_of(log)
@@ -94,6 +95,7 @@ def litewitness(tmp_path: Path) -> Iterator[Litewitness]:
         yield Litewitness(f"http://127.0.0.1:{port}", parse_verifier_key(found[1]), database)
 
 
+@pytest.mark.long
 def test_litewitness_cosigns_the_log_and_finds_a_fork(tmp_path: Path, litewitness: Litewitness) -> None:
     root = tmp_path / "a" / "root"
     there = logging_to((litewitness.url, str(litewitness.key)), quorum=1)

@@ -40,6 +40,7 @@ def backed_up(root: Path, target: Path) -> None:
     assert "digestry log begin" in done.stderr
 
 
+@pytest.mark.long
 def test_a_restored_backup_signs_when_its_operator_says_so(tmp_path: Path) -> None:
     root, restored = tmp_path / "a" / "root", tmp_path / "b" / "root"
     with started(root, logging_to()) as log:
@@ -61,6 +62,7 @@ def test_a_restored_backup_signs_when_its_operator_says_so(tmp_path: Path) -> No
         assert "resume-log" in (restored / "audit.log").read_text()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("more", [False, True])
 def test_a_restored_backup_asks_its_witnesses(tmp_path: Path, more: bool) -> None:
     """If all say that nothing was signed since, it signs on by itself."""
@@ -88,6 +90,7 @@ def test_a_restored_backup_asks_its_witnesses(tmp_path: Path, more: bool) -> Non
             verified_by_go(log, older)
 
 
+@pytest.mark.long
 def test_a_whole_directory_of_yesterday_is_found_before_anything_is_signed(tmp_path: Path) -> None:
     """Its own note is of yesterday, too; the witness's is not."""
     root, old = tmp_path / "a" / "root", tmp_path / "old" / "root"
@@ -108,6 +111,7 @@ def test_a_whole_directory_of_yesterday_is_found_before_anything_is_signed(tmp_p
             is_refused(log, "cosigned this log with 2 entries, and this catalog has signed 1")
 
 
+@pytest.mark.long
 def test_a_witness_that_is_away_delays_no_start(tmp_path: Path) -> None:
     root = tmp_path / "a" / "root"
     with started(root, logging_to()) as log:

@@ -278,6 +278,7 @@ def test_a_cosignature_is_renewed_while_nothing_is_signed(tmp_path: Path) -> Non
             wait_until(renewed, what="two renewals")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("statement", "message", "status"),
     [

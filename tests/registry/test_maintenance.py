@@ -59,6 +59,7 @@ def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         wait_until(lambda: not Path(f"/proc/{last}").exists(), what="the process's end")
 
 
+@pytest.mark.long
 def test_killed_it_comes_back_each_time(said: Path) -> None:
     killed = {os.getpid()}
     for _ in range(2):

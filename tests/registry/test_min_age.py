@@ -91,6 +91,7 @@ def image(server: RegistryServer, name: str, salt: str) -> Digest:
     return server.push_manifest(name, str(Digest.of(json.dumps(document).encode())), document)
 
 
+@pytest.mark.long
 def test_the_answer_about_many_says_what_a_pull_gets(gated: RegistryServer) -> None:
     old, new = image(gated, "team/many", "old"), image(gated, "team/many", "new")
     for tag in ("1.5", "edge"):
@@ -230,6 +231,7 @@ def ask(server: RegistryServer, who: str, method: str, path: str, body: Any = No
     return server.request(method, path, body, HEADERS[who])
 
 
+@pytest.mark.long
 def test_what_is_too_young_cannot_be_pulled_by_digest_either(shared: RegistryServer) -> None:
     old, young = push(shared, "young", b"old"), push(shared, "young", b"young")
     age(shared, "young", "1", old.raw, 30 * DAY)
@@ -343,6 +345,7 @@ def test_who_pushes_may_sign_and_verify_with_a_token_for_pulling(shared: Registr
 # -- overrides ---------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_an_override_is_a_journalled_act_with_a_reason(shared: RegistryServer) -> None:
     name = "urgent"
     old, young = push(shared, name, b"old"), push(shared, name, b"young")

@@ -48,6 +48,7 @@ def observed(catalog: Catalog, name: str, *tags: str) -> None:
         catalog.pull_through.put(name, image(catalog, name), tag=tag, origin=MIRROR)
 
 
+@pytest.mark.long
 def test_moves_are_found_before_many_new_tags_and_among_those_of_others(
     catalog: Catalog, config: RegistryConfig
 ) -> None:

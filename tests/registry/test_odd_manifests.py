@@ -202,6 +202,7 @@ def _typed(hub: Upstream, request: Any) -> Any:
     return Reply(200, raw, {"Content-Type": kind_of(raw), "Docker-Content-Digest": str(Digest.of(raw))})
 
 
+@pytest.mark.long
 def test_the_blobs_of_a_build_cache_are_kept_as_long_as_it(
     tmp_path: Path, settings: Path, server: RegistryServer
 ) -> None:

@@ -185,6 +185,7 @@ def behind() -> Iterator[RegistryServer]:
         yield server
 
 
+@pytest.mark.long
 def test_journal_and_audit_log_have_the_client(behind: RegistryServer) -> None:
     alice = {**basic("alice"), "X-Forwarded-For": "6.6.6.6, 203.0.113.9"}
     body = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": []})

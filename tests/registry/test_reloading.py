@@ -156,6 +156,7 @@ def test_wrong_users_change_nothing(served: Served) -> None:
     assert served.answers("alice", f"/v2/b/{BLOB}") == {200}
 
 
+@pytest.mark.long
 def test_what_needs_a_restart_is_named_and_the_rest_is_reloaded(served: Served) -> None:
     served.reload("workers = 7\nread-only = true\n" + rules(bob="**") + "[log]\nrequests = 'all'\n")
     wait_for_line(served.server.log, "need a restart of the server: [log], read-only")

@@ -238,6 +238,7 @@ Scrub(backend.open_catalog(), backend, rate=1 << 40).run(
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("place", ["before the move", "after the rename", "between"])
 def test_a_kill_leaves_what_the_next_scrub_completes(store: Store, place: str) -> None:
     contents = {Digest.of(b"%d" % number): b"%d" % number for number in range(10)}
@@ -457,6 +458,7 @@ def test_a_quarantine_that_cannot_be_written_is_told_and_nothing_bad_is_served(
 # -- how fast, and when ----------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_the_rate_is_kept(store: Store) -> None:
     store.push(os.urandom(2 << 20))
     began = time.monotonic()
@@ -464,6 +466,7 @@ def test_the_rate_is_kept(store: Store) -> None:
     assert time.monotonic() - began > 0.7  # the first part, and a quarter of a second, come at once
 
 
+@pytest.mark.long
 def test_many_small_files_are_not_a_storm(store: Store) -> None:
     for number in range(20):
         store.push(b"%d" % number)

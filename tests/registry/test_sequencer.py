@@ -32,6 +32,7 @@ def sequenced(catalog: Catalog, count: int) -> None:
     wait_until(lambda: catalog.statistics.last_entry() == count, what=f"position {count}")
 
 
+@pytest.mark.long
 def test_one_at_a_time_and_the_next_takes_over(catalog: Catalog, tmp_path: Path) -> None:
     pushed(catalog, "x")
     pair = [Sequencer(open_coordination(tmp_path), catalog.sequencing) for _ in range(2)]

@@ -106,6 +106,7 @@ def test_content_without_its_catalog(tmp_path: Path, size: int | None) -> None:
     assert start_registry(root).stop() == 0
 
 
+@pytest.mark.long
 def test_a_catalog_of_a_later_version(tmp_path: Path) -> None:
     start_registry(tmp_path / "root").stop()
     with sqlite3.connect(tmp_path / "root" / "catalog.db") as connection:

@@ -24,6 +24,7 @@ def tagged(registry: RegistryServer) -> str:
     return name
 
 
+@pytest.mark.long
 def test_all_in_the_order_of_their_bytes(registry: RegistryServer, tagged: str) -> None:
     answer = registry.request("GET", f"/v2/{tagged}/tags/list")
     assert answer.status == 200

@@ -208,6 +208,7 @@ def test_a_log_that_is_turned_off() -> None:
             again.stop()
 
 
+@pytest.mark.long
 def test_what_a_killed_writer_left_is_removed() -> None:
     with running_registry() as server:
         checkpoint(server)

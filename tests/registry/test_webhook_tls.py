@@ -68,6 +68,7 @@ def test_an_authority_of_ones_own(receiver: Receiver, made: certificates.Certifi
     assert receiver.asked == 2
 
 
+@pytest.mark.long
 def test_a_handshake_that_drips_is_cut() -> None:
     """Each byte comes before the socket's own timeout does."""
     over = threading.Event()

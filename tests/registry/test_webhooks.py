@@ -160,6 +160,7 @@ def test_one_that_hangs_is_waited_for_by_nobody_else(
         slow.server_close()
 
 
+@pytest.mark.long
 def test_an_answer_that_drips_is_cut(receiver: Receiver) -> None:
     def drip(handler: Any, _: int) -> bool:
         handler.wfile.write(b"HTTP/1.1 200 OK\r\n")

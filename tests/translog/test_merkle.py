@@ -151,6 +151,7 @@ def test_consistency(one: int, other: int) -> None:
             wrong()
 
 
+@pytest.mark.long
 @given(st.data())
 def test_a_proof_with_one_changed_bit_is_refused(data: st.DataObject) -> None:
     new = data.draw(st.integers(3, len(LEAVES)))

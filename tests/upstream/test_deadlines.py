@@ -68,6 +68,7 @@ def test_every_answer_ends() -> None:
     assert {drip: questions for drip, questions in late.items() if questions} == {}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("drip", [empty_pages(), slow_pages()], ids=["empty", "slow"])
 def test_a_list_of_pages_ends(drip: Drip) -> None:
     with dripping(drip) as server:

@@ -231,6 +231,7 @@ def test_two_registries_that_sign_two_histories(server: LogServer, client: Clien
                 assert Client(tmp_path, stranger, session).verify("team/app").problems == []
 
 
+@pytest.mark.long
 def test_a_log_that_was_rolled_back(server: LogServer, client: Client) -> None:
     story(server)
     client.verify("team/app")
@@ -240,6 +241,7 @@ def test_a_log_that_was_rolled_back(server: LogServer, client: Client) -> None:
     assert len(client.seen.of(server.host).evidence()) == 1
 
 
+@pytest.mark.long
 def test_a_node_that_is_behind_is_waited_for(server: LogServer, client: Client) -> None:
     story(server)
     client.verify("team/app")

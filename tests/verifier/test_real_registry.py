@@ -95,6 +95,7 @@ def home(tmp_path: Path, registry: Registry) -> Home:
     return Home(tmp_path / "home", registry.server.host)
 
 
+@pytest.mark.long
 def test_the_history_of_an_honest_registry(registry: Registry, home: Home, tmp_path: Path) -> None:
     digest = registry.push(3)
     registry.signed(3)
@@ -115,6 +116,7 @@ def test_the_history_of_an_honest_registry(registry: Registry, home: Home, tmp_p
     assert (status, "of the tag 1.5, not of 1.6" in err) == (1, True)
 
 
+@pytest.mark.long
 def test_a_database_that_was_edited_by_hand(registry: Registry, home: Home) -> None:
     registry.push(3)
     registry.signed(3)

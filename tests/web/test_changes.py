@@ -57,6 +57,7 @@ def test_settings_variables_steps_and_layers(server: RegistryServer) -> None:
     assert "User not set root" in plain(changes(server, "app", new, old))
 
 
+@pytest.mark.long
 def test_platforms_lead_to_the_others(server: RegistryServer) -> None:
     old, new = push_index(server, "all", "1", "old"), push_index(server, "all", "1", "new")
     page = changes(server, "all", old, new)
@@ -71,6 +72,7 @@ def test_platforms_lead_to_the_others(server: RegistryServer) -> None:
     assert answer.status == 400
 
 
+@pytest.mark.long
 def test_where_the_old_one_still_runs(server: RegistryServer) -> None:
     old, new = push_index(server, "runs", "1", "old"), push_index(server, "runs", "1", "new")
     assert "No audit or agent saw the old one run" in changes(server, "runs", old, new)
@@ -81,6 +83,7 @@ def test_where_the_old_one_still_runs(server: RegistryServer) -> None:
     assert "prod/one seen by an audit, which sees no ends 3" in text
 
 
+@pytest.mark.long
 def test_agents_report_where_the_old_one_still_runs(server: RegistryServer) -> None:
     old, new = push_index(server, "reported", "1", "one"), push_index(server, "reported", "1", "two")
     images = {
@@ -165,6 +168,7 @@ def test_a_config_that_is_too_large_for_a_page(server: RegistryServer) -> None:
     assert "too much for a page" in changes(server, "large", old, new)
 
 
+@pytest.mark.long
 def test_long_lists_are_cut_and_counted(server: RegistryServer) -> None:
     settings = {"Env": [f"V{n:04}={'y' * 9000 if n == 0 else n}" for n in range(1000)]}
     old = server.push_manifest("long", "1", image(server, "long", "old", settings={}))

@@ -171,6 +171,7 @@ def test_the_policy_lets_the_pages_run_without_a_complaint(
     context.close()
 
 
+@pytest.mark.long
 def test_a_button_copies_a_digest(chromium: Browser, server: RegistryServer, paths: dict[str, str]) -> None:
     context = chromium.new_context(permissions=["clipboard-read", "clipboard-write"])
     page = context.new_page()
@@ -183,6 +184,7 @@ def test_a_button_copies_a_digest(chromium: Browser, server: RegistryServer, pat
     context.close()
 
 
+@pytest.mark.long
 def test_a_list_is_filtered_while_one_types(chromium: Browser, server: RegistryServer) -> None:
     context = chromium.new_context()
     page = context.new_page()

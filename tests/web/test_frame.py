@@ -67,6 +67,7 @@ def test_the_api_answers_as_before(registry: RegistryServer) -> None:
     assert registry.request("GET", "/v2/").json() == {}
 
 
+@pytest.mark.long
 def test_the_configuration_turns_the_pages_off(tmp_path: Path) -> None:
     file = tmp_path / "registry.toml"
     file.write_text("[web]\nenabled = false\n")

@@ -199,6 +199,7 @@ def test_strange_cookies_and_issuers(server: RegistryServer) -> None:
         assert Browser(server).request("GET", f"/sign-in/at?issuer={number}").status == 404
 
 
+@pytest.mark.long
 def test_the_session_of_an_issuers_user_holds_longer_than_the_token(
     server: RegistryServer, issuer: FakeIssuer
 ) -> None:

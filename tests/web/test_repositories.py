@@ -52,6 +52,7 @@ def test_a_filter_is_a_part_of_the_name_and_no_pattern(server: RegistryServer) -
     assert "team/app" not in page(server, "/?filter=%25")
 
 
+@pytest.mark.long
 def test_nobody_sees_the_name_of_what_they_may_not_read() -> None:
     with guarded() as server:
         for name in ("team/app", "public/base", "secret/x"):

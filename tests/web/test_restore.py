@@ -41,6 +41,7 @@ def question(browser: Browser, tag: str, to: str) -> str:
     return browser.text(f"/restore/team/app:{tag}?to={to}")
 
 
+@pytest.mark.long
 def test_a_tag_is_restored_by_who_is_signed_in(server: RegistryServer) -> None:
     old, new = story(server, "back")
     alice = signed_in(server, "alice")
@@ -138,6 +139,7 @@ def test_a_digest_that_the_tag_never_had_or_that_is_gone(server: RegistryServer)
     assert current(server, "never") == new
 
 
+@pytest.mark.long
 def test_who_may_push_and_move_no_tag_restores_none() -> None:
     rules = """
 [[rule]]
@@ -159,6 +161,7 @@ actions = ["pull", "push"]
         assert current(server, "kept") == new
 
 
+@pytest.mark.long
 def test_without_users_everybody_restores_with_the_token_of_the_form() -> None:
     with running_registry() as server:
         old, new = (pushed(server, "app", "1", mark) for mark in ("one", "two"))
@@ -170,6 +173,7 @@ def test_without_users_everybody_restores_with_the_token_of_the_form() -> None:
         assert server.request("HEAD", "/v2/app/manifests/1").headers["docker-content-digest"] == str(old)
 
 
+@pytest.mark.long
 def test_where_nobody_may_move_tags_that_is_said_before(tmp_path: Path) -> None:
     """A registry that is read-only offers no restoration, and says why."""
     first = start_registry(tmp_path / "root")

@@ -63,6 +63,7 @@ def test_a_layer_is_found_in_every_repository_that_has_it(server: RegistryServer
         assert f'href="/r/{name}@{layer}"' in page
 
 
+@pytest.mark.long
 def test_a_vulnerability_finds_the_images_that_advisories_are_about(server: RegistryServer) -> None:
     digest = digest_of(server, "team/golftrack", "1.5")
     statement = {

@@ -79,6 +79,7 @@ def test_the_cookie_is_for_this_host_and_no_script(guarded_server: RegistryServe
     assert "no-store" in browser.request("GET", "/sign-in").headers["cache-control"]
 
 
+@pytest.mark.long
 def test_behind_a_proxy_with_https_the_cookie_is_secure_and_of_this_host_alone(tmp_path: Path) -> None:
     with guarded('[proxy]\ntrusted = "127.0.0.1"\n') as server:
         browser = Browser(server, X_Forwarded_Proto="https")
@@ -108,6 +109,7 @@ def test_each_sign_in_has_a_secret_of_its_own_and_ends_the_one_before(own_server
     assert ">alice<" not in browser.text("/sign-in")
 
 
+@pytest.mark.long
 def test_a_secret_that_the_visitor_brings_is_not_taken_for_a_session(own_server: RegistryServer) -> None:
     browser = Browser(own_server)
     browser.cookies["digestry-session"] = "A" * 43
@@ -115,6 +117,7 @@ def test_a_secret_that_the_visitor_brings_is_not_taken_for_a_session(own_server:
     assert browser.cookies["digestry-session"] != "A" * 43
 
 
+@pytest.mark.long
 def test_signing_out_ends_the_session_on_the_server(own_server: RegistryServer) -> None:
     browser = signed_in(own_server, "alice")
     kept = dict(browser.cookies)
@@ -125,6 +128,7 @@ def test_signing_out_ends_the_session_on_the_server(own_server: RegistryServer) 
     assert browser.request("GET", "/r/team/app").status == 303
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "ended",
     [
@@ -152,6 +156,7 @@ def test_a_changed_password_ends_the_sessions_that_it_began(own_server: Registry
     wait_until(lambda: browser.request("GET", "/r/team/app").status == 303, what="the end of the session")
 
 
+@pytest.mark.long
 def test_a_robots_token_signs_in_until_it_is_revoked(own_server: RegistryServer) -> None:
     made = run_digestry("token", "create", "ci-web", "--root", str(own_server.root))
     secret = made.stdout.strip().splitlines()[-1]
@@ -162,6 +167,7 @@ def test_a_robots_token_signs_in_until_it_is_revoked(own_server: RegistryServer)
     wait_until(lambda: browser.request("GET", "/r/team/app").status == 303, what="the end of the session")
 
 
+@pytest.mark.long
 def test_an_agents_token_does_not_sign_in(own_server: RegistryServer) -> None:
     made = run_digestry("token", "create", "a1", "--agent", "cluster", "--root", str(own_server.root))
     answer = Browser(own_server).sign_in("robot$a1", made.stdout.strip().splitlines()[-1])
@@ -169,6 +175,7 @@ def test_an_agents_token_does_not_sign_in(own_server: RegistryServer) -> None:
     assert b"reports what runs" in answer.body
 
 
+@pytest.mark.long
 def test_a_form_without_its_token_does_nothing(own_server: RegistryServer) -> None:
     browser = signed_in(own_server, "alice")
     other = signed_in(own_server, "bob").text("/")
@@ -182,6 +189,7 @@ def test_a_form_without_its_token_does_nothing(own_server: RegistryServer) -> No
     assert fresh.request("POST", "/sign-in", b"name=alice&password=wonder+land&csrf=x", **FORM).status == 403
 
 
+@pytest.mark.long
 def test_a_page_elsewhere_cannot_send_a_form(own_server: RegistryServer) -> None:
     browser = signed_in(own_server, "alice")
     token = re.search(r'name="csrf" value="([^"]+)"', browser.text("/"))
@@ -196,6 +204,7 @@ def test_a_page_elsewhere_cannot_send_a_form(own_server: RegistryServer) -> None
     assert browser.request("GET", "/r/team/app").status == 200
 
 
+@pytest.mark.long
 def test_who_comes_from_a_page_elsewhere_is_led_to_the_same_page_again(own_server: RegistryServer) -> None:
     browser = Browser(own_server)
     came: dict[str, Any] = {

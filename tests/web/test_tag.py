@@ -43,6 +43,7 @@ def saw(server: RegistryServer, name: str, digest: Digest | str, place: str, con
     assert server.request("POST", "/v2/_digestry/sightings", body).json()["noted"] == 1
 
 
+@pytest.mark.long
 def test_every_move_has_its_digest_its_time_and_who_made_it(server: RegistryServer) -> None:
     first, second = pushed(server, "app", "1.5", "one"), pushed(server, "app", "1.5", "two")
     page = Browser(server).text("/r/app:1.5")

@@ -41,6 +41,7 @@ def test_what_matters_is_wide_enough_to_be_seen() -> None:
     assert short.width >= WIDTH / 500
 
 
+@pytest.mark.long
 def test_very_many_moves_are_counted() -> None:
     period = TagPeriod(0, MOST_MARKS * HOUR - 1, (), exact=False)
     marks = [TagMark(part * HOUR + 5, "ab"[part % 2], 1 + part * 100) for part in range(0, MOST_MARKS, 3)]
@@ -59,12 +60,14 @@ def test_very_many_moves_are_counted() -> None:
     assert all(0 <= bar.x <= WIDTH - bar.width for bar in picture.bars)
 
 
+@pytest.mark.long
 def test_the_same_digest_again_is_one_band_where_moves_are_counted() -> None:
     marks = tuple(TagMark(at * HOUR, "a", 9) for at in range(1, 5))
     picture = draw(TagPeriod(0, 8 * HOUR, marks, exact=False), current=None, running=())
     assert [(band.since // HOUR, band.until // HOUR) for band in picture.bands] == [(1, 8)]
 
 
+@pytest.mark.long
 def test_labels_are_at_equal_distances() -> None:
     picture = draw(TagPeriod(HOUR, 5 * HOUR, (), exact=True), current=None, running=())
     assert picture.labels == tuple(at * HOUR for at in range(1, 6))

@@ -98,6 +98,7 @@ def test_a_completion_that_says_200_and_fails_is_not_believed(store: S3Blobs, pr
     assert store.stat(DIGEST) is None
 
 
+@pytest.mark.long
 def test_bytes_that_change_on_the_way_are_refused_and_sent_again(store: S3Blobs, proxy: S3Proxy) -> None:
     def flip(body: bytes) -> bytes:
         return body[:-1] + bytes([body[-1] ^ 1])
@@ -173,6 +174,7 @@ def test_a_store_that_is_away_is_busy_in_bounded_time(s3_config: S3Config, tmp_p
     assert time.monotonic() - began < 30
 
 
+@pytest.mark.long
 def test_a_store_that_does_not_answer_is_busy_in_bounded_time(store: S3Blobs, proxy: S3Proxy) -> None:
     store.put(HELLO)
     slow = dataclasses.replace(store.config, read_timeout=0.3, patience=1.0)

@@ -72,6 +72,7 @@ def test_a_long_stream_is_sent_in_equal_parts(store: S3Blobs) -> None:
     assert objects(store) == [len(CONTENT)]
 
 
+@pytest.mark.long
 def test_content_without_a_name_is_sent_in_parts_too(store: S3Blobs) -> None:
     with store.begin(DIGEST, len(CONTENT)) as ingest:
         for piece in pieces(CONTENT, MIB):
@@ -87,6 +88,7 @@ def test_content_without_a_name_is_sent_in_parts_too(store: S3Blobs) -> None:
     assert (uploads(store), objects(store)) == (0, [len(CONTENT)])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", [1 * MIB, 3 * MIB, PART, PART + 1, 7 * MIB])
 def test_an_upload_goes_on_at_another_node(store: S3Blobs, other: S3Blobs, size: int) -> None:
     for number, piece in enumerate(pieces(CONTENT, size)):
@@ -197,6 +199,7 @@ def test_a_process_that_died_loses_its_upload_after_a_while(tmp_path: Path, conf
     assert list(first.digests()) == [Digest.of(b"hello")]
 
 
+@pytest.mark.long
 def test_more_streams_than_memory_all_come_in(tmp_path: Path, config: S3Config) -> None:
     """Two parts fit: a stream that keeps one, and does not go on, gives it to those that wait."""
     store = make_store(tmp_path, config, part_size=PART, memory=2 * PART)

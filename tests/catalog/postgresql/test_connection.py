@@ -397,6 +397,7 @@ def test_a_failover_to_a_synchronous_standby_loses_nothing_acknowledged(own: Clu
         standby.stop()
 
 
+@pytest.mark.long
 def test_who_is_undone_for_anothers_sake_tries_again(catalog: Catalog) -> None:
     """Two transactions that wait for each other: the server undoes one of them."""
     both = threading.Barrier(2)

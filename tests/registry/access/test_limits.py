@@ -163,6 +163,7 @@ def test_the_largest_blob(server: RegistryServer, alice: As) -> None:
     assert alice.push_blob("large/blob", content[1:]).status == 201
 
 
+@pytest.mark.long
 def test_uploads_at_once(server: RegistryServer, alice: As) -> None:
     paths = [begun(alice, "half/open") for _ in range(40)]
     try:
@@ -215,6 +216,7 @@ def test_slow_clients_while_others_work_on(server: RegistryServer, alice: As) ->
         alice.request("DELETE", f"/v2/slow/body/blobs/uploads/{upload}")
 
 
+@pytest.mark.long
 def test_one_user_with_many_connections(server: RegistryServer) -> None:
     """A client that begins with several requests at once is not a flood: one verification is for all."""
     add_user(server, "many", "many")

@@ -111,6 +111,7 @@ def test_the_list_for_programs(server: RegistryServer) -> None:
     assert row["created_at"] < row["expires_at"]
 
 
+@pytest.mark.long
 def test_names(server: RegistryServer) -> None:
     created(server, "ci-twice")
     twice = call(server.root, "create", "ci-twice")

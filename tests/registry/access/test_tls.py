@@ -80,6 +80,7 @@ def ask(server: RegistryServer, context: ssl.SSLContext) -> http.client.HTTPResp
         connection.close()
 
 
+@pytest.mark.long
 @pytest.mark.peer("openssl")
 def test_versions(server: RegistryServer, tmp_path: Path) -> None:
     context = trusting(tmp_path / "first.pem")

@@ -51,6 +51,7 @@ def claims(secret: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.long
 def test_a_token_for_what_was_asked(server: RegistryServer) -> None:
     given = token(server, "repository:team/app:pull,push", headers=basic("bob"), service="digestry")
     assert given["token"] == given["access_token"]
@@ -240,6 +241,7 @@ def test_forged_tokens(server: RegistryServer) -> None:
     assert get(server, APP, real).status == 200
 
 
+@pytest.mark.long
 def test_a_token_ends_when_it_says(server: RegistryServer) -> None:
     fingerprint = claims(token(server, headers=basic("alice"))["token"])["credential"]
     access = [{"type": "repository", "name": "team/app", "actions": ["pull"]}]

@@ -97,6 +97,7 @@ def forget(server: RegistryServer) -> Iterator[None]:
     assert ingest_files(server) == set()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("names", [["small/one"], ["shared/a", "shared/b", "shared/c/d"]])
 def test_they_count(server: RegistryServer, alice: As, names: list[str]) -> None:
     part = os.urandom(1 << 20)

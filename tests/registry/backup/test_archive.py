@@ -232,6 +232,7 @@ def test_the_archives_above_differ_by_what_is_wrong_with_them_alone(root: Path, 
     assert tags(tmp_path / "again") == tags(root)
 
 
+@pytest.mark.long
 def test_a_truncated_archive_is_refused_wherever_it_was_cut(root: Path, tmp_path: Path) -> None:
     content, _ = archive(root)
     place = tmp_path / "place"
@@ -264,6 +265,7 @@ def test_large_sizes_and_long_names_are_written_as_they_are_read() -> None:
     assert first.size == 9 << 30
 
 
+@pytest.mark.long
 def test_through_pipes(root: Path, tmp_path: Path) -> None:
     needs_disk(root)  # the program itself knows of no other store
     push(root, "golftrack", "2", os.urandom(200_000))

@@ -165,6 +165,7 @@ def test_it_waits_for_a_collection(root: Path, tmp_path: Path) -> None:
     assert process.wait(timeout=60) == 0
 
 
+@pytest.mark.long
 def test_damage_ends_with_1_and_names_who_holds_it(root: Path, tmp_path: Path) -> None:
     blob_file(root, Digest.of(b"good")).write_bytes(b"evil")
     done = run("backup", "--root", root, tmp_path / "backup", expect=1)
@@ -192,6 +193,7 @@ def test_wrong_usage(root: Path, tmp_path: Path) -> None:
     run("restore-backup", tmp_path / "x", "--root", tmp_path / "again", expect=4)
 
 
+@pytest.mark.long
 def test_pushes_are_answered_while_a_backup_copies(tmp_path: Path) -> None:
     with running_registry() as server:
         server.push_image("golftrack", "1", os.urandom(1 << 20))

@@ -42,6 +42,7 @@ def test_who_is_unknown_is_told_so_before_the_body(private: RegistryServer, meth
         assert connection.recv(4096).startswith(b"HTTP/1.1 401")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("method", "path"), ROUTES[:3])
 def test_bodies_that_do_not_end_hold_little(private: RegistryServer, method: str, path: str) -> None:
     head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {LENGTH}\r\n\r\n".encode()

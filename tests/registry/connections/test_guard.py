@@ -40,6 +40,7 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServ
         yield server
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("content", UNFINISHED.values(), ids=UNFINISHED)
 def test_what_never_asks_is_ended(impatient: RegistryServer, content: bytes) -> None:
     connections = [connect(impatient, content) for _ in range(20)]

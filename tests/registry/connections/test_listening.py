@@ -148,6 +148,7 @@ def test_paths_that_cannot_be(tmp_path: Path, listen: str) -> None:
     assert b"Traceback" not in told
 
 
+@pytest.mark.long
 def test_a_relative_path_counts_from_the_configuration(tmp_path: Path) -> None:
     (tmp_path / "registry.toml").write_text('listen = "unix:here.sock"\nsocket-mode = "0600"\n')
     with start(tmp_path / "root", "--config", str(tmp_path / "registry.toml")) as process:

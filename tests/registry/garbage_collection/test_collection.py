@@ -74,6 +74,7 @@ def test_bytes_go_when_no_repository_holds_them(server: RegistryServer, settings
     assert server.request("GET", f"/v2/x/blobs/{Digest.of(b'loose')}").body == b"loose"
 
 
+@pytest.mark.long
 def test_files_that_no_row_knows_go(server: RegistryServer, settings: Path) -> None:
     """A server that was killed between the rename and the commit leaves them."""
     stray = open_blobs(server.root).put(b"nobody knows this")
@@ -135,6 +136,7 @@ def test_what_is_just_being_pushed_stays(server: RegistryServer, settings: Path)
     assert digest.encoded in files(server.root)
 
 
+@pytest.mark.long
 def test_a_push_waits_while_its_digest_is_being_removed(server: RegistryServer) -> None:
     digest = Digest.of(b"contended")
     answered = threading.Event()
@@ -249,6 +251,7 @@ def counted_runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return runs
 
 
+@pytest.mark.long
 def test_it_is_due_by_when_it_last_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = clock.now()
     made = open_catalog(tmp_path)
@@ -293,6 +296,7 @@ def test_nothing_is_collected_right_after_the_clock_went_forward(
     assert runs == [1]  # the pause goes on
 
 
+@pytest.mark.long
 def test_nothing_is_collected_right_after_a_start_long_after_the_last_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

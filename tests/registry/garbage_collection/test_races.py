@@ -39,6 +39,7 @@ from tests.stores import blob_file, needs_disk
 from tests.support import PATIENCE, RegistryServer
 
 
+@pytest.mark.long
 def test_what_goes_between_the_look_up_and_the_file_is_no_damage(
     server: RegistryServer, settings: Path
 ) -> None:
@@ -83,6 +84,7 @@ def test_a_head_that_is_answered_304_promises_as_well(server: RegistryServer, se
 # -- bytes ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_damaged_content_goes_with_the_last_that_holds_it(server: RegistryServer, settings: Path) -> None:
     loaded = config(server, settings)
     kept = Digest.parse(str(server.push_image("x", "t", b"kept")))
@@ -197,6 +199,7 @@ def test_what_another_process_has_just_done_is_not_done_again(
     assert state.state["runs"] == 1
 
 
+@pytest.mark.long
 def test_what_was_broken_off_is_begun_again_at_the_next_start(daily: RegistryConfig) -> None:
     """Else a registry that is restarted each day would never come to the end of a run."""
     stopped = threading.Event()
@@ -240,6 +243,7 @@ def test_a_run_that_fails_is_tried_again_more_and_more_rarely(
     assert pauses == pytest.approx([0.1, 0.2, 0.4])
 
 
+@pytest.mark.long
 def test_one_that_has_the_root_is_waited_for_by_hand_too(server: RegistryServer, settings: Path) -> None:
     loaded = config(server, settings)
     with locked(server.root / lock_file(Job.COLLECTION)), pytest.raises(Conflict, match="already"):
@@ -260,6 +264,7 @@ def test_a_root_of_an_older_version_is_left_as_it_is(tmp_path: Path) -> None:
     assert blobs.stat(stray) == 5
 
 
+@pytest.mark.long
 def test_an_error_among_many_files_ends_the_run_and_tells_of_those_that_went(
     server: RegistryServer, settings: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

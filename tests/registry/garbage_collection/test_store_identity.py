@@ -102,6 +102,7 @@ WRONG: dict[str, Callable[[Path, Path], None]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("change", WRONG.values(), ids=WRONG)
 def test_nothing_is_removed_or_served(
     tmp_path: Path, change: Callable[[Path, Path], None], request: pytest.FixtureRequest
@@ -139,6 +140,7 @@ def test_what_belongs_together_all_the_same_can_be_said_to(
     assert run("gc", "--dry-run", "--root", root).returncode == 0
 
 
+@pytest.mark.long
 def test_a_backup_is_not_overwritten_by_one_of_another_registry(tmp_path: Path) -> None:
     root, backup = needs_disk(made(tmp_path / "root")), tmp_path / "backup"
     back_up(root, backup)
@@ -190,6 +192,7 @@ def take_over(old: Path, new: Path) -> None:
             connection.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM new.{table}")  # noqa: S608
 
 
+@pytest.mark.long
 def test_a_registry_of_before_gets_an_identity_once(tmp_path: Path) -> None:
     root = made(tmp_path / "root")
     older = of_schema(tmp_path / "older.db", "0006")
@@ -232,6 +235,7 @@ def commands(tmp_path: Path) -> list[tuple[str | Path, ...]]:
     ]
 
 
+@pytest.mark.long
 def test_every_command_refuses_what_a_newer_digestry_changed(
     tmp_path: Path, commands: list[tuple[str | Path, ...]]
 ) -> None:
@@ -247,6 +251,7 @@ def test_every_command_refuses_what_a_newer_digestry_changed(
         assert files(root) == before
 
 
+@pytest.mark.long
 def test_a_catalog_that_is_none_is_said_to_be(tmp_path: Path, commands: list[tuple[str | Path, ...]]) -> None:
     root = tmp_path / "root"
     before = files(root)

@@ -87,6 +87,7 @@ def test_a_store_that_is_linked_as_a_whole_is_the_registrys(tmp_path: Path) -> N
     assert len(blobs(root)) >= 6
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("directory", ["blobs", "blobs/sha256"])
 def test_nothing_is_removed_from_a_store_that_came_meanwhile(tmp_path: Path, directory: str) -> None:
     root = made(tmp_path / "root", 20)

@@ -34,6 +34,7 @@ def test_a_length() -> None:
     assert body.ended
 
 
+@pytest.mark.long
 @given(
     st.lists(st.binary(min_size=1, max_size=40), max_size=5),
     st.sampled_from([b"", b"X: y\r\n"]),

@@ -30,6 +30,7 @@ def call(old: Place, new: Place, *options: str) -> list[str | Path]:
     return ["migrate-storage", "--from", old.file, "--to", new.file, *options]
 
 
+@pytest.mark.long
 def test_what_it_says(old: Place, new_place: MakePlace) -> None:
     new = new_place("disk")
     first = run_digestry(*call(old, new, "--copy-only"))
@@ -45,6 +46,7 @@ def test_what_it_says(old: Place, new_place: MakePlace) -> None:
     assert verified.returncode == 0
 
 
+@pytest.mark.long
 def test_json(old: Place, new_place: MakePlace) -> None:
     done = run_digestry(*call(old, new_place("disk"), "--format", "json"))
     found = json.loads(done.stdout)
@@ -54,6 +56,7 @@ def test_json(old: Place, new_place: MakePlace) -> None:
     assert found["rows"]["tags"] == 3
 
 
+@pytest.mark.long
 def test_exit_codes(old: Place, new_place: MakePlace) -> None:
     new = new_place("disk")
     without = run_digestry("migrate-storage", "--from", old.file)
@@ -76,11 +79,13 @@ def test_exit_codes(old: Place, new_place: MakePlace) -> None:
     push(root_of(old), "golftrack", "1.6", b"later")
 
 
+@pytest.mark.long
 def test_the_environment_names_no_stores(old: Place, new_place: MakePlace) -> None:
     environment = {**os.environ, "DIGESTRY_BLOBS": "s3://somebody/elses", "DIGESTRY_DATABASE": ""}
     assert run_digestry(*call(old, new_place("disk")), env=environment).returncode == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["disk", NODES[0]])
 def test_killed_while_it_copies(old: Place, new_place: MakePlace, kind: str) -> None:
     new = new_place(kind)
@@ -212,6 +217,7 @@ def test_a_served_registry_becomes_a_node_without_a_root(old: Place, new_place: 
             node.stdout.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["disk", NODES[0]])
 @pytest.mark.parametrize("taken_back", [False, True])
 def test_killed_in_the_last_step(old: Place, new_place: MakePlace, kind: str, *, taken_back: bool) -> None:

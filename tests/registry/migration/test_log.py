@@ -57,6 +57,7 @@ def refusal(server: RegistryServer, words: str) -> None:
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["disk", pytest.param("both", marks=pytest.mark.long)])
 def test_a_log_goes_with_the_registry_there_and_back(old: Place, new_place: MakePlace, kind: str) -> None:
     with served(old) as server:
@@ -84,6 +85,7 @@ def test_a_log_goes_with_the_registry_there_and_back(old: Place, new_place: Make
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.long
 def test_a_registry_that_is_taken_back_signs_nothing(old: Place, new_place: MakePlace) -> None:
     """Where it had moved to, more may have been signed."""
     new = new_place("disk")

@@ -300,6 +300,7 @@ def test_an_error_in_the_last_step_lets_the_old_registry_go_on(
     assert everything(new.backend) == everything(old.backend)
 
 
+@pytest.mark.long
 def test_changes_under_way_are_waited_for(old: Place, new_place: MakePlace) -> None:
     nodes = new_place("postgresql")
     migrate(old, nodes)
@@ -345,6 +346,7 @@ def test_the_chain_of_an_older_registry_moves_there_and_back(tmp_path: Path, new
     assert everything(home.backend) == everything(older.backend)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["disk", "postgresql"])
 def test_a_broken_chain_stays_broken(old: Place, new_place: MakePlace, kind: str) -> None:
     new = new_place(kind)

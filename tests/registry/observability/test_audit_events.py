@@ -74,6 +74,7 @@ def begun(who: As, name: str) -> Upload:
     return Upload(who.server, answer.headers["location"])
 
 
+@pytest.mark.long
 def test_every_write_of_a_client(server: RegistryServer) -> None:
     alice = of(server, "alice")
     first, second = image(alice, "team/all", b"first"), image(alice, "team/all", b"second")
@@ -294,6 +295,7 @@ def test_commands(server: RegistryServer) -> None:
     assert made.stdout.strip() not in (server.root / "audit.log").read_text()
 
 
+@pytest.mark.long
 def test_commands_write_where_the_registry_does() -> None:
     with configured('[log]\naudit = "writes.log"\n') as server:
         assert call("token", "create", "--root", server.root, "ci").exit_code == 0
@@ -308,6 +310,7 @@ def test_commands_write_where_the_registry_does() -> None:
         assert "audit-log" not in taken.output
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be another user")
 def test_root_leaves_no_file_that_the_registry_cannot_write_to() -> None:
     with configured("") as server:
@@ -339,6 +342,7 @@ def _as_root(root: Path, secret: Path) -> None:
     assert secret.read_text() == ""
 
 
+@pytest.mark.long
 def test_a_backup_that_is_restored(tmp_path: Path) -> None:
     with configured("") as server:
         needs_disk(server.root)  # for other stores there is no such backup
@@ -391,6 +395,7 @@ def test_collection_by_schedule_and_by_hand() -> None:
         assert {entry["client"] for entry in by_hand(server.root)} == {"digestry gc"}
 
 
+@pytest.mark.long
 def test_what_the_scrub_finds_and_what_a_reader_finds() -> None:
     with configured('[scrub]\nevery = "off"\n') as server:
         scrubbed = server.push_blob("audit/bad", b"scrubbed")
@@ -433,6 +438,7 @@ def test_uploads_that_nobody_goes_on_with() -> None:
         assert told == ("digestry", "audit/idle", upload.id, 3)
 
 
+@pytest.mark.long
 def test_what_a_mirror_brings(tmp_path: Path) -> None:
     with (
         upstream() as hub,

@@ -35,6 +35,7 @@ def told(server: RegistryServer, *names: str) -> list[tuple[Any, ...]]:
     return [tuple(entry.get(name) for name in names) for entry in audited(server)]
 
 
+@pytest.mark.long
 def test_every_write_of_an_image() -> None:
     with guarded(RULES) as server:
         alice = of(server, "alice")
@@ -100,6 +101,7 @@ def test_uploads_and_mounts(registry: RegistryServer) -> None:
     ]
 
 
+@pytest.mark.long
 def test_what_was_refused_is_told_too() -> None:
     with guarded(RULES) as server:
         assert of(server, "carol").push_image("team/app", "1").status == 201

@@ -37,6 +37,7 @@ def numbers(path: Path, user: str) -> list[int]:
     return [entry["number"] for entry in lines(path) if user in {entry["user"], entry.get("address")}]
 
 
+@pytest.mark.long
 def test_one_user_does_not_push_out_the_lines_of_others(tmp_path: Path) -> None:
     config = LogConfig(audit_size=SIZE, audit_files=2)
     audit, rotation = AuditLog(config, tmp_path), RotationJob(config, tmp_path)

@@ -38,6 +38,7 @@ def test_alive(registry: RegistryServer) -> None:
     assert (answer.status, answer.json()) == (200, {"status": "ok", "checks": {}})
 
 
+@pytest.mark.long
 def test_who_is_not_known_may_ask() -> None:
     with guarded() as server:
         for path in ("/livez", "/readyz", "/healthz"):
@@ -46,6 +47,7 @@ def test_who_is_not_known_may_ask() -> None:
         assert server.request("GET", "/readyz", headers={"Authorization": "Basic eDp5"}).status == 200
 
 
+@pytest.mark.long
 def test_too_little_space(tmp_path: Path) -> None:
     wanted = shutil.disk_usage(tmp_path).total * 2
     with configured(f"[health]\nfree = {wanted}\n") as server:

@@ -38,6 +38,7 @@ def line_of(server: RegistryServer, request_id: str) -> dict[str, Any]:
     return found[0]
 
 
+@pytest.mark.long
 def test_requests_as_json() -> None:
     with guarded(JSON_ALL) as server:
         headers = {**basic("alice"), "X-Request-Id": "build-17", "User-Agent": "docker/24.0"}
@@ -69,6 +70,7 @@ def test_requests_as_json() -> None:
         assert "password" in line["error"]
 
 
+@pytest.mark.long
 def test_no_secret_is_in_any_log() -> None:
     with guarded(JSON_ALL) as server:
         told = [

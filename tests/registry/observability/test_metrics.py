@@ -38,6 +38,7 @@ def settled(server: RegistryServer, wanted: float, **labels: str) -> None:
     wait_until(lambda: requests(server, **labels) == wanted, what=f"{wanted} requests of {labels}")
 
 
+@pytest.mark.long
 def test_the_sum_over_all_workers(pair: RegistryServer) -> None:
     pair.push_image("metrics/sum", "1")
     for _ in range(40):  # each a connection of its own: both workers get some
@@ -207,6 +208,7 @@ def test_switched_off() -> None:
         assert list((server.root / "metrics").glob("*.slot")) == []
 
 
+@pytest.mark.long
 def test_a_worker_that_is_killed_takes_no_count_along() -> None:
     with running_registry("--workers", "2") as server:
         for _ in range(30):
@@ -301,6 +303,7 @@ def test_a_slot_is_taken_over(tmp_path: Path) -> None:
         slot.close()
 
 
+@pytest.mark.long
 def test_a_slot_that_was_being_written(tmp_path: Path) -> None:
     prepare(tmp_path)
     slot = Slot(tmp_path, "worker")

@@ -40,6 +40,7 @@ def files(server: RegistryServer, stem: str) -> list[Path]:
     return [file for file in server.root.iterdir() if file.name.startswith(f"{stem}.log")]
 
 
+@pytest.mark.long
 def test_strangers_cannot_put_the_lines_of_others_aside() -> None:
     """Very many refused requests: what they leave is bounded, counted, and in a file of its own."""
     log = '[log]\nrequests = "none"\naudit-size = 20000\naudit-files = 1\n'

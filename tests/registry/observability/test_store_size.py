@@ -48,6 +48,7 @@ def test_one_node_counts_for_all(backend: Backend, nodes: list[StoreSizeJob], mo
     catalog.close()
 
 
+@pytest.mark.long
 def test_a_note_of_another_version_is_written_anew(backend: Backend, nodes: list[StoreSizeJob]) -> None:
     catalog = backend.open_catalog()
     catalog.migrate()

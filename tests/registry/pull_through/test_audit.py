@@ -24,6 +24,7 @@ def look(server: RegistryServer, name: str, tag: str, *claims: Claim) -> Contain
     return found
 
 
+@pytest.mark.long
 def test_a_tag_that_upstream_cannot_confirm_is_not_current(
     mirror: RegistryServer, hub: Upstream, name: str
 ) -> None:

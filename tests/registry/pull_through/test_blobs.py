@@ -149,6 +149,7 @@ def breaking(
     return asked, trouble
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("ranges", "chunked"), [(True, False), (True, True), (False, False), (False, True)])
 def test_a_broken_download_goes_on_where_it_was(
     mirror: RegistryServer, hub: Upstream, name: str, ranges: bool, chunked: bool

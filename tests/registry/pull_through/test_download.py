@@ -311,6 +311,7 @@ class Wrong(Slow):
             yield stream
 
 
+@pytest.mark.long
 def test_who_has_the_beginning_of_wrong_bytes_never_gets_the_end_of_right_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -80,6 +80,7 @@ def told(answers: list[Response]) -> str:
     return "".join(f"{answer.headers}{answer.body!r}" for answer in answers)
 
 
+@pytest.mark.long
 def test_a_redirect_inside_is_not_followed(led: Led, inside: Liar) -> None:
     led.liar.answer = lambda request: Reply(307, b"", {"Location": f"http://{inside.host}{request.path}"})
     answers = everything(led)
@@ -120,6 +121,7 @@ def test_a_token_server_inside_is_not_asked(led: Led, inside: Liar, through: str
     assert not any(SECRET in request.headers.get("Authorization", "") for request in led.liar.seen)
 
 
+@pytest.mark.long
 def test_what_is_configured_may_be_led_to(tmp_path: Path) -> None:
     content = b"content"
     with lying(lambda _: Reply(200, content), address="127.0.0.2") as storage:
@@ -283,6 +285,7 @@ def test_a_storage_of_manifests_is_a_storage_too(led: Led, asked: str) -> None:
         assert len([request for request in storage.seen if request.method == "GET"]) == 2
 
 
+@pytest.mark.long
 def test_what_a_registry_refuses_to_which_another_leads_is_what_it_says(led: Led) -> None:
     # registry.k8s.io leads to a registry of its cloud's.
     with lying(not_found) as other:

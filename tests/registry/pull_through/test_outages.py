@@ -117,6 +117,7 @@ def test_a_limit_of_the_rate_is_obeyed_and_told(mirror: RegistryServer, hub: Ups
     assert len(hub.asked(name)) == 1  # one worker was told, and the other knows
 
 
+@pytest.mark.long
 def test_a_limit_ends(mirror: RegistryServer, hub: Upstream, name: str) -> None:
     here = f"trouble8.test/{name}"
     hub.image(name, "1")

@@ -62,6 +62,8 @@ _MOST_ASKED: Final = 2000
 _MOST_IMAGES: Final = 512
 _FIRST_WITHIN: Final = round(FIRST_WITHIN.total_seconds()) * NANOSECONDS
 _CLOCKS_DIFFER: Final = round((TOLERANCE + 1) * NANOSECONDS)
+_LATE: Final = NANOSECONDS
+"""A busy engine may send an event so much later than it happened."""
 _WRITTEN_BEFORE: Final = datetime.timedelta(seconds=5)
 _BEHIND: Final = datetime.timedelta(milliseconds=50)
 """An engine may tell of a start before it writes its time down."""
@@ -321,14 +323,14 @@ class EngineFollower:
                 replayed = replayed[told:]
             else:
                 yield Unobserved(
-                    of_nanoseconds(before.seen),
+                    of_nanoseconds(before.seen - _LATE),
                     of_nanoseconds(max(opened, before.seen)),
                     "the engine does not have all events since then any more",
                 )
         for event in replayed:
             yield from self._take(event)
         if not covered:
-            yield from self._ended_since(of_nanoseconds(before.seen))
+            yield from self._ended_since(of_nanoseconds(before.seen - _LATE))
         yield from self._all()
         self._seen = max(opened, self._seen)
 
