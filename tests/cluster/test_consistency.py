@@ -17,7 +17,7 @@ from tests.cluster.balancer import tcp_proxy
 from tests.cluster.nodes import Nodes, campaign
 from tests.support import RegistryServer, wait_until
 
-pytestmark = pytest.mark.xdist_group("cluster")
+pytestmark = [pytest.mark.xdist_group("cluster"), pytest.mark.long]
 
 Three = tuple[RegistryServer, RegistryServer, RegistryServer]
 

@@ -25,7 +25,7 @@ from tests.postgresql import Cluster, running_cluster
 from tests.registry.webhook_receiver import SECRET, Receiver, running_receiver
 from tests.support import RegistryServer, wait_until
 
-pytestmark = pytest.mark.xdist_group("cluster")
+pytestmark = [pytest.mark.xdist_group("cluster"), pytest.mark.long]
 
 BACK_SECONDS = 40.0
 """So long after a failure pushes must be acknowledged again: less than 10 s on a machine that is not busy."""

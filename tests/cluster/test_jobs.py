@@ -20,7 +20,7 @@ from tests.registry.access.support import basic, bearer, htpasswd, token
 from tests.registry.webhook_receiver import SECRET, Receiver, running_receiver
 from tests.support import RegistryServer, wait_until
 
-pytestmark = pytest.mark.xdist_group("cluster")
+pytestmark = [pytest.mark.xdist_group("cluster"), pytest.mark.long]
 
 
 @pytest.fixture

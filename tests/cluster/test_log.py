@@ -19,7 +19,7 @@ from tests.postgresql import Cluster
 from tests.registry.test_transparency import checkpoint
 from tests.support import PATIENCE, RegistryServer, wait_until
 
-pytestmark = pytest.mark.xdist_group("cluster")
+pytestmark = [pytest.mark.xdist_group("cluster"), pytest.mark.long]
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from tests.cluster.balancer import tcp_proxy
 from tests.cluster.nodes import Nodes
 from tests.support import PATIENCE, RegistryServer, wait_until
 
-pytestmark = pytest.mark.xdist_group("cluster")
+pytestmark = [pytest.mark.xdist_group("cluster"), pytest.mark.long]
 
 _RULE = '[[immutability]]\nrepository = "kept"\ntag = "*"\nmode = "immutable"\n'
 _RELOADED = "the configuration was reloaded by all workers"

@@ -22,7 +22,7 @@ from tests.postgresql import running_cluster
 from tests.support import RegistryServer
 
 # Those of one process share their nodes.
-pytestmark = pytest.mark.xdist_group("docker")
+pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.long]
 
 _PLAIN: Final = "--tls-verify=false"
 _NOISE: Final = 3_000_000

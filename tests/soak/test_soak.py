@@ -10,7 +10,8 @@ from tests.cluster.nodes import campaign
 from tests.soak.run import Outcome, soak
 
 
-@pytest.mark.parametrize(("seconds", "clients"), [(5, 4), pytest.param(12, 8, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize(("seconds", "clients"), [(5, 4), (12, 8)])
 def test_nothing_live_is_lost_and_nothing_dead_is_left(tmp_path: Path, seconds: float, clients: int) -> None:
     outcome = soak(tmp_path, seconds=seconds, clients=clients, seed=1)
     _check(outcome)

@@ -330,7 +330,7 @@ class EngineFollower:
         for event in replayed:
             yield from self._take(event)
         if not covered:
-            yield from self._ended_since(of_nanoseconds(before.seen - _LATE))
+            yield from self._ended_since(of_nanoseconds(before.seen))
         yield from self._all()
         self._seen = max(opened, self._seen)
 
