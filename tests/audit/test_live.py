@@ -21,7 +21,7 @@ from digestry.model.reference import Reference
 from tests.e2e.engines import Engine, docker_engine, podman_only, podman_storage, root_file_system, tar
 from tests.support import RegistryServer
 
-pytestmark = pytest.mark.xdist_group("docker")
+pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.long]
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from tests.e2e import asking
 from tests.e2e.engines import Engine, docker_archive, root_file_system, tar
 from tests.support import RegistryServer
 
-pytestmark = pytest.mark.xdist_group("docker")
+pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.long]
 
 _PUSHED = re.compile(r"digest: (sha256:[0-9a-f]{64}) size: \d+")
 

@@ -12,7 +12,7 @@ from tests.e2e import asking
 from tests.e2e.engines import Engine, Layout, docker_archive, root_file_system
 from tests.support import RegistryServer
 
-pytestmark = pytest.mark.xdist_group("podman")
+pytestmark = [pytest.mark.xdist_group("podman"), pytest.mark.long]
 
 _INSECURE = "--tls-verify=false"
 

@@ -123,9 +123,12 @@ if {says!r}:
 link = socket.socket(socket.AF_UNIX)
 link.connect({path!r})
 def send():
-    while data := os.read(0, 65536):
-        link.sendall(data)
-    link.shutdown(socket.SHUT_WR)
+    try:
+        while data := os.read(0, 65536):
+            link.sendall(data)
+        link.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass  # the engine has closed it, which the other direction says
 threading.Thread(target=send, daemon=True).start()
 while data := link.recv(65536):
     os.write(1, data)

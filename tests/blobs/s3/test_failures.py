@@ -26,6 +26,8 @@ from tests.blobs.s3.stores import make_store
 from tests.s3_proxy import INTERNAL, S3Proxy, running_proxy
 from tests.support import free_port
 
+pytestmark = pytest.mark.long
+
 PART = 5 * MIB
 CONTENT = os.urandom(2 * PART + 1000)
 DIGEST = Digest.of(CONTENT)
