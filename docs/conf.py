@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import digestry
+import digestry.client.options
 from digestry import __version__
+from digestry.client.configuration.rules import RegistryRules
 
 project = "digestry"
 author = "The digestry authors"
 release = version = __version__
 project_copyright = author
+
+# A type that the options name, and load for type checkers alone: the page of the library shows it.
+vars(digestry.client.options)["RegistryRules"] = RegistryRules
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 exclude_patterns = ["schemas"]
