@@ -52,7 +52,8 @@ def test_a_review_in_a_file_is_what_it_asks() -> None:
     request = {"kind": {"group": "", "kind": "Pod"}, "operation": "DELETE", "subResource": "", "object": None}
     document = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}
     (one,) = objects(json.dumps(document))
-    assert (one.operation, one.subresource, one.content) == ("DELETE", "", {})
+    change = one.change
+    assert (change.operation, change.subresource, change.content) == ("DELETE", "", {})
 
 
 WRONG: dict[str, tuple[str | bytes, int, str]] = {

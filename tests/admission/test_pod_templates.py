@@ -99,7 +99,10 @@ def test_files_of_every_form() -> None:
     found = list(read_objects(FILE.encode(), "all.yaml"))
     assert [one.title for one in found] == ["shop/deployment/a", "pod/b", "pod/c-", "lab/pod/d"]
     images = [
-        place.image for one in found for t in templates_of(one.content, one.kind) or [] for place in t.places
+        place.image
+        for one in found
+        for t in templates_of(one.change.content, one.change.kind) or []
+        for place in t.places
     ]
     assert images == ["r/a:1", "r/b:1", "r/c:1", "r/d:1"]
 

@@ -62,7 +62,6 @@ def findings(source: Source) -> dict[str, ContainerFinding]:
     return {one.container.name: one for one in report.findings}
 
 
-@pytest.mark.long
 def test_docker(docker: Engine, registry: RegistryServer, tmp_path: Path) -> None:
     app = f"{registry.host}/fleet/live/app"
     build(docker, f"{app}:1", "bad")

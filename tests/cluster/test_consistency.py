@@ -42,7 +42,6 @@ def test_a_pull_on_any_node_sees_the_push_before_it(three: Three) -> None:
         assert (found.status, found.body) == (200, raw)
 
 
-@pytest.mark.long
 def test_many_pulls_see_the_push_before_them(three: Three) -> None:
     """Ten clients at once, each with a tag of its own."""
     times = campaign(1_000, 10_000) // 10
@@ -93,7 +92,6 @@ def test_twenty_writers_on_one_tag_leave_one_chain(three: Three, nodes: Nodes) -
     assert verdict.verify_journal().broken is None
 
 
-@pytest.mark.long
 def test_twenty_writers_on_immutable_tags_of_three_nodes_move_none(nodes: Nodes, tmp_path: Path) -> None:
     settings = tmp_path / "registry.toml"
     settings.write_text('[[immutability]]\nrepository = ["frozen"]\nmode = "immutable"\n')

@@ -136,20 +136,17 @@ def verify_journal(nodes: Nodes) -> None:
     assert verdict.entries > 0
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("times", [campaign(6, 150)])
 def test_nodes_are_killed(own: Nodes, receiver: Receiver, times: int) -> None:
     three = Campaign(own, receiver, 3)
     three.run(lambda number: three.kill_node(number % 3), times)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("times", [campaign(4, 19)])
 def test_the_database_is_killed(own: Nodes, receiver: Receiver, postgresql: Cluster, times: int) -> None:
     Campaign(own, receiver).run(lambda _: postgresql.restart("immediate"), times)
 
 
-@pytest.mark.long
 def test_a_standby_is_promoted(tmp_path: Path, receiver: Receiver, s3: seaweed.S3Server) -> None:
     """The database's server is killed, and its address goes to the synchronous standby."""
     with running_cluster() as first, registry_nodes(tmp_path, first, s3) as nodes:
@@ -170,7 +167,6 @@ def test_a_standby_is_promoted(tmp_path: Path, receiver: Receiver, s3: seaweed.S
             second.stop()
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("times", [campaign(3, 20)])
 def test_the_store_is_killed(tmp_path: Path, postgresql: Cluster, receiver: Receiver, times: int) -> None:
     with seaweed.running_server() as s3, registry_nodes(tmp_path, postgresql, s3) as nodes:
@@ -183,7 +179,7 @@ def test_the_store_is_killed(tmp_path: Path, postgresql: Cluster, receiver: Rece
         Campaign(nodes, receiver).run(kill, times)
 
 
-@pytest.mark.parametrize("times", [1, pytest.param(campaign(4, 20), marks=pytest.mark.long)])
+@pytest.mark.parametrize("times", [1, pytest.param(campaign(4, 20))])
 def test_connections_to_the_stores_are_reset(own: Nodes, receiver: Receiver, times: int) -> None:
     def reset(_: int) -> None:
         own.to_store.reset()
@@ -192,7 +188,6 @@ def test_connections_to_the_stores_are_reset(own: Nodes, receiver: Receiver, tim
     Campaign(own, receiver).run(reset, times)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("times", [campaign(2, 6)])
 def test_networks_are_cut_for_half_a_minute_under_load(own: Nodes, receiver: Receiver, times: int) -> None:
     def cut(number: int) -> None:
@@ -205,7 +200,6 @@ def test_networks_are_cut_for_half_a_minute_under_load(own: Nodes, receiver: Rec
 
 
 @pytest.mark.parametrize("which", ["database", "store"])
-@pytest.mark.long
 @pytest.mark.parametrize("seconds", [6, 30])
 def test_a_network_that_drops_everything(own: Nodes, which: str, seconds: int) -> None:
     """Requests and ``/readyz`` answer 503 in bounded time meanwhile, and the node goes on by itself."""

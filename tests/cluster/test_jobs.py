@@ -57,7 +57,6 @@ def holder(backend: Backend, job: Job, nodes: list[RegistryServer]) -> RegistryS
     return found[0]
 
 
-@pytest.mark.long
 def test_events_are_sent_by_one_node_and_then_by_another(
     registry: Nodes, backend: Backend, receiver: Receiver, tmp_path: Path
 ) -> None:
@@ -89,7 +88,6 @@ def _delivered(backend: Backend) -> bool:
         catalog.close()
 
 
-@pytest.mark.long
 def test_a_collection_runs_on_another_node_after_one_died(
     registry: Nodes, backend: Backend, tmp_path: Path
 ) -> None:
@@ -118,7 +116,6 @@ def test_a_collection_runs_on_another_node_after_one_died(
     assert nodes[2].request("GET", "/v2/app/manifests/1").status == 200
 
 
-@pytest.mark.long
 def test_a_token_of_one_node_is_good_at_all_until_its_key_is_retired(
     registry: Nodes, backend: Backend, tmp_path: Path
 ) -> None:

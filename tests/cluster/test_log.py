@@ -29,7 +29,6 @@ def registry(tmp_path: Path, postgresql: Cluster, s3: seaweed.S3Server) -> Itera
         yield found
 
 
-@pytest.mark.long
 def test_nodes_that_are_killed_sign_one_history(registry: Nodes) -> None:
     nodes = [registry.start() for _ in range(2)]
     watcher, ended, acknowledged = Watcher(nodes), threading.Event(), []  # type: ignore[var-annotated]

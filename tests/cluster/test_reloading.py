@@ -57,7 +57,6 @@ class _Pushing:
         wait_until(lambda: self.pushed >= wanted or self.errors, what="more pushes")
 
 
-@pytest.mark.long
 def test_nodes_reload_and_drain_while_clients_push(nodes: Nodes, tmp_path: Path) -> None:
     config = tmp_path / "registry.toml"
     config.write_text("drain-seconds = 30\n")

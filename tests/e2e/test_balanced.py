@@ -42,8 +42,8 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     params=[
         pytest.param((True, False), id="a node for each request, bytes"),
         pytest.param((False, True), id="a node for each connection, redirects"),
-        pytest.param((True, True), id="a node for each request, redirects", marks=pytest.mark.long),
-        pytest.param((False, False), id="a node for each connection, bytes", marks=pytest.mark.long),
+        pytest.param((True, True), id="a node for each request, redirects"),
+        pytest.param((False, False), id="a node for each connection, bytes"),
     ],
 )
 def balanced(request: pytest.FixtureRequest, stores: Nodes) -> Iterator[RegistryServer]:

@@ -73,7 +73,6 @@ def test_push_pull_and_run(docker: Engine, registry: RegistryServer, repository:
     forget(docker, by_digest)
 
 
-@pytest.mark.long
 def test_the_image_id_is_the_digest_of_the_config(
     docker: Engine, registry: RegistryServer, repository: str
 ) -> None:
@@ -86,7 +85,6 @@ def test_the_image_id_is_the_digest_of_the_config(
     forget(docker, name)
 
 
-@pytest.mark.long
 def test_an_overwritten_tag_still_pulls_by_digest_and_runs(
     docker: Engine, registry: RegistryServer, repository: str
 ) -> None:
@@ -111,7 +109,6 @@ def test_an_overwritten_tag_still_pulls_by_digest_and_runs(
     forget(docker, name, old)
 
 
-@pytest.mark.long
 def test_an_unchanged_image_writes_no_event(
     docker: Engine, registry: RegistryServer, repository: str
 ) -> None:
@@ -128,7 +125,6 @@ def test_an_unchanged_image_writes_no_event(
     forget(docker, name)
 
 
-@pytest.mark.long
 def test_the_journal_knows_who_pushed(docker: Engine, registry: RegistryServer, repository: str) -> None:
     name = f"{registry.host}/{repository}:1"
     build(docker, name, "who")
@@ -140,7 +136,6 @@ def test_the_journal_knows_who_pushed(docker: Engine, registry: RegistryServer, 
     forget(docker, name)
 
 
-@pytest.mark.long
 def test_two_tags_of_one_image(docker: Engine, registry: RegistryServer, repository: str) -> None:
     base = f"{registry.host}/{repository}"
     build(docker, f"{base}:1", "both")
@@ -151,7 +146,6 @@ def test_two_tags_of_one_image(docker: Engine, registry: RegistryServer, reposit
     forget(docker, f"{base}:1", f"{base}:latest")
 
 
-@pytest.mark.long
 def test_a_push_to_another_repository_mounts(
     docker: Engine, registry: RegistryServer, repository: str
 ) -> None:
@@ -177,7 +171,6 @@ def test_a_push_to_another_repository_mounts(
     forget(docker, second)
 
 
-@pytest.mark.long
 def test_a_large_layer(docker: Engine, registry: RegistryServer, repository: str) -> None:
     name = f"{registry.host}/{repository}:1"
     noise = random.Random(5).randbytes(1 << 20)
@@ -196,7 +189,6 @@ def test_a_large_layer(docker: Engine, registry: RegistryServer, repository: str
     forget(docker, pulled)
 
 
-@pytest.mark.long
 def test_many_layers(docker: Engine, registry: RegistryServer, repository: str) -> None:
     name = f"{registry.host}/{repository}:1"
     layers = [root_file_system(), *(tar({f"layer{number}": b"%d" % number}) for number in range(39))]
@@ -210,7 +202,6 @@ def test_many_layers(docker: Engine, registry: RegistryServer, repository: str) 
     forget(docker, name)
 
 
-@pytest.mark.long
 def test_concurrent_pushes_of_images_that_share_layers(
     docker: Engine, registry: RegistryServer, repository: str
 ) -> None:
@@ -231,7 +222,6 @@ def test_concurrent_pushes_of_images_that_share_layers(
     forget(docker, *names)
 
 
-@pytest.mark.long
 def test_a_tag_that_moves_often_has_a_whole_chain(
     docker: Engine, registry: RegistryServer, repository: str
 ) -> None:
@@ -251,7 +241,6 @@ def test_a_tag_that_moves_often_has_a_whole_chain(
     forget(docker, *local, target)
 
 
-@pytest.mark.long
 def test_a_manifest_list(docker: Engine, registry: RegistryServer, repository: str) -> None:
     base = f"{registry.host}/{repository}"
     for architecture in ("amd64", "arm64"):
@@ -278,7 +267,6 @@ def test_a_manifest_list(docker: Engine, registry: RegistryServer, repository: s
     forget(docker, f"{base}:amd64", f"{base}:arm64")
 
 
-@pytest.mark.long
 def test_what_is_not_there_is_said_in_words(
     docker: Engine, registry: RegistryServer, repository: str
 ) -> None:
@@ -296,7 +284,6 @@ def test_what_is_not_there_is_said_in_words(
     forget(docker, name)
 
 
-@pytest.mark.long
 def test_a_layer_that_was_damaged_on_the_disk_is_refused(
     docker: Engine, registry_on_disk: RegistryServer, repository: str
 ) -> None:

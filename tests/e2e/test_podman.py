@@ -73,7 +73,6 @@ def test_push_pull_and_run(
         podman("rmi", reference)
 
 
-@pytest.mark.long
 def test_zstd_layers(
     podman: Engine, buildah: Engine, registry: RegistryServer, repository: str, tmp_path: Path
 ) -> None:
@@ -91,7 +90,6 @@ def test_zstd_layers(
         podman("rmi", reference)
 
 
-@pytest.mark.long
 def test_an_unchanged_image_writes_no_event(
     podman: Engine, registry: RegistryServer, repository: str, tmp_path: Path
 ) -> None:
@@ -112,7 +110,6 @@ def test_an_unchanged_image_writes_no_event(
     podman("rmi", name)
 
 
-@pytest.mark.long
 def test_buildah_pushes_and_pulls(
     podman: Engine, buildah: Engine, registry: RegistryServer, repository: str, tmp_path: Path
 ) -> None:
@@ -128,7 +125,6 @@ def test_buildah_pushes_and_pulls(
         podman("rmi", reference)
 
 
-@pytest.mark.long
 def test_a_manifest_of_two_platforms(
     podman: Engine, buildah: Engine, registry: RegistryServer, repository: str, tmp_path: Path
 ) -> None:

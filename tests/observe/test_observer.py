@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,21 +12,9 @@ from digestry.model.digest import Digest
 from tests.client.liar import Reply, Request
 from tests.fleet.support import SimulatedAgent
 from tests.observe.support import Observing, observing, report, spans
-from tests.registry.pull_through.support import KIND, Upstream, upstream
+from tests.registry.pull_through.support import KIND, Upstream
 from tests.registry.webhook_receiver import SECRET, running_receiver
 from tests.support import wait_until
-
-
-@pytest.fixture
-def up() -> Iterator[Upstream]:
-    with upstream() as made:
-        yield made
-
-
-@pytest.fixture
-def observer(up: Upstream, tmp_path: Path) -> Iterator[Observing]:
-    with observing(tmp_path, up.url) as made:
-        yield made
 
 
 def outcomes(observer: Observing, tag: str) -> list[str]:

@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from digestry.model import media_types
 from digestry.model.digest import Digest
-from tests.observe.support import Observing, observing, report
-from tests.registry.pull_through.support import Upstream, upstream
+from tests.observe.support import Observing, report
+from tests.registry.pull_through.support import Upstream
 from tests.support import descriptor, wait_until
 
 _APP = "own/app"
-
-
-@pytest.fixture
-def up() -> Iterator[Upstream]:
-    with upstream() as made:
-        yield made
-
-
-@pytest.fixture
-def observer(up: Upstream, tmp_path: Path) -> Iterator[Observing]:
-    with observing(tmp_path, up.url) as made:
-        yield made
 
 
 def child(up: Upstream, layer: bytes, platform: dict[str, str] | None, **config: Any) -> dict[str, Any]:

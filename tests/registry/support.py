@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from digestry.model import media_types
@@ -168,3 +169,26 @@ def every_page(server: RegistryServer, path: str, most: int = 100) -> list[Respo
 
 def joined(pages: Sequence[Response], field: str) -> list[Any]:
     return [item for page in pages for item in page.json()[field]]
+
+
+def edit_catalog(root: Path, *statements: str) -> None:
+    """Change the catalog of a registry that does not run, as whoever has its file: nothing guards the journal
+    and the log any more."""
+    with closing(sqlite3.connect(root / "catalog.db")) as connection, connection:
+        triggers = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'")
+        for (name,) in triggers.fetchall():
+            if name.startswith(("journal", "log_")):
+                connection.execute(f"DROP TRIGGER {name}")
+        for statement in statements:
+            connection.execute(statement)
+
+
+def rewrite_past(root: Path) -> None:
+    """Change all entries of a registry's journal, and forget what was signed of them."""
+    (root / "log-head.json").unlink()
+    edit_catalog(
+        root,
+        "DELETE FROM log_entries",
+        "DELETE FROM log_checkpoints",
+        "UPDATE journal SET to_digest = replace(to_digest, 'f', 'e')",
+    )

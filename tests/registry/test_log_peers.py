@@ -16,6 +16,7 @@ import pytest
 from digestry.translog.cosignatures import cosignatures
 from digestry.translog.notes import VerifierKey, parse_verifier_key
 from tests.e2e.peers import built
+from tests.registry.support import rewrite_past
 from tests.registry.test_log_witnesses import logging_to, started, witness_key, witness_of
 from tests.registry.test_transparency import LOG, checkpoint, keys_of
 from tests.support import PATIENCE, RegistryServer, free_port, program, wait_until
@@ -105,15 +106,7 @@ def test_litewitness_cosigns_the_log_and_finds_a_fork(tmp_path: Path, litewitnes
             log.push_image("log/peer", "t", os.urandom(8))
             note = checkpoint(log, least=size).note
             assert len(cosignatures(note, [litewitness.key])) == 1
-    (root / "log-head.json").unlink()
-    with contextlib.closing(sqlite3.connect(root / "catalog.db")) as connection, connection:
-        triggers = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'")
-        for (name,) in triggers.fetchall():
-            if name.startswith(("journal", "log_")):
-                connection.execute(f"DROP TRIGGER {name}")
-        connection.execute("DELETE FROM log_entries")
-        connection.execute("DELETE FROM log_checkpoints")
-        connection.execute("UPDATE journal SET to_digest = replace(to_digest, 'f', 'e')")
+    rewrite_past(root)
     with started(root, there) as log:
         words = "has cosigned this log with 3 entries, and this catalog has signed 0"
         wait_until(lambda: words in log.log.read_text(), what="the discovery", log=log.log)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from digestry.translog.merkle import (
     root_of,
 )
 from digestry.translog.notes import Note, Signature, SignerKey, VerifierKey, parse_note, parse_verifier_key
+from tests.registry.support import edit_catalog, rewrite_past
 from tests.registry.test_transparency import LOG, checkpoint, keys_of
 from tests.support import RegistryServer, Response, start_registry, wait_until
 from tests.translog import second_opinion
@@ -205,15 +205,7 @@ def test_a_fork_is_found_by_the_witness(tmp_path: Path) -> None:
         witnesses = logging_to((f"http://{other.host}{LOG}/witness", str(witness_key(other))))
         with started(root, witnesses) as log:
             wait_until(lambda: checkpoint(log).note.signatures[1:], what="a cosignature")
-        (root / "log-head.json").unlink()
-        with contextlib.closing(sqlite3.connect(root / "catalog.db")) as connection, connection:
-            triggers = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'")
-            for (name,) in triggers.fetchall():
-                if name.startswith(("journal", "log_")):
-                    connection.execute(f"DROP TRIGGER {name}")
-            connection.execute("DELETE FROM log_entries")
-            connection.execute("DELETE FROM log_checkpoints")
-            connection.execute("UPDATE journal SET to_digest = replace(to_digest, 'f', 'e')")
+        rewrite_past(root)
         with started(root, logging_to()) as log:
             checkpoint(log, least=2)  # signed where no witness is asked
         with started(root, witnesses) as log:
@@ -300,12 +292,7 @@ def test_damage_of_the_log_is_said(tmp_path: Path, statement: str, message: str,
         for tag in ("t", "u"):
             log.push_image("x", tag, os.urandom(8))
         checkpoint(log, least=2)
-    with contextlib.closing(sqlite3.connect(root / "catalog.db")) as connection, connection:
-        triggers = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'")
-        for (name,) in triggers.fetchall():
-            if name.startswith(("journal", "log_")):
-                connection.execute(f"DROP TRIGGER {name}")
-        connection.execute(statement)
+    edit_catalog(root, statement)
     with started(root, logging_to()) as log:
         if message:
             wait_until(lambda: b"digestry_log_refused 1.0" in log.request("GET", "/metrics").body, what="it")

@@ -167,12 +167,16 @@ actions = ["pull", "push", "move-tag"]
 who = "reader"
 actions = ["pull"]
 
+[[rule]]
+who = "other-reader"
+actions = ["pull"]
+
 [[min-age]]
 age = "7d"
 """
 HEADERS = {
     name: {"Authorization": "Basic " + base64.b64encode(f"{name}:secret".encode()).decode()}
-    for name in ("pusher", "mover", "reader")
+    for name in ("pusher", "mover", "reader", "other-reader")
 }
 
 
@@ -353,7 +357,8 @@ def test_an_override_is_a_journalled_act_with_a_reason(shared: RegistryServer) -
     age(shared, name, "1", young.raw, HOUR)
     path = f"/v2/{name}/_digestry/age-overrides"
     wanted = json.dumps({"tag": "1", "reason": "CVE-2026-1 is fixed in it"})
-    assert ask(shared, "reader", "POST", path, wanted).status == 403
+    # Of a reader who was refused often in this minute, the audit log has no line each any more.
+    assert ask(shared, "other-reader", "POST", path, wanted).status == 403
     assert ask(shared, "pusher", "POST", path, wanted).status == 403
     for wrong in (
         "{}",

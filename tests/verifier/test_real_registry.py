@@ -13,6 +13,7 @@ import pytest
 from digestry.model.digest import Digest
 from digestry.model.reference import Reference
 from tests.forked_process import ForkedProcess
+from tests.registry.support import edit_catalog
 from tests.registry.test_transparency import checkpoint
 from tests.support import RegistryServer, digestry, free_port, run_digestry, start_registry
 
@@ -123,12 +124,10 @@ def test_a_database_that_was_edited_by_hand(registry: Registry, home: Home) -> N
     home.verify()
     home.follow()
     registry.stop()
-    with sqlite3.connect(registry.root / "catalog.db") as database:
-        for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
-            if "journal" in name:
-                database.execute(f"DROP TRIGGER {name}")
-        database.execute("UPDATE journal SET actor = 'mallory', to_digest = from_digest WHERE number = 2")
-    database.close()
+    edit_catalog(
+        registry.root,
+        "UPDATE journal SET actor = 'mallory', to_digest = from_digest WHERE number = 2",
+    )
     registry.start()
     problems = home.verify(status=1)["problems"]
     assert isinstance(problems, list)

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from digestry.admission.manifest_lines import DocumentLines
-from digestry.admission.pod_templates import Kind, kind_of
+from digestry.admission.pod_templates import kind_of
+from digestry.admission.subject import Change
 from digestry.errors import InvalidConfiguration
 from digestry.inventory.formats.yaml_nesting import too_deep
-from digestry.model.json_values import JsonObject, as_list, as_object, as_text
+from digestry.model.json_values import as_list, as_object, as_text
 
 LARGEST: Final = 64 << 20
 """The most bytes of a file that are read."""
@@ -26,25 +27,22 @@ _REVIEW: Final = ("admission.k8s.io", "AdmissionReview")
 
 @dataclass(frozen=True, slots=True)
 class ManifestObject:
-    """An object of a file. ``place`` is the file and the number of the document, ``lines`` are those of its
-    fields; ``old``, ``operation`` and ``subresource`` are what an AdmissionReview says."""
+    """An object of a file, and what is to be done to it: it is created, or what an AdmissionReview says.
+
+    ``place`` is the file and the number of the document, ``lines`` are those of the object's fields.
+    """
 
     place: str
-    kind: Kind
-    namespace: str
     name: str
-    content: JsonObject
+    change: Change
     file: str
     lines: DocumentLines
-    old: JsonObject | None = None
-    operation: str = "CREATE"
-    subresource: str = ""
 
     @property
     def title(self) -> str:
         """The object as kubectl names it."""
-        name = f"{self.kind[1].lower()}/{self.name or '-'}"
-        return f"{self.namespace}/{name}" if self.namespace else name
+        name = f"{self.change.kind[1].lower()}/{self.name or '-'}"
+        return f"{self.change.namespace}/{name}" if self.change.namespace else name
 
 
 def read_objects(content: bytes, place: str) -> Iterator[ManifestObject]:
@@ -140,18 +138,16 @@ def _objects(document: object, place: str, file: str, lines: DocumentLines) -> I
         inner = as_object(request.get("object"))
         asked = as_object(request.get("kind"))
         old = request.get("oldObject")
-        yield ManifestObject(
-            place,
+        change = Change(
             (as_text(asked.get("group")), as_text(asked.get("kind"))),
             as_text(request.get("namespace")),
-            as_text(request.get("name")),
             inner,
-            file,
-            lines.inside("request.object"),
             old if isinstance(old, dict) else None,
             as_text(request.get("operation")),
             as_text(request.get("subResource")),
         )
+        name = as_text(request.get("name"))
+        yield ManifestObject(place, name, change, file, lines.inside("request.object"))
     elif kind[1].endswith("List") and isinstance(value.get("items"), list):
         for number, item in enumerate(as_list(value["items"])):
             inner = as_object(item)
@@ -163,4 +159,4 @@ def _objects(document: object, place: str, file: str, lines: DocumentLines) -> I
         metadata = as_object(value.get("metadata"))
         name = as_text(metadata.get("name")) or as_text(metadata.get("generateName"))
         namespace = as_text(metadata.get("namespace"))
-        yield ManifestObject(place, kind, namespace, name, value, file, lines)
+        yield ManifestObject(place, name, Change(kind, namespace, value), file, lines)

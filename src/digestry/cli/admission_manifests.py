@@ -165,13 +165,11 @@ def _decide(
 
     from digestry.admission.asking import unasked
     from digestry.admission.decision import Decision, Subject, decide
-    from digestry.admission.subject import Change, NotLookedAt, subject_of, templates_in
+    from digestry.admission.subject import NotLookedAt, subject_of, templates_in
 
     subjects: list[tuple[ManifestObject, Subject | NotLookedAt | None]] = []
     for one in objects:
-        change = Change(
-            one.kind, one.namespace or namespace, one.content, one.old, one.operation, one.subresource
-        )
+        change = replace(one.change, namespace=one.change.namespace or namespace)
         if not change.names_images:
             subjects.append((one, None))
             continue
@@ -197,7 +195,7 @@ def _decide(
             found.append(_Tested(one, allowed))
         elif isinstance(subject, NotLookedAt):
             # Of a kind that the policy knows, the webhook decides; of others there is no decision.
-            decision = replace(allowed, notes=(subject.reason,)) if one.kind in policy.paths else None
+            decision = replace(allowed, notes=(subject.reason,)) if one.change.kind in policy.paths else None
             note = subject.reason if subject.suspected else ""
             found.append(_Tested(one, decision, subject.suspected, note))
         else:
@@ -214,9 +212,9 @@ def _document(tested: list[_Tested]) -> AdmissionTest:
             TestedObject(
                 place=one.manifest.place,
                 line=one.manifest.lines.line(),
-                kind=one.manifest.kind[1],
-                group=one.manifest.kind[0],
-                namespace=one.manifest.namespace or None,
+                kind=one.manifest.change.kind[1],
+                group=one.manifest.change.kind[0],
+                namespace=one.manifest.change.namespace or None,
                 name=one.manifest.name or None,
                 decision=None if one.decision is None else word_of(one.decision),
                 rules=() if one.decision is None else one.decision.rules,
@@ -284,7 +282,7 @@ def _print(tested: list[_Tested]) -> None:
         f"{number_of(len(words), 'object')} with images: {words.count('deny')} denied,"
         f" {words.count('warn')} with warnings, {words.count('allow')} allowed"
     )
-    without = [one.manifest.kind[1] for one in tested if one.decision is None]
+    without = [one.manifest.change.kind[1] for one in tested if one.decision is None]
     if without:
         kinds = few(without, most=8)
         note(

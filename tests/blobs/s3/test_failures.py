@@ -65,7 +65,6 @@ PASSING: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("fault", PASSING, ids=["slow down", "internal", "cut", "answer lost", "balancer"])
 @pytest.mark.parametrize(
     ("method", "text"),
@@ -85,7 +84,6 @@ def test_what_passes_is_tried_again(
     ]
 
 
-@pytest.mark.long
 def test_a_completion_that_says_200_and_fails_is_not_believed(store: S3Blobs, proxy: S3Proxy) -> None:
     injected = proxy.fail("POST", "uploadId=", status=200, answer=INTERNAL)
     push(store)
@@ -100,7 +98,6 @@ def test_a_completion_that_says_200_and_fails_is_not_believed(store: S3Blobs, pr
     assert store.stat(DIGEST) is None
 
 
-@pytest.mark.long
 def test_bytes_that_change_on_the_way_are_refused_and_sent_again(store: S3Blobs, proxy: S3Proxy) -> None:
     def flip(body: bytes) -> bytes:
         return body[:-1] + bytes([body[-1] ^ 1])
@@ -159,7 +156,6 @@ def test_a_body_that_breaks_off_is_gone_on_with(store: S3Blobs, proxy: S3Proxy) 
     assert store.verify(DIGEST, len(CONTENT), FullSpeed()).problem is None
 
 
-@pytest.mark.long
 def test_a_store_that_is_away_is_busy_in_bounded_time(s3_config: S3Config, tmp_path: Path) -> None:
     endpoint = f"http://127.0.0.1:{free_port()}"
     store = make_store(tmp_path, s3_config, endpoint=endpoint, patience=1.0)
@@ -176,7 +172,6 @@ def test_a_store_that_is_away_is_busy_in_bounded_time(s3_config: S3Config, tmp_p
     assert time.monotonic() - began < 30
 
 
-@pytest.mark.long
 def test_a_store_that_does_not_answer_is_busy_in_bounded_time(store: S3Blobs, proxy: S3Proxy) -> None:
     store.put(HELLO)
     slow = dataclasses.replace(store.config, read_timeout=0.3, patience=1.0)

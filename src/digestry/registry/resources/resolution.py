@@ -113,16 +113,15 @@ def _withheld(answer: Resolution) -> Resolution:
 def _with_served(service: Service, answer: Resolution) -> Resolution:
     """Return an answer with what pulls by its tags get, where a minimum age makes that another digest."""
     policy = service.config.ages
-    if not answer.tags or not policy.gates(answer.repository):
-        return answer
-    now = service.now()
-    rules = {state.tag: policy.rule(answer.repository, state.tag) for state in answer.tags}
-    tags = [
-        (state.tag, rules[state.tag])
+    aged = [
+        (state.tag, rule)
         for state in answer.tags
-        if state.target is not None and rules[state.tag].age and not signature_tags.is_about(state.tag)
+        if state.target is not None and not signature_tags.is_about(state.tag)
+        if (rule := policy.rule(answer.repository, state.tag)).age
     ]
-    served = service.stores.catalog.tag_ages.served(answer.repository, tags, now)
+    if not aged:
+        return answer
+    served = service.stores.catalog.tag_ages.served(answer.repository, aged, service.now())
     return structs.replace(answer, tags=tuple(_served(state, served.get(state.tag)) for state in answer.tags))
 
 
