@@ -32,6 +32,8 @@ from digestry.errors import InvalidDigest, StorageBusy, StorageError
 
 FILE: Final = "catalog.db"
 _LOG_BYTES: Final = 16 << 20
+_WRITER_CACHE_KIB: Final = 8 << 10
+"""A push changes some 40 pages all over the file; SQLite's own 2 MB forget them from push to push."""
 _READERS: Final = 8
 _STEPS: Final = 10_000
 """Instructions of SQLite's virtual machine, some milliseconds: how often a check yields to others."""
@@ -123,6 +125,10 @@ class SqliteDatabase:
                 connection.execute("PRAGMA query_only=ON")
             else:
                 connection.execute("PRAGMA busy_timeout=0")  # the write queue waits
+                if not self._migrating:  # which sorts whole tables for their new indices
+                    # Statements of a push change many pages: SQLite makes a file for the undoing of each.
+                    connection.execute("PRAGMA temp_store=MEMORY")
+                    connection.execute(f"PRAGMA cache_size=-{_WRITER_CACHE_KIB}")
 
         event.listen(engine, "connect", on_connect)
         event.listen(engine, "begin", begin)
