@@ -21,7 +21,8 @@ AT = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 
 
 def known(image: str, **more: Any) -> ImageKnowledge:
-    return replace(ImageKnowledge(image, parse_image(image), AT, assessment="not_assessed"), **more)
+    found = ImageKnowledge(image, parse_image(image), AT, assessment="not_assessed", own=True)
+    return replace(found, **more)
 
 
 class Feed:
@@ -61,8 +62,9 @@ IMAGES = {
     "r.example/c:1": known("r.example/c:1", assessment="unknown"),
     "r.example/d:1": known("r.example/d:1", age_unknown="it failed"),
     "r.example/e:1": known("r.example/e:1", behind="its upstream is away"),
+    "r.example/f:1": known("r.example/f:1", own=False),
 }
-UNSURE = ["r.example/c:1", "r.example/d:1", "r.example/e:1"]
+UNSURE = ["r.example/c:1", "r.example/d:1", "r.example/e:1", "r.example/f:1"]
 
 
 def test_images_of_changed_repositories_and_those_not_known_are_asked_about(

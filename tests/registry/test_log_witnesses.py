@@ -120,6 +120,38 @@ def test_the_protocol_of_a_witness(tmp_path: Path) -> None:
         assert server.request("GET", ADD).status == 405
 
 
+def test_a_log_that_sends_too_many_checkpoints_is_told_to_wait(tmp_path: Path) -> None:
+    key, other = SignerKey.new("log.example/a"), SignerKey.new("log.example/b")
+    logs = [(one.name, one.verifier) for one in (key, other)]
+    with started(tmp_path / "w" / "root", witness_of(*logs)) as server:
+        assert server.request("POST", ADD, request(signed(key, 5), 0)).status == 200
+
+        def add(number: int) -> Response:
+            text = Checkpoint(key.name, 5, root_of(LEAVES[:5]), (f"the text {number}",)).sign([key])
+            return server.request("POST", ADD, request(text, 5))
+
+        answer = next(found for number in range(1000) if (found := add(number)).status != 200)
+        assert (answer.status, answer.json()["errors"][0]["code"]) == (429, "TOOMANYREQUESTS")
+        assert answer.headers["retry-after"] == "1"
+        # What is refused or repeated is not counted: nobody can spend what a log has by sending it again.
+        assert server.request("POST", ADD, request(signed(key, 3), 0)).status == 409
+        assert server.request("POST", ADD, request(signed(other, 5), 0)).status == 200
+        wait_until(lambda: add(1000).status == 200, what="its turn")
+
+
+def test_a_contradiction_is_logged_a_few_times(tmp_path: Path) -> None:
+    """Anybody who has a newer checkpoint of the log can send it with a wrong proof."""
+    key = SignerKey.new("log.example/a")
+    with started(tmp_path / "w" / "root", witness_of((key.name, key.verifier))) as server:
+        assert server.request("POST", ADD, request(signed(key, 5), 0)).status == 200
+        for _ in range(20):
+            assert server.request("POST", ADD, request(signed(key, 9), 5, [bytes(32)])).status == 422
+        words = "does not continue what was cosigned before"
+        wait_until(lambda: words in server.log.read_text(), what="the line", log=server.log)
+        assert server.request("POST", ADD, request(signed(key, 9), 5)).status == 200
+        assert 1 <= server.log.read_text().count(words) <= 4
+
+
 def test_a_registry_that_is_no_witness(registry: RegistryServer) -> None:
     assert registry.request("POST", ADD, b"").status == 404
     assert registry.request("GET", f"{LOG}/witness/x/checkpoint").status == 404

@@ -80,5 +80,8 @@ def _may_differ(image: ImageKnowledge, repositories: frozenset[str]) -> bool:
         return True
     if image.assessment == "unknown":
         return True
+    # What a mirror has changes in another registry, and the mirror sees that when it is asked.
+    if not image.own:
+        return True
     # The fixed image may be in any repository.
     return image.reference.repository in repositories or bool(repositories and image.affecting)

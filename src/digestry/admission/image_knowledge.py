@@ -40,6 +40,8 @@ class ImageKnowledge:
     """Why ``since`` is not known."""
     behind: str = ""
     """Why the registry's answer may differ from that of the registry that it mirrors."""
+    own: bool = False
+    """Whether its registry said that the repository is its own: then nothing changes of it elsewhere."""
     proven: bool = False
     """Whether the tag's history was proven to be in the registry's transparency log."""
     proof_refused: str = ""

@@ -129,6 +129,7 @@ def _knowledge(
         assessment_reasons=_reasons(verdict, result),
         affecting=_affecting(verdict.assessment),
         fixed_image=facts.fix.image,
+        own=queries.is_own(reference.repository_only()),
         proof_unknown=NOT_ASKED,
     )
     error = silent.get(reference.host)

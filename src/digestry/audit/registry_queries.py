@@ -93,6 +93,7 @@ class RegistryQueries:
         self._as_served = as_served
         self._cache = QueryCache(timeout)
         self._trust = trust
+        self._own: set[Reference] = set()
 
     @property
     def trust(self) -> TrustPolicy:
@@ -257,6 +258,11 @@ class RegistryQueries:
 
         return self._cache.once(repository.host, question, ask)
 
+    def is_own(self, repository: Reference) -> bool:
+        """Return whether the registry said that a repository is its own, and not a copy of another
+        registry's."""
+        return repository in self._own
+
     def staleness(self, repository: Reference, tag: str) -> str:
         """Return why the answer of :meth:`resolve` may be out of date; empty if nothing indicates that."""
         return self._registries.staleness(repository, tag)
@@ -308,6 +314,8 @@ class RegistryQueries:
             if found is None:
                 return
             for resolution in found.resolutions:
+                if not resolution.upstream:
+                    self._own.add(Reference(host, resolution.repository))
                 for key, value in single_answers(host, resolution, found.contents, as_served=self._as_served):
                     self._cache.note(key, value)
             left = left[len(found.resolutions) :]

@@ -67,6 +67,14 @@ manifests = Table(
     Index("manifests_by_digest", "digest"),
     Index("manifests_by_subject", "repository_id", "subject"),
     Index("manifests_by_config", "repository_id", "config"),
+    # Which repositories changed since a moment.
+    Index("manifests_by_push", "pushed_at"),
+    Index(
+        "manifests_by_deletion",
+        "deleted_at",
+        sqlite_where=text("deleted_at IS NOT NULL"),
+        postgresql_where=text("deleted_at IS NOT NULL"),
+    ),
     # Which referrers any repository has for a digest, such as a layer's.
     Index(
         "manifests_by_subject_anywhere",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from typing import Final
 
 from digestry.backend import Backend
@@ -37,6 +38,9 @@ _BETWEEN_SECONDS: Final = 0.5
 """Between two checkpoints: a registry that takes pushes all the time signs many entries at once."""
 _MANY: Final = 1000
 _REFUSED_SECONDS: Final = 10.0
+_THINNING_SECONDS: Final = 600.0
+"""From one removal of old checkpoints to the next."""
+_BETWEEN_BATCHES: Final = 1.0
 _HINT: Final = (
     "put the newer catalog back; if its entries are lost for good, digestry log begin NAME begins a log of"
     " another name (docs/transparency.md)"
@@ -82,6 +86,8 @@ class LogKeeper:
         known = catalog.jobs.state(LOG_STATE)
         changed = -1 if known is None else int(known.state.get("changed", -1))
         self._audit = LogAudit(catalog.log, changed if changed >= 0 else None)
+        self._thinning = catalog.log_signer.thinning()
+        self._thinned_at = time.monotonic() - _THINNING_SECONDS + _BETWEEN_BATCHES
 
     def step(self) -> float:
         """Sign what is to be signed; return after how many seconds to look again.
@@ -106,8 +112,10 @@ class LogKeeper:
             self._refused = ""
             self._record()
         if signed is None:
+            self._thin()
             return _LOOK_SECONDS
         self._note(signed)
+        self._thin()
         # A journal that is older than its log is caught up batch after batch.
         return 0.0 if self._catalog.log_signer.unsigned() >= _MANY else _BETWEEN_SECONDS
 
@@ -185,6 +193,16 @@ class LogKeeper:
         except StorageError as error:
             log.error("it was not noted what was signed last: %s", error.message)
         self._beside.keep(self._head)
+
+    def _thin(self) -> None:
+        """Remove some of the old checkpoints, if it is time. Raises :class:`Conflict` as :meth:`step` does."""
+        if time.monotonic() < self._thinned_at + _THINNING_SECONDS:
+            return
+        removed, ended = self._thinning.step(now=self._now(), fence=self._lock)
+        pause = _THINNING_SECONDS if ended else _BETWEEN_BATCHES
+        self._thinned_at = time.monotonic() - _THINNING_SECONDS + pause
+        if removed:
+            log.debug("%d old checkpoints were removed", removed)
 
     def _refuse(self, error: DigestryError) -> None:
         # It may have been begun anew meanwhile.

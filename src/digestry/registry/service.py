@@ -22,6 +22,7 @@ from digestry.registry.age_cache import AgeCache
 from digestry.registry.chunk_size import ChunkSize
 from digestry.registry.config import RegistryConfig
 from digestry.registry.connections.table import Connections
+from digestry.registry.event_rates import EventRates
 from digestry.registry.executors import Executors
 from digestry.registry.observability.audit_events import DamageEvents
 from digestry.registry.observability.exposition import Scrape
@@ -37,6 +38,10 @@ from digestry.registry.stores import ContentDamaged, Stores, open_stores
 from digestry.registry.upload_sweep import UploadSweep
 
 log: Final = logging.getLogger("digestry.registry")
+
+COSIGNED_RATE: Final = 4.0
+"""New checkpoints of one log a second, of which each is a transaction; logs send one or two."""
+COSIGNED_BURST: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,10 @@ class Service:
     """Tells whether the server is about to stop."""
     ages: AgeCache = field(default_factory=AgeCache)
     """The last answers about ages, under the present rules."""
+    cosigned: EventRates = field(default_factory=lambda: EventRates(COSIGNED_RATE, COSIGNED_BURST))
+    """How often checkpoints of other logs were cosigned, by their origin."""
+    contradicted: EventRates = field(default_factory=lambda: EventRates(1 / 60, 3))
+    """How often a log contradicted what was cosigned of it, and the log said so."""
     parse_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Of large manifests: each takes a multiple of its size while it is read."""
 

@@ -65,6 +65,28 @@ def test_questions_are_answered_from_indices(catalog: Catalog, query: Select[Any
     assert "SCAN deliveries" not in found
 
 
+def test_what_changed_is_found_by_indices(catalog: Catalog) -> None:
+    """However many manifests there are."""
+    statements: list[tuple[str, Any]] = []
+
+    def note(_: object, __: object, statement: str, parameters: object, *___: object) -> None:
+        statements.append((statement, parameters))
+
+    event.listen(sqlite_database(catalog)._reading, "before_cursor_execute", note)
+    moment = catalog.changes.moment()
+    assert catalog.changes.since(moment).known
+    found = []
+    with sqlite3.connect(file_of(catalog)) as connection:
+        for statement, parameters in statements:
+            if statement.startswith("SELECT"):
+                rows = connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+                found += [str(row[3]) for row in rows]
+    connection.close()
+    assert any("manifests_by_push (pushed_at>?)" in line for line in found), found
+    assert any("manifests_by_deletion (deleted_at>?)" in line for line in found), found
+    assert not [line for line in found if line.startswith(("SCAN manifests", "SCAN journal"))]
+
+
 def test_the_walk_sorts_nothing(catalog: Catalog) -> None:
     """A page of a million links is a look into an index, and not a sort of them all."""
     statements: list[str] = []

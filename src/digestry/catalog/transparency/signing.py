@@ -18,6 +18,7 @@ from digestry.catalog.transactions import retried
 from digestry.catalog.transparency import audit, checkpoint_rows, keys
 from digestry.catalog.transparency.checkpoint_rows import StoredCheckpoint
 from digestry.catalog.transparency.damage import LogDamaged
+from digestry.catalog.transparency.thinning import CheckpointThinning
 from digestry.catalog.transparency.tree_rows import GrowingTiles, TableReader, size_of
 from digestry.errors import Conflict, NotFound
 from digestry.translog.checkpoints import Checkpoint, open_checkpoint
@@ -124,6 +125,10 @@ class LogSigner:
                     connection.execute(insert(log_entries), plan.leaves)
                 plan.tiles.write(connection)
                 return checkpoint_rows.add(connection, checkpoint, checkpoint.sign(signers), now=now)
+
+    def thinning(self) -> CheckpointThinning:
+        """Return what removes old checkpoints."""
+        return CheckpointThinning(self._database)
 
     def of_nothing(self, *, now: int) -> StoredCheckpoint:
         """Return the checkpoint of the log without entries, which every other continues; it is not stored."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from sqlalchemy import Connection, insert, select, update
 
@@ -15,9 +16,20 @@ from digestry.errors import Conflict, ContentError
 from digestry.translog.checkpoints import Checkpoint
 from digestry.translog.cosignatures import AddCheckpoint, cosign
 from digestry.translog.merkle import EMPTY_ROOT, verify_consistency
-from digestry.translog.notes import COSIGNATURE, Note, Signature, VerifierKey
+from digestry.translog.notes import (
+    COSIGNATURE,
+    InvalidNote,
+    Note,
+    Signature,
+    SignerKey,
+    VerifierKey,
+    parse_note,
+)
 
-_SECOND = 1_000_000
+_SECOND: Final = 1_000_000
+REPEATED: Final = 2
+"""Seconds for which the same checkpoint gets the same cosignature: whoever sends it again, and anybody who has
+it may, has nothing written."""
 
 
 class SizeDiffers(Conflict):
@@ -50,27 +62,29 @@ class Witnessing:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    def check(
+        self, name: str, request: AddCheckpoint, checkpoint: Checkpoint, note: Note, *, now: int
+    ) -> Signature | None:
+        """Compare a checkpoint with what was seen of its log, without a lock and without writing anything.
+
+        ``note`` has the signatures of the log that were verified. Returns the cosignature that the witness
+        ``name`` made of it in the last :data:`REPEATED` seconds; None if it is to be added. Raises
+        :class:`SizeDiffers`, and :class:`Inconsistent`.
+        """
+        with self._database.read() as connection:
+            seen = _seen(connection, checkpoint.origin)
+            _check(seen, request, checkpoint)
+            return _repeated(connection, seen, name, note.text, now)
+
     @retried
     def add(
         self, name: str, request: AddCheckpoint, checkpoint: Checkpoint, note: Note, *, now: int
     ) -> Signature:
-        """Cosign a checkpoint as the witness ``name``, and remember it: one transaction.
-
-        ``note`` has the signatures of the log that were verified. Raises :class:`SizeDiffers`, and
-        :class:`Inconsistent`.
-        """
+        """Compare as :meth:`check` does, cosign as the witness ``name``, and remember: one transaction."""
         with self._database.write() as connection:
             transaction_locks.lock(connection, f"witness {checkpoint.origin}")
             seen = _seen(connection, checkpoint.origin)
-            size, root = (0, EMPTY_ROOT) if seen is None else (seen.size, seen.root)
-            if request.old_size != size:
-                raise SizeDiffers(size)
-            if checkpoint.size == 0 and checkpoint.root != EMPTY_ROOT:
-                raise Inconsistent("a log without entries has another root")
-            try:
-                verify_consistency(size, root, checkpoint.size, checkpoint.root, request.proof)
-            except ContentError as error:
-                raise Inconsistent(error.message) from error
+            _check(seen, request, checkpoint)
             key = keys.witness_key(connection, name, now=now)
             signature = cosign(checkpoint.text, key, now // _SECOND)
             row = {
@@ -111,3 +125,43 @@ def _seen(connection: Connection, origin: str) -> WitnessedState | None:
     if row is None:
         return None
     return WitnessedState(row.origin, row.size, bytes(row.root), row.checkpoint, row.seen_at)
+
+
+def _check(seen: WitnessedState | None, request: AddCheckpoint, checkpoint: Checkpoint) -> None:
+    """Raise :class:`SizeDiffers` or :class:`Inconsistent` unless a checkpoint continues what was seen."""
+    size, root = (0, EMPTY_ROOT) if seen is None else (seen.size, seen.root)
+    if request.old_size != size:
+        raise SizeDiffers(size)
+    if checkpoint.size == 0 and checkpoint.root != EMPTY_ROOT:
+        raise Inconsistent("a log without entries has another root")
+    try:
+        verify_consistency(size, root, checkpoint.size, checkpoint.root, request.proof)
+    except ContentError as error:
+        raise Inconsistent(error.message) from error
+
+
+def _repeated(
+    connection: Connection, seen: WitnessedState | None, name: str, text: str, now: int
+) -> Signature | None:
+    """Return the cosignature that this checkpoint got just now, by the key that the witness ``name`` has."""
+    if seen is None or not 0 <= now - seen.seen_at < REPEATED * _SECOND:
+        return None
+    try:
+        note = parse_note(seen.note.encode())
+    except InvalidNote:  # it was damaged, and is written anew
+        return None
+    found = [key.signer for key in keys.keys_of(connection, name, COSIGNATURE) if key.signs(now)]
+    if note.text != text or not found:
+        return None
+    return _made_by(found[0], note)
+
+
+def _made_by(signer: SignerKey, note: Note) -> Signature | None:
+    """Return the signature of a note that a key has made."""
+    key = signer.verifier
+    try:
+        return next(
+            one for one in note.signatures if key.made(one) and key.verify(note.text, one) is not None
+        )
+    except (StopIteration, InvalidNote):
+        return None

@@ -31,11 +31,10 @@ async def get_changes(service: Service, exchange: Exchange, _: str, __: str) -> 
         raise ErrorResponse(400, "UNSUPPORTED", "since is not the token of an earlier answer")
     found = await service.executors.run(changes.since, Moment(int(matched[1]), int(matched[2])))
     names = sorted(name for name in found.repositories if exchange.principal.may_see(name))
-    # A mirror's repositories change upstream, and have other names for clients than here.
     # Another user may see more, or less.
     known = found.known and matched[3] == user
     token = _token(found.moment, user)
-    if not known or service.mirrors is not None or len(names) > MOST_REPOSITORIES:
+    if not known or len(names) > MOST_REPOSITORIES:
         await exchange.json(Changes(token, everything=True))
         return
     await exchange.json(Changes(token, tuple(names), parts=found.parts and bool(names)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 from typing import Final
 
 from digestry.catalog import clock
@@ -12,6 +13,7 @@ from digestry.catalog.transparency.witnessing import Inconsistent, SizeDiffers
 from digestry.model.digest import shown
 from digestry.model.reference import check_tag
 from digestry.registry.error_responses import ErrorResponse, bad_parameter
+from digestry.registry.event_rates import EventRates
 from digestry.registry.exchange import Exchange
 from digestry.registry.service import Service
 from digestry.translog.checkpoints import parse_checkpoint
@@ -125,8 +127,8 @@ async def add_checkpoint(service: Service, exchange: Exchange, _: str, __: str) 
     config = service.config.transparency
     body = await exchange.read(_LARGEST_REQUEST, patience=service.config.patience)
     try:
-        request = parse_add_checkpoint(body)
-        note = parse_note(request.note)
+        asked = parse_add_checkpoint(body)
+        note = parse_note(asked.note)
         checkpoint = parse_checkpoint(note.text)
     except InvalidNote as error:
         raise ErrorResponse(400, "UNSUPPORTED", error.message) from error
@@ -140,35 +142,47 @@ async def add_checkpoint(service: Service, exchange: Exchange, _: str, __: str) 
         raise ErrorResponse(403, "DENIED", error.message) from error
     if not signatures:
         raise ErrorResponse(403, "DENIED", f"no key of the log {shown(origin)} has signed the checkpoint")
-    if request.old_size > checkpoint.size:
+    if asked.old_size > checkpoint.size:
         raise ErrorResponse(
             400,
             "UNSUPPORTED",
-            f"the old size {request.old_size} is above the checkpoint's, {checkpoint.size}",
+            f"the old size {asked.old_size} is above the checkpoint's, {checkpoint.size}",
         )
     exchange.record_audit_event(origin=origin, size=checkpoint.size)
     signed = Note(note.text, tuple(signatures.values()))
+    witnessing = service.stores.catalog.witnessing
+    wanted = config.witness_name or "", asked, checkpoint, signed
     try:
-        signature = await service.executors.write(
-            service.stores.catalog.witnessing.add,
-            config.witness_name or "",
-            request,
-            checkpoint,
-            signed,
-            now=service.now(),
-        )
+        signature = await service.executors.run(witnessing.check, *wanted, now=service.now())
+        if signature is None:
+            _admit(service.cosigned, origin)
+            signature = await service.executors.write(witnessing.add, *wanted, now=service.now())
     except SizeDiffers as error:
         await exchange.respond(409, [("Content-Type", SIZE_TYPE)], f"{error.size}\n".encode())
         return
     except Inconsistent as error:
-        log.error(
-            "the log %s does not continue what was cosigned before: %s; the checkpoint was %r",
-            origin,
-            error.message,
-            str(signed),
-        )
+        # Anybody who has the checkpoint can send it with a wrong proof.
+        if not service.contradicted.wait(origin):
+            log.error(
+                "the log %s does not continue what was cosigned before: %s; the checkpoint was %r",
+                origin,
+                error.message,
+                str(signed),
+            )
         raise ErrorResponse(422, "UNSUPPORTED", error.message) from error
     await exchange.respond(200, [_TEXT], signature.line.encode())
+
+
+def _admit(cosigned: EventRates, origin: str) -> None:
+    """Raise :class:`ErrorResponse` 429 if a log sends new checkpoints too often."""
+    seconds = cosigned.wait(origin)
+    if seconds:
+        raise ErrorResponse(
+            429,
+            "TOOMANYREQUESTS",
+            f"the log {shown(origin)} sends more checkpoints than this witness cosigns",
+            headers={"Retry-After": str(math.ceil(seconds))},
+        )
 
 
 async def get_witnessed(service: Service, exchange: Exchange, _: str, path: str) -> None:
