@@ -195,7 +195,7 @@ class LogKeeper:
         self._beside.keep(self._head)
 
     def _thin(self) -> None:
-        """Remove some of the old checkpoints, if it is time. Raises :class:`Conflict` as :meth:`step` does."""
+        """Remove some of the old checkpoints, if it is time. Raises as :meth:`step` does."""
         if time.monotonic() < self._thinned_at + _THINNING_SECONDS:
             return
         removed, ended = self._thinning.step(now=self._now(), fence=self._lock)

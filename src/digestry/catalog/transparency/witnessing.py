@@ -28,8 +28,8 @@ from digestry.translog.notes import (
 
 _SECOND: Final = 1_000_000
 REPEATED: Final = 2
-"""Seconds for which the same checkpoint gets the same cosignature: whoever sends it again, and anybody who has
-it may, has nothing written."""
+"""Seconds for which the same checkpoint gets the same cosignature. Anybody who has it may send it again, and
+has nothing written by that."""
 
 
 class SizeDiffers(Conflict):
