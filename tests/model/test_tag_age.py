@@ -32,8 +32,9 @@ class History:
     """A tag's history, the present, and the answer that is expected of it.
 
     A time is in days: ``30``, or ``30+3h`` (hours, minutes, seconds, microseconds). ``moves`` are a letter
-    for a digest, or ``-`` for none, each with its time. ``spans`` are what was observed, from when to when:
-    a letter, ``-`` for absent, ``!`` for failed; None for a tag of this registry.
+    for a digest, or ``-`` for none, each with its time, and with ``<1`` if the clock said 1. ``spans`` are
+    what was observed, from when to when: a letter, ``-`` for absent, ``!`` for failed; None for a tag of this
+    registry.
     """
 
     name: str
@@ -103,12 +104,18 @@ OWN: Final = (
     ),
     History("the clock was ahead from the beginning", "A30", "1", None, "A", refusal="clock", age="0"),
     History(
-        "ahead, and moved after it was set back", "A0 B30 C30+1u", "1", None, "CBA", refusal="clock", age="0"
+        "ahead, and moved after it was set back",
+        "A0 B30 C30+1u<1",
+        "1",
+        None,
+        "CBA",
+        refusal="clock",
+        age="0",
     ),
-    History("ahead and set back, long after", "A0 B30 C30+1u", "40", "C", age="10-1u"),
+    History("ahead and set back, long after", "A0 B30 C30+1u<1", "40", "C", age="10-1u"),
     History(
         "what stood until a time that was ahead has no known age",
-        "A0 B30 C30+1u",
+        "A0 B30 C30+1u<1",
         "31",
         None,
         "CBA",
@@ -116,10 +123,26 @@ OWN: Final = (
         age="1-1u",
     ),
     History(
-        "of what came before the clock was ahead, all counts", "A0 B10 C40 D40+1u", "41", "A", "DCB", age="10"
+        "of what came before the clock was ahead, all counts",
+        "A0 B10 C40 D40+1u<11",
+        "41",
+        "A",
+        "DCB",
+        age="10",
     ),
     History("the clock was set back a day", "A10 B20", "19+12h", None, "BA", refusal="clock", age="0"),
     History("the clocks of two nodes differ by seconds", "A0 B10", "10-10s", "A", "B"),
+    History("set back by seconds between two moves", "A0 B8 C8+1u", "9", "A", "CB", age="8"),
+    History(
+        "ahead for two moves",
+        "A0 B31 C31+5s D31+6s<1",
+        "33",
+        None,
+        "DCBA",
+        refusal="young",
+    ),
+    History("ahead for another tag", "A0 B31+1u<1", "33", None, "BA", refusal="young", age="2-1u"),
+    History("ahead for another tag, after a week", "A0 B31+1u<8", "33", "A", "B", age="8"),
     History("no time passed", "A10", "10", None, "A", refusal="young", age="0"),
     # -- overrides -------------------------------------------------------------------------------
     History("let through at once", "A0 B30", "30+1h", "B", let="B"),
@@ -262,9 +285,13 @@ def letters(aged: AgedTag, record: TagRecord) -> tuple[str | None, str]:
 
 
 def moves_of(history: History) -> list[TagMove]:
-    return [
-        TagMove(at(text[1:]), None if text[0] == "-" else digest(text[0])) for text in history.moves.split()
-    ]
+    found = []
+    for text in history.moves.split():
+        time, _, clock = text[1:].partition("<")
+        found.append(
+            TagMove(at(time), None if text[0] == "-" else digest(text[0]), at(clock) if clock else None)
+        )
+    return found
 
 
 def spans_of(history: History) -> list[ObservedSpan]:

@@ -19,7 +19,8 @@ from digestry.catalog.journal_hashes import GENESIS, HASHED, HASHED_IF_GIVEN, ha
 from digestry.catalog.schema import journal
 from digestry.errors import InvalidDigest, StorageError
 from digestry.model.digest import Digest
-from digestry.model.history import EventKind, TagEvent
+from digestry.model.history import MIRROR, EventKind, TagEvent
+from digestry.model.tag_age import CLOCK_SKEW
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,8 @@ class Origin:
     may_move: bool = True
     """Whether they may point a tag elsewhere that is there already. Not for the journal."""
     not_before: int | None = None
-    """Of a move in another registry: when the tag was last seen unmoved. Microseconds since 1970."""
+    """Of a move in another registry: when the tag was last seen unmoved. Microseconds since 1970. Without it,
+    an entry that the clock is more than a minute behind gets the clock's time."""
     reason: str | None = None
     """Why, in the user's words, of an act that needs a reason."""
 
@@ -56,6 +58,7 @@ def append(connection: Connection, move: Move, origin: Origin, now: clock.Clock)
 
     The caller's transaction moves the tag as well, or neither happens. It has the repository's row locked.
     """
+    clock_at = now()
     last = connection.execute(push_statements.LAST_ENTRY, {"repository": move.repository}).first()
     if last is None:
         number, last_at, previous = 0, 0, ""
@@ -69,7 +72,7 @@ def append(connection: Connection, move: Move, origin: Origin, now: clock.Clock)
         "number": number + 1,
         "sequence": position + 1 if dialect.of(connection).one_writer else None,
         # A clock that was set back must not reorder history: a repository's times only ever rise.
-        "at": max(now(), last_at + 1),
+        "at": max(clock_at, last_at + 1),
         "tag": move.tag,
         "event": move.event,
         "from_digest": move.from_digest,
@@ -80,13 +83,24 @@ def append(connection: Connection, move: Move, origin: Origin, now: clock.Clock)
         "address": origin.address,
         "client": origin.client,
         "previous_hash": previous,
-        "not_before": origin.not_before,
+        "not_before": _not_before(origin, clock_at, last_at),
         "reason": origin.reason,
     }
     fields = [values[name] for name in HASHED]
     values["hash"] = hash_of(hashed_fields(fields, [values[name] for name in HASHED_IF_GIVEN]))
     connection.execute(push_statements.ADD_ENTRY, values)
     return to_event(values)
+
+
+def _not_before(origin: Origin, clock_at: int, last_at: int) -> int | None:
+    """Return since when the move may have happened, if not at the entry's time.
+
+    An entry that is dated after the one before it, and not by the clock, says what the clock said: it was
+    wrong, now or then, and no age is computed from the times between (docs/adr/0033).
+    """
+    if origin.not_before is not None or origin.actor.startswith(MIRROR):
+        return origin.not_before
+    return clock_at if last_at - clock_at > CLOCK_SKEW else None
 
 
 def anchor(connection: Connection) -> str:

@@ -92,18 +92,26 @@ class Observations:
         with self._database.read() as connection:
             return [observation_rows.to_span(row) for row in connection.execute(query.limit(limit))]
 
-    def prune(self, older_than: int, *, limit: int) -> int:
+    def repositories(self, older_than: int) -> list[str]:
+        """Return the repositories with spans that ended before that time."""
+        query = select(observations.c.repository).where(observations.c.last_at < older_than).distinct()
+        with self._database.read() as connection:
+            return list(connection.execute(query).scalars())
+
+    def prune(self, older_than: int, *, limit: int, aging: Sequence[str] = ()) -> int:
         """Delete spans that ended before that time, up to ``limit``, but never a tag's last one; return how
-        many."""
+        many. In the repositories ``aging``, spans for which a tag stood stay: they are the digest's age."""
         later = observations.alias("later")
         followed = exists().where(
             later.c.repository == observations.c.repository,
             later.c.tag == observations.c.tag,
             later.c.number > observations.c.number,
         )
+        stood = (observations.c.outcome == "seen") & (observations.c.first_at < observations.c.last_at)
+        stays = [~(stood & observations.c.repository.in_(aging))] if aging else []
         old = (
             select(observations.c.number)
-            .where(observations.c.last_at < older_than, followed)
+            .where(observations.c.last_at < older_than, followed, *stays)
             .order_by(observations.c.last_at)
             .limit(limit)
         )

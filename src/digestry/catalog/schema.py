@@ -119,7 +119,8 @@ usage = Table(
 # Append-only, by triggers; names its repository by name, since it outlives it. ``number`` counts a
 # repository's entries from 1; those of the registry's one chain, before schema 0009, have the numbers up to
 # 0. ``at`` rises along a repository's entries. ``sequence`` is the position in the registry, NULL until it
-# is given. Of a move in another registry, ``not_before`` is when the tag was last seen unmoved. ``reason`` is
+# is given. Of a move in another registry, ``not_before`` is when the tag was last seen unmoved; of an entry
+# that is dated after the one before it because the clock was behind that, what the clock said. ``reason`` is
 # that of an act that has one. Both are under the hash where an entry has one of them.
 journal = Table(
     "journal",

@@ -121,23 +121,25 @@ class _Reader:
 
     def _record(self, tag: str) -> tuple[TagRecord, Basis]:
         entries = (
-            select(journal.c.at, journal.c.to_digest, journal.c.actor)
+            select(journal.c.at, journal.c.to_digest, journal.c.actor, journal.c.not_before)
             .where(journal.c.repository == self.repository, journal.c.tag == tag)
             .order_by(journal.c.at.desc())
             .limit(MOST_ENTRIES)
         )
         rows = self.connection.execute(entries).all()
-        moves = [TagMove(row.at, row.to_digest) for row in reversed(rows)]
+        moves = [TagMove(row.at, row.to_digest, row.not_before) for row in reversed(rows)]
         seen = (
-            select(
-                observations.c.outcome, observations.c.digest, observations.c.first_at, observations.c.last_at
+            select(observations.c.digest, observations.c.first_at, observations.c.last_at)
+            .where(
+                observations.c.repository == self.repository,
+                observations.c.tag == tag,
+                observations.c.outcome == "seen",
             )
-            .where(observations.c.repository == self.repository, observations.c.tag == tag)
             .order_by(observations.c.number.desc())
             .limit(MOST_ENTRIES)
         )
         spans = [
-            ObservedSpan(row.digest if row.outcome == "seen" else None, row.first_at, row.last_at)
+            ObservedSpan(row.digest, row.first_at, row.last_at)
             for row in reversed(self.connection.execute(seen).all())
         ]
         if spans or any(row.actor.startswith(MIRROR) for row in rows):

@@ -94,8 +94,8 @@ def log(
 
     JSON: a list of objects with at (RFC 3339), repository, tag, event (created, moved, deleted, allowed,
     revoked), from_digest, to_digest, actor, client, address, number, sequence, not_before (of a move that was
-    seen in another registry: it happened between that time and at) and reason (of allowed and revoked); an
-    unknown value is null. withheld is
+    seen in another registry, or made while a clock had been set: it happened between that time and at) and
+    reason (of allowed and revoked); an unknown value is null. withheld is
     true if the registry shows the entry's actor, address, client and sequence only to users who may audit
     the repository.
     """

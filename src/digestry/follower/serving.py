@@ -308,7 +308,11 @@ class CopyServer:
         now = microseconds(at)
         events = self._follower.history.events(self._follower.copy.size, name, tag=tag, limit=_ALL)[::-1]
         moves = [
-            TagMove(microseconds(one.at), None if one.to_digest is None else str(one.to_digest))
+            TagMove(
+                microseconds(one.at),
+                None if one.to_digest is None else str(one.to_digest),
+                None if one.not_before is None else microseconds(one.not_before),
+            )
             for one in events
         ]
         if not moves or moves[-1].digest is None:

@@ -44,7 +44,8 @@ class TagEvent(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     numbers has none. ``sequence`` is the entry's position in the registry, from 1; a registry of several
     nodes gives it a moment later. ``hash`` covers this entry and ``previous_hash``, that of the entry before
     it. ``not_before``, of a move in another registry: when the tag was last seen unmoved there, so that it
-    moved between then and ``at``. ``reason`` is the user's, of an act that needs one: of ``allowed`` and
+    moved between then and ``at``; of one that had to be dated after the entry before it: what the clock said.
+    ``reason`` is the user's, of an act that needs one: of ``allowed`` and
     ``revoked``, which have the digest as ``from_digest``, and :data:`ACT_MARK` before the tag, either of
     which may be missing: then it is about any. ``withheld`` means
     that the registry does not show this reader the fields from ``actor`` on, except ``number``.

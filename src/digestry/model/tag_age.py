@@ -21,10 +21,14 @@ that a clock was set."""
 
 @dataclass(frozen=True, slots=True)
 class TagMove:
-    """A move of a tag, as the journal has it: to ``digest``, or None if the tag was deleted."""
+    """A move of a tag, as the journal has it: to ``digest``, or None if the tag was deleted.
+
+    ``not_before`` is what the clock said, if the journal had to date the entry later, after the one before.
+    """
 
     at: int
     digest: str | None
+    not_before: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,15 +106,15 @@ def from_moves(moves: Sequence[TagMove], now: int) -> TagRecord:
 
     A digest stood from its entry to the next one, or until now. A move whose time is still to come was made
     while the clock was ahead: from when on the tag had moved is not known, so that the digest before it did
-    not stand for any known time. The same holds for a move that another one follows within a microsecond,
-    which is how the journal writes entries after a clock was set back.
+    not stand for any known time. The same holds for a move that is dated after what the clock said at a later
+    one. A digest that left at an entry with ``not_before`` stood until then at the most.
     """
     periods: dict[str, list[tuple[int, int]]] = {}
     order: dict[str, None] = {}
     ahead = False
+    misdated = _misdated(moves)
     for number, move in enumerate(moves):
         following = moves[number + 1] if number + 1 < len(moves) else None
-        after = moves[number + 2] if number + 2 < len(moves) else None
         if move.at > now + CLOCK_SKEW:
             ahead = True
         if move.digest is None:
@@ -118,14 +122,26 @@ def from_moves(moves: Sequence[TagMove], now: int) -> TagRecord:
         _arrive(order, move.digest)
         known = periods.setdefault(move.digest, [])
         last = now if following is None else following.at
-        if last > now + CLOCK_SKEW or (
-            following is not None and after is not None and after.at - following.at <= 1
-        ):
+        if last > now + CLOCK_SKEW or (following is not None and misdated[number + 1]):
             continue
+        if following is not None and following.not_before is not None:
+            last = min(last, following.not_before)
         if min(last, now) >= move.at:
             known.append((move.at, min(last, now)))
     current = moves[-1].digest if moves else None
     return TagRecord(current, _standings(order, periods), ahead)
+
+
+def _misdated(moves: Sequence[TagMove]) -> list[bool]:
+    """Return which moves have a time that was still to come when a later one was made."""
+    found = [False] * len(moves)
+    earliest: int | None = None
+    for number in range(len(moves) - 1, -1, -1):
+        move = moves[number]
+        found[number] = earliest is not None and move.at > earliest + CLOCK_SKEW
+        if move.not_before is not None:
+            earliest = move.not_before if earliest is None else min(earliest, move.not_before)
+    return found
 
 
 def from_observations(
@@ -180,10 +196,10 @@ def decide(
             return AgedTag(least, standing, newer, let_through=reason)
     if record.ahead:
         refusal: Refusal = "clock"
-    elif any(standing.periods for standing in record.standings):
-        refusal = "young"
-    else:
+    elif record.observed and not any(standing.periods for standing in record.standings):
         refusal = "unobserved"
+    else:
+        refusal = "young"
     return AgedTag(least, None, record.standings, refusal=refusal, ready_at=ready)
 
 

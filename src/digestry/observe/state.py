@@ -27,6 +27,7 @@ class ObserverState:
 
     def __init__(self, config: RegistryConfig, catalog: Catalog, now: clock.Clock, lock: FencedLock) -> None:
         self._history = config.observe.history
+        self._ages = config.ages
         self._catalog = catalog
         self._now = now
         self._lock = lock
@@ -47,9 +48,13 @@ class ObserverState:
         self._catalog.jobs.note(JobState(NAME, now, now, state), self._lock)
 
     def prune(self) -> None:
-        """Remove the observations that are older than the configuration keeps them."""
-        if self._history is not None:
-            self._catalog.observations.prune(self._now() - int(self._history * clock.SECOND), limit=_PER_PASS)
+        """Remove the observations that are older than the configuration keeps them, but not those that a
+        least age counts."""
+        if self._history is None:
+            return
+        seen, before = self._catalog.observations, self._now() - int(self._history * clock.SECOND)
+        aging = [name for name in seen.repositories(before) if self._ages.gates(name)]
+        seen.prune(before, limit=_PER_PASS, aging=aging)
 
 
 def _stored(catalog: Catalog) -> ObservationCounts:

@@ -45,7 +45,14 @@ def _check_times(name: str, age: TagAge, entries: Sequence[LoggedEntry]) -> None
     assert age.stood is not None  # noqa: S101 - the caller's condition
     here = datetime.datetime.now(datetime.UTC)
     now = age.at if abs(age.at - here) < _SKEW else here
-    moves = [TagMove(_microseconds(one.entry.at), _text(one)) for one in entries]
+    moves = [
+        TagMove(
+            _microseconds(one.entry.at),
+            _text(one),
+            None if one.entry.not_before is None else _microseconds(one.entry.not_before),
+        )
+        for one in entries
+    ]
     wanted = str(age.stood.digest)
 
     def let_through(standing: Standing) -> str:
