@@ -12,7 +12,7 @@ import socketserver
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -42,6 +42,10 @@ class Engine:
     """How many lines of events were sent."""
     ahead: int = 0
     """How many seconds the host's clock is ahead."""
+    late: Callable[[], float] = lambda: 0.0
+    """Returns the seconds between a change of a container and its event."""
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """All events, those included that are forgotten."""
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def now(self) -> int:
@@ -81,12 +85,16 @@ class Engine:
         with self.lock:
             state = self.containers[identity]["State"]
             state |= {"Status": "running", "Running": True, "StartedAt": text_of(self.now())}
+        time.sleep(self.late())
+        with self.lock:
             self._tell("container", "start", identity)
 
     def die(self, identity: str) -> None:
         with self.lock:
             state = self.containers[identity]["State"]
             state |= {"Status": "exited", "Running": False, "FinishedAt": text_of(self.now())}
+        time.sleep(self.late())
+        with self.lock:
             self._tell("container", "die", identity)
 
     def destroy(self, identity: str) -> None:
@@ -119,6 +127,7 @@ class Engine:
             "timeNano": self.now(),
         }
         self.events = [*self.events, event][-self.memory :]
+        self.history.append(event)
         for stream in self.streams:
             stream.put(json.dumps(event).encode() + b"\n")
 

@@ -21,6 +21,7 @@ from digestry.errors import CallerError, Forbidden
 from digestry.model.digest import Digest
 from digestry.model.fleet import (
     EVENT_START,
+    WRITTEN_START,
     ClaimReport,
     Gap,
     ImageReport,
@@ -163,6 +164,58 @@ def test_a_start_that_one_agent_knows_by_its_event_alone(
     two.send(two.started("c", -30, f"{EVENT_START}{at}"), two.stopped("c", -20, f"{EVENT_START}{at}"))
     assert sorted((run.from_, run.until) for run in all_runs(catalog, clock)) == [
         (began, one.at(-40)), (one.at(-30), one.at(-20)),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["told first", "told later"])
+@pytest.mark.parametrize("named", ["first", "written", "event"])
+def test_a_start_of_which_one_agent_knows_the_time_alone(
+    catalog: Catalog, clock: Clock, named: str, late: bool
+) -> None:
+    """The engine forgot what was before; its event came seconds after the time that it wrote down."""
+    one, two = Agent(catalog, clock), Agent(catalog, clock, OTHER)
+    written = one.at(-52.5)
+    event = times.from_datetime(one.at(-50)) * 1000
+    word = {"first": "first", "written": written.isoformat(), "event": f"{EVENT_START}{event}"}[named]
+    by_time = f"{WRITTEN_START}{times.from_datetime(written) * 1000}"
+    known = (one, one.started("c", -50, word), one.stopped("c", -40, word))
+    told = (two, two.started("c", -52.5, by_time), two.stopped("c", -40, by_time))
+    for agent, start, end in (known, told) if late else (told, known):
+        agent.send(start)
+        agent.send(end)
+    (run,) = all_runs(catalog, clock)
+    assert (run.until_after, run.until) == (one.at(-40), one.at(-40))
+    # A later start of it, also one that follows at once, is not that one.
+    again = times.from_datetime(two.at(-39.9)) * 1000
+    two.send(
+        two.started("c", -39.9, f"{WRITTEN_START}{again}"), two.stopped("c", -20, f"{WRITTEN_START}{again}")
+    )
+    assert sorted(run.until for run in all_runs(catalog, clock) if run.until) == [one.at(-40), one.at(-20)]
+
+
+def test_a_start_that_nobody_saw_does_not_prolong_the_one_before(catalog: Catalog, clock: Clock) -> None:
+    """The only agent was away while the container ended and ran again; the engine has no events."""
+    one = Agent(catalog, clock)
+    one.send(one.started("c", -50, "first"))
+    written = f"{WRITTEN_START}{times.from_datetime(one.at(-47)) * 1000}"
+    one.send(one.started("c", -47, written), one.stopped("c", -40, written))
+    first, second = sorted(all_runs(catalog, clock), key=lambda run: run.from_)
+    assert first.until == one.at(-47)
+    assert first.until_after is not None
+    assert first.until_after < one.at(-47)  # nobody saw it
+    assert (second.from_, second.until) == (one.at(-47), one.at(-40))
+
+
+def test_an_end_without_a_start_is_that_of_what_ran_before_it(
+    agent: Agent, catalog: Catalog, clock: Clock
+) -> None:
+    agent.send(agent.started("c", -50, "first"))
+    agent.send(agent.snapshot(agent.run("c", -39, "second"), seconds=-38.9))
+    agent.send(agent.stopped("c", -40, ""))
+    agent.send(agent.started("d", -39.5, "first"), agent.stopped("d", -40, ""))  # to the second alone
+    runs = sorted(all_runs(catalog, clock), key=lambda run: run.from_)
+    assert [(run.container, run.until) for run in runs] == [
+        ("c", agent.at(-40)), ("d", agent.at(-39.5)), ("c", None),
     ]  # fmt: skip
 
 

@@ -23,6 +23,8 @@ _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 30.0
 _POSITION_EVERY: Final = 60.0
 _LAST_STEPS: Final = 10.0
+_LATE: Final = datetime.timedelta(seconds=1)
+"""What a busy machine's engine did so lately may not be told yet, though nothing waits to be read."""
 
 
 class Watch:
@@ -74,8 +76,11 @@ class Watch:
         """Return until when all that runs is known, and what prevents it now."""
         with self._lock:
             if self._is_idle:
-                self._confirmed = self._wakeup.known_until()
+                self._confirmed = self._known_until()
             return SourceReport(text_of(self.name, 256), self._confirmed, text_of(self._problem))
+
+    def _known_until(self) -> datetime.datetime:
+        return self._wakeup.known_until() - _LATE
 
     def _run(self) -> None:
         pause = _FIRST_PAUSE
@@ -109,7 +114,7 @@ class Watch:
     def _take(self, step: Step) -> None:
         with self._lock:
             if self._is_idle and not step.idle:
-                self._confirmed = self._wakeup.known_until()
+                self._confirmed = self._known_until()
                 self._is_idle = False
         if step.changes:
             maker = EntryMaker(self.name)
@@ -130,7 +135,7 @@ class Watch:
     def _fail(self, problem: str, hint: str) -> None:
         with self._lock:
             if self._is_idle:
-                self._confirmed = self._wakeup.known_until()
+                self._confirmed = self._known_until()
             self._is_idle = False
             self._problem = problem
         self._say(problem, hint)

@@ -203,4 +203,9 @@ def of_nanoseconds(count: int) -> datetime.datetime:
         return _EPOCH
 
 
+def nanoseconds_of(time: datetime.datetime) -> int:
+    """Return the nanoseconds from 1970 until a time."""
+    return (time - _EPOCH) // datetime.timedelta(microseconds=1) * 1000
+
+
 _EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)

@@ -34,6 +34,9 @@ MOST_CLAIMS: Final = 64
 EVENT_START: Final = "start "
 """The beginning of the ``instance`` of a start that is known by its event alone, because the container was
 gone; the event's nanoseconds since 1970 follow. Another observer may know the engine's own words for it."""
+WRITTEN_START: Final = "start at "
+"""The beginning of the ``instance`` of a start of which the engine's own time is known, but not whether it
+was the first; that time in nanoseconds since 1970 follows. Another observer may know it by another name."""
 SHORTEST_INTERVAL: Final = 1
 LONGEST_INTERVAL: Final = 3600
 """Seconds between two reports of an agent at the most, which it promises."""
@@ -201,7 +204,17 @@ class FleetReceipt(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tr
 def event_of_start(instance: str) -> int | None:
     """Return when the event was that a start is named by (:data:`EVENT_START`), in microseconds since 1970;
     None for a start with a name of the engine's."""
-    number = instance.removeprefix(EVENT_START)
+    return _microseconds(instance, EVENT_START)
+
+
+def written_time_of_start(instance: str) -> int | None:
+    """Return the engine's own time of a start that is named by it (:data:`WRITTEN_START`), in microseconds
+    since 1970; None for a start with another name."""
+    return _microseconds(instance, WRITTEN_START)
+
+
+def _microseconds(instance: str, beginning: str) -> int | None:
+    number = instance.removeprefix(beginning)
     if number == instance or not (number.isascii() and number.isdigit() and len(number) <= 19):
         return None
     return int(number) // 1000

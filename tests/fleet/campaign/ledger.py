@@ -50,6 +50,16 @@ class Found:
     invented: list[str] = field(default_factory=list)
     prolonged: list[str] = field(default_factory=list)
     shortened: list[str] = field(default_factory=list)
+    _containers: dict[str, None] = field(default_factory=dict)
+
+    def add(self, difference: str, container: str, what: str) -> None:
+        """Note a difference of a container."""
+        getattr(self, difference).append(what)
+        self._containers[container] = None
+
+    def containers(self) -> list[str]:
+        """Return the containers that differ, each once."""
+        return list(self._containers)
 
     @property
     def wrong(self) -> int:
@@ -107,14 +117,15 @@ def _compare(
             if _within(life, gaps, tolerance):
                 found.in_gaps += 1
             else:
-                found.lost.append(f"{life.container}, started {life.started}, ended {life.ended}; {runs}")
+                what = f"{life.container}, started {life.started}, ended {life.ended}; {runs}"
+                found.add("lost", life.container, what)
             continue
         run = same[0]
         left.remove(run)
         _compare_ends(found, life, run, tolerance)
     for run in left:
         near = [life for life in lives if life.started[0] - tolerance <= _seconds(run["from"])]
-        (found.doubled if near else found.invented).append(f"{run}; {lives}")
+        found.add("doubled" if near else "invented", str(run["container"]), f"{run}; {lives}")
 
 
 def _compare_ends(found: Found, life: Life, run: Mapping[str, Any], tolerance: float) -> None:
@@ -122,10 +133,10 @@ def _compare_ends(found: Found, life: Life, run: Mapping[str, Any], tolerance: f
     until = run.get("until")
     if until is None:
         if life.ended is not None:
-            found.prolonged.append(what)
+            found.add("prolonged", life.container, what)
         return
     if life.ended is None:
-        found.shortened.append(what)
+        found.add("shortened", life.container, what)
         return
     end, after = _seconds(until), _seconds(run["untilAfter"])
     if end == after:
@@ -133,9 +144,9 @@ def _compare_ends(found: Found, life: Life, run: Mapping[str, Any], tolerance: f
     else:
         found.ends_between += 1
     if end < life.ended[0] - tolerance:
-        found.shortened.append(what)
+        found.add("shortened", life.container, what)
     elif after > life.ended[1] + tolerance:
-        found.prolonged.append(what)
+        found.add("prolonged", life.container, what)
 
 
 def _within(life: Life, gaps: list[Gap], tolerance: float) -> bool:

@@ -13,14 +13,15 @@ from typing import Final, TypeAlias
 
 from digestry.catalog import clock
 from digestry.catalog.fleet.report_times import TOLERANCE
-from digestry.model.fleet import event_of_start
+from digestry.model.fleet import event_of_start, written_time_of_start
 
 RunKey: TypeAlias = tuple[str, str]
 """A container's ID and the engine's words for one of its starts."""
 
 _SAME_EVENT: Final = clock.SECOND // 20
-_WRITTEN_BEFORE: Final = clock.SECOND // 2
-"""An engine may write the time of a start down so long before its event."""
+_SAME_TIME: Final = clock.SECOND // 1000
+_WRITTEN_BEFORE: Final = 10 * clock.SECOND
+"""A busy engine may write the time of a start down so long before its event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,25 +190,39 @@ class ContainerRuns:
         """Record an end. Without ``instance`` it is the end of whichever start of the container runs.
         ``started_at`` is when that start was, if its name says so."""
         if not instance:
-            running = [run for run in self._open.get(container, ()) if run.started_at <= at + TOLERANCE]
-            if running:
-                self._end(max(running, key=lambda run: run.started_at), at, after=after)
+            if (ended := self._running_at(container, at)) is not None:
+                self._end(ended, at, after=after)
             return
         key = container, instance
         run = self._named(container, instance, started_at)
         if run is not None:
             self._end(run, at, after=after)
             return
-        if event_of_start(instance) is not None:
+        if _kind(instance) != _CERTAIN:
             # Whatever of it ran before has ended then.
             running = [run for run in self._open.get(container, ()) if run.started_at <= at]
             if running:
                 self._end(max(running, key=lambda run: run.started_at), at, after=after)
                 return
-        before = self.early_ends.get(key)
-        if before is None or at < before.ended_at:
+        early = self.early_ends.get(key)
+        if early is None or at < early.ended_at:
             self.early_ends[key] = EarlyEnd(at, after)
             self.new_ends.add(key)
+
+    def _running_at(self, container: str, at: int) -> Run | None:
+        """Return the run of a container that an end at a time, without a start's name, is of."""
+        running = self._open.get(container, [])
+        before = [run for run in running if run.started_at <= at]
+        if before:
+            return max(before, key=lambda run: run.started_at)
+        for run in self._of_container.get(container, ()):
+            if run.ended_at is None or run.ended_after is None or run.end_seen:
+                continue
+            if run.ended_after <= at <= run.ended_at:
+                return run
+        # A start that is known to the second alone may seem to be after its end.
+        near = [run for run in running if run.started_at <= at + TOLERANCE]
+        return min(near, key=lambda run: run.started_at, default=None)
 
     def complete(self, at: int, named: Collection[int], listed: Iterable[Run]) -> None:
         """Record that a whole snapshot of the time ``at`` has only the runs of the row numbers ``named`` and
@@ -232,22 +247,21 @@ class ContainerRuns:
         self._of_container.setdefault(run.container, []).append(run)
 
     def _named(self, container: str, instance: str, started_at: int | None) -> Run | None:
-        """Return the run of a start. The name of one that was told by an event alone is no other observer's:
-        it is the start at the same time."""
+        """Return the run of a start. One that an observer knows by its event or its time alone may have
+        another name: it is the start at the same time."""
         found = self.runs.get((container, instance)) or self._other_names.get((container, instance))
         if found is not None or started_at is None:
             return found
-        by_event = event_of_start(instance) is not None
         near = [
             (distance, run)
             for run in self._of_container.get(container, ())
-            if (event_of_start(run.instance) is not None) != by_event
+            if _kind(run.instance) != _kind(instance)
             and (distance := _distance(run, instance, started_at)) is not None
         ]
         if not near:
             return None
         _, found = min(near, key=lambda one: one[0])
-        if by_event:
+        if _kind(instance) != _CERTAIN:
             self._other_names[container, instance] = found
         else:
             self._other_names[found.key] = self.runs.pop(found.key)
@@ -266,25 +280,44 @@ class ContainerRuns:
             running.remove(run)
 
 
+_BY_EVENT, _BY_TIME, _CERTAIN = range(3)
+"""How a start is named: by its event, by the engine's own time for it, or as every observer would name it."""
+
+
+def _kind(instance: str) -> int:
+    if event_of_start(instance) is not None:
+        return _BY_EVENT
+    return _CERTAIN if written_time_of_start(instance) is None else _BY_TIME
+
+
 def _distance(run: Run, instance: str, started_at: int) -> int | None:
-    """Return how far apart the starts of ``run`` and ``instance`` are, one of which is named by its event;
-    None if they are different ones."""
-    names = run.instance, instance
-    (event,) = (at for at in map(event_of_start, names) if at is not None)
-    (written,) = (_written(name) for name in names if event_of_start(name) is None)
-    begun = started_at if event_of_start(instance) is not None else run.started_at
-    if run.ended_at is not None and run.ended_at < max(begun, started_at) - _SAME_EVENT:
+    """Return how far apart the starts of ``run`` and ``instance`` are, which have names of two kinds.
+
+    None: they are different ones. An engine writes the time of a start down before its event, and a run
+    begins at either.
+    """
+    starts = (run.instance, run.started_at), (instance, started_at)
+    (name, at), (other_name, other_at) = sorted(starts, key=lambda start: _kind(start[0]))
+    if run.ended_at is not None and run.ended_at < max(at, other_at) - _SAME_EVENT:
         return None
-    if abs(run.started_at - started_at) <= _SAME_EVENT:
-        return abs(run.started_at - started_at)
-    # By the engine's clock, both.
-    if written is not None and 0 <= event - written <= _WRITTEN_BEFORE:
-        return event - written
-    return None
+    written, other_written = _written(name), _written(other_name)
+    if written is not None and other_written is not None:
+        apart = abs(written - other_written)
+        return apart if apart <= _SAME_TIME else None
+    if abs(at - other_at) <= _SAME_EVENT:
+        return abs(at - other_at)
+    event = event_of_start(name)
+    if event is None:
+        later = other_at - at
+    else:  # by the engine's clock, both, if both are known
+        later = at - other_at if other_written is None else event - other_written
+    return later if 0 <= later <= _WRITTEN_BEFORE else None
 
 
 def _written(instance: str) -> int | None:
     """Return the time of a start that is named by the time that the engine wrote down for it."""
+    if (time := written_time_of_start(instance)) is not None:
+        return time
     try:
         found = datetime.datetime.fromisoformat(instance)
     except ValueError:

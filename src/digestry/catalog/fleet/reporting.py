@@ -31,6 +31,7 @@ from digestry.model.fleet import (
     Started,
     Stopped,
     event_of_start,
+    written_time_of_start,
 )
 
 _RELATED_AT_ONCE: Final = 100
@@ -151,9 +152,10 @@ class _Reception:
                 whole = whole or (isinstance(entry, Snapshot) and entry.last)
         return run_rows.load(self.connection, row, keys=keys, containers=containers, whole=whole)
 
-    def _event(self, instance: str) -> int | None:
-        """Return the time of the event that a start is named by, if it is."""
+    def _time_named(self, instance: str) -> int | None:
+        """Return the time that a start is named by, of its event or the engine's own, if it is."""
         at = event_of_start(instance)
+        at = written_time_of_start(instance) if at is None else at
         return None if at is None else self.times.corrected(at)
 
     def _record(self, entry: Entry, source: int, runs: ContainerRuns) -> None:
@@ -166,7 +168,7 @@ class _Reception:
                 # Nobody saw an end that has a time before it, even if both are the same.
                 after = min(after, at - 1) if entry.after is not None else after
                 runs.stopped(
-                    entry.container, entry.instance, at, after, started_at=self._event(entry.instance)
+                    entry.container, entry.instance, at, after, started_at=self._time_named(entry.instance)
                 )
             case Snapshot():
                 self._record_snapshot(entry, source, runs)

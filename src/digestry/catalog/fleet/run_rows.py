@@ -14,7 +14,7 @@ from digestry.catalog import clock, dialect
 from digestry.catalog.fleet.container_runs import ContainerRuns, EarlyEnd, Run, RunKey
 from digestry.catalog.fleet.run_counts import RunChanges
 from digestry.catalog.fleet_schema import LONGER_THAN, fleet_early_ends, fleet_runs, fleet_snapshot_runs
-from digestry.model.fleet import EVENT_START, event_of_start
+from digestry.model.fleet import EVENT_START
 
 _DAY: Final = 86_400 * clock.SECOND
 _COLUMNS: Final = (
@@ -57,7 +57,7 @@ def load(
         wanted = dialect.of(connection).bulk_keys(sorted(keys), str)
         exact = (fleet_runs.c.container == wanted.first) & (fleet_runs.c.instance == wanted.second)
         of_event = (fleet_runs.c.instance >= EVENT_START) & (fleet_runs.c.instance < _AFTER_EVENT_START)
-        # Another agent may know a start by its event alone.
+        # Another agent may know a start by its event or its time alone.
         also = (fleet_runs.c.container == wanted.first) & of_event
         queries = (select(*_COLUMNS).join_from(wanted.table, fleet_runs, mine & on) for on in (exact, also))
         _add(connection, found, union_all(*queries))
@@ -67,7 +67,7 @@ def load(
         )
         for row in connection.execute(ends):
             found.early_ends[row.container, row.instance] = EarlyEnd(row.ended_at, row.ended_after)
-        events = {container for container, instance in keys if event_of_start(instance) is not None}
+        events = {name for name, instance in keys if not instance or instance.startswith(EVENT_START)}
         if events:
             others = dialect.of(connection).bulk_keys([(name, "") for name in sorted(events)], str)
             of_same = mine & (fleet_runs.c.container == others.first)

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from digestry.inventory.engine_values import digest_of, time_of
 from digestry.inventory.engines.client import Engine, Waiting
-from digestry.inventory.followers.engine import NamedImage
+from digestry.inventory.followers.engine_api import NamedImage
 from digestry.inventory.followers.engine_events import seconds_of
 from digestry.inventory.formats.engine_documents import ImageRecord, read_image
 from digestry.inventory.sources.docker import DockerSource
@@ -26,7 +26,7 @@ _FILTERS: Final = json.dumps(
 
 
 class DockerAPI:
-    """The engine of ``source``. See :class:`~digestry.inventory.followers.engine.EngineAPI`."""
+    """The engine of ``source``. See :class:`~digestry.inventory.followers.engine_api.EngineAPI`."""
 
     def __init__(self, source: DockerSource, engine: Engine, *, made_up: bool = False) -> None:
         self.source = source

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Final
 
 from digestry.errors import DigestryError, RemoteNotFound
 from digestry.inventory.engine_values import FIRST_START
-from digestry.inventory.engines.client import Waiting
 from digestry.inventory.engines.clocks import TOLERANCE
+from digestry.inventory.followers.engine_api import EngineAPI, NamedImage
 from digestry.inventory.followers.engine_events import (
     ENDS,
     GONE,
@@ -36,7 +36,7 @@ from digestry.inventory.formats.engine_documents import (
     ListedContainer,
 )
 from digestry.inventory.formats.engine_images import shown_image, with_podman_digest
-from digestry.inventory.observation import ContainerObservation, ImageFacts, Observation
+from digestry.inventory.observation import ContainerObservation, ImageFacts
 from digestry.inventory.runs import (
     AllRuns,
     Run,
@@ -48,9 +48,10 @@ from digestry.inventory.runs import (
     Wakeup,
     by_own_clock,
     moment,
+    nanoseconds_of,
     of_nanoseconds,
 )
-from digestry.model.digest import Digest
+from digestry.model.fleet import WRITTEN_START
 from digestry.model.platform import Platform
 
 CHECKED_EVERY: Final = 300.0
@@ -64,67 +65,9 @@ _FIRST_WITHIN: Final = round(FIRST_WITHIN.total_seconds()) * NANOSECONDS
 _CLOCKS_DIFFER: Final = round((TOLERANCE + 1) * NANOSECONDS)
 _LATE: Final = NANOSECONDS
 """A busy engine may send an event so much later than it happened."""
-_WRITTEN_BEFORE: Final = datetime.timedelta(seconds=5)
+_WRITTEN_BEFORE: Final = datetime.timedelta(seconds=10)
 _BEHIND: Final = datetime.timedelta(milliseconds=50)
 """An engine may tell of a start before it writes its time down."""
-
-
-@dataclass(frozen=True, slots=True)
-class NamedImage:
-    """The image that a name means, its ID, and when the name was set; None if the engine does not say."""
-
-    identity: Digest | None
-    record: ImageRecord
-    named_at: datetime.datetime | None = None
-
-
-class ListedSource(Protocol):
-    """The source whose containers are followed. Each question raises
-    :class:`~digestry.errors.DigestryError`."""
-
-    def containers(self, *, include_stopped: bool) -> list[ListedContainer]:
-        """Return the engine's list of containers."""
-        ...
-
-    def container(
-        self,
-        entry: ListedContainer,
-        host: str,
-        platform: Platform | None,
-        images: Callable[[str], ImageRecord],
-        *,
-        still_listed: bool,
-    ) -> Observation | None:
-        """Return one container; None if it is gone."""
-        ...
-
-
-class EngineAPI(Protocol):
-    """The questions to an engine. Each raises :class:`~digestry.errors.DigestryError`."""
-
-    @property
-    def url(self) -> str: ...
-
-    @property
-    def made_up(self) -> bool:
-        """Whether the engine pairs names and digests itself."""
-        ...
-
-    @property
-    def clock_ahead(self) -> float:
-        """The seconds by which the engine's clock is ahead of this machine's."""
-        ...
-
-    @property
-    def source(self) -> ListedSource: ...
-
-    def describe(self) -> tuple[str, Platform | None]: ...
-
-    def events(self, since: int, wait: Waiting) -> Iterator[bytes | None]: ...
-
-    def image(self, identity: str) -> ImageRecord: ...
-
-    def named_image(self, name: str) -> NamedImage: ...
 
 
 class EngineFollower:
@@ -146,6 +89,8 @@ class EngineFollower:
         self._fallback = fallback
         self._checked_every = checked_every
         self._running: dict[str, Run] = {}
+        self._overtaken: dict[str, Run] = {}
+        """What ran before a start that a list told: its end is still to be told by an event."""
         self._starts = FirstStarts()
         self._images: dict[str, ImageRecord] = {}
         self._named: dict[str, NamedImage] = {}
@@ -162,6 +107,7 @@ class EngineFollower:
         before = Position.parse(position)
         self._last, self._last_at, self._seen = before.last, before.last_at, before.seen
         self._starts.clear()
+        self._overtaken.clear()
         self._forget_images()
         self._describe()
         opened = self._present()
@@ -234,9 +180,19 @@ class EngineFollower:
             self._running[event.identity] = run
             yield RunStarted(run)
         elif event.action in ENDS or (event.action in GONE and event.identity in self._running):
-            ended = self._running.pop(event.identity, None)
-            yield RunStopped(event.identity, event.at, ended.instance if ended else "")
+            yield self._ended(event)
         self._starts.learn(event)
+
+    def _ended(self, event: EngineEvent) -> RunStopped:
+        """Return the end that an event tells."""
+        run = self._running.get(event.identity)
+        if run is None or event.at >= run.started_at - _BEHIND:
+            self._running.pop(event.identity, None)
+            return RunStopped(event.identity, event.at, run.instance if run else "")
+        # A list told a later start, before the event of this end was read.
+        before = self._overtaken.pop(event.identity, None)
+        first = FIRST_START if self._starts.is_first(event.identity, event.at) else ""
+        return RunStopped(event.identity, event.at, before.instance if before else first)
 
     def _started(self, event: EngineEvent) -> Run:
         entry = ListedContainer(
@@ -250,17 +206,28 @@ class EngineFollower:
             return self._gone(entry, event)
         if seen.started_at > event.at + _BEHIND:
             return _run(seen, self._starts.instance(event), event.at)  # it was started again since
-        run = self._run(seen, seen.started_at)
+        run = self._run(seen, seen.started_at, event)
         # Docker writes the container's time down when it begins to start it, up to half a second before.
         if event.at - seen.started_at > _WRITTEN_BEFORE:
             return run
         began = max(event.at, seen.started_at)
         return replace(run, started_at=began if seen.ended_at is None else min(began, seen.ended_at))
 
-    def _run(self, seen: ContainerObservation, started_at: datetime.datetime) -> Run:
-        """Return the run of a container that was seen; its end, if it is over, hides whether it was its
-        first."""
-        first = seen.ended_at is not None and self._starts.is_first(seen.id, started_at, seen.created_at)
+    def _run(
+        self, seen: ContainerObservation, started_at: datetime.datetime, event: EngineEvent | None = None
+    ) -> Run:
+        """Return the run of a container that was seen.
+
+        Its end, if it is over, hides whether it was its first. The events before the ``event`` of its start
+        may tell that; a list never does.
+        """
+        if seen.ended_at is None:
+            return _run(seen, seen.instance, started_at)
+        late = seen.created_at is not None and started_at - seen.created_at > FIRST_WITHIN
+        first = False if late else event and self._starts.is_first(seen.id, started_at)
+        if first is None:
+            name = event.start_name if event else f"{WRITTEN_START}{nanoseconds_of(started_at)}"
+            return _run(seen, name, started_at)
         return _run(seen, FIRST_START if first else seen.instance, started_at)
 
     def _gone(self, entry: ListedContainer, event: EngineEvent) -> Run:
@@ -330,7 +297,7 @@ class EngineFollower:
         for event in replayed:
             yield from self._take(event)
         if not covered:
-            yield from self._ended_since(of_nanoseconds(before.seen))
+            yield from self._ended_since(of_nanoseconds(before.seen - _LATE))
         yield from self._all()
         self._seen = max(opened, self._seen)
 
@@ -363,12 +330,13 @@ class EngineFollower:
                 continue
             run = self._run(seen, seen.started_at)
             known = self._running.get(entry.id)
-            if known is not None and known.instance == run.instance:
+            if known is not None and (known.instance == run.instance or seen.ended_at is not None):
                 run = known  # with the time of its event
+            elif known is not None:
+                self._overtaken[entry.id] = known
             runs[entry.id] = run
             if seen.ended_at is not None:  # it has ended since the list was made; an event says so
-                runs[entry.id] = self._running.get(entry.id, run)
-                yield RunStarted(runs[entry.id])
+                yield RunStarted(run)
         self._running = runs
         yield AllRuns(at, tuple(runs.values()))
 

@@ -11,6 +11,7 @@ import msgspec
 from digestry.errors import ProtocolViolation
 from digestry.inventory.runs import of_nanoseconds
 from digestry.model.digest import shown
+from digestry.model.fleet import EVENT_START
 from digestry.model.json_types import prepared
 from digestry.model.json_values import as_object, as_text
 
@@ -38,6 +39,11 @@ class EngineEvent:
     def at(self) -> datetime.datetime:
         """When it happened, by the engine's clock."""
         return of_nanoseconds(self.nanoseconds)
+
+    @property
+    def start_name(self) -> str:
+        """The instance of a start that is known by this event alone."""
+        return f"{EVENT_START}{self.nanoseconds}"
 
     @property
     def moves_image(self) -> bool:

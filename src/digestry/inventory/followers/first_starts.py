@@ -9,7 +9,6 @@ from typing import Final
 from digestry.inventory.engine_values import FIRST_START
 from digestry.inventory.followers.engine_events import ENDS, GONE, EngineEvent
 from digestry.inventory.formats.engine_documents import FIRST_WITHIN
-from digestry.model.fleet import EVENT_START
 
 _MOST_YOUNG: Final = 8192
 
@@ -47,17 +46,16 @@ class FirstStarts:
             self._created = {container: at for container, at in self._created.items() if at > young}
             self._ended = {container: at for container, at in self._ended.items() if at > young}
 
-    def is_first(
-        self, container: str, at: datetime.datetime, created: datetime.datetime | None = None
-    ) -> bool:
-        """Return whether a start at a time is a container's first, as far as can be known from outside.
+    def is_first(self, container: str, at: datetime.datetime) -> bool | None:
+        """Return whether a start at a time, after the events that were learnt, is a container's first.
 
-        ``created`` is when the container was made, if no event told it.
+        None: the events do not tell, since an earlier one may be forgotten.
         """
-        created = self._created.get(container, created)
-        return created is not None and at - created <= FIRST_WITHIN and container not in self._ended
+        if container in self._ended:
+            return False
+        created = self._created.get(container)
+        return None if created is None else at - created <= FIRST_WITHIN
 
     def instance(self, event: EngineEvent) -> str:
         """Return the instance of a start of which the event alone is left."""
-        first = self.is_first(event.identity, event.at)
-        return FIRST_START if first else f"{EVENT_START}{event.nanoseconds}"
+        return FIRST_START if self.is_first(event.identity, event.at) else event.start_name

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from digestry.inventory.engine_values import digest_of
 from digestry.inventory.engines.client import Engine, Waiting
-from digestry.inventory.followers.engine import NamedImage
+from digestry.inventory.followers.engine_api import NamedImage
 from digestry.inventory.followers.engine_events import seconds_of
 from digestry.inventory.formats.engine_documents import ImageRecord, read_image
 from digestry.inventory.sources.podman import LIBPOD, PodmanAPI, PodmanSource
@@ -20,7 +20,7 @@ _FILTERS: Final = json.dumps({"type": ["container", "image"]})
 
 
 class LibpodAPI:
-    """Podman's own API. See :class:`~digestry.inventory.followers.engine.EngineAPI`."""
+    """Podman's own API. See :class:`~digestry.inventory.followers.engine_api.EngineAPI`."""
 
     made_up = True
 
