@@ -17,9 +17,9 @@ from digestry.catalog.sqlite.database import SqliteDatabase
 from digestry.coordination.protocol import Coordination
 from digestry.registry import garbage_collection
 from digestry.registry.config import RegistryConfig
+from digestry.registry.disk_reserve import Reserve, reserve_of
 from digestry.registry.garbage_collection import CollectionJob
 from digestry.registry.garbage_run import CollectionCounts
-from digestry.registry.reserve import Reserve, reserve_of
 
 
 def open_catalog(root: Path, *, now: clock.Clock = clock.now, **options: Any) -> Catalog:

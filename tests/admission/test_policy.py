@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from digestry.admission.asking import unasked
 from digestry.admission.configuration import parse
 from digestry.admission.decision import Decision, Subject, decide, unchanged_images
 from digestry.admission.inquiry import InquiryOptions, inquire
 from digestry.admission.pod_templates import PodTemplate, kind_of, templates_of
 from digestry.admission.policy import Policy
+from digestry.admission.shared_inquiries import unasked
 from digestry.errors import Unreachable
 from digestry.model.digest import Digest
 from digestry.model.reference import Reference

@@ -57,7 +57,7 @@ def test_a_source_that_cannot_be_seen_is_a_problem_and_confirms_nothing(tmp_path
 def test_a_source_that_breaks_off_is_followed_again_from_its_position(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("digestry.agent.watching._FIRST_PAUSE", 0.05)
+    monkeypatch.setattr("digestry.agent.followed_source._FIRST_PAUSE", 0.05)
     follower = Scripted()
     with intake() as registry, running(agent(registry, [follower], tmp_path)):
         follower.put(started("a"), Unreachable("it ended the stream"), started("b"))

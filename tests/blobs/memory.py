@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from digestry.blobs.bounded_read import SMALL
 from digestry.blobs.ingests import Chunk
 from digestry.blobs.protocols import (
     GONE,
@@ -21,7 +22,6 @@ from digestry.blobs.protocols import (
     Verification,
 )
 from digestry.blobs.put_each import put_each
-from digestry.blobs.read_limit import SMALL
 from digestry.blobs.verify import too_long, too_short, wrong_hash
 from digestry.errors import (
     Conflict,

@@ -14,6 +14,7 @@ from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from typing import Any, Final, Self
 
+from digestry.blobs.bounded_read import SMALL
 from digestry.blobs.ingests import Chunk
 from digestry.blobs.protocols import (
     BlobRanges,
@@ -25,7 +26,6 @@ from digestry.blobs.protocols import (
     Verification,
 )
 from digestry.blobs.put_each import put_each
-from digestry.blobs.read_limit import SMALL
 from digestry.errors import DigestryError, StorageError
 from digestry.model.digest import Digest
 from tests.blobs.memory import MemoryBlobs

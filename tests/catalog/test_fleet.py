@@ -518,7 +518,7 @@ def test_silence_is_one_rule(agent: Agent, catalog: Catalog, clock: Clock, runni
     assert (counted.silent_containers, counted.agents) == (dark, {"stopped": 1})
     assert [run.silent for run in catalog.fleet.runs(now=clock.now, limit=10).runs] == [True] * dark
     heard_since = clock.now - 900 * times.SECOND
-    assert catalog.fleet_happenings.queue((), now=clock.now, heard_since=heard_since) == []
+    assert catalog.fleet_events.queue((), now=clock.now, heard_since=heard_since) == []
 
 
 def test_how_many_run_in_a_source_is_always_known(agent: Agent, catalog: Catalog, clock: Clock) -> None:

@@ -37,7 +37,7 @@ from typing import Literal
 
 from digestry.catalog import uploads
 from digestry.errors import StorageError
-from digestry.registry.reserve import ReserveJob
+from digestry.registry.disk_reserve import ReserveJob
 from tests.backends import open_reserve
 from tests.faults import power, scenario
 from tests.faults.after import Log, check, check_at_rest, check_running

@@ -1,6 +1,6 @@
-"""Which remembered answers have to be asked for again.
+"""A watch of what changed in registries: it finds the cached answers that have to be asked for again.
 
-Where a registry says what changed, those are the ones that something changed for, and now and then all.
+Where a registry says what changed, those are the answers that a change concerns, and now and then all.
 """
 
 from __future__ import annotations

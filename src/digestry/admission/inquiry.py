@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from digestry.admission.image_knowledge import ImageKnowledge
-from digestry.admission.proofs import Proofs
+from digestry.admission.proof_cache import ProofCache
 from digestry.advisories.advisory import Advisory
 from digestry.advisories.trust import TRUST_EVERYBODY, TrustPolicy
 from digestry.audit.assessment import Assessment
@@ -36,7 +36,7 @@ class InquiryOptions:
     trust: TrustPolicy = TRUST_EVERYBODY
     names: ImageNames = NO_NAMES
     timeout: float = TIMEOUT
-    proofs: Proofs | None = None
+    proofs: ProofCache | None = None
 
 
 def parse_image(image: str) -> Reference:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from digestry.admission.decision_scope import Change
 from digestry.admission.manifest_lines import DocumentLines
 from digestry.admission.pod_templates import kind_of
-from digestry.admission.subject import Change
 from digestry.errors import InvalidConfiguration
 from digestry.inventory.formats.yaml_nesting import too_deep
 from digestry.model.json_values import as_list, as_object, as_text

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from digestry.admission.answer_memory import AnswerMemory
-from digestry.admission.asking import Asker
+from digestry.admission.answer_cache import AnswerCache
 from digestry.admission.certificate_files import CertificateFiles, ServerCertificate
 from digestry.admission.change_watch import AskChanges, ChangeWatch
 from digestry.admission.configuration import AdmissionConfiguration
@@ -21,6 +20,7 @@ from digestry.admission.http_server import HttpServer, Request, Response
 from digestry.admission.image_knowledge import ImageKnowledge
 from digestry.admission.metrics import AdmissionMetrics
 from digestry.admission.policy_watch import SECONDS, PolicyWatch
+from digestry.admission.shared_inquiries import SharedInquiries
 from digestry.admission.webhook import Webhook
 from digestry.errors import DigestryError, InvalidConfiguration
 
@@ -78,8 +78,8 @@ class AdmissionService:
         self._watch = PolicyWatch(path, self._changed, self._failed)
         configuration = self._watch.current
         self._surroundings = surroundings
-        self._memory = AnswerMemory(configuration.answers.images, configuration.answers.keep)
-        self._asker = Asker(surroundings.inquire, self._memory, configuration.answers)
+        self._memory = AnswerCache(configuration.answers.images, configuration.answers.keep)
+        self._asker = SharedInquiries(surroundings.inquire, self._memory, configuration.answers)
         self._asker.prove = configuration.policy.needs_proofs
         if surroundings.changes is not None:
             self._asker.changes = ChangeWatch(surroundings.changes)
@@ -168,7 +168,7 @@ class AdmissionService:
             async with asyncio.timeout(_WARMING):
                 images = await asyncio.to_thread(running, configuration.answers.images)
                 left = max(0.0, _WARMING - (time.monotonic() - begun))
-                found = await self._asker.know(images, self.webhook.policy, left, patient=True)
+                found = await self._asker.knowledge_of(images, self.webhook.policy, left, patient=True)
         except DigestryError as error:
             log.error(
                 "the images that run in the cluster are not known, and not asked about: %s", error.message

@@ -10,14 +10,14 @@ from typing import Any, Final
 
 import msgspec
 
-from digestry.admission.asking import Asker
 from digestry.admission.decision import Decision, Finding, decide
 from digestry.admission.decision_log import DecisionLog
+from digestry.admission.decision_scope import Change, NotLookedAt, subject_of, templates_in
 from digestry.admission.http_server import Request, Response
 from digestry.admission.metrics import AdmissionMetrics
 from digestry.admission.policy import Action, Policy
 from digestry.admission.review import AdmissionRequest, decode_review, encode_response, whole_items
-from digestry.admission.subject import Change, NotLookedAt, subject_of, templates_in
+from digestry.admission.shared_inquiries import SharedInquiries
 from digestry.errors import InvalidConfiguration
 from digestry.model.timestamps import rfc3339
 
@@ -49,7 +49,7 @@ class Webhook:
     def __init__(
         self,
         policy: Policy,
-        asker: Asker,
+        asker: SharedInquiries,
         metrics: AdmissionMetrics,
         *,
         namespace_labels: NamespaceLabels = _no_labels,
@@ -103,7 +103,7 @@ class Webhook:
         subject = subject_of(change, templates, policy, labels)
         if not subject.images and not any(template.faults for template in subject.templates):
             return Decision(allowed=True, would_deny=False)
-        knowledge = await self._asker.know(subject.images, policy, wait)
+        knowledge = await self._asker.knowledge_of(subject.images, policy, wait)
         return decide(subject, policy, knowledge, datetime.datetime.now(datetime.UTC))
 
     def _wait(self, timeout: str) -> float:

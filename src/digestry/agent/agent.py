@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Final
 
 from digestry.agent.buffer import LARGEST, EntryBuffer
+from digestry.agent.followed_source import FollowedSource
 from digestry.agent.reporter import Outcome, Reporter
 from digestry.agent.service_manager import ServiceManager
-from digestry.agent.watching import Watch
 from digestry.client.fleet_reports import FleetIntake
 from digestry.errors import StorageError
 from digestry.inventory.runs import Follower
@@ -53,7 +53,7 @@ class Agent:
         self._buffer = EntryBuffer(options.state, options.place, limit=options.buffer_limit)
         self._wake = threading.Event()
         self._ended = threading.Event()
-        self._watches = [Watch(follower, self._buffer, self._wake.set) for follower in followers]
+        self._watches = [FollowedSource(follower, self._buffer, self._wake.set) for follower in followers]
         self._manager = ServiceManager()
         self._resynchronized_at = -_BETWEEN_RESYNCHRONIZATIONS
         self._reporter = Reporter(

@@ -21,7 +21,7 @@ import msgspec
 
 from digestry.agent import segments
 from digestry.agent.clock import ClockReading, HostClock, shifted
-from digestry.agent.losses import spans
+from digestry.agent.gaps import gaps_for
 from digestry.errors import InvalidConfiguration
 from digestry.fsio import PRIVATE, make_directory, read_file, remove_file, storage_errors, write_file
 from digestry.model.descriptor import decode_hook, encode_hook
@@ -233,7 +233,7 @@ class EntryBuffer:
         gaps: list[Gap] = []
         while sum(self._sizes.values()) > self._limit and len(self._sizes) > 1:
             oldest = min(self._sizes)
-            gaps += spans(self._entries_of(oldest), "the agent's buffer was full")
+            gaps += gaps_for(self._entries_of(oldest), "the agent's buffer was full")
             self._remove(oldest)
             self._first = max(self._first, min(self._sizes))
         for gap in gaps:

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from digestry.agent.buffer import Batch, EntryBuffer
-from digestry.agent.losses import spans
+from digestry.agent.gaps import gaps_for
 from digestry.client.fleet_reports import FleetIntake, ReportRefusal
 from digestry.errors import DigestryError, InvalidConfiguration
 from digestry.fsio import read_file
@@ -177,7 +177,7 @@ class Reporter:
     def _drop(self, refusal: ReportRefusal, batch: Batch) -> Outcome:
         """Put a gap in the place of an entry that the registry refuses, so that the others are sent."""
         log.error("registry %s refuses entry %d: %s", self._intake.host, batch.first, refusal.message)
-        for gap in spans(map(bytes, batch.entries), "the registry refused what the agent reported"):
+        for gap in gaps_for(map(bytes, batch.entries), "the registry refused what the agent reported"):
             position = self._buffer.position(gap.source)
             self._buffer.append((gap,), {}, source=gap.source, position=position)
         self._sent = batch.last

@@ -20,8 +20,8 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from digestry.blobs.bounded_read import SMALL, read_up_to
 from digestry.blobs.file_errors import NO_FILE, file_error
-from digestry.blobs.read_limit import SMALL, read_up_to
 from digestry.errors import Conflict, DigestMismatch, DigestryError, NotFound, StorageError, TooLarge
 from digestry.fsio import (
     NotRegular,

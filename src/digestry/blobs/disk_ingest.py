@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from digestry.blobs.ended_by_block import EndedByBlock
+from digestry.blobs.ingest_context import IngestContext
 from digestry.blobs.running_hash import IngestHash
 from digestry.blobs.verify import too_long, too_short, wrong_hash
 from digestry.errors import Conflict, NotFound, SizeMismatch, StorageError
@@ -69,7 +69,7 @@ def _open_locked(path: Path, create: bool) -> int:
         os.close(descriptor)
 
 
-class DiskIngest(EndedByBlock):
+class DiskIngest(IngestContext):
     """An open file of new content. Not for several threads at once.
 
     Made by :meth:`DiskBlobs.begin` and :meth:`DiskBlobs.ingest`, whose lock excludes every other

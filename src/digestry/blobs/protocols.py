@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, ParamSpec, Protocol, TypeVar
 
+from digestry.blobs.bounded_read import SMALL
 from digestry.blobs.ingests import GrowingContent, Ingest, ResumableIngest
-from digestry.blobs.read_limit import SMALL
 from digestry.errors import DigestryError
 from digestry.model.digest import Digest
 

@@ -28,7 +28,7 @@ from digestry.catalog.database import Database, Job, Outcome
 from digestry.catalog.delivery_queue import DeliveryQueue
 from digestry.catalog.digest_prefixes import DigestPrefixes
 from digestry.catalog.fleet.counts import FleetCounts
-from digestry.catalog.fleet.happenings import FleetHappenings
+from digestry.catalog.fleet.events import FleetEvents
 from digestry.catalog.fleet.judgements import FleetJudgements
 from digestry.catalog.fleet.retention import FleetRetention
 from digestry.catalog.fleet.run_count_checks import FleetRunCountChecks
@@ -71,20 +71,19 @@ from digestry.model.name_pattern import matches
 class Catalog(RepositoryReads):
     """The catalog of a registry, in any database. Thread-safe.
 
-    ``tag_history`` answers questions about the past, ``digest_prefixes`` which digests begin so,
-    ``delivery_queue`` has what webhooks are still to be sent, ``jobs`` how the registry's own work went,
-    ``damage`` what cannot be served, ``identity`` which registry this is, ``relocation`` whether it has
-    moved to other stores; ``browsing`` reads for the pages, and ``web_sessions`` has who is signed in to
-    them; ``fleet`` has what agents report, and ``fleet_retention`` forgets it, ``fleet_judgements`` the
-    verdicts on it, ``fleet_counts`` how much of it there is, ``fleet_run_counts`` keeps how many runs
-    started and ended when, ``fleet_run_count_checks`` compares that with the runs, and ``fleet_happenings``
-    queues what webhooks hear of it; ``observations`` has what was seen of other registries' tags,
-    ``observation_plan`` what is to be observed when, and ``observed_moves`` what moved there; ``sequencing``
-    gives the journal's entries their positions; ``log`` has the journal as a transparency log, and
-    ``log_signer`` signs it, unless ``log_suspension`` says no; ``witnessing`` has what this registry saw of
-    other logs;
-    ``tag_ages`` tells for how long digests stood under their tags, and ``age_overrides``
-    who let one through that is younger than it must be; ``changes`` tells which repositories changed.
+    Its own methods read repositories, and change them in one transaction each. Attributes have the rest:
+
+    * tags and the journal: ``tag_history`` (the past), ``tag_ages`` (how long a digest stood under a tag),
+      ``age_overrides``, ``sequencing`` (positions of entries), ``changes`` (which repositories changed);
+    * the transparency log of the journal: ``log``, ``log_signer``, ``log_suspension``, and ``witnessing``
+      (what was seen of other logs);
+    * content: ``damage``, ``sightings``, ``digest_prefixes``, ``pull_through`` (the cache's rows);
+    * other registries' tags: ``observations``, ``observation_plan``, ``observed_moves``;
+    * what agents report: ``fleet``, ``fleet_retention``, ``fleet_judgements``, ``fleet_counts``,
+      ``fleet_run_counts`` and ``fleet_run_count_checks``, ``fleet_scans``, ``fleet_events``;
+    * the pages: ``browsing``, ``web_sessions``;
+    * the registry itself: ``jobs`` (its own work), ``delivery_queue`` (webhooks), ``identity``,
+      ``relocation``, ``statistics``.
     """
 
     def __init__(
@@ -119,7 +118,7 @@ class Catalog(RepositoryReads):
         self.fleet_counts = FleetCounts(self._database)
         self.fleet_judgements = FleetJudgements(self._database)
         self.fleet_scans = Scans(self._database)
-        self.fleet_happenings = FleetHappenings(self._database)
+        self.fleet_events = FleetEvents(self._database)
         self._rules = Rules(options.policy, options.subscriptions, now, options.lease)
         self.log = TransparencyLog(self._database)
         self.log_signer = LogSigner(self._database)

@@ -24,7 +24,7 @@ from sqlalchemy import (
 
 from digestry.catalog import dialect
 from digestry.catalog.database import Database
-from digestry.catalog.frequent import frequent
+from digestry.catalog.frequent_statements import frequent
 from digestry.catalog.schema import damaged, links, manifest_references, manifests, repositories, tags
 from digestry.catalog.transactions import retried
 from digestry.model.digest import Digest

@@ -11,7 +11,7 @@ from typing import Final
 from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from digestry.catalog import damage
-from digestry.catalog.frequent import frequent
+from digestry.catalog.frequent_statements import frequent
 from digestry.catalog.observation_schema import observation_schedule
 from digestry.catalog.schema import journal, links, manifests, repositories, tags, uploads
 

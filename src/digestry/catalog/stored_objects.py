@@ -24,7 +24,7 @@ from digestry.blobs.s3.documents import UploadedPart
 from digestry.blobs.s3.rows import Fragment, IngestState, QuarantinedObject, Removal, StoredObject
 from digestry.catalog import clock, dialect, lease_rows
 from digestry.catalog.database import Database
-from digestry.catalog.frequent import frequent
+from digestry.catalog.frequent_statements import frequent
 from digestry.catalog.object_schema import (
     blob_ingest_fragments,
     blob_ingest_parts,

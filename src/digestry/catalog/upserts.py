@@ -19,7 +19,7 @@ from digestry.catalog.fleet_schema import (
     fleet_snapshot_runs,
     fleet_sources,
 )
-from digestry.catalog.frequent import frequent
+from digestry.catalog.frequent_statements import frequent
 from digestry.catalog.object_schema import blob_ingests, blob_objects, object_removals
 from digestry.catalog.observation_schema import observation_schedule, observed_moves
 from digestry.catalog.schema import (

@@ -36,7 +36,7 @@ def open_inquiry(configuration: AdmissionConfiguration, *, timeout: float) -> It
     import time
 
     from digestry.admission.inquiry import InquiryOptions, inquire
-    from digestry.admission.proofs import Proofs
+    from digestry.admission.proof_cache import ProofCache
     from digestry.audit.configuration import FleetConfiguration
     from digestry.audit.configuration import load as load_fleet
     from digestry.cli.log_trust import open_verifier
@@ -64,7 +64,7 @@ def open_inquiry(configuration: AdmissionConfiguration, *, timeout: float) -> It
         def prove(reference: Reference, digest: Digest) -> None:
             prover(session.repository(reference), reference, digest)
 
-        how = InquiryOptions(settings.trust(), fleet.names, timeout, Proofs(prove))
+        how = InquiryOptions(settings.trust(), fleet.names, timeout, ProofCache(prove))
         yield Inquirer(
             lambda images, proven: inquire(images, session, how, prove=proven),
             session.changes if configuration.fleet is None else None,

@@ -163,9 +163,9 @@ def _decide(
     import datetime
     from dataclasses import replace
 
-    from digestry.admission.asking import unasked
     from digestry.admission.decision import Decision, Subject, decide
-    from digestry.admission.subject import NotLookedAt, subject_of, templates_in
+    from digestry.admission.decision_scope import NotLookedAt, subject_of, templates_in
+    from digestry.admission.shared_inquiries import unasked
 
     subjects: list[tuple[ManifestObject, Subject | NotLookedAt | None]] = []
     for one in objects:

@@ -78,7 +78,7 @@ def who(
     """
     if at is not None and ever:
         raise click.UsageError("--at and --ever are two different times")
-    from digestry.cli.fleet_knowledge import status
+    from digestry.cli.fleet_unknowns import status
 
     rows: list[Row] = []
     images: dict[int, FleetImage] = {}

@@ -64,7 +64,7 @@ def since(*, time: datetime.datetime, registry: str | None, place: str, limit: i
     Exit code 1 if one that started is affected; 3 if none is, but a place is silent or an image is not
     judged; 0 only if all is known.
     """
-    from digestry.cli.fleet_knowledge import status
+    from digestry.cli.fleet_unknowns import status
 
     rows: list[Row] = []
     images: dict[int, FleetImage] = {}

@@ -31,7 +31,7 @@ def summary(*, registry: str | None, as_json: bool) -> None:
     Exit code 1 if a container is affected; 3 if none is, but something is not known; 0 only if all is known.
     """
     from digestry.cli.documents import FleetCounts
-    from digestry.cli.fleet_knowledge import status
+    from digestry.cli.fleet_unknowns import status
 
     with open_fleet(registry) as asked:
         found = asked.fleet.summary()

@@ -51,7 +51,7 @@ def timeline(
     all is known.
     """
     from digestry.cli.documents import FleetHistory, HistoryPoint, SilentRuns
-    from digestry.cli.fleet_knowledge import status
+    from digestry.cli.fleet_unknowns import status
 
     with open_fleet(registry, target, place) as asked:
         found = asked.fleet.timeline(asked.choice)

@@ -218,7 +218,7 @@ def run(
     from digestry.cli import exit_codes
     from digestry.cli.observe_report import tell_gaps, tell_moves
     from digestry.cli.serve import upstream
-    from digestry.observe.once import observe_once
+    from digestry.observer.single_round import observe_all_once
     from digestry.registry.observe_config import repository_name
     from digestry.registry.root import check_user
 
@@ -227,7 +227,7 @@ def run(
     catalog = _open(registry)
     check_user(backend)
     try:
-        found = observe_once(registry, backend, catalog, upstream, names=names, due=due, seconds=timeout)
+        found = observe_all_once(registry, backend, catalog, upstream, names=names, due=due, seconds=timeout)
     finally:
         catalog.close()
     if not found.report.repositories:

@@ -94,7 +94,7 @@ def further_jobs(config: RegistryConfig, backend: Backend) -> list[Job]:
     registries. Called in the maintenance process."""
     from digestry.fleet.advised_fixes import AdvisedFixesJob
     from digestry.fleet.assessor import AssessorJob
-    from digestry.observe.job import ObserverJob
+    from digestry.observer.job import ObserverJob
 
     if config.read_only:
         return []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from digestry.blobs.read_limit import SMALL
+from digestry.blobs.bounded_read import SMALL
 from digestry.blobs.verify import Verifier
 from digestry.client.endpoint import RepositoryEndpoint
 from digestry.errors import TooLarge

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
-from digestry.blobs.read_limit import SMALL
+from digestry.blobs.bounded_read import SMALL
 from digestry.blobs.verify import wrong_hash
 from digestry.client.blob_download import fill
 from digestry.client.connection import Connection

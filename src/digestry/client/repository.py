@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
-from digestry.blobs.read_limit import SMALL
+from digestry.blobs.bounded_read import SMALL
 from digestry.client import blobs, manifests
 from digestry.client.connection import Connection
 from digestry.client.endpoint import RepositoryEndpoint

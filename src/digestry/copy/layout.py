@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 import msgspec
 
+from digestry.blobs.bounded_read import SMALL
 from digestry.blobs.disk import open_layout
-from digestry.blobs.read_limit import SMALL
 from digestry.blobs.verify import Verifier
 from digestry.copy.protocols import BlobContent, Outcome, Progress, cosign_names, digest_of_name
 from digestry.errors import (

@@ -92,7 +92,7 @@ class Herald:
         if counts.agents or counts.images:  # else no agent has ever reported
             self._catalog.fleet_counts.store(counts, now, self._lock)
             if self._subscriptions:
-                self._catalog.fleet_happenings.queue(
+                self._catalog.fleet_events.queue(
                     self._subscriptions, now=now, heard_since=self._heard_since, fence=self._lock
                 )
         took = time.monotonic() - began

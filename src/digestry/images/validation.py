@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import BinaryIO, Final, Protocol, cast
 
-from digestry.blobs.read_limit import SMALL
+from digestry.blobs.bounded_read import SMALL
 from digestry.blobs.verify import Verifier
 from digestry.client.repository import Repository
 from digestry.errors import (

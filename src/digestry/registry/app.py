@@ -130,7 +130,7 @@ class RegistryApp:
             mount = self._mounts.find(exchange.scope["path"])
             route = MOUNTED
         exchange.route = route
-        if not service.admission.admits(exchange):
+        if not service.request_checks.admits(exchange):
             await exchange.respond(204)
             return
         if mount is not None:
@@ -144,7 +144,7 @@ class RegistryApp:
             exchange.principal = principal
             if principal.place is not None and not route.agents:
                 raise refused_to_agent(principal)
-            service.admission.check_writable(exchange)
+            service.request_checks.check_writable(exchange)
         operation = route.operations.get(exchange.scope["method"])
         if service.mirrors is not None:
             if route.upstream:

@@ -174,7 +174,7 @@ class RegistryConfig:
     upload_timeout: float = 24 * 3600.0
     """An upload that nothing was written to for so long is dropped."""
     hosts: tuple[str, ...] = ()
-    """The names that clients may have for this registry; without any, see :mod:`.admission`."""
+    """The names that clients may have for this registry; without any, see :mod:`.request_checks`."""
     read_only: bool = False
     """Nothing that is stored changes: no pushes, no deletions, no collection."""
     tls: TlsConfig | None = None

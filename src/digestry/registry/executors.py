@@ -10,8 +10,8 @@ from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast
 from digestry.catalog.database import Job, Outcome
 from digestry.errors import StorageError, StorageFull
 from digestry.registry.batches import Batches
+from digestry.registry.disk_reserve import A_BIT, Reserve
 from digestry.registry.error_responses import ErrorResponse
-from digestry.registry.reserve import A_BIT, Reserve
 from digestry.registry.thread_stack import ThreadStack
 from digestry.registry.waiting_call import Line, WaitingCall, answer_all, make
 

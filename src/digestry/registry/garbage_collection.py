@@ -29,11 +29,11 @@ from digestry.errors import Conflict, StorageError, StorageFull
 from digestry.file_locks import locked
 from digestry.registry import store_identity
 from digestry.registry.config import RegistryConfig
+from digestry.registry.disk_reserve import reserve_of
 from digestry.registry.garbage_run import CollectionCounts, Run, Tell, refuse
 from digestry.registry.observability.audit_events import By, RemovalEvents
 from digestry.registry.observability.audit_log import AuditLog
 from digestry.registry.removal_limit import RemovalRefused, RemovalShare
-from digestry.registry.reserve import reserve_of
 from digestry.registry.root import check_user
 
 log: Final = logging.getLogger("digestry.registry")

@@ -27,6 +27,7 @@ def no_further_jobs(_config: RegistryConfig, _backend: Backend) -> Sequence[Job]
 
 def jobs(config: RegistryConfig, further: MakeFurtherJobs = no_further_jobs) -> list[Job]:
     """Return the jobs of this registry, and the ``further`` ones. Called in the maintenance process."""
+    from digestry.registry.disk_reserve import ReserveJob, reserve_of  # noqa: PLC0415
     from digestry.registry.fleet_upkeep import FleetUpkeepJob  # noqa: PLC0415
     from digestry.registry.garbage_collection import CollectionJob  # noqa: PLC0415 - the server needs none of it
     from digestry.registry.log_signing import LogJob  # noqa: PLC0415
@@ -34,7 +35,6 @@ def jobs(config: RegistryConfig, further: MakeFurtherJobs = no_further_jobs) -> 
     from digestry.registry.observability.audit_events import DamageEvents  # noqa: PLC0415
     from digestry.registry.observability.audit_log import AuditLog, RotationJob  # noqa: PLC0415
     from digestry.registry.observability.store_size import StoreSizeJob  # noqa: PLC0415
-    from digestry.registry.reserve import ReserveJob, reserve_of  # noqa: PLC0415
     from digestry.registry.scrub import ScrubJob  # noqa: PLC0415
     from digestry.registry.store_identity import IdentityJob  # noqa: PLC0415
 

@@ -224,7 +224,7 @@ class PageHost:
         exchange.route = route = find(f"/v2/{name}/_digestry/restore/{tag}")[0]
         expected = Expected(none_of=_ANY) if before is None else Expected(any_of=frozenset({str(before)}))
         try:
-            service.admission.check_writable(exchange)
+            service.request_checks.check_writable(exchange)
             if service.mirrors is not None:
                 service.mirrors.check_not_upstream(name)
             allowed: Service = route.operations["POST"].access.check(service, exchange, name)

@@ -31,6 +31,7 @@ from digestry.registry.config import RegistryConfig
 from digestry.registry.connections import listening
 from digestry.registry.connections.heartbeat import Heartbeat
 from digestry.registry.connections.listening import Listening
+from digestry.registry.disk_reserve import A_BIT, reserve_of
 from digestry.registry.draining import Drain
 from digestry.registry.jobs import MakeFurtherJobs, jobs, no_further_jobs
 from digestry.registry.maintenance import Maintenance, MakeJobs
@@ -40,7 +41,6 @@ from digestry.registry.page_host import MakeMounts
 from digestry.registry.permissions import make_private, umask
 from digestry.registry.pull_through.upstream import MakeUpstream
 from digestry.registry.reloading import Announcements, Reloader
-from digestry.registry.reserve import A_BIT, reserve_of
 from digestry.registry.root import check_catalog, check_content, check_root, warn_of_owner
 from digestry.registry.scratch import with_scratch
 from digestry.registry.workers import STOP_SECONDS, Workers

@@ -17,11 +17,11 @@ from digestry.errors import InvalidConfiguration, StorageError
 from digestry.model.digest import Digest
 from digestry.registry.access.gate import Gate
 from digestry.registry.access.principal import Principal
-from digestry.registry.admission import Admission
 from digestry.registry.age_cache import AgeCache
 from digestry.registry.chunk_size import ChunkSize
 from digestry.registry.config import RegistryConfig
 from digestry.registry.connections.table import Connections
+from digestry.registry.disk_reserve import reserve_of
 from digestry.registry.event_rates import EventRates
 from digestry.registry.executors import Executors
 from digestry.registry.observability.audit_events import DamageEvents
@@ -32,7 +32,7 @@ from digestry.registry.observability.upstream_metrics import UpstreamMeter
 from digestry.registry.pull_through.mirrors import Mirrors
 from digestry.registry.pull_through.upstream import MakeUpstream
 from digestry.registry.quarantine import Quarantine
-from digestry.registry.reserve import reserve_of
+from digestry.registry.request_checks import RequestChecks
 from digestry.registry.small_pushes import SmallPushes
 from digestry.registry.stores import ContentDamaged, Stores, open_stores
 from digestry.registry.upload_sweep import UploadSweep
@@ -55,7 +55,7 @@ class Service:
     executors: Executors
     small_pushes: SmallPushes
     gate: Gate
-    admission: Admission
+    request_checks: RequestChecks
     observer: Observer
     health: Health
     scrape: Scrape
@@ -165,7 +165,7 @@ def open_service(
         executors=executors,
         small_pushes=SmallPushes(stores.blobs, stores.coordination, executors),
         gate=_gate(config, backend, stores),
-        admission=Admission(config),
+        request_checks=RequestChecks(config),
         observer=observer,
         health=Health(config, stores.catalog, stores.blobs, backend.disk, reserve),
         scrape=Scrape(config, stores.catalog, stores.coordination, backend.disk, observer.metrics),
@@ -201,7 +201,7 @@ def reconfigured(service: Service, config: RegistryConfig) -> Service:
         config=config,
         gate=gate,
         ages=AgeCache(),
-        admission=Admission(config),
+        request_checks=RequestChecks(config),
         health=Health(config, stores.catalog, stores.blobs, backend.disk, reserve_of(backend)),
         scrape=Scrape(config, stores.catalog, stores.coordination, backend.disk, service.observer.metrics),
         upload_sweep=UploadSweep(

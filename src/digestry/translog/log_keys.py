@@ -1,4 +1,4 @@
-"""The documents about a registry's log that the registry and its clients share (docs/http-api.md)."""
+"""The keys of a registry's log, as it states them, and the notes by which older keys declare newer ones."""
 
 from __future__ import annotations
 

@@ -23,9 +23,9 @@ from digestry.client.session_cache import SessionCache
 from digestry.client.transport import Call, Transport, origin_of
 from digestry.errors import RedirectRefused
 from digestry.model.digest import shown
+from digestry.upstream.connections import UpstreamConnection
 from digestry.upstream.deadline import current
 from digestry.upstream.ssrf_guard import SSRFGuard, parse_url
-from digestry.upstream.wire import UpstreamConnection
 
 _OF_A_REGISTRY: Final = re.compile(r"/(?:blobs|manifests|referrers)/[^/]+\Z")
 """Paths of a form that only a registry's content has, on any host."""

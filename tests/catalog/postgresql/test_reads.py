@@ -10,9 +10,9 @@ import pytest
 
 from digestry.backend import Backend
 from digestry.catalog.catalog import Catalog
-from digestry.catalog.postgresql import gathering, pipeline, reads
+from digestry.catalog.postgresql import batched_lookups, pipeline, reads
 from digestry.catalog.postgresql.address import parse_address
-from digestry.catalog.postgresql.gathering import Gathering
+from digestry.catalog.postgresql.batched_lookups import BatchedLookups
 from digestry.catalog.postgresql.pipeline import server_statement
 from digestry.catalog.postgresql.reads import PostgresqlReads
 from digestry.model.digest import Digest
@@ -24,13 +24,13 @@ from tests.catalog.support import pushed
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many look-ups each statement had that was sent."""
     found: list[int] = []
-    rows = gathering._Line.rows
+    rows = batched_lookups._Line.rows
 
     async def counted(line: Any, statement: Any, values: Any) -> Any:
         found.append(len(values[0]) if isinstance(values[0], list) else 1)
         return await rows(line, statement, values)
 
-    monkeypatch.setattr(gathering._Line, "rows", counted)
+    monkeypatch.setattr(batched_lookups._Line, "rows", counted)
     return found
 
 
@@ -74,7 +74,7 @@ def test_a_read_begins_after_it_was_asked_for(backend: Backend, catalog: Catalog
 def test_more_than_one_statement_takes(
     backend: Backend, catalog: Catalog, sent: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gathering, "MOST", 10)
+    monkeypatch.setattr(batched_lookups, "MOST", 10)
     manifest = pushed(catalog, "x", [f"t{number}" for number in range(35)])
 
     async def ask() -> None:
@@ -130,7 +130,7 @@ def test_hostile_names_are_those_of_nothing(backend: Backend, catalog: Catalog, 
 def test_each_look_up_is_made_by_index(backend: Backend, catalog: Catalog, raw: Raw) -> None:
     """Also before the tables were ever analysed, and for many at once."""
     pushed(catalog, "x")
-    questions = [value for value in vars(reads).values() if isinstance(value, gathering.Question)]
+    questions = [value for value in vars(reads).values() if isinstance(value, batched_lookups.Question)]
     assert len(questions) >= 6
     for question in questions:
         text = re.sub(
@@ -193,13 +193,13 @@ def test_a_question_is_planned_once(catalog: Catalog, url: str, monkeypatch: pyt
     )
 
     async def ask() -> tuple[int, ...] | None:
-        gathering = Gathering(parse_address(url), connections=1)
+        lookups = BatchedLookups(parse_address(url), connections=1)
         for number in range(1, 30):
             keys = [("x", f"t{key}" if key else "t") for key in range(number)]
-            found = await asyncio.gather(*(gathering.ask(reads._TAG, key) for key in keys))
+            found = await asyncio.gather(*(lookups.ask(reads._TAG, key) for key in keys))
             assert [row is not None for row in found] == [True] + [False] * (number - 1)
-        counted = await gathering.one(plans, ())
-        await gathering.close()
+        counted = await lookups.one(plans, ())
+        await lookups.close()
         return counted
 
     assert asyncio.run(ask()) == (24, 5)
@@ -212,11 +212,11 @@ def test_statements_that_the_server_does_not_have_any_more_are_prepared_again(
     pushed(catalog, "x")
 
     async def ask() -> None:
-        gathering = Gathering(parse_address(url), connections=1)
+        lookups = BatchedLookups(parse_address(url), connections=1)
         for _ in range(3):
-            assert await gathering.ask(reads._TAG, ("x", "t")) is not None
-            await gathering.one(server_statement("DEALLOCATE ALL"), ())
-        await gathering.close()
+            assert await lookups.ask(reads._TAG, ("x", "t")) is not None
+            await lookups.one(server_statement("DEALLOCATE ALL"), ())
+        await lookups.close()
 
     asyncio.run(ask())
 
@@ -226,11 +226,11 @@ def test_a_table_that_was_changed_is_read_as_it_is(catalog: Catalog, url: str, r
     manifest = pushed(catalog, "x")
 
     async def ask() -> None:
-        gathering = Gathering(parse_address(url), connections=1)
+        lookups = BatchedLookups(parse_address(url), connections=1)
         for kind in ("varchar", "text"):
             raw.edit(f"ALTER TABLE manifests ALTER media_type TYPE {kind}")
-            row = await gathering.ask(reads._TAG, ("x", "t"))
+            row = await lookups.ask(reads._TAG, ("x", "t"))
             assert row == (str(manifest.digest), manifest.media_type, manifest.size)
-        await gathering.close()
+        await lookups.close()
 
     asyncio.run(ask())

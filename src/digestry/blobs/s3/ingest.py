@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from digestry.blobs.ended_by_block import EndedByBlock
+from digestry.blobs.ingest_context import IngestContext
 from digestry.blobs.ingests import Chunk
 from digestry.blobs.running_hash import IngestHash
 from digestry.blobs.s3.recent_bytes import RecentBytes
@@ -16,7 +16,7 @@ from digestry.errors import SizeMismatch, StorageError, TooLarge
 from digestry.model.digest import Digest, new_hasher
 
 
-class S3Ingest(EndedByBlock):
+class S3Ingest(IngestContext):
     """New content, written by one thread at a time.
 
     Made by :meth:`S3Blobs.begin`, without a name, and :meth:`S3Blobs.ingest`, whose lease excludes all others

@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from typing import Final
 
 from digestry.blobs import registry_id_file
+from digestry.blobs.bounded_read import SMALL
 from digestry.blobs.failures import BytesLost
 from digestry.blobs.protocols import (
     GONE,
@@ -28,7 +29,6 @@ from digestry.blobs.protocols import (
     Verification,
 )
 from digestry.blobs.put_each import put_each
-from digestry.blobs.read_limit import SMALL
 from digestry.blobs.s3.client import S3Client
 from digestry.blobs.s3.config import S3Config
 from digestry.blobs.s3.credentials import find_credentials

@@ -15,7 +15,7 @@ from digestry.catalog import dialect
 from digestry.catalog.fleet import intake_limits
 from digestry.catalog.fleet.intake_limits import HourUsage
 from digestry.catalog.fleet_schema import fleet_agents, fleet_sources
-from digestry.catalog.frequent import frequent
+from digestry.catalog.frequent_statements import frequent
 from digestry.catalog.schema import robot_tokens
 from digestry.catalog.transactions import TransactionUndone
 from digestry.errors import Forbidden

@@ -8,7 +8,7 @@ from digestry.catalog.database import Database
 from digestry.catalog.fleet.changes import ChangeCursor, page_of_changes
 from digestry.catalog.fleet.image_relations import ChooseChild, no_child, oldest_relations, relate_images
 from digestry.catalog.fleet.places import PlaceCursor, page_of_places
-from digestry.catalog.fleet.reporting import record_report
+from digestry.catalog.fleet.report_intake import record_report
 from digestry.catalog.fleet.run_pages import RunCursor, RunFilter, page_of_runs
 from digestry.catalog.fleet.selection import EVERYBODY, Asker
 from digestry.catalog.fleet.state_history import StateCount, state_history

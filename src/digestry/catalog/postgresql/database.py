@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from digestry.catalog.database import Job, Outcome, attempt
 from digestry.catalog.dialect import OPTION
-from digestry.catalog.frequent import PreparedStatements
+from digestry.catalog.frequent_statements import PreparedStatements
 from digestry.catalog.migrations.upgrade import upgrade
 from digestry.catalog.postgresql import connection as connections
 from digestry.catalog.postgresql.address import DatabaseAddress

@@ -20,7 +20,7 @@ from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeEngine
 
-from digestry.catalog.frequent import PreparedStatements, Rows, RowType, row_type
+from digestry.catalog.frequent_statements import PreparedStatements, Rows, RowType, row_type
 from digestry.catalog.postgresql.connection import STATEMENT_SECONDS
 from digestry.catalog.postgresql.pipeline import Answer, Pipeline, ServerStatement, encoded, server_statement
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from digestry.catalog.postgresql.address import DatabaseAddress
-from digestry.catalog.postgresql.gathering import Gathering, question
+from digestry.catalog.postgresql.batched_lookups import BatchedLookups, question
 from digestry.catalog.postgresql.pipeline import server_statement
 from digestry.catalog.reads import CachedBlob, CachedContent, CachedManifest, MirroredTag, SeenTag
 
@@ -104,7 +104,7 @@ class PostgresqlReads:
     """The :class:`~digestry.catalog.reads.CatalogReads` of a database. Connects when it is first asked."""
 
     def __init__(self, address: DatabaseAddress) -> None:
-        self._gathering = Gathering(address)
+        self._gathering = BatchedLookups(address)
 
     async def manifest(self, repository: str, target: str) -> CachedManifest | None:
         """Return what ``target``, a tag or a digest, is in the repository now."""

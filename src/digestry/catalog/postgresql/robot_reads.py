@@ -6,7 +6,7 @@ from typing import Final
 
 from digestry.catalog import clock
 from digestry.catalog.postgresql.address import DatabaseAddress
-from digestry.catalog.postgresql.gathering import Gathering, Question, question
+from digestry.catalog.postgresql.batched_lookups import BatchedLookups, Question, question
 from digestry.catalog.robot_tokens import RobotToken, fingerprint, hash_of
 
 _COLUMNS: Final = (
@@ -21,7 +21,7 @@ class PostgresqlRobotReads:
     """The :class:`~digestry.catalog.robot_tokens.RobotReads` of a database. Connects at the first query."""
 
     def __init__(self, address: DatabaseAddress, now: clock.Clock) -> None:
-        self._gathering = Gathering(address, connections=1)
+        self._gathering = BatchedLookups(address, connections=1)
         self._now = now
 
     async def by_secret(self, secret: str) -> RobotToken | None:

@@ -14,7 +14,6 @@ from digestry.catalog.journal_views import JournalViews
 from digestry.catalog.object_schema import blob_objects
 from digestry.catalog.postgresql import connection as connections
 from digestry.catalog.postgresql.address import DatabaseAddress
-from digestry.catalog.postgresql.copied import CopiedDatabase
 from digestry.catalog.postgresql.database import (
     PostgresqlDatabase,
     begun,
@@ -25,6 +24,7 @@ from digestry.catalog.postgresql.database import (
 from digestry.catalog.postgresql.failures import failures
 from digestry.catalog.postgresql.reads import PostgresqlReads
 from digestry.catalog.postgresql.robot_reads import PostgresqlRobotReads
+from digestry.catalog.postgresql.temporary_copy import TemporaryCopy
 from digestry.catalog.registry_identity import RegistryIdentity
 from digestry.catalog.schema import (
     damaged,
@@ -106,13 +106,13 @@ class PostgresqlStore(JournalViews):
         return PostgresqlChanges(self.address)
 
     @contextlib.contextmanager
-    def copied(self, directory: Path) -> Iterator[CopiedDatabase]:
+    def copied(self, directory: Path) -> Iterator[TemporaryCopy]:
         """Open a copy of the catalog as it is at one moment, in temporary tables of the server's; see
         :meth:`CatalogStore.copied`. ``directory`` is not used."""
         with self._connection(connections.BEGIN_COPYING) as connection:
             if schema_of(connection) is None:
                 raise self._absent()
-            yield CopiedDatabase(connection, self.describe())
+            yield TemporaryCopy(connection, self.describe())
 
     def as_file(self) -> NoReturn:
         """Raise :class:`Conflict`: the catalog is no file."""

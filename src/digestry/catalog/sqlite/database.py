@@ -19,7 +19,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from digestry.catalog.database import Job, Outcome
 from digestry.catalog.dialect import OPTION
-from digestry.catalog.frequent import PreparedStatements
+from digestry.catalog.frequent_statements import PreparedStatements
 from digestry.catalog.migrations.upgrade import upgrade
 from digestry.catalog.sqlite import schema_version
 from digestry.catalog.sqlite.connection import BUSY_SECONDS

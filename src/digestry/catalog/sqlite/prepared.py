@@ -18,7 +18,7 @@ from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeEngine
 
-from digestry.catalog.frequent import PreparedStatements, Rows, row_type
+from digestry.catalog.frequent_statements import PreparedStatements, Rows, row_type
 
 Values = Mapping[str, object]
 

@@ -21,8 +21,8 @@ from digestry.catalog.catalog import Catalog
 from digestry.catalog.job_states import COLLECTION
 from digestry.errors import DigestryError
 from digestry.registry.config import RegistryConfig
+from digestry.registry.disk_reserve import Reserve
 from digestry.registry.observability.metrics_files import FOLDER
-from digestry.registry.reserve import Reserve
 
 OK: Final = "ok"
 ADVICE: Final = frozenset({"collection"})
