@@ -20,27 +20,18 @@ _KEPT = (
 _SAME = " AND ".join(f"new.{name} IS old.{name}" for name in _KEPT)
 
 _NO_UPDATE = ("log_entries", "log_nodes", "log_origins")
-_NO_TRUNCATE = (*_NO_UPDATE, "log_checkpoints")
-# The newest checkpoint of a log is never removed.
-_LATER = (
-    "EXISTS (SELECT 1 FROM log_checkpoints AS later"
-    " WHERE later.origin = old.origin AND later.size > old.size)"
-)
+_NO_DELETE = (*_NO_UPDATE, "log_checkpoints")
 _SIGNED = ("origin", "size", "root", "note", "signed_at")
 _SQLITE_LOG = (
     *(
         f"CREATE TRIGGER {table}_no_{action.lower()} BEFORE {action} ON {table} "
         "BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END"
-        for action in ("UPDATE", "DELETE")
-        for table in _NO_UPDATE
+        for action, tables in (("UPDATE", _NO_UPDATE), ("DELETE", _NO_DELETE))
+        for table in tables
     ),
     (
         f"CREATE TRIGGER log_checkpoints_no_update BEFORE UPDATE OF {', '.join(_SIGNED)} ON log_checkpoints "
         "BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END"
-    ),
-    (
-        f"CREATE TRIGGER log_checkpoints_no_delete BEFORE DELETE ON log_checkpoints WHEN NOT {_LATER} "
-        "BEGIN SELECT RAISE(ABORT, 'the log is append-only: its newest checkpoint stays'); END"
     ),
 )
 _POSTGRESQL_LOG = (
@@ -53,23 +44,14 @@ _POSTGRESQL_LOG = (
         f" FOR EACH {level} EXECUTE FUNCTION log_append_only()"
         for action, level, tables in (
             ("UPDATE", "ROW", _NO_UPDATE),
-            ("DELETE", "ROW", _NO_UPDATE),
-            ("TRUNCATE", "STATEMENT", _NO_TRUNCATE),
+            ("DELETE", "ROW", _NO_DELETE),
+            ("TRUNCATE", "STATEMENT", _NO_DELETE),
         )
         for table in tables
     ),
     (
         f"CREATE TRIGGER log_checkpoints_no_update BEFORE UPDATE OF {', '.join(_SIGNED)} ON log_checkpoints"
         " FOR EACH ROW EXECUTE FUNCTION log_append_only()"
-    ),
-    (
-        "CREATE FUNCTION log_newest_checkpoint_stays() RETURNS trigger LANGUAGE plpgsql AS"
-        f" $$ BEGIN IF {_LATER} THEN RETURN old; END IF;"
-        " RAISE EXCEPTION 'the log is append-only: its newest checkpoint stays'; END $$"
-    ),
-    (
-        "CREATE TRIGGER log_checkpoints_no_delete BEFORE DELETE ON log_checkpoints"
-        " FOR EACH ROW EXECUTE FUNCTION log_newest_checkpoint_stays()"
     ),
 )
 
@@ -128,16 +110,6 @@ def upgrade() -> None:
     _create_observations()
     _create_log()
     _create_run_counts()
-    # Which repositories changed since a moment.
-    op.create_index("manifests_by_push", "manifests", ["pushed_at"])
-    deleted = sa.text("deleted_at IS NOT NULL")
-    op.create_index(
-        "manifests_by_deletion",
-        "manifests",
-        ["deleted_at"],
-        sqlite_where=deleted,
-        postgresql_where=deleted,
-    )
 
 
 def _create_run_counts() -> None:
