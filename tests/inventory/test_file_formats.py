@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import io
 import json
 from pathlib import Path
@@ -129,6 +130,37 @@ def test_dockers_api_list_shows_an_id_where_the_name_moved(tmp_path: Path) -> No
     assert seen["web-bad"].image.reference is None
     assert "does not say which image name" in said(seen["web-bad"])
     assert seen["multi"].image.reference == "localhost:5610/golftrack:multi"
+
+
+def test_dockers_api_list_names_the_platforms_manifest(tmp_path: Path) -> None:
+    entry = {"Id": "1", "Names": ["/w"], "Image": f"{APP}:1", "ImageID": A, "State": "running"}
+    seen = one(tmp_path, [{**entry, "ImageManifestDescriptor": {"digest": B, "size": 1}}])
+    assert str(seen.image.platform_manifest) == B
+
+
+def test_what_takes_space_has_containers_and_images(tmp_path: Path) -> None:
+    usage = {
+        "LayersSize": 1,
+        "Images": [{"Id": A, "RepoTags": [f"{APP}:1"], "RepoDigests": [f"{APP}@{B}"], "Containers": 1}],
+        "Containers": [{"Id": "1", "Names": ["/w"], "Image": f"{APP}:1", "ImageID": A, "State": "running"}],
+        "Volumes": [],
+        "BuildCache": [],
+    }
+    assert claims(one(tmp_path, usage))[0] == (APP, B, "unknown")
+
+
+def test_podman_before_2(tmp_path: Path) -> None:
+    entry = {
+        "ID": "1",
+        "Names": "w",
+        "Image": f"{APP}:1",
+        "ImageID": A[7:],
+        "Status": "Up 2 hours",
+        "State": 3,
+    }
+    ended = {**entry, "Names": "x", "State": 6, "Status": "Exited (0) 2 hours ago"}
+    seen = one(tmp_path, [entry, ended])
+    assert claims(seen) == [(None, A, "unknown")]
 
 
 def test_docker_images_lines_give_an_id_its_digests(tmp_path: Path) -> None:
@@ -388,6 +420,125 @@ def test_templates_are_not_what_runs(tmp_path: Path) -> None:
     assert len(found) == 2
     assert "a Deployment is a template" in problems[0].message
     assert "kubectl get pods" in problems[0].hint
+
+
+def test_what_pods_were_made_from_may_be_beside_them(tmp_path: Path) -> None:
+    owned = pod()
+    owned["metadata"] |= {
+        "labels": {"pod-template-hash": "5d8"},
+        "ownerReferences": [{"kind": "ReplicaSet", "name": "web-5d8", "controller": True}],
+    }
+    space = owned["metadata"].get("namespace")
+
+    def template(kind: str, name: str, **spec: Any) -> dict[str, Any]:
+        inner = {"template": {"spec": {"containers": [{"name": "c", "image": f"{APP}:1"}]}}}
+        about = {"name": name, "namespace": space}
+        return {"apiVersion": "apps/v1", "kind": kind, "metadata": about, "spec": {**inner, **spec}}
+
+    beside = [template("Deployment", "web"), template("ReplicaSet", "web-5d8")]
+    beside += [template("ReplicaSet", "web-4c7", replicas=0), template("Deployment", "off", replicas=0)]
+    beside.append({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": {}})
+    every = {"apiVersion": "v1", "kind": "List"}
+    found = observe(tmp_path, {**every, "items": [*beside, owned]})
+    assert [type(each) for each in found] == [ContainerObservation]
+    found = observe(tmp_path, {**every, "items": [owned, *beside, template("Deployment", "other")]})
+    (problem,) = [each for each in found if isinstance(each, Unseen)]
+    assert "no pod of 'other' is in this file" in problem.message
+    found = observe(tmp_path, {**every, "items": beside})
+    assert ["a Deployment is a template", "a ReplicaSet is a template", "a Service is not what runs"] == [
+        each.message.partition(": ")[2].partition(": ")[2].partition(":")[0] for each in found
+    ]
+
+
+def test_an_error_of_the_cluster_in_place_of_a_list(tmp_path: Path) -> None:
+    status = {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "message": "pods is forbidden",
+        "code": 403,
+    }
+    (problem,) = observe(tmp_path, status)
+    assert "the cluster answered with an error: 'pods is forbidden'" in problem.message
+
+
+def test_compose_files_are_templates(tmp_path: Path) -> None:
+    text = f"""name: shop
+services:
+  web:
+    image: {APP}:1
+  off:
+    image: {APP}@{A}
+    deploy:
+      replicas: 0
+  own:
+    build: .
+"""
+    found = observe(tmp_path, text)
+    rows = [each for each in found if isinstance(each, ContainerObservation)]
+    assert [(row.namespace, row.name, row.runs) for row in rows] == [
+        ("shop", "web", False),
+        ("shop", "off", False),
+    ]
+    assert claims(rows[1]) == [(APP, A, "unknown")]
+    problems = [each.message for each in found if isinstance(each, Unseen)]
+    assert ["a Compose file: it says what is to be started" in problems[0], "'own'" in problems[1]] == [
+        True
+    ] * 2
+
+
+@pytest.mark.parametrize(
+    ("document", "name"),
+    [
+        (
+            {"document": {"category": "csaf_vex"}, "product_tree": {}, "vulnerabilities": []},
+            "a CSAF advisory",
+        ),
+        (
+            {"@context": "https://openvex.dev/ns", "@id": "x", "author": "a", "statements": []},
+            "an OpenVEX advisory",
+        ),
+        ({"$schema": "x", "version": "2.1.0", "runs": []}, "a SARIF log"),
+        ([{"critical": {"image": {"docker-manifest-digest": A}}, "optional": {}}], "a verified signature"),
+        ({"Type": "container", "Action": "start", "Actor": {"ID": "1"}, "id": "1", "from": APP}, "events"),
+        ({"terraform_version": "1.5.0", "version": 4, "resources": []}, "a state of Terraform"),
+    ],
+)
+def test_documents_about_something_else_are_refused_by_name(tmp_path: Path, document: Any, name: str) -> None:
+    (problem,) = observe(tmp_path, document)
+    assert f"this is {name}" in problem.message
+    assert "audit what runs" in problem.hint or "docker inspect" in problem.hint
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (b"[Unit]\nDescription=web\n[Container]\nImage=x\n", "a unit of systemd, or a Quadlet"),
+        (gzip.compress(b"[]"), "a gzip file"),
+        (b"PK\x03\x04rest", "a zip file"),
+    ],
+)
+def test_files_of_other_kinds_are_refused_by_name(tmp_path: Path, content: bytes, name: str) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    (problem,) = FileSource("file:f", str(path)).observe()
+    assert isinstance(problem, Unseen)
+    assert f"this is {name}" in problem.message
+    assert problem.hint
+
+
+def test_a_name_in_no_registry(tmp_path: Path) -> None:
+    built = pod()
+    built["status"]["containerStatuses"][0] |= {"imageID": f"localhost/app@{A}", "containerID": "cri-o://1"}
+    seen = one(tmp_path, built)
+    assert [where for where, _, _ in claims(seen)] == [None, APP]
+    assert "in no registry" in said(seen)
+    built["spec"]["containers"][0]["image"] = "localhost/app:1"
+    for document in (built, f"name,reference,digest\nweb,localhost/app:1,{A}\n"):
+        seen = one(tmp_path, document)
+        assert claims(seen) == [(None, A, "unknown")]
+        assert not seen.image.registry_named
+        assert "in no registry" in said(seen)
 
 
 # -- streams, positions, options ----------------------------------------------------------------

@@ -191,3 +191,10 @@ def test_a_list_that_ends_is_all_of_it(tmp_path: Path, metadata: dict[str, Any])
     document = {"apiVersion": "v1", "items": [POD], "kind": "List", "metadata": metadata}
     (seen,) = observe(tmp_path, json.dumps(document, indent=4) + "\n")
     assert isinstance(seen, ContainerObservation)
+
+
+def test_what_excel_writes_before_the_headings(tmp_path: Path) -> None:
+    content = f"sep=;\nhost;name;reference;digest\nn1;w;reg.example/app:1;{DIGEST}\nn2;x;5;sha256:0\n"
+    seen, problem = observe(tmp_path, content)[::-1]
+    assert (seen.host, seen.name) == ("n1", "w")
+    assert "line 4" in problem.message

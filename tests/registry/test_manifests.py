@@ -366,6 +366,8 @@ def test_if_none_match(registry: RegistryServer, target: str) -> None:
             assert answer.headers["etag"] == etag
             assert answer.headers["docker-content-digest"] == str(digest)
     assert registry.request("GET", path, headers={"If-None-Match": '"other"'}).status == 200
+    for value, status in ((etag, 200), ('"other"', 412), (f"W/{etag}", 412), ("*", 200)):
+        assert registry.request("GET", path, headers={"If-Match": value}).status == status
     if target == "tag":
         registry.push_image(name, "t", b"moved")
         assert registry.request("GET", path, headers={"If-None-Match": etag}).status == 200

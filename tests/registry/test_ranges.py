@@ -185,6 +185,21 @@ def test_if_range(registry: RegistryServer, size: int, condition: str, holds: bo
         assert answer.status == (416 if "9999" in wanted else 206)
 
 
+@pytest.mark.parametrize("size", [100, BIG])
+def test_conditions_go_before_a_range(registry: RegistryServer, size: int) -> None:
+    content = content_of(size)
+    digest = registry.push_blob("ranges/blob", content)
+    path, etag = f"/v2/ranges/blob/blobs/{digest}", f'"{digest}"'
+    for method in ("GET", "HEAD"):
+        for value in (etag, f"W/{etag}", f'"a", {etag}', "*"):
+            answer = registry.request(method, path, headers={"If-None-Match": value, "Range": "bytes=0-1"})
+            assert (answer.status, answer.body, answer.headers["etag"]) == (304, b"", etag)
+        for value, status in ((etag, 200), (f"W/{etag}", 412), ('"a"', 412), ("*", 200)):
+            answer = registry.request(method, path, headers={"If-Match": value})
+            assert answer.status == status
+        assert registry.request(method, path, headers={"If-None-Match": "nonsense"}).status == 200
+
+
 @pytest.mark.parametrize("size", [0, 100, BIG])
 @pytest.mark.parametrize("wanted", ["bytes=0-1", "bytes=0-1,4-5", "bytes=99999999-", "nonsense"])
 def test_head_knows_no_range(registry: RegistryServer, size: int, wanted: str) -> None:

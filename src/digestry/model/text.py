@@ -85,6 +85,11 @@ def number_of(count: int, noun: str, plural: str = "") -> str:
     return f"{count} {noun if count == 1 else plural or noun + 's'}"
 
 
+def with_article(noun: str) -> str:
+    """Return ``a Deployment`` or ``an Application``, by the noun's first letter."""
+    return f"{'an' if noun[:1].lower() in tuple('aeiou') else 'a'} {noun}"
+
+
 def few(names: Iterable[str], *, most: int = 5) -> str:
     """Return the first ``most`` different names in one line, and how many more there are."""
     every = list(dict.fromkeys(names))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -17,6 +18,8 @@ from digestry.model.digest import shown
 from digestry.model.text import number_of
 
 _SEPARATORS: Final = ",\t;|"
+_EXCELS: Final = re.compile(r"sep=.\s*", re.IGNORECASE)
+"""What Excel writes before the headings, or needs to be told."""
 
 
 def read_csv(source: Input, first: str, inventory: Inventory, reading: Reading) -> Iterator[Item]:
@@ -25,6 +28,8 @@ def read_csv(source: Input, first: str, inventory: Inventory, reading: Reading) 
     Cells are separated by commas, tabs, semicolons or bars. Raises ``UnicodeDecodeError``, of the line that
     is ``source.number``, and the errors of reading.
     """
+    if _EXCELS.fullmatch(first):
+        first = source.line().decode()
     line = source.number
     separator = max(_SEPARATORS, key=first.count)
     try:

@@ -138,18 +138,21 @@ class _Listed(msgspec.Struct):
     image: str = msgspec.field(default="", name="Image")
     names: str = msgspec.field(default="", name="Names")
     name: str = msgspec.field(default="", name="Name")
-    state: str = msgspec.field(default="", name="State")
+    state: str | int | None = msgspec.field(default="", name="State")
     status: str = msgspec.field(default="", name="Status")
+    image_id: str | None = msgspec.field(default="", name="ImageID")
+    """This and a number for the state are podman's before 2.0."""
     project: str = msgspec.field(default="", name="Project")
     labels: str | dict[str, str] | None = msgspec.field(default=None, name="Labels")
 
 
 class DockerList(EntryFormat[_Listed]):
-    """``docker ps``, ``docker compose ps`` and ``nerdctl ps``, each with ``--format json``."""
+    """``docker ps``, ``docker compose ps`` and ``nerdctl ps``, each with ``--format json``; and ``podman ps``
+    before 2.0."""
 
     title: ClassVar[str] = "`docker ps --format json`"
     usable: ClassVar[str] = "containers with an ID and an Image"
-    reads: ClassVar[frozenset[str]] = frozenset()
+    reads: ClassVar[frozenset[str]] = frozenset({"ImageID"})
     entry = _Listed
 
     @staticmethod
@@ -162,13 +165,13 @@ class DockerList(EntryFormat[_Listed]):
         )
 
     def read_entry(self, entry: _Listed, fields: Fields, place: SourceLocation) -> Iterable[Item]:
-        word = entry.state or entry.status
+        word = entry.state if isinstance(entry.state, str) and entry.state else entry.status
         state = state_of(word) if word else "runs"
         if self._reading.left_out(runs=state != "ended"):
             return ()
         remarks = (_NO_DIGEST, *remarks_on(state, word))
         project = entry.project or _label(entry.labels, COMPOSE_PROJECT)
-        image_id = _label(entry.labels, COMPOSE_IMAGE)
+        image_id = entry.image_id or _label(entry.labels, COMPOSE_IMAGE)
         name = (entry.names or entry.name).partition(",")[0]
         if digest_of(image_id) is not None:
             typed = "" if _SHORT.fullmatch(entry.image) else entry.image

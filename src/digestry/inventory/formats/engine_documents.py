@@ -138,6 +138,8 @@ class ListedContainer(msgspec.Struct, rename="pascal"):
     is_infra: bool | None = None
     pod_name: str | None = None
     labels: ContainerLabels | None = None
+    image_manifest_descriptor: Descriptor | None = None
+    """The manifest that runs, in docker's API since 1.48 with containerd's store."""
 
     @property
     def runs(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
 import msgspec
@@ -25,6 +25,8 @@ from digestry.model.digest import shown
 from digestry.model.json_values import as_text
 
 _LISTS: Final = ("containers", "items", "images", "value")
+_USAGE: Final = ("Containers", "Images")
+"""What ``docker system df --verbose`` and ``GET /system/df`` have both of."""
 _PREDICATE: Final = "predicate"
 _AROUND: Final = frozenset({"host", "kind", "apiVersion", "metadata"})
 _EMPTY: Final = (b"null", b'""', b"[]", b"{}")
@@ -104,6 +106,8 @@ class EntryReader:
         kind = self._kind(fields, place.kind)
         whole = kind is not None and getattr(kind, "whole", False)
         lists = [key for key in _LISTS if key in fields and _is_list(fields[key])]
+        if not lists and all(key in fields and _is_list(fields[key]) for key in _USAGE):
+            lists = list(_USAGE)
         if "apiVersion" in fields and "kind" in fields:
             # Only the items of Kubernetes' lists are what they list: not the images of a Kustomization.
             lists = [key for key in lists if key == "items"]
@@ -159,12 +163,12 @@ class EntryReader:
             yield from self._entry(inside, position, entry, depth=depth + 1)
 
     def _opened(
-        self, place: SourceLocation, index: int, fields: Fields, lists: Iterable[str], *, depth: int
+        self, place: SourceLocation, index: int, fields: Fields, lists: Collection[str], *, depth: int
     ) -> Iterator[Item]:
         """Yield the entries of an object's lists. Its ``host`` and ``kind`` hold for them all."""
         host = as_text(_value(fields.get("host")))
         kind = as_text(_value(fields.get("kind"))).removesuffix("List")
-        around = {key: value for key, value in fields.items() if key not in _LISTS}
+        around = {key: value for key, value in fields.items() if key not in _LISTS and key not in lists}
         ended = any(
             is_state(key) and state_of(as_text(_value(raw))) == "ended" for key, raw in around.items()
         )

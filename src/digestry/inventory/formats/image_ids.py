@@ -11,13 +11,17 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from digestry.inventory.engine_values import digest_of, has_registry, repository_digest
 from digestry.inventory.observation import Claim, DigestKind
 from digestry.model.digest import Digest, shown
 from digestry.model.reference import Reference
+
+NO_REGISTRY: Final = "localhost/… without a port means built or loaded locally, in no registry"
+"""Podman's, buildah's and CRI-O's name for such images."""
+NO_HOST: Final = "localhost"
 
 _PULLABLE: Final = "docker-pullable://"
 _DOCKER: Final = "docker://"
@@ -70,6 +74,10 @@ def _pair(text: str, whole: str, runtime: str, own: Reference | None, field: str
     if digest is None:
         return ImageID(remarks=(f"its {field} is in no known form: {shown(whole)}",))
     pair = repository_digest(text)
+    if pair is not None and pair[0].host == NO_HOST:
+        claim = Claim(digest, "unknown", None, field, "repo-digest", obtained=False)
+        claims = [claim] if own is None else [claim, replace(claim, repository=own)]
+        return ImageID(tuple(claims), remarks=(f"its {field} names {shown(name)}: {NO_REGISTRY}",))
     imported = _IMPORTED.fullmatch(name.rpartition("/")[2]) is not None
     if pair is None or imported or (runtime == "containerd" and not has_registry(name)):
         # containerd writes whole names down when it pulls; `import-2026-11-21@sha256:…` (in docker.io/

@@ -27,7 +27,7 @@ from digestry.inventory.formats.columns import (
 from digestry.inventory.formats.container_states import State
 from digestry.inventory.formats.declared_images import state_and_remarks
 from digestry.inventory.formats.digest_columns import plain, unread
-from digestry.inventory.formats.image_ids import read_image_id
+from digestry.inventory.formats.image_ids import NO_HOST, NO_REGISTRY, read_image_id
 from digestry.inventory.formats.locations import SourceLocation
 from digestry.inventory.formats.rows import Fields, Item, Reading, Row, RowImage
 from digestry.inventory.observation import Abbreviation, Claim, ImageFacts, Unseen, abbreviation
@@ -165,7 +165,9 @@ class Inventory:
         where = self._reading.where
         remarks = list(notes)
         repository: Reference | None = None
-        found = _Found(where, repository_of(reference))
+        unpublished = False
+        own = repository_of(reference)
+        found = _Found(where, None if own is None or own.host == NO_HOST else own)
         pinned: list[Claim] = []
         if _is_id(reference):
             # As `docker inspect` has it: of a container that was started by its image's ID.
@@ -173,7 +175,10 @@ class Inventory:
         elif reference:
             try:
                 parsed = Reference.parse(reference)
-                repository = parsed.repository_only()
+                unpublished = parsed.host == NO_HOST
+                repository = None if unpublished else parsed.repository_only()
+                if unpublished:
+                    remarks.append(f"{reference}: {NO_REGISTRY}")
                 if parsed.digest is not None:
                     pinned.append(_claim(parsed.digest, repository, f"the reference in {where}"))
             except InvalidReference as error:
@@ -188,6 +193,7 @@ class Inventory:
             image_id=found.image_id,
             platform=Platform.parse(platform) if platform else None,
             abbreviations=() if waits else tuple(found.abbreviations),
+            registry_named=not unpublished or any(claim.repository is not None for claim in claims),
         )
         return RowImage(
             facts,
@@ -285,7 +291,10 @@ def _is_id(reference: str) -> bool:
 
 
 def _claim(digest: Digest, repository: Reference | None, read_from: str) -> Claim:
-    return Claim(digest, "unknown", repository, read_from, "inventory", obtained=True)
+    obtained = repository is None or repository.host != NO_HOST
+    return Claim(
+        digest, "unknown", repository if obtained else None, read_from, "inventory", obtained=obtained
+    )
 
 
 def _digest_claim(text: str, own: Reference | None, read_from: str) -> Claim:

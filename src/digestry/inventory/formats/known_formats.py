@@ -16,6 +16,7 @@ from digestry.inventory.formats.azure import (
 )
 from digestry.inventory.formats.bills_of_materials import SPDX2, SPDX3, CycloneDX
 from digestry.inventory.formats.cloud_run import CloudRun
+from digestry.inventory.formats.compose_file import ComposeFile
 from digestry.inventory.formats.containerd import Containerd
 from digestry.inventory.formats.cri import CriImages, CriInspect, CriList, CriPods
 from digestry.inventory.formats.docker import (
@@ -33,6 +34,7 @@ from digestry.inventory.formats.inventory import Inventory
 from digestry.inventory.formats.kubernetes import Kubernetes
 from digestry.inventory.formats.metrics import PrometheusAnswer
 from digestry.inventory.formats.nomad import NomadAllocation, NomadJob
+from digestry.inventory.formats.other_documents import OtherDocument
 from digestry.inventory.formats.pod_statuses import ContainerSpec, ContainerStatus, PodStatus
 from digestry.inventory.formats.podman import PodmanInspect, PodmanList
 from digestry.inventory.formats.rows import Format
@@ -49,6 +51,8 @@ FORMATS: Final[tuple[type[Format], ...]] = (
     SPDX2,
     SPDX3,
     CloudRun,
+    OtherDocument,
+    ComposeFile,
     VulnerabilityReport,
     Kubernetes,
     TrivyCluster,

@@ -1,5 +1,6 @@
 """The output of ``kubectl get pods -A -o json``: a list of pods, or one pod. Nodes in the same file give the
-platforms, which decide which child of an index runs.
+platforms, which decide which child of an index runs. Objects with a template of pods, such as deployments, may
+be there too: each is a problem unless its pods are, or it has none.
 """
 
 from __future__ import annotations
@@ -9,19 +10,22 @@ from typing import ClassVar, Final
 
 import msgspec
 
-from digestry.errors import InvalidConfiguration
 from digestry.inventory.formats.locations import SourceLocation
 from digestry.inventory.formats.pod_fields import decode_pod
 from digestry.inventory.formats.pods import observe_pods, platforms_of_nodes
 from digestry.inventory.formats.rows import Fields, Item, Reading, begins_with
+from digestry.inventory.formats.templates import WORKLOADS, Template, pods_owners
 from digestry.inventory.observation import Unseen
+from digestry.model.digest import shown
 from digestry.model.json_types import prepared
-from digestry.model.json_values import JsonObject
+from digestry.model.json_values import JsonObject, as_object, as_text
+from digestry.model.text import with_article
 
 _POD: Final = "Pod"
 _A_POD: Final = msgspec.Raw(b'"Pod"')
 _NODE: Final = "Node"
-_WORKLOADS: Final = (
+_STATUS: Final = "Status"
+_TEMPLATE: Final = (
     "is a template: what runs may be of an earlier state of it, and sidecars are injected later"
 )
 
@@ -38,7 +42,9 @@ class Kubernetes:
         self._reading = reading
         self._pods: list[tuple[msgspec.Raw, SourceLocation, int]] = []
         self._nodes: list[object] = []
-        self._others: set[str] = set()
+        self._templates: list[tuple[Template, str]] = []
+        self._others: dict[str, str] = {}
+        self._owners: set[tuple[str, str, str]] = set()
 
     @staticmethod
     def recognises(fields: Fields, kind: str) -> bool:
@@ -54,14 +60,45 @@ class Kubernetes:
             self._pods.append((raw, place, index))
         elif kind == _NODE:
             self._nodes.append(msgspec.json.decode(raw))
-        elif kind not in self._others:
-            self._others.add(kind)
-            what = f"a {kind} {_WORKLOADS}" if "spec" in fields else f"a {kind} is not what runs"
-            raise InvalidConfiguration(what, hint=f"expected {self.usable}")
+        elif kind == _STATUS:
+            return (self._status(as_object(msgspec.json.decode(raw)), place, index),)
+        elif kind in WORKLOADS or b'"containers"' in bytes(raw):
+            template = Template.of(kind, as_object(msgspec.json.decode(raw)))
+            self._templates.append((template, place.where(index)))
+        else:
+            self._others.setdefault(kind, place.where(index))
         return ()
 
     def finish(self) -> Iterator[Item]:
         pods, self._pods = self._pods, []
+        yield from self._seen(pods)
+        yield from self._not_seen(bool(pods))
+
+    def _not_seen(self, pods: bool) -> Iterator[Unseen]:
+        """Yield a problem for each kind of template whose pods are not here, and of all else if no pod is."""
+        named: set[str] = set()
+        for template, where in self._templates:
+            if pods and (template.idle or template.starts(self._owners)):
+                continue
+            if template.kind not in named:
+                named.add(template.kind)
+                missing = f", and no pod of {shown(template.name)} is in this file" if pods else ""
+                what = f"{with_article(template.kind)} {_TEMPLATE}{missing}"
+                yield self._reading.problem(f"{where}: {what}", f"expected {self.usable}")
+        if not pods:
+            for kind, where in self._others.items():
+                what = f"{where}: {with_article(kind or 'thing without a kind')} is not what runs"
+                yield self._reading.problem(what, f"expected {self.usable}")
+
+    def _status(self, status: JsonObject, place: SourceLocation, index: int) -> Unseen:
+        """Return what a cluster answered in place of a list."""
+        words = as_text(status.get("message")) or as_text(status.get("reason")) or "without a reason"
+        return self._reading.problem(
+            f"{place.where(index)}: the cluster answered with an error: {shown(words)}",
+            f"expected {self.usable}",
+        )
+
+    def _seen(self, pods: list[tuple[msgspec.Raw, SourceLocation, int]]) -> Iterator[Item]:
         if not pods:
             return
         broken: list[Unseen] = []
@@ -83,6 +120,9 @@ class Kubernetes:
         """Yield the pods one at a time, adding to ``broken`` those that cannot be read."""
         for raw, place, index in pods:
             try:
-                yield decode_pod(raw)
+                pod = decode_pod(raw)
+                if self._templates:
+                    self._owners.update(pods_owners(pod))
+                yield pod
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 broken.append(self._reading.problem(f"{place.where(index)}: a pod cannot be read: {error}"))

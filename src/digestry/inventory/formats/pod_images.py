@@ -6,12 +6,12 @@ which an audit knows them for one without comparing them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeAlias, TypeVar
 
 from digestry.client.options import is_loopback
 from digestry.inventory.engine_values import platform_of, reference_of
-from digestry.inventory.formats.image_ids import ImageID, read_image_id
+from digestry.inventory.formats.image_ids import NO_HOST, NO_REGISTRY, ImageID, read_image_id
 from digestry.inventory.observation import ImageFacts, pinned_claim
 from digestry.model.platform import Platform
 from digestry.model.reference import DOCKER_HUB
@@ -97,7 +97,8 @@ def _read(
     reference: str | None, image_id: str | None, runtime: str, platform: Platform | None, volume: bool
 ) -> PodImage:
     named = reference_of(reference)
-    own = None if named is None else named.repository_only()
+    unpublished = named is not None and named.host == NO_HOST
+    own = None if named is None or unpublished else named.repository_only()
     if image_id is None:
         image, pinned = ImageID(), None
     elif volume:
@@ -110,10 +111,14 @@ def _read(
     else:
         image = read_image_id(image_id, runtime=runtime, own=own)
         pinned = pinned_claim(named, "the pod's image name")
+    if pinned is not None and unpublished:
+        pinned = replace(pinned, repository=None, obtained=False)
     # The kubelet's word comes first: a pod's image can be changed while the old one still runs.
     claims = image.claims if pinned is None else (*image.claims, pinned)
-    has_host = named is not None and (
-        named.host != DOCKER_HUB or (reference or "").startswith(DOCKER_HUB + "/")
+    has_host = (
+        named is not None
+        and not unpublished
+        and (named.host != DOCKER_HUB or (reference or "").startswith(DOCKER_HUB + "/"))
     )
     return PodImage(
         facts=ImageFacts(
@@ -123,8 +128,8 @@ def _read(
             platform=platform,
             registry_named=has_host or any(claim.repository is not None for claim in claims),
         ),
-        remarks=image.remarks,
-        local=named.host if named is not None and is_loopback(named.host) else "",
+        remarks=(f"{reference}: {NO_REGISTRY}", *image.remarks) if unpublished else image.remarks,
+        local=named.host if named is not None and not unpublished and is_loopback(named.host) else "",
     )
 
 

@@ -61,7 +61,13 @@ class PodmanList(EntryFormat[ListedContainer]):
             image = podman_image(self._reading, typed, image_id, entry.image_digest or "", remarks)
         else:
             # Docker's list shows a bare ID where the name has moved, as if it had been started by it.
-            image = engine_image(self._reading, "" if digest_of(typed) else typed, image_id, remarks=remarks)
+            image = engine_image(
+                self._reading,
+                "" if digest_of(typed) else typed,
+                image_id,
+                manifest=entry.image_manifest_descriptor.digest if entry.image_manifest_descriptor else "",
+                remarks=remarks,
+            )
         return (
             self.row(
                 place, image, namespace=entry.pod_name or entry.project, name=entry.name, identity=entry.id

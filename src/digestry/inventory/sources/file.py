@@ -51,6 +51,15 @@ _OTHERS: Final = (
     (re.compile(r"SPDXVersion:"), "an SPDX document in tag-value form", "write it as JSON"),
     (re.compile(r"<"), "XML or HTML", "write it as JSON"),
 )
+_UNIT: Final = re.compile(rb"\[(Unit|Service|Container|Pod|Kube|Image|Install)\]\s*$")
+_UNIT_HINT: Final = "audit what runs: --source podman, or what `podman inspect` prints"
+_COMPRESSED: Final = (
+    (b"\x1f\x8b", "a gzip file", "gzip -dc"),
+    (b"\x28\xb5\x2f\xfd", "a zstd file", "zstd -dc"),
+    (b"\xfd7zXZ", "an xz file", "xz -dc"),
+    (b"BZh", "a bzip2 file", "bzip2 -dc"),
+    (b"PK\x03\x04", "a zip file, or a workbook", "unzip -p"),
+)
 
 
 class FileSource:
@@ -157,7 +166,17 @@ class FileSource:
             first = source.line()
         while first.isspace():
             first = source.line()
-        if not first:
+        packed = next((one for one in _COMPRESSED if first.startswith(one[0])), None)
+        if packed is not None:
+            yield reading.problem(
+                f"this is {packed[1]}, which is not read",
+                f"{packed[2]} FILE | digestry audit --source file:-",
+            )
+        elif _UNIT.match(first.lstrip()):
+            yield reading.problem(
+                "this is a unit of systemd, or a Quadlet, which says what is to be started", _UNIT_HINT
+            )
+        elif not first:
             yield Unseen(
                 self._name,
                 f"{self._where} is empty, which does not show that nothing runs",

@@ -13,7 +13,7 @@ from digestry.registry import ranges
 from digestry.registry.chunk_size import AMONG_OTHERS
 from digestry.registry.error_responses import ClientGone, blob_damaged, blob_unknown
 from digestry.registry.exchange import Exchange
-from digestry.registry.resources import age_gate
+from digestry.registry.resources import age_gate, conditional
 from digestry.registry.service import Service
 from digestry.registry.stores import ContentDamaged
 
@@ -64,9 +64,14 @@ async def _send(service: Service, exchange: Exchange, name: str, digest: Digest)
         raise blob_damaged(digest, name)
     size = found.size
     headers = headers_of(digest)
-    if exchange.scope["method"] == "HEAD":
-        if not await service.ensure_lease(name, digest, found.lease_end):
-            raise blob_unknown(digest, name)
+    head = exchange.scope["method"] == "HEAD"
+    if head and not await service.ensure_lease(name, digest, found.lease_end):
+        raise blob_unknown(digest, name)
+    if conditional.not_modified(exchange, str(digest)):
+        await exchange.start_response(304, headers, None)
+        await exchange.send_body()
+        return
+    if head:
         await exchange.start_response(200, headers, size)
         await exchange.send_body()
         return

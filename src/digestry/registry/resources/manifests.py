@@ -25,7 +25,7 @@ from digestry.registry.error_responses import (
 )
 from digestry.registry.exchange import Exchange
 from digestry.registry.observability.audit_log import LogEntry
-from digestry.registry.resources import age_gate, expected_blobs, manifest_growth
+from digestry.registry.resources import age_gate, conditional, expected_blobs, manifest_growth
 from digestry.registry.service import Service
 from digestry.registry.stores import ContentDamaged
 
@@ -35,8 +35,6 @@ _LOOKED_UP_AT_ONCE: Final = 100
 """References of a manifest; more are looked up in a thread."""
 _MOST_TAGS: Final = 100
 _TAGS_IN_A_HEADER: Final = 20
-_ETAG: Final = re.compile(r'(W/)?"([\x21\x23-\x7e]*)"')
-_ETAGS: Final = re.compile(rf"{_ETAG.pattern}(?:\s*,\s*{_ETAG.pattern})*")
 _LONGEST_TARGET: Final = len("sha512:") + 128
 
 
@@ -102,8 +100,7 @@ async def _send(service: Service, exchange: Exchange, name: str, target: str) ->
     head = exchange.scope["method"] == "HEAD"
     if head and ":" in target and not await service.ensure_lease(name, Digest.parse(target), found.lease_end):
         raise manifest_unknown(target, name)
-    wanted = exchange.header(b"if-none-match")
-    if wanted is not None and (wanted.strip() == "*" or etag in wanted):
+    if conditional.not_modified(exchange, found.digest):
         await exchange.start_response(304, headers, None)
         await exchange.send_body()
         return
@@ -138,29 +135,6 @@ async def _aged(
     # No tag holds it any more: so that it is not collected while it is served.
     await service.ensure_lease(name, Digest.parse(digest), older.lease_end)
     return older
-
-
-def expectation(exchange: Exchange) -> Expected:
-    """Return what ``If-Match`` and ``If-None-Match`` require of the tag to be changed (RFC 9110, 13.1)."""
-    any_of = _etags(exchange, "if-match", strong=True)
-    none_of = _etags(exchange, "if-none-match", strong=False)
-    return ANYTHING if any_of is None and none_of is None else Expected(any_of, none_of)
-
-
-def _etags(exchange: Exchange, name: str, *, strong: bool) -> frozenset[str] | None:
-    values = exchange.header_values(name.encode())
-    if not values:
-        return None
-    text = ", ".join(values).strip()
-    if text == "*":
-        return frozenset("*")
-    found = _ETAGS.fullmatch(text)
-    if found is None:
-        raise ErrorResponse(
-            400, "UNSUPPORTED", f'{name} {shown(text)} is not valid: write "<digest>", in quotes, or *'
-        )
-    # A weak one never matches where a strong one is required; what is never a digest matches nothing.
-    return frozenset(tag for weak, tag in _ETAG.findall(text) if not (strong and weak) and tag != "*")
 
 
 async def put_manifest(service: Service, exchange: Exchange, name: str, target: str) -> None:
@@ -202,7 +176,7 @@ async def put_manifest(service: Service, exchange: Exchange, name: str, target: 
             f"the manifest's bytes hash to {manifest.digest}, not to {wanted}; it was not stored",
         )
     # Bytes first, durably; then the transaction that makes them visible (rule 4).
-    expected = expectation(exchange)
+    expected = conditional.expectation(exchange)
     extends = await manifest_growth.extended(service, name, manifest, tags)
     catalog = service.stores.catalog
     # Asked here too, so that a manifest that will be refused leaves no file behind.
@@ -272,7 +246,7 @@ async def delete_manifest(service: Service, exchange: Exchange, name: str, targe
         exchange.record_audit_event(action="delete-tag", tag=target)
     else:
         exchange.record_audit_event(digest=digest)
-    expected = expectation(exchange)
+    expected = conditional.expectation(exchange)
     if digest is not None and expected is not ANYTHING:
         raise ErrorResponse(
             400, "UNSUPPORTED", "If-Match and If-None-Match go with the tag that is to be deleted"

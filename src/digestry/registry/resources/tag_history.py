@@ -23,7 +23,7 @@ from digestry.registry.error_responses import (
 )
 from digestry.registry.exchange import Exchange
 from digestry.registry.resources import redaction
-from digestry.registry.resources.manifests import expectation
+from digestry.registry.resources.conditional import expectation
 from digestry.registry.resources.redaction import Cursor
 from digestry.registry.service import Service
 

@@ -16,7 +16,7 @@ from digestry.registry.exchange import Exchange
 from digestry.registry.pull_through import upstream_errors
 from digestry.registry.pull_through.mirror import Mirror, UpstreamRepository
 from digestry.registry.pull_through.upstream_errors import TROUBLE
-from digestry.registry.resources import age_gate, blobs
+from digestry.registry.resources import age_gate, blobs, conditional
 from digestry.registry.resources.upstream_download import HELD_BACK, Abandoned, Download, check_room
 from digestry.registry.service import Service
 
@@ -180,6 +180,10 @@ async def _send(service: Service, exchange: Exchange, download: Download, watch:
             )
         return await stored.read(position, count)
 
+    if conditional.not_modified(exchange, str(download.digest)):
+        await exchange.start_response(304, blobs.headers_of(download.digest), None)
+        await exchange.send_body()
+        return
     selection = ranges.choose(exchange, size, etag=f'"{download.digest}"', media_type=blobs.MEDIA_TYPE)
     headers = selection.headers(blobs.headers_of(download.digest))
     await exchange.start_response(selection.status, headers, selection.length)
