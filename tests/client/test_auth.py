@@ -130,6 +130,14 @@ def test_a_secret_is_in_no_representation() -> None:
     assert "s3cret" not in repr(Credential("ann", "s3cret", "s3cret", "s3cret"))
 
 
+def test_ends_of_lines_in_a_login_do_not_count(tmp_path: Path) -> None:
+    # As Go's decoder of base64 reads them: `base64` of a shell ends its output with one.
+    encoded = basic("ann", "s3cret")
+    text = f"{encoded[:8]}\r\n{encoded[8:]}\n"
+    credentials = DockerCredentials(write_config(tmp_path, {"auths": {"a.example": {"auth": text}}}))
+    assert credentials.get("a.example") == Credential("ann", "s3cret")
+
+
 # -- helpers --------------------------------------------------------------------------------------
 
 

@@ -261,3 +261,14 @@ def test_a_head_that_is_limited_is_not_made_a_pull(liar: Liar) -> None:
     with Session(ClientOptions(retries=0)) as session, pytest.raises(Refused, match="429"):
         session.repository(Reference(liar.host, "a")).resolve("1")
     assert [request.method for request in liar.seen] == ["HEAD"]
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204])
+def test_any_success_ends_an_upload(uploads: Uploads, liar: Liar, hostile: Repository, status: int) -> None:
+    def answer(request: Request) -> Reply:
+        reply = uploads.answer(request)
+        return Reply(status) if request.method == "PUT" and reply.status == 201 else reply
+
+    liar.answer = answer
+    assert push(hostile) == "sent"
+    assert uploads.blobs == {str(BLOB.digest): CONTENT}

@@ -171,3 +171,25 @@ def test_a_list_of_more_than_anybody_wants(
     with pytest.raises(ContentError, match="more than 10 manifests"):
         pull(session, Reference(shelf.liar.host, "app", "1"), store, all_platforms=True)
     assert list_images(store) == []
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_an_entry_that_is_not_what_the_index_says(
+    shelf: Shelf, session: Session, store: ImageStore, turned: bool
+) -> None:
+    image = shelf.image(os="linux", architecture="amd64")
+    inner = shelf.index([{**image, "platform": {"os": "linux", "architecture": "amd64"}}])
+    entry, kind = (image, media_types.OCI_INDEX) if turned else (inner, media_types.OCI_MANIFEST)
+    entry = {**entry, "mediaType": kind, "platform": {"os": "linux", "architecture": "amd64"}}
+    shelf.index([entry], "lies")
+    with pytest.raises(ContentError, match=r"is listed as .*, and is"):
+        pull(session, Reference.parse(f"{shelf.liar.host}/app:lies"), store, platform=AMD)
+    assert list(list_images(store)) == []
+
+
+def test_attestations_are_no_platform_to_choose(shelf: Shelf, session: Session, store: ImageStore) -> None:
+    arm = stated(shelf.image(os="linux", architecture="arm64"), "arm64")
+    attestation = {**shelf.image(n="1"), "platform": {"os": "unknown", "architecture": "unknown"}}
+    shelf.index([arm, attestation], "1")
+    with pytest.raises(NotFound, match=r"it has linux/arm64$"):
+        pull(session, Reference.parse(f"{shelf.liar.host}/app:1"), store, platform=AMD)

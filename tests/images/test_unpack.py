@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import os
 import sys
@@ -9,6 +11,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,6 +24,7 @@ from digestry.errors import (
     TooLarge,
 )
 from digestry.images.export import export
+from digestry.images.layer_stream import LayerStream
 from digestry.images.limits import Limits
 from digestry.images.store import ImageStore
 from digestry.images.tar_reader import TarReader
@@ -28,7 +32,7 @@ from digestry.images.unpack import unpack
 from digestry.model import media_types
 from digestry.model.digest import Digest
 from digestry.model.manifest import Image
-from tests.images.making import Item, archive, image_of, packed, tree
+from tests.images.making import Item, archive, image_of, of_blob, packed, tree
 from tests.stores import blob_file
 
 DIRECTORY, SYMLINK, HARD_LINK = tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE
@@ -314,6 +318,31 @@ def test_compression_that_ends_early(store: ImageStore, tmp_path: Path, cut: int
     assert image.layers[0].digest == Digest.of(short)
     with pytest.raises(ContentError):
         unpack(store, image, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        media_types.OCI_LAYER,
+        media_types.OCI_LAYER_GZIP,
+        media_types.DOCKER_LAYER_GZIP,
+        media_types.OCI_LAYER_ZSTD,
+        media_types.DOCKER_LAYER_ZSTD,
+    ],
+)
+def test_the_bytes_say_how_a_layer_is_compressed(store: ImageStore, tmp_path: Path, kind: str) -> None:
+    plain = archive([Item("a", b"1")])
+    half = len(plain) // 2
+    members = gzip.compress(plain[:half]) + gzip.compress(plain[half:])
+    for number, blob in enumerate(
+        (plain, gzip.compress(plain), members, zstandard.ZstdCompressor().compress(plain))
+    ):
+        image = of_blob(store, blob, plain, kind)
+        unpack(store, image, tmp_path / str(number))
+        assert listing(tmp_path / str(number)) == {"a": "1"}
+        LayerStream(io.BytesIO(blob), image.layers[0], Digest.of(plain)).finish()
+    with pytest.raises(ContentError):
+        unpack(store, of_blob(store, b"neither" * 100, plain, kind), tmp_path / "out")
 
 
 def test_gzip_without_isal(store: ImageStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -445,8 +445,10 @@ def test_what_pods_were_made_from_may_be_beside_them(tmp_path: Path) -> None:
     (problem,) = [each for each in found if isinstance(each, Unseen)]
     assert "no pod of 'other' is in this file" in problem.message
     found = observe(tmp_path, {**every, "items": beside})
-    assert ["a Deployment is a template", "a ReplicaSet is a template", "a Service is not what runs"] == [
-        each.message.partition(": ")[2].partition(": ")[2].partition(":")[0] for each in found
+    assert [each.message.partition(": ")[2].partition(": ")[2].partition(":")[0] for each in found] == [
+        "a Deployment is a template",
+        "a ReplicaSet is a template",
+        "a Service is not what runs",
     ]
 
 
@@ -514,9 +516,10 @@ def test_documents_about_something_else_are_refused_by_name(tmp_path: Path, docu
     ("content", "name"),
     [
         (b"[Unit]\nDescription=web\n[Container]\nImage=x\n", "a unit of systemd, or a Quadlet"),
-        (gzip.compress(b"[]"), "a gzip file"),
+        (gzip.compress(b"[]", mtime=0), "a gzip file"),
         (b"PK\x03\x04rest", "a zip file"),
     ],
+    ids=["unit", "gzip", "zip"],
 )
 def test_files_of_other_kinds_are_refused_by_name(tmp_path: Path, content: bytes, name: str) -> None:
     path = tmp_path / "file"

@@ -34,6 +34,8 @@ _WORTH_CONTINUING: Final = 8 << 20
 _TOO_LARGE: Final = 413
 _MOVED_ON: Final = frozenset({409, 416})
 """The statuses of a registry that has another number of bytes, or is still processing them."""
+_TAKEN: Final = frozenset({200, 201, 202, 204})
+"""201 is right after the end of an upload, and 202 after a part of it; docker takes all of these."""
 _NOT_TAKEN: Final = _MOVED_ON | {400, 404, 405, 411, 412, 415, 501}
 _BUSY: Final = frozenset({429, 502, 503, 504})
 _LOST: Final = frozenset({404, 500})
@@ -335,7 +337,7 @@ class _Upload:
 
     def _part_taken(self, session: UploadSession, response: Response, offset: int) -> UploadSession:
         """Return the upload after a part, with which ``offset`` bytes were sent."""
-        if response.status not in {201, 202, 204}:
+        if response.status not in _TAKEN:
             response.fail(f"push a part of blob {self._descriptor.digest} to {self._endpoint.name}")
         location = moved(self._endpoint, session, response)
         last = last_byte(response)
@@ -367,7 +369,7 @@ class _Upload:
 
     def _check_end(self, response: Response) -> None:
         digest = self._descriptor.digest
-        if response.status not in {201, 204}:
+        if response.status not in _TAKEN:
             response.fail(f"push blob {digest} to {self._endpoint.name}")
         said = response.digest()
         if said is not None and said.algorithm == digest.algorithm and said != digest:

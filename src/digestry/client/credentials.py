@@ -214,7 +214,9 @@ class DockerCredentials:
         encoded = entry.get("auth") or ""
         if encoded:
             try:
-                decoded = base64.b64decode(encoded, validate=True).decode()
+                # Go's decoder, which docker and podman use, skips the ends of lines.
+                whole = encoded.replace("\r", "").replace("\n", "") if isinstance(encoded, str) else encoded
+                decoded = base64.b64decode(whole, validate=True).decode()
             except (binascii.Error, ValueError, TypeError) as error:
                 raise self._unusable(f'the "auth" of {shown(key)} is not base64 of user:password') from error
             username, colon, password = decoded.partition(":")

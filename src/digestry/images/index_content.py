@@ -28,11 +28,21 @@ class IndexContent:
         self._read_blob = read_blob
 
     def pull(self, descriptor: Descriptor) -> Image | Index:
-        """Return the manifest of ``descriptor``. Raises :class:`SizeMismatch` too."""
+        """Return the manifest of ``descriptor``.
+
+        Raises :class:`SizeMismatch` too, and :class:`ContentError` for an index that is listed as an image,
+        or the other way round: who believes the list and who believes the content would take different ones.
+        """
         manifest = self._fetch(descriptor)
         if manifest.size != descriptor.size:
             raise SizeMismatch(
                 f"{descriptor.digest} should have {descriptor.size} bytes, and has {manifest.size}"
+            )
+        if descriptor.media_type in media_types.MANIFESTS and manifest.is_index is not (
+            descriptor.media_type in media_types.INDEXES
+        ):
+            raise ContentError(
+                f"{descriptor.digest} is listed as {descriptor.media_type}, and is {manifest.media_type}"
             )
         return manifest
 

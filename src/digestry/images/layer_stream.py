@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -99,15 +100,41 @@ def check_layers(image: Manifest, config: ImageConfig) -> None:
 
 
 def _inflated(chunks: Iterator[bytes], descriptor: Descriptor) -> Iterator[bytes]:
-    kind = descriptor.media_type
-    if kind in {media_types.OCI_LAYER, media_types.DOCKER_LAYER}:
-        yield from (chunk for chunk in chunks if chunk)
-    elif kind in {media_types.OCI_LAYER_GZIP, media_types.DOCKER_LAYER_GZIP}:
-        yield from _gunzip(chunks, f"layer {descriptor.digest}")
-    elif kind == media_types.OCI_LAYER_ZSTD:
-        yield from _unzstd(chunks, f"layer {descriptor.digest}")
-    else:
-        raise ContentError(f"layer {descriptor.digest} is {shown(kind)}, which cannot be unpacked")
+    """Yield the archive of a layer.
+
+    Its first bytes say how it is compressed, as for docker, containerd and containers/storage: media types
+    are not always right about that. Both hashes are verified, so that nothing else can be made of it.
+    """
+    kind, what = descriptor.media_type, f"layer {descriptor.digest}"
+    if kind not in _KINDS:
+        raise ContentError(f"{what} is {shown(kind)}, which cannot be unpacked")
+    parts = (chunk for chunk in chunks if chunk)
+    beginning = b""
+    while len(beginning) < _SIGNATURE and (chunk := next(parts, b"")):
+        beginning += chunk
+    parts = itertools.chain((beginning,) if beginning else (), parts)
+    found = decompressed(parts, beginning, what)
+    if found is None and _KINDS[kind] is not None and not _may_be_tar(beginning):
+        found = (_gunzip if _KINDS[kind] == "gzip" else _unzstd)(parts, what)  # says what is wrong
+    yield from parts if found is None else found
+
+
+_KINDS: Final = {
+    media_types.OCI_LAYER: None,
+    media_types.DOCKER_LAYER: None,
+    media_types.OCI_LAYER_GZIP: "gzip",
+    media_types.DOCKER_LAYER_GZIP: "gzip",
+    media_types.OCI_LAYER_ZSTD: "zstd",
+    media_types.DOCKER_LAYER_ZSTD: "zstd",
+}
+_SIGNATURE: Final = 512
+
+
+def _may_be_tar(beginning: bytes) -> bool:
+    """Return whether ``beginning`` is a header of an archive, or its end."""
+    return beginning[257:262] == b"ustar" or (
+        len(beginning) >= _SIGNATURE and not any(beginning[:_SIGNATURE])
+    )
 
 
 def decompressed(chunks: Iterator[bytes], beginning: bytes, what: str) -> Iterator[bytes] | None:

@@ -47,7 +47,9 @@ def select_image(index: Manifest, wanted: Platform, content: Content) -> Selecte
     search = _Search(wanted, content)
     found = search.within(index, 0)
     if found is None:
-        there = ", ".join(dict.fromkeys(map(str, search.offered))) or "no platform at all"
+        # Attestations are of unknown/unknown: nobody can choose that.
+        offered = [platform for platform in search.offered if not platform.is_unknown] or search.offered
+        there = ", ".join(dict.fromkeys(map(str, offered))) or "no platform at all"
         raise NotFound(
             f"{index.digest} has no image for {wanted}: it has {there}", hint="choose with --platform"
         )

@@ -25,6 +25,7 @@ BASE_DIGEST: Final = "org.opencontainers.image.base.digest"
 _OCI_LAYERS: Final = {
     media_types.DOCKER_LAYER: media_types.OCI_LAYER,
     media_types.DOCKER_LAYER_GZIP: media_types.OCI_LAYER_GZIP,
+    media_types.DOCKER_LAYER_ZSTD: media_types.OCI_LAYER_ZSTD,
 }
 
 

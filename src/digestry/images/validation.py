@@ -39,6 +39,7 @@ _LAYERS: Final = frozenset({
     media_types.OCI_LAYER_ZSTD,
     media_types.DOCKER_LAYER,
     media_types.DOCKER_LAYER_GZIP,
+    media_types.DOCKER_LAYER_ZSTD,
 })  # fmt: skip
 """Layers that can be inflated, so that their ``diff_ids`` can be checked."""
 

@@ -16,6 +16,8 @@ DOCKER_MANIFEST: Final = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_LIST: Final = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_CONFIG: Final = "application/vnd.docker.container.image.v1+json"
 DOCKER_LAYER_GZIP: Final = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+DOCKER_LAYER_ZSTD: Final = "application/vnd.docker.image.rootfs.diff.tar.zstd"
+"""containerd's and buildkit's; docker's own specification has none."""
 DOCKER_LAYER: Final = "application/vnd.docker.image.rootfs.diff.tar"
 
 IN_TOTO: Final = "application/vnd.in-toto+json"

@@ -48,6 +48,6 @@ class ComposeFile(ObjectFormat):
             yield self.row(place, image, namespace=as_text(entry.get("name")), name=name)
         if built:
             yield self._reading.problem(
-                f"the Compose file builds the images of {', '.join(map(shown, built))}, and does not name them",
+                f"the Compose file builds the images of {', '.join(map(shown, built))}, and names none",
                 _RUNS,
             )

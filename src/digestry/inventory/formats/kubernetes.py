@@ -1,6 +1,6 @@
 """The output of ``kubectl get pods -A -o json``: a list of pods, or one pod. Nodes in the same file give the
-platforms, which decide which child of an index runs. Objects with a template of pods, such as deployments, may
-be there too: each is a problem unless its pods are, or it has none.
+platforms, which decide which child of an index runs. Objects with a template of pods, such as deployments,
+may be there too: each is a problem unless its pods are, or it has none.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -12,7 +11,7 @@ from digestry.catalog.reads import CachedManifest
 from digestry.catalog.tag_moves import ANYTHING, Expected
 from digestry.errors import InvalidReference, NotFound
 from digestry.model import media_types
-from digestry.model.digest import Digest, shown
+from digestry.model.digest import Digest
 from digestry.model.history import TagEvent
 from digestry.model.manifest import Manifest
 from digestry.model.reference import check_tag
