@@ -464,18 +464,6 @@ def test_labels_that_cannot_be_read_are_a_problem(tmp_path: Path, labels: str) -
         f"containers:\n  - {{name: a, reference: '{APP}:1', \"digest\": '{A}', digest: '{A}'}}\n",
     ],
 )
-def test_words_and_numbers_of_yaml_are_what_they_look_like(tmp_path: Path) -> None:
-    lines = [
-        "- {name: off, repository: reg.example/app, tag: 1.10}",
-        "- {name: 012, image: reg.example/22:22}",
-    ]
-    seen = observe(tmp_path, "\n".join(lines))
-    assert [(each.name, each.image.reference) for each in seen] == [
-        ("off", "reg.example/app:1.10"),
-        ("012", "reg.example/22:22"),
-    ]
-
-
 def test_yaml_that_says_something_twice(tmp_path: Path, text: str) -> None:
     (problem,) = see(tmp_path, text).problems
     assert "twice" in problem.message
@@ -604,3 +592,19 @@ def test_compose_keeps_the_id_of_what_it_started(tmp_path: Path) -> None:
     images = {"ID": A, "ContainerName": "w", "Repository": APP, "Tag": "1"}
     for entry in (listed, images):
         assert see(tmp_path, lines(entry)).digests("w") == [A]
+
+
+def test_words_and_numbers_of_yaml_are_what_they_look_like(tmp_path: Path) -> None:
+    lines = [
+        "- {name: off, repository: reg.example/app, tag: 1.10}",
+        "- {name: 012, image: reg.example/22:22}",
+    ]
+    path = tmp_path / "file"
+    path.write_text("\n".join(lines))
+    seen = [
+        each for each in FileSource("file:f", str(path)).observe() if isinstance(each, ContainerObservation)
+    ]
+    assert [(each.name, each.image.reference) for each in seen] == [
+        ("off", "reg.example/app:1.10"),
+        ("012", "reg.example/22:22"),
+    ]
