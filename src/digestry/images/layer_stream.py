@@ -108,7 +108,7 @@ def _inflated(chunks: Iterator[bytes], descriptor: Descriptor) -> Iterator[bytes
     kind, what = descriptor.media_type, f"layer {descriptor.digest}"
     if kind not in _KINDS:
         raise ContentError(f"{what} is {shown(kind)}, which cannot be unpacked")
-    parts = (chunk for chunk in chunks if chunk)
+    parts: Iterator[bytes] = (chunk for chunk in chunks if chunk)
     beginning = b""
     while len(beginning) < _SIGNATURE and (chunk := next(parts, b"")):
         beginning += chunk

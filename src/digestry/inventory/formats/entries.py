@@ -105,7 +105,7 @@ class EntryReader:
             return (self._problem(place, index, f"cannot be read: {error}"),)
         kind = self._kind(fields, place.kind)
         whole = kind is not None and getattr(kind, "whole", False)
-        lists = [key for key in _LISTS if key in fields and _is_list(fields[key])]
+        lists: list[str] = [key for key in _LISTS if key in fields and _is_list(fields[key])]
         if not lists and all(key in fields and _is_list(fields[key]) for key in _USAGE):
             lists = list(_USAGE)
         if "apiVersion" in fields and "kind" in fields:

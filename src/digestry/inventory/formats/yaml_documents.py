@@ -14,7 +14,7 @@ from digestry.inventory.formats.yaml_nesting import too_deep
 
 LARGEST: Final = 1 << 26
 """The most bytes of YAML that are read: it takes many times as long as JSON."""
-_BEGINS: Final = re.compile(r"---|%YAML|#|(- +)?[A-Za-z_][\w.-]*:( |\s*$)")
+_BEGINS: Final = re.compile(r"---|%YAML|#|- +\{|(- +)?[A-Za-z_][\w.-]*:( |\s*$)")
 
 
 def is_yaml(first: str) -> bool:
