@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from digestry.backend import open_backend
+from digestry.catalog import clock
+from digestry.catalog.journal import Origin
 from digestry.model.digest import Digest
+from digestry.model.manifest import Manifest
 from tests.cli.test_layer_advisories import push
 from tests.fleet.support import SimulatedAgent, judged, references, runs, states
 from tests.support import RegistryServer, run_digestry, running_registry, start_registry
@@ -148,3 +152,40 @@ def test_the_verdicts_are_the_audits(server: RegistryServer, tmp_path: Path) -> 
         run["container"]: (run["verdict"]["state"], run["verdict"]["tag"]) for run in runs(server)
     } == audited
     assert states(server, "vulnerability=CVE-2") == {"affected": 1}
+
+
+def tag_at(root: Path, repository: str, tag: str, manifest: bytes, at: int) -> None:
+    """Move a tag to a manifest that is there, at a time."""
+    catalog = open_backend(root, now=lambda: at).open_catalog()
+    try:
+        origin = Origin("tester", "127.0.0.1", "pytest")
+        catalog.put_manifest(repository, Manifest.parse(manifest), tag_names=[tag], origin=origin)
+    finally:
+        catalog.close()
+
+
+@pytest.mark.long
+def test_a_tag_is_what_a_pull_of_it_gets_where_a_minimum_age_serves_an_older_image(tmp_path: Path) -> None:
+    """The fleet's verdicts, the audit and the webhook's question say the same."""
+    (tmp_path / "registry.toml").write_text('[[min-age]]\nage = "7d"\n')
+    with running_registry("--config", str(tmp_path / "registry.toml")) as server:
+        digests = {}
+        for salt, days in (("gone", 60), ("served", 30), ("young", 1)):
+            document = server.image("team/aged", salt.encode())
+            raw = json.dumps(document).encode()
+            digests[salt] = server.push_manifest("team/aged", str(Digest.of(raw)), document)
+            tag_at(server.root, "team/aged", "1", raw, clock.now() - days * 86400 * clock.SECOND)
+        agent = SimulatedAgent(server, "h1")
+        agent.start({salt: f"team/aged:1@{digest}" for salt, digest in digests.items()})
+        judged(server, {"not_assessed": 3})
+        expected = {"gone": "moved", "served": "current", "young": "current"}
+        assert {run["container"]: run["verdict"]["tag"] for run in runs(server)} == expected
+        done = run_digestry("audit", "--fleet", server.host, "--format", "json", timeout=60)
+        rows = {row["name"].removeprefix("name-of-"): row for row in json.loads(done.stdout)["containers"]}
+        assert {name: row["tag_state"] for name, row in rows.items()} == expected, done.stderr
+        assert rows["gone"]["tag_digest"] == str(digests["served"])
+        why = f"the tag points to {digests['young']}, and a pull by it gets the older {digests['served']}"
+        for row in rows.values():
+            assert any(reason.startswith(why) for reason in row["reasons"]), row["reasons"]
+        for run in runs(server):
+            assert any(reason.startswith(why) for reason in run["verdict"]["reasons"]), run["verdict"]

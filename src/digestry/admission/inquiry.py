@@ -64,7 +64,7 @@ def inquire(
             named[image] = parse_image(image)
         except InvalidReference as error:
             found[image] = not_a_name(image, error, asked_at)
-    queries = RegistryQueries(registries, timeout=options.timeout, trust=options.trust, as_served=True)
+    queries = RegistryQueries(registries, timeout=options.timeout, trust=options.trust)
     judged = judge_images([_use(one) for one in named.values()], queries, options.names)
     silent = dict(queries.unreachable())
     for (image, reference), one in zip(named.items(), judged, strict=True):

@@ -18,12 +18,12 @@ from digestry.model.resolution import Resolution
 
 
 def single_answers(
-    host: str, resolution: Resolution, contents: Mapping[str, str], *, as_served: bool = False
+    host: str, resolution: Resolution, contents: Mapping[str, str]
 ) -> Iterator[tuple[Question, object]]:
     """Yield each question of the audit that ``resolution`` answers, and its answer.
 
-    ``contents`` were verified against their digests. ``as_served`` leaves out where tags point that a pull
-    gets another digest of.
+    ``contents`` were verified against their digests. Of a tag whose target is passed over for its age, that
+    is said, and what a pull gets is left to the single question.
     """
     repository = Reference(host, resolution.repository)
     nodes = {node.digest: node for node in resolution.nodes}
@@ -35,8 +35,10 @@ def single_answers(
             spans = [span for holder in holding for span in resolution.spans[str(holder)]]
             yield ("whose", repository, digest), tuple(sorted(spans, key=_since, reverse=True))
     for state in resolution.tags:
-        if not as_served or state.served is None:
+        if state.served is None:
             yield ("resolve", repository, state.tag), state.target
+        elif state.target is not None:
+            yield ("passed over", repository, state.tag), state.target.digest
         if not state.more:
             yield ("history", repository, state.tag), state.events
     for encoded, digests in resolution.prefixes.items():

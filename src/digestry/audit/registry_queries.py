@@ -77,8 +77,8 @@ class RegistryQueries:
 
     Each takes ``timeout`` seconds at the most. A registry that does not answer is not asked again, as
     :class:`~digestry.audit.query_cache.QueryCache` says. ``trust`` decides which advisories count.
-    ``as_served`` asks what a pull by a tag gets now, which a minimum age may make another digest than the one
-    that the tag points to.
+    A tag resolves to what a pull gets now, which a minimum age may make another digest than the one that the
+    tag points to by the journal: :meth:`passed_over`.
     """
 
     def __init__(
@@ -87,10 +87,8 @@ class RegistryQueries:
         *,
         timeout: float = TIMEOUT,
         trust: TrustPolicy = TRUST_EVERYBODY,
-        as_served: bool = False,
     ) -> None:
         self._registries = registries
-        self._as_served = as_served
         self._cache = QueryCache(timeout)
         self._trust = trust
         self._own: set[Reference] = set()
@@ -101,7 +99,7 @@ class RegistryQueries:
         return self._trust
 
     def resolve(self, repository: Reference, tag: str) -> Descriptor | None:
-        """Return the descriptor that ``tag`` points to now; None if there is no such tag."""
+        """Return the descriptor that a pull by ``tag`` gets now; None if there is no such tag."""
 
         def ask() -> Descriptor | None:
             try:
@@ -110,6 +108,14 @@ class RegistryQueries:
                 return None
 
         return self._cache.once(repository.host, ("resolve", repository, tag), ask)
+
+    def passed_over(self, repository: Reference, tag: str) -> Digest | None:
+        """Return the digest that a tag points to by the registry's journal, if a pull gets an older one for a
+        minimum age, as far as the registry said so."""
+        question = "passed over", repository, tag
+        if question not in self._cache:
+            return None
+        return self._cache.once(repository.host, question, lambda: None)
 
     def manifest(self, repository: Reference, digest: Digest) -> Manifest | None:
         """Return the manifest or index; None if the repository lacks it or has it damaged."""
@@ -316,7 +322,7 @@ class RegistryQueries:
             for resolution in found.resolutions:
                 if not resolution.upstream:
                     self._own.add(Reference(host, resolution.repository))
-                for key, value in single_answers(host, resolution, found.contents, as_served=self._as_served):
+                for key, value in single_answers(host, resolution, found.contents):
                     self._cache.note(key, value)
             left = left[len(found.resolutions) :]
 

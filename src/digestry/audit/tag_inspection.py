@@ -43,19 +43,21 @@ class TagInspector:
             return self.inspect_elsewhere(reference, error)
         except DigestryError as error:
             return _failed(TagFacts(reference), "the tag could not be looked up", error)
-        facts = TagFacts(reference, target=None if target is None else target.digest)
+        newest = self.queries.passed_over(reference.repository_only(), reference.tag)
+        facts = TagFacts(reference, target=None if target is None else target.digest, passed_over=newest)
         identity = self.identity
         if identity is None:
             return self._with_history(facts)
         if facts.target is not None:
             try:
-                identity = self._extended(identity, reference.repository_only(), facts.target)
+                for pointed in filter(None, (facts.target, newest)):
+                    identity = self._extended(identity, reference.repository_only(), pointed)
             except DigestryError as error:
                 return _failed(facts, "what the tag points to could not be read", error)
         facts = replace(facts, closure=identity.closure)
         if facts.target is None:
             return self._with_history(facts)
-        if facts.target in identity.closure:
+        if not identity.closure.isdisjoint(filter(None, (facts.target, newest))):
             return facts if identity.contested else self._with_objection(facts, reference, reference.tag)
         try:
             facts = replace(facts, instead=self._pointed_instead(reference, identity, facts.target))

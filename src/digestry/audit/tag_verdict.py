@@ -37,7 +37,9 @@ class TagFacts:
     comparable: bool = True
     """False if no digest is known to compare with the tag."""
     target: Digest | None = None
-    """Where the tag points now; None if there is no such tag."""
+    """What a pull by the tag gets now; None if there is no such tag."""
+    passed_over: Digest | None = None
+    """Where the tag points by the journal, if a minimum age has the registry serve the older ``target``."""
     closure: frozenset[Digest] = frozenset()
     """The digests in the tag's repository that are or hold the image that runs."""
     objection: str = ""
@@ -102,13 +104,14 @@ def left_at(history: tuple[TagEvent, ...], closure: frozenset[Digest]) -> TagEve
 def contradicted(facts: TagFacts, history: tuple[TagEvent, ...]) -> str:
     """Return why ``history`` does not agree with where the tag points now; empty if it does."""
     last = history[0].to_digest if history else None
-    if last == facts.target or facts.reference is None:
+    agrees = last == facts.target or (last is not None and last == facts.passed_over)
+    if agrees or facts.reference is None:
         return ""
     now = "nowhere" if facts.target is None else f"to {facts.target}"
     then = "nowhere" if last is None else f"to {last}"
     return (
         f"the tag points {now}, and by the history that {facts.reference.host} keeps {then}: it moved while "
-        "the audit ran, or one of the two is wrong"
+        "the audit ran, the registry serves an older image for its minimum age, or one of the two is wrong"
     )
 
 
@@ -131,14 +134,15 @@ def _compared(facts: TagFacts, reference: Reference, identity: ImageIdentity | N
         gone = () if facts.target is not None else (f"there is no tag {reference.tag!r}",)
         return TagVerdict("unknown", facts.target, reasons=gone)
     contested = () if identity is None else identity.contested
-    if facts.target is not None and facts.target in facts.closure:
+    pointed = [digest for digest in (facts.target, facts.passed_over) if digest in facts.closure]
+    if pointed:
         why = facts.objection
         if contested:
             why = f"it may as well be {contested[0]} that runs, which the tag does not point to"
         return (
             TagVerdict("unknown", facts.target, reasons=(why,))
             if why
-            else TagVerdict("current", facts.target)
+            else TagVerdict("current", pointed[0], reasons=_aged(facts))
         )
     if facts.instead is not None:
         why = f"it may be {facts.instead} that runs, which the tag points to"
@@ -146,6 +150,14 @@ def _compared(facts: TagFacts, reference: Reference, identity: ImageIdentity | N
     if facts.history is None:
         return _without_history(facts, reference)
     return _with_history(facts, reference, facts.history, contested)
+
+
+def _aged(facts: TagFacts) -> tuple[str, ...]:
+    """Return what a minimum age makes of the tag."""
+    if facts.passed_over is None:
+        return ()
+    served = f"a pull by it gets the older {facts.target}: the registry's minimum age"
+    return (f"the tag points to {facts.passed_over}, and {served}",)
 
 
 def _without_history(facts: TagFacts, reference: Reference) -> TagVerdict:
@@ -170,7 +182,7 @@ def _with_history(
         if elsewhere is not None:
             why = f"it may as well be {elsewhere} that runs, which the tag is not known to have pointed to"
             return TagVerdict("unknown", facts.target, reasons=(why,))
-        return TagVerdict("moved", facts.target, left.at.astimezone(datetime.UTC), gone)
+        return TagVerdict("moved", facts.target, left.at.astimezone(datetime.UTC), (*gone, *_aged(facts)))
     doubt = wrong or cut_off(facts, history) or facts.doubt
     if doubt:
         return TagVerdict("unknown", facts.target, reasons=(doubt, *gone))

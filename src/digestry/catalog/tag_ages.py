@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
+from msgspec import structs
 from sqlalchemy import Connection, func, select
 
 from digestry.catalog import age_overrides, repository_rows, signature_tags
@@ -18,7 +19,10 @@ from digestry.catalog.database import Database
 from digestry.catalog.observation_schema import observations
 from digestry.catalog.schema import journal, manifest_references, manifests
 from digestry.model.age_answers import Basis
+from digestry.model.digest import Digest
 from digestry.model.history import MIRROR
+from digestry.model.resolution import Resolution
+from digestry.model.resolution import TagState as StateOfTag
 from digestry.model.tag_age import (
     AgedTag,
     ObservedSpan,
@@ -82,10 +86,30 @@ class TagAges:
         with self._database.read() as connection:
             return _Reader(connection, repository, now).digest(digest, policy, mirrored=mirrored)
 
+    def with_served(self, answer: Resolution, policy: AgePolicy, now: int) -> Resolution:
+        """Return an answer with what pulls by its tags get, where a minimum age makes that another digest."""
+        aged = [
+            (state.tag, rule)
+            for state in answer.tags
+            if state.target is not None and not signature_tags.is_about(state.tag)
+            if (rule := policy.rule(answer.repository, state.tag)).age
+        ]
+        if not aged:
+            return answer
+        served = self.served(answer.repository, aged, now)
+        states = tuple(_with_served(state, served.get(state.tag)) for state in answer.tags)
+        return structs.replace(answer, tags=states)
+
     def served(self, repository: str, tags: Iterable[tuple[str, AgeRule]], now: int) -> dict[str, str]:
         """Return the digests that tags resolve to, by tag. A tag that resolves to none is left out."""
         with self._database.read() as connection:
             return served(connection, repository, tags, now)
+
+
+def _with_served(state: StateOfTag, digest: str | None) -> StateOfTag:
+    if digest is None or state.target is None or digest == str(state.target.digest):
+        return state
+    return structs.replace(state, served=Digest.parse(digest))
 
 
 def served(

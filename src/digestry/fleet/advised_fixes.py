@@ -21,7 +21,7 @@ from digestry.audit.registry_queries import RegistryQueries
 from digestry.backend import Backend
 from digestry.catalog import clock
 from digestry.catalog.age_overrides import LONGEST_REASON, AgeOverride
-from digestry.catalog.age_policy import Advice
+from digestry.catalog.age_policy import Advice, AgePolicy
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.fleet.judgements import Referrer
 from digestry.catalog.journal import Origin
@@ -85,7 +85,8 @@ class AdvisedFixes:
         self._policy = names.config.ages
         self._trust = names.config.trust
         self._host = names.primary
-        self._registries = OwnRegistries(catalog, backend.blobs, names.is_own)
+        # What makes overrides of ages does not depend on them.
+        self._registries = OwnRegistries(catalog, backend.blobs, names.is_own, AgePolicy(), backend.now)
         self._lock = lock
         self._now = backend.now
         self._since = self._now() - _OVERLAP

@@ -105,7 +105,7 @@ class Assessor:
     def __init__(self, catalog: Catalog, backend: Backend, names: OwnNames, lock: FencedLock) -> None:
         self._catalog = catalog
         self._store: FleetJudgements = catalog.fleet_judgements
-        self._registries = OwnRegistries(catalog, backend.blobs, names.is_own)
+        self._registries = OwnRegistries(catalog, backend.blobs, names.is_own, names.config.ages, backend.now)
         self._names = names
         self._trust = names.config.trust
         self._lock = lock

@@ -8,6 +8,8 @@ from typing import Final, NoReturn
 from digestry.audit.registry_queries import RegistryRepository
 from digestry.blobs.failures import BytesLost
 from digestry.blobs.protocols import BlobStore
+from digestry.catalog import clock
+from digestry.catalog.age_policy import AgePolicy
 from digestry.catalog.blob_links import UnknownRepository
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.manifest_rows import StoredManifest
@@ -41,18 +43,28 @@ class OwnRegistries:
     """The registries that this registry can answer for: itself, under all of its names.
 
     ``is_own`` tells whether a host is a name of it. Questions about other hosts fail: nothing is sent to
-    them. The answers are those of the HTTP API to a user who may read everything.
+    them. The answers are those of the HTTP API to a user who may read everything: tags resolve by ``ages``,
+    the minimum ages, at the time that ``now`` returns.
     """
 
-    def __init__(self, catalog: Catalog, blobs: BlobStore, is_own: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        blobs: BlobStore,
+        is_own: Callable[[str], bool],
+        ages: AgePolicy,
+        now: clock.Clock,
+    ) -> None:
         self._catalog = catalog
         self._blobs = blobs
         self._is_own = is_own
+        self._ages = ages
+        self._now = now
 
     def repository(self, reference: Reference) -> RegistryRepository:
         """Return a repository, in which every question fails if it is another registry's."""
         if self._is_own(reference.host):
-            return OwnRepository(self._catalog, self._blobs, reference.repository)
+            return OwnRepository(self._catalog, self._blobs, reference.repository, self._ages, self._now)
         return ForeignRepository(reference.host)
 
     def resolve_many(
@@ -62,7 +74,9 @@ class OwnRegistries:
         if not self._is_own(host):
             _refuse(host)
         found = self._catalog.resolve(queries, contents=contents, visible=_everything)
-        return Resolutions(tuple(found.resolutions), self._contents(found.pieces))
+        now, ages = self._now(), self._catalog.tag_ages
+        resolutions = tuple(ages.with_served(answer, self._ages, now) for answer in found.resolutions)
+        return Resolutions(resolutions, self._contents(found.pieces))
 
     def _contents(self, pieces: Sequence[Piece]) -> dict[str, str]:
         contents: dict[str, str] = {}
@@ -97,19 +111,30 @@ class OwnRegistries:
 class OwnRepository:
     """One repository of this registry. A :class:`~digestry.audit.registry_queries.RegistryRepository`."""
 
-    def __init__(self, catalog: Catalog, blobs: BlobStore, name: str) -> None:
+    def __init__(
+        self, catalog: Catalog, blobs: BlobStore, name: str, ages: AgePolicy, now: clock.Clock
+    ) -> None:
         self._catalog = catalog
         self._blobs = blobs
         self._name = name
+        self._ages = ages
+        self._now = now
 
     def resolve(self, target: str) -> Descriptor:
-        """Return where a tag points."""
+        """Return what a pull by a tag gets."""
         (answer,) = self._catalog.resolve(
             [ResolveQuery(self._name, tags=(target,))], contents=False, visible=_everything
         ).resolutions
+        answer = self._catalog.tag_ages.with_served(answer, self._ages, self._now())
         if not answer.tags or answer.tags[0].target is None:
             raise self._lacks(f"tag {target}")
-        return answer.tags[0].target
+        served = answer.tags[0].served
+        if served is None:
+            return answer.tags[0].target
+        stored = self._catalog.manifest(self._name, served)
+        if stored is None:
+            raise self._lacks(f"manifest {served}, which tag {target} resolves to")
+        return Descriptor(stored.media_type, served, stored.size)
 
     def pull_manifest(self, target: str) -> Manifest:
         """Return a manifest by its digest."""

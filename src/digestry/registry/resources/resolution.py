@@ -9,11 +9,9 @@ from typing import Final
 import msgspec
 from msgspec import structs
 
-from digestry.catalog import signature_tags
 from digestry.catalog.resolution import Piece
 from digestry.errors import InvalidReference, StorageError
 from digestry.model.descriptor import decode_hook, encode_hook
-from digestry.model.digest import Digest
 from digestry.model.json_types import prepared
 from digestry.model.reference import check_repository, check_tag
 from digestry.model.resolution import (
@@ -23,7 +21,6 @@ from digestry.model.resolution import (
     Resolution,
     Resolutions,
     ResolveRequest,
-    TagState,
 )
 from digestry.registry.access.principal import Principal
 from digestry.registry.error_responses import ErrorResponse
@@ -91,9 +88,10 @@ def _answer(
         for query, name in zip(request.queries, names, strict=True)
     ]
     found = service.stores.catalog.resolve(queries, contents=request.contents, visible=principal.may_see)
+    ages, policy, now = service.stores.catalog.tag_ages, service.config.ages, service.now()
     resolutions = tuple(
         _with_requested_name(
-            _with_served(service, answer if answer.repository in audited else _withheld(answer)),
+            ages.with_served(answer if answer.repository in audited else _withheld(answer), policy, now),
             query.repository,
             mirrored=answer.repository in mirrored,
         )
@@ -108,27 +106,6 @@ def _withheld(answer: Resolution) -> Resolution:
         for tag in answer.tags
     )
     return structs.replace(answer, tags=tags)
-
-
-def _with_served(service: Service, answer: Resolution) -> Resolution:
-    """Return an answer with what pulls by its tags get, where a minimum age makes that another digest."""
-    policy = service.config.ages
-    aged = [
-        (state.tag, rule)
-        for state in answer.tags
-        if state.target is not None and not signature_tags.is_about(state.tag)
-        if (rule := policy.rule(answer.repository, state.tag)).age
-    ]
-    if not aged:
-        return answer
-    served = service.stores.catalog.tag_ages.served(answer.repository, aged, service.now())
-    return structs.replace(answer, tags=tuple(_served(state, served.get(state.tag)) for state in answer.tags))
-
-
-def _served(state: TagState, digest: str | None) -> TagState:
-    if digest is None or state.target is None or digest == str(state.target.digest):
-        return state
-    return structs.replace(state, served=Digest.parse(digest))
 
 
 def _with_requested_name(answer: Resolution, name: str, *, mirrored: bool) -> Resolution:
