@@ -225,7 +225,7 @@ def test_an_end_whose_event_is_read_after_a_list_that_has_the_next_start(known: 
             wait_for(lambda: len([one for one in told.changes if isinstance(one, AllRuns)]) > asked + 1)
     listed = [change for change in told.changes if isinstance(change, AllRuns)]
     (stop,) = (change for change in told.changes if isinstance(change, RunStopped))
-    assert stop.instance == ("first" if known else "")
+    assert stop.instance == ("first" if known else "")  # its making is not among the events
     assert [run.instance for run in listed[-1].runs] == [text_of(again)]
     assert began != text_of(again)
 

@@ -212,10 +212,24 @@ def test_an_end_without_a_start_is_that_of_what_ran_before_it(
     agent.send(agent.started("c", -50, "first"))
     agent.send(agent.snapshot(agent.run("c", -39, "second"), seconds=-38.9))
     agent.send(agent.stopped("c", -40, ""))
-    agent.send(agent.started("d", -39.5, "first"), agent.stopped("d", -40, ""))  # to the second alone
+    agent.send(agent.started("d", -39, "first"), agent.stopped("d", -40, ""))  # to the second alone
     runs = sorted(all_runs(catalog, clock), key=lambda run: run.from_)
     assert [(run.container, run.until) for run in runs] == [
-        ("c", agent.at(-40)), ("d", agent.at(-39.5)), ("c", None),
+        ("c", agent.at(-40)), ("d", agent.at(-39)), ("c", None),
+    ]  # fmt: skip
+
+
+def test_an_end_that_another_agent_saw_is_not_that_of_the_next_start(catalog: Catalog, clock: Clock) -> None:
+    """An agent that was killed no longer knows of which start the end is; the next one came at once."""
+    one, two = Agent(catalog, clock), Agent(catalog, clock, OTHER)
+    again = one.at(-39.96)
+    event = times.from_datetime(one.at(-39.46)) * 1000
+    one.send(one.started("c", -41, "first"), one.stopped("c", -40, "first"))
+    one.send(one.snapshot(one.run("c", -39.96, again.isoformat()), seconds=-39.4))
+    two.send(two.stopped("c", -40, ""), two.started("c", -39.46, f"{EVENT_START}{event}"))
+    two.send(two.stopped("c", -38, f"{EVENT_START}{event}"))
+    assert sorted((run.from_, run.until) for run in all_runs(catalog, clock)) == [
+        (one.at(-41), one.at(-40)), (again, one.at(-38)),
     ]  # fmt: skip
 
 

@@ -216,12 +216,21 @@ class ContainerRuns:
         if before:
             return max(before, key=lambda run: run.started_at)
         for run in self._of_container.get(container, ()):
-            if run.ended_at is None or run.ended_after is None or run.end_seen:
+            if run.ended_at is None or run.ended_after is None:
                 continue
-            if run.ended_after <= at <= run.ended_at:
+            # Another observer saw it too, or nobody did yet.
+            if (
+                abs(run.ended_at - at) <= _SAME_EVENT
+                if run.end_seen
+                else run.ended_after <= at <= run.ended_at
+            ):
                 return run
         # A start that is known to the second alone may seem to be after its end.
-        near = [run for run in running if run.started_at <= at + TOLERANCE]
+        near = [
+            run
+            for run in running
+            if run.started_at <= at + (_SAME_EVENT if run.started_at % clock.SECOND else TOLERANCE)
+        ]
         return min(near, key=lambda run: run.started_at, default=None)
 
     def complete(self, at: int, named: Collection[int], listed: Iterable[Run]) -> None:

@@ -186,13 +186,13 @@ class EngineFollower:
     def _ended(self, event: EngineEvent) -> RunStopped:
         """Return the end that an event tells."""
         run = self._running.get(event.identity)
-        if run is None or event.at >= run.started_at - _BEHIND:
-            self._running.pop(event.identity, None)
-            return RunStopped(event.identity, event.at, run.instance if run else "")
-        # A list told a later start, before the event of this end was read.
-        before = self._overtaken.pop(event.identity, None)
+        if run is not None and event.at >= run.started_at - _BEHIND:
+            del self._running[event.identity]
+        else:
+            # It began before this follower did, or a list told a later start before this event was read.
+            run = self._overtaken.pop(event.identity, None)
         first = FIRST_START if self._starts.is_first(event.identity, event.at) else ""
-        return RunStopped(event.identity, event.at, before.instance if before else first)
+        return RunStopped(event.identity, event.at, run.instance if run else first)
 
     def _started(self, event: EngineEvent) -> Run:
         entry = ListedContainer(
