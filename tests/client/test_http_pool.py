@@ -27,8 +27,10 @@ from tests.client.liar import Liar, Reply, lying
 from tests.support import PATIENCE, free_port
 
 
-def pool(trust: Trust | None = None, proxy: Proxy | None = None) -> HttpPool:
-    timeouts = ResponseTimeouts(None, PATIENCE, WaitBudget(None, 60))
+def pool(
+    trust: Trust | None = None, proxy: Proxy | None = None, *, timeout: float = PATIENCE
+) -> HttpPool:
+    timeouts = ResponseTimeouts(None, timeout, WaitBudget(None, 60))
     return HttpPool(
         lambda scheme, host, port, trust, proxy: BoundedConnection(
             scheme, host, port, trust, proxy, timeouts=timeouts
@@ -312,6 +314,70 @@ def test_bytes_are_waited_for_together_and_no_longer_than_they_may_take() -> Non
         # The next answer on the connection is smaller than what was waited for.
         assert read_all(get(connections, url)) == b"ok"
     connections.close_idle()
+
+
+def test_reads_gather_what_fills_their_buffer_or_comes_in_time() -> None:
+    connections = pool()
+    with stepping(900_000) as (url, send):
+        response = get(connections, url)
+        assert response.gather_reads(0.05)
+        buffer = memoryview(bytearray(200_000))
+        send(1_000)
+        assert response.is_ready(PATIENCE)
+        assert response.readinto1(buffer) == 1_000  # no more come in time: what is here is had
+        for step in (50_000, 100_000, 50_000):
+            send(step)
+        got = response.readinto1(buffer)
+        while got < 200_000:  # a busy machine takes longer than 0.05 s for them
+            got += response.readinto1(buffer[got:])
+        assert got == 200_000
+        for _ in range(100):
+            send(6_990)
+        got = 0
+        while got < 699_000:
+            got += response.readinto1(buffer)
+        assert response.readinto1(buffer) == 0
+        # The connection's next answer is read as ever.
+        assert read_all(get(connections, url)) == b"ok"
+    connections.close_idle()
+
+
+def test_a_gathering_read_ends_with_the_connection_and_with_its_time() -> None:
+    with raw_server(b"HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n" + bytes(100_000)) as (host, _):
+        response = get(pool(), f"http://{host}/")
+        assert response.gather_reads(PATIENCE)
+        buffer = memoryview(bytearray(300_000))
+        got = 0
+        began = time.monotonic()
+        while got < 100_000:
+            got += response.readinto1(buffer)
+        assert time.monotonic() - began < PATIENCE / 2
+        with pytest.raises(http.client.HTTPException):
+            response.readinto1(buffer)
+        response.close()
+
+
+def test_a_silent_side_times_out_though_reads_gather() -> None:
+    begun = b"HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n" + bytes(1_000)
+    with raw_server(begun, b"never") as (host, _):  # which waits for another request
+        response = get(pool(timeout=0.3), f"http://{host}/")
+        assert response.gather_reads(0.05)
+        buffer = memoryview(bytearray(300_000))
+        got = 0
+        while got < 1_000:
+            got += response.readinto1(buffer)
+        with pytest.raises(TimeoutError):
+            response.readinto1(buffer)
+        response.close()
+
+
+@pytest.mark.peer("openssl")
+def test_reads_over_tls_do_not_gather(secure: Liar, pki: Certificates) -> None:
+    asked = pool(Trust([pki.authority]))
+    response = get(asked, f"https://{secure.host}/")
+    assert not response.gather_reads(0.05)
+    assert read_all(response) == b"ok"
+    asked.close_idle()
 
 
 def test_the_end_of_a_connection_ends_the_wait() -> None:

@@ -20,7 +20,7 @@ from digestry.model.descriptor import Descriptor
 if TYPE_CHECKING:
     from digestry.blobs.ingests import Ingest
 
-_CHUNK: Final = 512 << 10
+_CHUNK: Final = 1 << 20
 _BUFFERS: Final = 4
 """Chunks of a blob in memory: one is read into while those before it are hashed."""
 _MOST_BREAKS: Final = 32
@@ -32,7 +32,9 @@ _WATCHED: Final = 1.0
 _FAST: Final = 32 << 20
 """Bytes a second from which one connection is enough."""
 _GATHER_SECONDS: Final = 0.05
-"""How long a fast connection may take to fill a chunk: what has come until then is used."""
+"""How long a connection may take to fill a chunk: what has come until then is used."""
+_WORTH_GATHERING: Final = 64 << 10
+"""Bytes of a blob from which it is read in whole chunks."""
 _CORES: Final = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -185,11 +187,13 @@ def _pump(
     """
     left = descriptor.size - start
     began = time.monotonic()
+    gathers = left >= _WORTH_GATHERING and response.gather_reads(_GATHER_SECONDS)
     free: SimpleQueue[memoryview] = SimpleQueue()
-    size = min(_CHUNK, left + 1)
-    for _ in range(min(_BUFFERS, -(-left // size)) or 1):
-        free.put(memoryview(bytearray(size)))
+    made = 0
     while True:
+        if made < _BUFFERS and free.empty():
+            made += 1
+            free.put(memoryview(bytearray(min(_CHUNK, left + 1))))
         buffer = free.get()
         if skip:
             count = response.read_into(buffer[:skip])
@@ -198,9 +202,8 @@ def _pump(
             skip -= count
             free.put(buffer)
             continue
-        if left > 2 * _CHUNK and _is_fast(descriptor.size - start - left, began):
-            # Another thread that hashes would wait for its next bytes meanwhile.
-            response.gather(_CHUNK // 2 if _under_way.leave_a_core() else _CHUNK, _GATHER_SECONDS)
+        if not gathers and left > 2 * _CHUNK and _is_fast(descriptor.size - start - left, began):
+            response.gather(_CHUNK // 2, _GATHER_SECONDS)
         # One byte more than is left, so that a longer stream is noticed.
         count = response.read_into(buffer[: left + 1])
         if not count:

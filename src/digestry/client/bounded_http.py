@@ -12,13 +12,14 @@ import http.client
 import io
 import re
 import socket
+import struct
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from digestry.client.http_connection import HttpConnection, Proxy
+from digestry.client.http_connection import GatheringResponse, HttpConnection, Proxy
 from digestry.client.wait_budget import WaitBudget
 from digestry.errors import ProtocolViolation
 
@@ -41,6 +42,8 @@ COMMITTED: Final = 32 << 20
 _LONGEST_LINE: Final = 4096  # of a chunk's size
 _GRACE: Final = 1.1  # so that the total time limit, which the message states, ends a wait
 _PIECE: Final = 1 << 20
+_WORTH_GATHERING: Final = 64 << 10
+"""Bytes of a buffer that is filled at once."""
 SWITCHING: Final = 101
 _CHUNK_SIZE: Final = re.compile(rb"[0-9A-Fa-f]{1,16}", re.ASCII)
 
@@ -69,6 +72,7 @@ class _Reader(io.RawIOBase):
         self._taken = 0
         self._most = 0
         self._what = ""
+        self._gathers = False
 
     def expect(self, most: int, what: str, seconds: float | None) -> None:
         """Allow ``most`` further bytes, called ``what`` in messages, within ``seconds``; None means
@@ -91,6 +95,20 @@ class _Reader(io.RawIOBase):
 
         return allow
 
+    def gather(self, seconds: float) -> bool:
+        """Have each read into a large buffer fill all of it; see :meth:`GatheringResponse.gather`.
+
+        The kernel copies the bytes as they arrive, and this thread is woken once for all of them.
+        """
+        if type(self._sock) is not socket.socket:
+            return False
+        if not self._gathers:
+            whole = int(seconds)
+            limit = struct.pack("@ll", whole, int((seconds - whole) * 1e6))  # struct timeval
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+            self._gathers = True
+        return True
+
     def readable(self) -> bool:
         return True
 
@@ -98,17 +116,31 @@ class _Reader(io.RawIOBase):
         if self._taken > self._most:
             raise ProtocolViolation(f"{self._host} sends {self._what}: the rest was not read")
         began = time.monotonic()
-        self._set_timeout(began)
-        try:
-            count = self._raw.readinto(buffer)
-        except TimeoutError:
-            if self._by_rate:
-                self._waiting.failed(self._host, began)
-            raise
+        count = self._read_whole(memoryview(buffer)) if self._gathers else None
+        if count is None:
+            self._set_timeout(began)
+            try:
+                count = self._raw.readinto(buffer)
+            except TimeoutError:
+                if self._by_rate:
+                    self._waiting.failed(self._host, began)
+                raise
         self._taken += count or 0
         if self._by_rate:
             self._waiting.received(self._host, began, count or 0)
         return count
+
+    def _read_whole(self, buffer: memoryview) -> int | None:
+        """Fill ``buffer``, and return the number of bytes; None if it is small, or if none comes in time."""
+        left = self._waiting.left()
+        if len(buffer) < _WORTH_GATHERING or (left is not None and left < _GRACE):
+            return None
+        if self._sock.gettimeout() is not None:
+            self._sock.settimeout(None)  # only a blocking socket waits for all
+        try:
+            return self._sock.recv_into(buffer, 0, socket.MSG_WAITALL)
+        except BlockingIOError:
+            return None
 
     def _set_timeout(self, now: float) -> None:
         shortest = self._timeout
@@ -131,7 +163,7 @@ class _Reader(io.RawIOBase):
         super().close()
 
 
-class _Response(http.client.HTTPResponse):
+class _Response(GatheringResponse):
     """A response whose parts are bounded. ``extra`` is how many seconds more its head may take."""
 
     def __init__(
@@ -196,6 +228,10 @@ class _Response(http.client.HTTPResponse):
         if self.length is not None:
             self.length -= count
         return count
+
+    def gather(self, seconds: float) -> bool:
+        """Have large buffers filled by one read each; see :meth:`GatheringResponse.gather`."""
+        return self._reader.gather(seconds)
 
     def _read_next_chunk_size(self) -> int:
         line = self.fp.readline(_LONGEST_LINE + 1)

@@ -27,6 +27,17 @@ class Proxy(msgspec.Struct, frozen=True):
     authorization: str | None = None
 
 
+class GatheringResponse(http.client.HTTPResponse):
+    """A response that can wait for many bytes at once."""
+
+    def gather(self, seconds: float) -> bool:
+        """Have each read into a large buffer fill all of it, or what comes of it within ``seconds``.
+
+        Returns False if it cannot: TLS has the bytes before the caller.
+        """
+        raise NotImplementedError
+
+
 class HttpConnection(http.client.HTTPConnection):
     """A connection to ``host`` and ``port``. ``proxy`` is on the way there; None for none.
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlsplit
 
 from digestry.client.headers import Headers
-from digestry.client.http_connection import DEFAULT_PORTS, HttpConnection, Proxy
+from digestry.client.http_connection import DEFAULT_PORTS, GatheringResponse, HttpConnection, Proxy
 
 if TYPE_CHECKING:
     from digestry.client.trust import Trust
@@ -198,14 +198,26 @@ class HttpResponse:
             self._end()
         return count
 
+    def gather_reads(self, seconds: float) -> bool:
+        """Have each further :meth:`readinto1` fill a large buffer, or wait for ``seconds``.
+
+        The process is woken once for all of the bytes, and not for each packet. Returns False where that is
+        not possible, as with TLS.
+        """
+        if not self._open or not isinstance(self._response, GatheringResponse):
+            return False
+        try:
+            return self._response.gather(seconds)
+        except OSError:
+            return False  # not every system knows it
+
     def gather(self, count: int, seconds: float) -> None:
         """Wait until ``count`` bytes have arrived that were not read, for ``seconds`` at most.
 
-        The process is woken once for all of them, and not for each packet; the end of the connection wakes it
-        too.
+        The process is woken once for all of them; the end of the connection wakes it too.
         """
         if self._open and self._sock is not None:
-            with contextlib.suppress(OSError):  # not every system knows it
+            with contextlib.suppress(OSError):  # as above
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
                 try:
                     _can_read(self._sock.fileno(), seconds)

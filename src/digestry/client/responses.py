@@ -140,10 +140,17 @@ class Response:
             self._failure = error
         return size
 
+    def gather_reads(self, seconds: float) -> bool:
+        """Have :meth:`read_into` fill large buffers; see :meth:`HttpResponse.gather_reads`.
+
+        Returns False for a body that is decoded: it has other bytes than its content.
+        """
+        return self._decoder is None and self._response.gather_reads(seconds)
+
     def gather(self, count: int, seconds: float) -> None:
         """Wait until ``count`` bytes have arrived, for ``seconds`` at most; see :meth:`HttpResponse.gather`.
 
-        Does nothing for a body that is decoded: it has other bytes than its content.
+        Does nothing for a body that is decoded.
         """
         if self._decoder is None:
             self._response.gather(count, seconds)
