@@ -27,9 +27,7 @@ from tests.client.liar import Liar, Reply, lying
 from tests.support import PATIENCE, free_port
 
 
-def pool(
-    trust: Trust | None = None, proxy: Proxy | None = None, *, timeout: float = PATIENCE
-) -> HttpPool:
+def pool(trust: Trust | None = None, proxy: Proxy | None = None, *, timeout: float = PATIENCE) -> HttpPool:
     timeouts = ResponseTimeouts(None, timeout, WaitBudget(None, 60))
     return HttpPool(
         lambda scheme, host, port, trust, proxy: BoundedConnection(

@@ -73,6 +73,8 @@ class _Reader(io.RawIOBase):
         self._most = 0
         self._what = ""
         self._gathers = False
+        self.is_held = False
+        """Whether reads find nothing, and wait for nothing."""
 
     def expect(self, most: int, what: str, seconds: float | None) -> None:
         """Allow ``most`` further bytes, called ``what`` in messages, within ``seconds``; None means
@@ -113,6 +115,8 @@ class _Reader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: WriteableBuffer) -> int | None:
+        if self.is_held:
+            return None
         if self._taken > self._most:
             raise ProtocolViolation(f"{self._host} sends {self._what}: the rest was not read")
         began = time.monotonic()
@@ -189,6 +193,7 @@ class _Response(GatheringResponse):
         self._reader.expect(LARGEST_HEAD, f"a head of more than {LARGEST_HEAD} bytes", seconds)
         self._allow: Callable[[int], None] = lambda _: None
         self._got = 0
+        self._ahead = 0  # bytes of the body that came with the head
         self.fp = io.BufferedReader(self._reader)
 
     def _read_status(self) -> tuple[str, int, str]:
@@ -210,11 +215,16 @@ class _Response(GatheringResponse):
         self._waiting.answered(self._host, self._began + self._extra)
         self._allow = self._reader.begin_body()
         self._allow(FRAMING_AT_LEAST)
+        if self.fp is not None:
+            self._reader.is_held = True
+            self._ahead = len(self.fp.peek())
+            self._reader.is_held = False
 
     def read1(self, n: int = -1) -> bytes:
         self._allow(max(n, 0) + FRAMING * self._got + FRAMING_AT_LEAST)
         part = super().read1(n)
         self._got += len(part)
+        self._ahead = max(0, self._ahead - len(part))
         return part
 
     def readinto1(self, buffer: WriteableBuffer) -> int:
@@ -222,9 +232,13 @@ class _Response(GatheringResponse):
         view = memoryview(buffer)
         if self.length is not None:
             view = view[: self.length]
+        if self._ahead:
+            # BufferedReader would wait for more to fill a large buffer with, and lose these if none came.
+            view = view[: self._ahead]
         self._allow(len(view) + FRAMING * self._got + FRAMING_AT_LEAST)
         count = self.fp.readinto1(view)
         self._got += count
+        self._ahead = max(0, self._ahead - count)
         if self.length is not None:
             self.length -= count
         return count
