@@ -213,10 +213,9 @@ def test_an_end_without_a_start_is_that_of_what_ran_before_it(
     agent.send(agent.snapshot(agent.run("c", -39, "second"), seconds=-38.9))
     agent.send(agent.stopped("c", -40, ""))
     agent.send(agent.started("d", -39, "first"), agent.stopped("d", -40, ""))  # to the second alone
-    runs = sorted(all_runs(catalog, clock), key=lambda run: run.from_)
-    assert [(run.container, run.until) for run in runs] == [
-        ("c", agent.at(-40)), ("d", agent.at(-39)), ("c", None),
-    ]  # fmt: skip
+    assert {(run.container, run.from_): run.until for run in all_runs(catalog, clock)} == {
+        ("c", agent.at(-50)): agent.at(-40), ("c", agent.at(-39)): None, ("d", agent.at(-39)): agent.at(-39),
+    }  # fmt: skip
 
 
 def test_an_end_that_another_agent_saw_is_not_that_of_the_next_start(catalog: Catalog, clock: Clock) -> None:

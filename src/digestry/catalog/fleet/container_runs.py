@@ -218,12 +218,9 @@ class ContainerRuns:
         for run in self._of_container.get(container, ()):
             if run.ended_at is None or run.ended_after is None:
                 continue
-            # Another observer saw it too, or nobody did yet.
-            if (
-                abs(run.ended_at - at) <= _SAME_EVENT
-                if run.end_seen
-                else run.ended_after <= at <= run.ended_at
-            ):
+            if run.end_seen and abs(run.ended_at - at) <= _SAME_EVENT:
+                return run  # another observer saw it too
+            if not run.end_seen and run.ended_after <= at <= run.ended_at:
                 return run
         # A start that is known to the second alone may seem to be after its end.
         near = [
