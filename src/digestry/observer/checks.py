@@ -21,6 +21,7 @@ from digestry.errors import (
     ProtocolViolation,
     RemoteError,
     RemoteNotFound,
+    StorageFull,
 )
 from digestry.model.digest import Digest
 from digestry.model.history import TagEvent
@@ -154,6 +155,9 @@ class Checks:
                 event = cache.put(
                     name, manifest, tag=tag, origin=origin, interval=due.interval, fence=self._lock
                 )
+        except StorageFull:
+            self._seen(due, manifest.digest)
+            raise
         except TagRefused:
             cache.note(name, tag, manifest.digest, interval=due.interval, fence=self._lock)
             return

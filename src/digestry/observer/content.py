@@ -18,6 +18,7 @@ from digestry.errors import (
     DigestryError,
     ProtocolViolation,
     Refused,
+    StorageFull,
     TooLarge,
     Unreachable,
 )
@@ -26,6 +27,7 @@ from digestry.model.digest import Digest
 from digestry.model.manifest import Manifest
 from digestry.observer.hosts import Host
 from digestry.registry.observed_targets import Target
+from digestry.registry.reserve import reserve_of
 
 _PART: Final = 512 << 10
 _NO_SUCH_RANGE: Final = 416
@@ -46,6 +48,7 @@ class Content:
         self._lock = lock
         self._manifest_limit = manifest_limit
         self._blob_limit = blob_limit
+        self._reserve = reserve_of(backend)
 
     def manifest(self, host: Host, target: Target, digest: Digest, stop: threading.Event) -> Manifest:
         """Return a manifest, from here or fetched and then stored."""
@@ -83,6 +86,7 @@ class Content:
             raise TooLarge(
                 f"{digest} has {size} bytes; {self._blob_limit} are allowed here", limit=self._blob_limit
             )
+        self._reserve.check()  # what is left then is for deletions
         left = self._catalog.bytes_left(name)
         if left is not None and size > left:
             raise OverQuota(f"the quota of repository {name} has no room for {size} bytes")
@@ -101,6 +105,9 @@ class Content:
                 kept = True
                 self._lock.check()
                 self._catalog.add_blob(name, digest, size)
+        except StorageFull:
+            kept = False  # what has come would take the room that pushes need
+            raise
         finally:
             if kept:
                 ingest.close()

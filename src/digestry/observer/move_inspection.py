@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import logging
 import threading
+import time
 import uuid
 from dataclasses import replace
 from typing import Final
@@ -23,6 +24,7 @@ from digestry.errors import (
     InvalidConfiguration,
     InvalidManifest,
     RemoteError,
+    StorageFull,
     TooLarge,
 )
 from digestry.model import media_types
@@ -38,6 +40,7 @@ from digestry.observer.content import Content
 from digestry.observer.facts import TagFacts, facts_of
 from digestry.observer.hosts import Host
 from digestry.observer.image_inspection import ImageInspection, Later, absence, is_temporary
+from digestry.observer.reasons import reason_of
 from digestry.registry.config import RegistryConfig
 from digestry.registry.observation_report import move_of
 from digestry.registry.observed_targets import Target
@@ -50,6 +53,9 @@ _LONGEST_RETRY: Final = LONGEST_RETRY / clock.SECOND
 _ATTEMPTS: Final = 6
 """After so many failed looks a move is told with what is known: the next one would be half an hour later."""
 _KEEP_ATTEMPTS: Final = 60
+_FULL_RETRY: Final = 15 * clock.SECOND
+_FULL_WORD: Final = 60.0
+"""The log says once in so many seconds that there is no room."""
 
 
 class MoveInspector:
@@ -70,6 +76,7 @@ class MoveInspector:
             blob_limit=config.upload_limit,
         )
         self._webhooks = config.webhooks
+        self._next_word = 0.0
 
     def inspect(self, host: Host, target: Target, move: ObservedMove, stop: threading.Event) -> None:
         """Do what is pending of a move: inspect its images, or fetch their content.
@@ -83,6 +90,8 @@ class MoveInspector:
                 self._facts(host, target, move, stop, at_last=move.attempts + 1 >= _ATTEMPTS)
         except Later as later:
             self._postpone(move, later.error)
+        except StorageFull as error:
+            self._wait_for_room(target, move, error)
 
     def close(self, move: ObservedMove) -> None:
         """End what is pending of a move whose repository is not observed any more."""
@@ -94,6 +103,23 @@ class MoveInspector:
             seconds = max(1.0, min(_LONGEST_RETRY, error.seconds + 1))
         due = self._backend.now() + int(seconds * clock.SECOND)
         self._catalog.observed_moves.postpone(move, due_at=due, fence=self._lock)
+
+    def _wait_for_room(self, target: Target, move: ObservedMove, error: StorageFull) -> None:
+        """Try again soon: whoever makes room does not tell."""
+        now = time.monotonic()
+        if now >= self._next_word:
+            self._next_word = now + _FULL_WORD
+            log.warning(
+                "observed %s:%s: not all content of its images can be kept now: %s (%s)",
+                target.name,
+                move.tag,
+                reason_of(error),
+                error.message,
+            )
+        due = self._backend.now() + _FULL_RETRY
+        # It is no attempt that the other registry failed.
+        same = replace(move, attempts=move.attempts - 1)
+        self._catalog.observed_moves.postpone(same, due_at=due, fence=self._lock)
 
     # -- facts -----------------------------------------------------------------------------------
 

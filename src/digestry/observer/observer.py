@@ -6,14 +6,14 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Final
 
 from digestry.backend import Backend
 from digestry.catalog.catalog import Catalog
-from digestry.catalog.observation_plan import ScheduledTag
+from digestry.catalog.observation_plan import ObservationRule, ScheduledTag
 from digestry.catalog.observations import LIST
 from digestry.catalog.observed_moves import ObservedMove
 from digestry.coordination.protocol import FencedLock
@@ -82,6 +82,7 @@ class Observer:
         self._state = ObserverState(config, catalog, backend.now, lock)
         self._hosts: dict[str, Host] = {}
         self._targets: dict[str, Target] = {}
+        self._rules: list[ObservationRule] | None = None
         self._wanted: list[Target] = []
         self._obstacles: dict[str, str] = {}
         self._planned = False
@@ -108,8 +109,9 @@ class Observer:
         due = self._catalog.observation_plan.due_repositories(self._backend.now())
         names = [name for name in self._targets if name in due and self._is_mine(name)]
         self._first += 1
+        busy = self._busy(self._running)
         for number in range(len(names)):  # another one first each time: none of a registry waits for good
-            self._begin(self._targets[names[(number + self._first) % len(names)]])
+            self._begin(self._targets[names[(number + self._first) % len(names)]], busy)
         self._look()
         if now >= self._next_state:
             self._next_state = now + _STATE_SECONDS
@@ -126,7 +128,9 @@ class Observer:
             self._catalog.observation_plan.bring_forward(now, self._lock)
             self._catalog.observed_moves.bring_forward(now, self._lock)
         self._last = now
-        found = targets(self._config, self._catalog.observation_plan.rules())
+        rules = self._catalog.observation_plan.rules()
+        found = self._wanted if rules == self._rules else targets(self._config, rules)
+        self._rules = rules
         if found != self._wanted or self._obstacles:
             obstacles_now = obstacles(self._config, self._catalog.observation_plan, found)
             for name, reason in obstacles_now.items():
@@ -189,13 +193,16 @@ class Observer:
             )
         return found
 
-    def _begin(self, target: Target) -> None:
-        host = self.host(target)
-        others = (self._targets.get(name) for name, _ in self._running)
-        busy = sum(one is not None and one.registry.host == target.registry.host for one in others)
-        room = host.parallel * _AHEAD - busy
+    def _busy(self, work: Iterable[tuple[str, object]]) -> Counter[str]:
+        """Return how much of ``work``, by local repository, each registry has."""
+        targets = (self._targets.get(name) for name, _ in work)
+        return Counter(one.registry.host for one in targets if one is not None)
+
+    def _begin(self, target: Target, busy: Counter[str]) -> None:
+        room = self._config.observe.parallel * _AHEAD - busy[target.registry.host]
         if room <= 0:
             return
+        host = self.host(target)
         mine = {tag for name, tag in self._running if name == target.local_name}
         due = self._catalog.observation_plan.due(
             target.local_name, self._backend.now(), limit=room, without=mine
@@ -203,6 +210,7 @@ class Observer:
         for one in due:
             work = partial(self._check, host, target, one)
             self._running[one.repository, one.tag] = host.submit(work)
+        busy[target.registry.host] += len(due)
 
     def _check(self, host: Host, target: Target, due: ScheduledTag) -> None:
         if not host.wait_turn(self._stop):
