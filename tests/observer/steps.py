@@ -40,7 +40,7 @@ from digestry.catalog.catalog import Catalog
 from digestry.catalog.observations import LIST
 from digestry.cli.serve import upstream
 from digestry.model.digest import Digest
-from digestry.observer.single_round import observe_once
+from digestry.observer.single_round import observe_all_once
 from digestry.registry.config import RegistryConfig, load
 
 NAME: Final = "up.test/own/app"
@@ -89,7 +89,7 @@ def observe(config: RegistryConfig) -> None:
     backend = config.backend()
     catalog = backend.open_catalog()
     try:
-        done = observe_once(config, backend, catalog, upstream, names=(), due=False, seconds=_SECONDS)
+        done = observe_all_once(config, backend, catalog, upstream, names=(), due=False, seconds=_SECONDS)
         assert (done.failed, done.unfinished) == (0, 0), done
     finally:
         catalog.close()

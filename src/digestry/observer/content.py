@@ -26,8 +26,8 @@ from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.manifest import Manifest
 from digestry.observer.hosts import Host
+from digestry.registry.disk_reserve import reserve_of
 from digestry.registry.observed_targets import Target
-from digestry.registry.reserve import reserve_of
 
 _PART: Final = 512 << 10
 _NO_SUCH_RANGE: Final = 416
