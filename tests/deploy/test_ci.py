@@ -53,9 +53,9 @@ def call(script: str, directory: Path, home: Path, shell: list[str], **variables
     return done.returncode, done.stderr
 
 
-def github_step(name: str) -> dict[str, Any]:
-    action = yaml.safe_load((CI / "github" / "action.yml").read_text())
-    (found,) = [step for step in action["runs"]["steps"] if step["name"] == name]
+def github_step(name: str, action: str = "github") -> dict[str, Any]:
+    content = yaml.safe_load((CI / action / "action.yml").read_text())
+    (found,) = [step for step in content["runs"]["steps"] if step["name"] == name]
     return dict(found)
 
 
@@ -98,3 +98,57 @@ def test_the_template_writes_the_report_that_it_names(inventory: Path, tmp_path:
     assert len(cases) == 4
     assert sum(case.find("failure") is not None for case in cases) == 2
     assert job["artifacts"]["when"] == "always"
+
+
+@pytest.fixture
+def manifests(registry: RegistryServer, tmp_path: Path) -> Path:
+    """Two deployments, of which one would be denied, and their policy."""
+    digest = registry.push_image("ci/admitted", "1", b"ci admitted")
+    directory = tmp_path / "deploy manifests"
+    directory.mkdir()
+    name = f"{registry.host}/ci/admitted"
+    for file, image in (("bad.yaml", f"{name}:1"), ("good.yaml", f"{name}@{digest}")):
+        (directory / file).write_text(
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: app}\nspec:\n  template:\n    spec:\n"
+            f"      containers:\n      - name: c\n        image: {image}\n"
+        )
+    policy = f'registries = ["{registry.host}"]\n[default]\nmoved = "allow"\nnot-pinned = "deny"\n'
+    (tmp_path / "admission.toml").write_text(policy)
+    return directory
+
+
+@pytest.mark.long
+def test_the_action_for_manifests_reports_the_line(manifests: Path, tmp_path: Path, home: Path) -> None:
+    step = github_step("Test", "github-admission")
+    assert "${{" not in step["run"]
+    variables = {
+        "MANIFESTS": f"{manifests.name}\n",
+        "POLICY": "admission.toml",
+        "NAMESPACE": "default",
+        "FAIL_ON": "deny",
+        "SARIF": "a.sarif",
+    }
+    assert set(variables) == set(step["env"])
+    shell = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c"]
+    code, errors = call(step["run"], tmp_path, home, shell, **variables)
+    assert code == 1, errors
+    (run,) = json.loads((tmp_path / "a.sarif").read_text())["runs"]
+    (result,) = run["results"]
+    assert (result["ruleId"], result["level"]) == ("not-pinned", "error")
+    place = result["locations"][0]["physicalLocation"]
+    assert place["artifactLocation"]["uri"] == "deploy%20manifests/bad.yaml"
+    assert place["region"]["startLine"] == 9
+    assert github_step("Show", "github-admission")["with"]["sarif_file"] == step["env"]["SARIF"]
+
+
+@pytest.mark.long
+def test_the_template_for_manifests_writes_the_report_that_it_names(
+    manifests: Path, tmp_path: Path, home: Path
+) -> None:
+    job = yaml.safe_load((CI / "gitlab.yml").read_text())[".digestry-admission-test"]
+    manifests.rename(tmp_path / "deploy")
+    code, errors = call("\n".join(job["script"]), tmp_path, home, ["sh", "-ec"], **job["variables"])
+    assert code == 1, errors
+    report = ET.fromstring((tmp_path / job["artifacts"]["reports"]["junit"]).read_text())  # noqa: S314 - ours
+    failed = {case.get("classname"): case.find("failure") is not None for case in report.iter("testcase")}
+    assert failed == {"deploy/bad.yaml": True, "deploy/good.yaml": False}

@@ -33,6 +33,8 @@ log: Final = logging.getLogger("digestry.admission")
 
 GATHERING: Final = 0.004
 """Seconds in which the images of several requests are gathered into one inquiry."""
+GATHERING_MORE: Final = 0.04
+"""The same, while another inquiry of that registry runs: few at a time would cost it as much as many."""
 MOST_WAITING: Final = 5000
 """Images that may be asked about at once."""
 
@@ -47,9 +49,9 @@ _PROBED: Final = 3600.0
 """Seconds for which a registry that does not answer is asked, after a pod last named it."""
 _REST: Final = 2.0
 """How many times as long as a refresh took there is none after it."""
-_MOST_AT_ONCE: Final = 128
+_MOST_AT_ONCE: Final = 256
 """Images of one inquiry. A registry answers several of them side by side sooner than one of all."""
-_FEW: Final = 32
+_FEW: Final = 64
 """Images that are not shared out over several inquiries."""
 _MISSING_FRESH: Final = 1.0
 """Seconds for which an answer counts that there is no such image: whoever pushes it tries again at once."""
@@ -182,14 +184,16 @@ class SharedInquiries:
         future = self._pending[image] = asyncio.get_running_loop().create_future()
         lane = self._lanes.setdefault(reference.host, _Lane())
         lane.waiting[image] = None
-        if not lane.gathers and lane.running < _INQUIRIES_EACH:
+        if lane.running and len(lane.waiting) >= _FEW:
+            self._next(reference.host, lane)
+        elif not lane.gathers and lane.running < _INQUIRIES_EACH:
             lane.gathers = True
-            self._start(self._gather(reference.host, lane))
+            self._start(self._gather(reference.host, lane, GATHERING_MORE if lane.running else GATHERING))
         return future
 
-    async def _gather(self, host: str, lane: _Lane) -> None:
+    async def _gather(self, host: str, lane: _Lane, seconds: float) -> None:
         try:
-            await asyncio.sleep(GATHERING)
+            await asyncio.sleep(seconds)
         finally:
             lane.gathers = False
         self._next(host, lane)

@@ -37,6 +37,8 @@ def single_answers(
     for state in resolution.tags:
         if state.served is None:
             yield ("resolve", repository, state.tag), state.target
+            # There was no HEAD that a GET could contradict.
+            yield ("contradiction", repository, state.tag), ""
         elif state.target is not None:
             yield ("passed over", repository, state.tag), state.target.digest
         if not state.more:

@@ -25,7 +25,7 @@ from digestry.model.history import TagEvent, TagSpan
 from digestry.model.image_parts import LayerImage, PartReferrers
 from digestry.model.resolution import MOST_EVENTS, MOST_SPANS, Resolution, ResolveQuery, TagState
 
-_BATCH: Final = 100  # queries that are answered together
+_BATCH: Final = 400  # queries that are answered together
 _MOST_BYTES: Final = 8 << 20  # of annotations, and about so many of an answer
 _MOST_REFERRERS: Final = 500  # of one manifest; a client that needs more sends a query for that alone
 _MOST_BASES: Final = 50  # layers whose base images are searched

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from digestry.cli import exit_codes
-from digestry.cli.output import json_option
 from digestry.cli.timeout_options import Seconds
 
 if TYPE_CHECKING:
-    from digestry.admission.decision import Decision
-    from digestry.admission.image_knowledge import ImageKnowledge
     from digestry.admission.manifest_files import ManifestObject
-    from digestry.admission.policy import Policy
+    from digestry.admission.tested_manifests import FailOn, TestedManifest
     from digestry.cli.documents import AdmissionTest
+
+_SUFFIXES: Final = {".json": "json", ".sarif": "sarif", ".xml": "junit"}
 
 
 class _Labels(click.ParamType[Mapping[str, str]]):
@@ -79,16 +77,30 @@ class _Labels(click.ParamType[Mapping[str, str]]):
     metavar="SECONDS",
     help="How long to wait for each answer of a registry.  [default: 30]",
 )
-@json_option
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["text", "json", "sarif", "junit"]),
+    help="Text for people, JSON for programs, SARIF for code scanning, JUnit XML for build servers."
+    "  [default: text, or by the ending of --output]",
+)
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write the report to a file, and the text to the terminal as well.",
+)
 def test_(
     *,
     files: tuple[Path, ...],
     policy: Path,
     namespace: str,
     labels: Mapping[str, str] | None,
-    fail_on: str,
+    fail_on: FailOn,
     timeout: float,
-    as_json: bool,
+    format_: str | None,
+    output: Path | None,
 ) -> None:
     """Test whether a policy lets manifests through, as the webhook would decide now.
 
@@ -98,20 +110,23 @@ def test_(
 
     Exit code 1 if an object would be denied; 3 if none would be, but a registry did not answer, something
     that the policy asks for is not known, or an object probably has images at a place that is not known; 0
-    only if everything was looked at.
+    only if everything was looked at. In SARIF each finding is a result at its line, and in JUnit XML each
+    image of each object is a test case.
     """
     from digestry.admission.configuration import load
+    from digestry.admission.tested_manifests import decide_manifests
     from digestry.cli.admission_inquiry import open_inquiry
-    from digestry.cli.output import json_document
 
+    form = format_ or (_SUFFIXES.get(output.suffix.lower(), "text") if output else "text")
+    if form == "text" and output is not None:
+        raise click.UsageError(f"--output {output}: the text is for people; choose another --format.")
     configuration = load(policy)
     objects = _read(files)
     with open_inquiry(configuration, timeout=timeout) as inquirer:
-        decided = _decide(objects, configuration.policy, inquirer.inquire, namespace, labels)
-    document = _document(decided)
-    if as_json:
-        json_document(document)
-    else:
+        decided = decide_manifests(objects, configuration.policy, inquirer.inquire, namespace, labels)
+    if form != "text":
+        _write(decided, form, fail_on, output)
+    if form == "text" or output is not None:
         _print(decided)
     raise click.exceptions.Exit(_status(decided, fail_on))
 
@@ -136,74 +151,7 @@ def _read(files: tuple[Path, ...]) -> list[ManifestObject]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Tested:
-    """An object, and the decision about it; None for one of a kind without pods. ``overlooked`` is whether it
-    probably has images that were not looked at."""
-
-    manifest: ManifestObject
-    decision: Decision | None
-    overlooked: bool = False
-    note: str = ""
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What is said of the object as a whole."""
-        return (self.note,) if self.note else () if self.decision is None else self.decision.notes
-
-
-def _decide(
-    objects: list[ManifestObject],
-    policy: Policy,
-    inquire: Callable[[list[str], bool], Mapping[str, ImageKnowledge]],
-    namespace: str,
-    labels: Mapping[str, str] | None,
-) -> list[_Tested]:
-    """Return the decision about each object."""
-    import datetime
-    from dataclasses import replace
-
-    from digestry.admission.decision import Decision, Subject, decide
-    from digestry.admission.decision_scope import NotLookedAt, subject_of, templates_in
-    from digestry.admission.shared_inquiries import unasked
-
-    subjects: list[tuple[ManifestObject, Subject | NotLookedAt | None]] = []
-    for one in objects:
-        change = replace(one.change, namespace=one.change.namespace or namespace)
-        if not change.names_images:
-            subjects.append((one, None))
-            continue
-        templates = templates_in(change, policy)
-        if isinstance(templates, NotLookedAt):
-            subjects.append((one, templates))
-        else:
-            subjects.append((one, subject_of(change, templates, policy, labels)))
-    images = dict.fromkeys(
-        image for _, subject in subjects if isinstance(subject, Subject) for image in subject.images
-    )
-    knowledge = {image: unasked(image) for image in images}
-    knowledge |= inquire(
-        [one.image for one in knowledge.values() if one.reference and policy.asks(one.reference.host)],
-        policy.needs_proofs,
-    )
-    now = datetime.datetime.now(datetime.UTC)
-    enforced = replace(policy, mode="enforce")
-    allowed = Decision(allowed=True, would_deny=False)
-    found = []
-    for one, subject in subjects:
-        if subject is None:
-            found.append(_Tested(one, allowed))
-        elif isinstance(subject, NotLookedAt):
-            # Of a kind that the policy knows, the webhook decides; of others there is no decision.
-            decision = replace(allowed, notes=(subject.reason,)) if one.change.kind in policy.paths else None
-            note = subject.reason if subject.suspected else ""
-            found.append(_Tested(one, decision, subject.suspected, note))
-        else:
-            found.append(_Tested(one, decide(subject, enforced, knowledge, now)))
-    return found
-
-
-def _document(tested: list[_Tested]) -> AdmissionTest:
+def _document(tested: list[TestedManifest]) -> AdmissionTest:
     from digestry.admission.webhook import word_of
     from digestry.cli.documents import AdmissionTest, TestedFinding, TestedImage, TestedObject
 
@@ -252,7 +200,7 @@ def _document(tested: list[_Tested]) -> AdmissionTest:
     )
 
 
-def _print(tested: list[_Tested]) -> None:
+def _print(tested: list[TestedManifest]) -> None:
     from digestry.admission.webhook import word_of
     from digestry.cli.output import note, say, table
     from digestry.model.text import few, number_of
@@ -291,14 +239,20 @@ def _print(tested: list[_Tested]) -> None:
         )
 
 
-def _status(tested: list[_Tested], fail_on: str) -> int:
-    decisions = [one.decision for one in tested if one.decision is not None]
-    if any(decision.would_deny for decision in decisions):
+def _write(tested: list[TestedManifest], form: str, fail_on: FailOn, output: Path | None) -> None:
+    from digestry.admission import manifest_reports
+    from digestry.cli.output import json_text, write_pieces
+
+    if form == "sarif":
+        write_pieces(manifest_reports.to_sarif(tested), output)
+    elif form == "junit":
+        write_pieces(manifest_reports.to_junit(tested, fail_on), output)
+    else:
+        write_pieces([json_text(_document(tested)), "\n"], output)
+
+
+def _status(tested: list[TestedManifest], fail_on: FailOn) -> int:
+    if any(one.fails(fail_on) for one in tested):
         return exit_codes.FINDINGS
-    if fail_on == "warn" and any(decision.having("warn") for decision in decisions):
-        return exit_codes.FINDINGS
-    unanswered = any(
-        finding.condition in {"away", "unknown"} for decision in decisions for finding in decision.findings
-    )
-    overlooked = any(one.overlooked for one in tested)
-    return exit_codes.REMOTE if unanswered or overlooked else exit_codes.OK
+    unknown = any(one.unanswered or one.overlooked for one in tested)
+    return exit_codes.REMOTE if unknown else exit_codes.OK

@@ -170,11 +170,15 @@ def _terminal_columns() -> int:
 
 def json_document(value: object) -> None:
     """Print ``value`` as indented JSON, with its digests and references as text."""
+    say(json_text(value))
+
+
+def json_text(value: object) -> str:
+    """Return ``value`` as indented JSON, with its digests and references as text."""
     import msgspec
 
     encoded = msgspec.json.encode(value, enc_hook=str)
-    text = msgspec.json.format(encoded, indent=2).decode()
-    say(printable_json(text))
+    return printable_json(msgspec.json.format(encoded, indent=2).decode())
 
 
 def json_option(function: Callable[..., object]) -> Callable[..., object]:

@@ -184,15 +184,27 @@ class Reference:
 
     def with_tag(self, tag: str) -> Reference:
         """Return the same repository's ``tag``, without a digest."""
-        return Reference(self.host, self.repository, tag)
+        return self._sibling(check_tag(tag), None)
 
     def with_digest(self, digest: Digest) -> Reference:
         """Return the same repository's ``digest``, without a tag."""
-        return Reference(self.host, self.repository, None, digest)
+        return self._sibling(None, digest)
 
     def repository_only(self) -> Reference:
         """Return the repository, without tag and digest."""
-        return Reference(self.host, self.repository)
+        return self._sibling(None, None)
+
+    def _sibling(self, tag: str | None, digest: Digest | None) -> Reference:
+        """Return a reference to the same repository, whose host and name are valid already."""
+        made = object.__new__(Reference)
+        for name, value in (
+            ("host", self.host),
+            ("repository", self.repository),
+            ("tag", tag),
+            ("digest", digest),
+        ):
+            object.__setattr__(made, name, value)
+        return made
 
     def _suffix(self) -> str:
         tag = "" if self.tag is None else f":{self.tag}"

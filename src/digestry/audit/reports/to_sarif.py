@@ -5,18 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from typing import Final
-from urllib.parse import quote
 
 import msgspec
 
 from digestry.audit.findings import AuditReport, ContainerFinding
+from digestry.audit.reports.sarif_log import address_segment, message_text, write_log
 from digestry.audit.reports.words import container_name, place, short_reference, statement_words
 from digestry.inventory.observation import Unseen
 from digestry.model.json_values import JsonObject
-from digestry.model.text import printable, printable_json
-from digestry.version import __version__
+from digestry.model.text import printable
 
-SCHEMA: Final = "https://json.schemastore.org/sarif-2.1.0.json"
 FINGERPRINT: Final = "digestryContainer/v1"
 """Covers host, namespace, name, rule and image, so that a container that was only restarted from the
 same image is the same result."""
@@ -31,7 +29,6 @@ _OWN_RULES: Final[dict[str, tuple[str, str]]] = {
     _NOT_ASSESSED: ("Nobody has stated whether the image that a container runs is vulnerable", "note"),
     _MOVED: ("A container's tag has moved away from what it runs", "note"),
 }
-_ESCAPES: Final = str.maketrans({"\\": "\\\\", "[": "\\[", "]": "\\]", "{": "{{", "}": "}}"})
 _ENCODER: Final = msgspec.json.Encoder()
 
 
@@ -39,24 +36,7 @@ def write(report: AuditReport) -> Iterator[str]:
     """Yield the log in pieces, with one line for each result."""
     rules = _rules(report)
     index = {name: position for position, name in enumerate(rules)}
-    driver = {
-        "name": "digestry",
-        "version": __version__,
-        "semanticVersion": __version__,
-        "rules": list(rules.values()),
-    }
-    invocation = {
-        "executionSuccessful": not report.problems,
-        "toolExecutionNotifications": [_notification(problem) for problem in report.problems],
-    }
-    yield f'{{"$schema": {_json(SCHEMA)}, "version": "2.1.0", "runs": [{{\n'
-    yield f'"tool": {{"driver": {_json(driver)}}},\n"invocations": [{_json(invocation)}],\n'
-    yield '"columnKind": "unicodeCodePoints",\n"results": ['
-    between = "\n"
-    for result in _results(report.findings, index):
-        yield between + _json(result)
-        between = ",\n"
-    yield "\n]\n}]}\n"
+    return write_log(rules.values(), map(_problem, report.problems), _results(report.findings, index))
 
 
 def _rules(report: AuditReport) -> dict[str, JsonObject]:
@@ -69,9 +49,9 @@ def _rules(report: AuditReport) -> dict[str, JsonObject]:
     rules: dict[str, JsonObject] = {
         printable(name): {
             "id": printable(name),
-            "shortDescription": {"text": _message(f"A container runs an image with {name}")},
+            "shortDescription": {"text": message_text(f"A container runs an image with {name}")},
             "fullDescription": {
-                "text": _message(
+                "text": message_text(
                     f"An OpenVEX statement says that the image is affected by {name}."
                     + (f" Also known as {', '.join(aliases)}." if aliases else "")
                 )
@@ -118,7 +98,7 @@ def _result(finding: ContainerFinding, rule: str, level: str, index: dict[str, i
     seen, identity = finding.container, finding.identity
     running = "" if identity is None else str(identity.running)
     names = [name for name in (seen.host, seen.namespace, seen.name or seen.id) if name]
-    uri = "/".join(map(_address_segment, names)) or "container"
+    uri = "/".join(map(address_segment, names)) or "container"
     parts = [seen.host, seen.namespace, seen.name or seen.id, rule, running]
     fingerprint = hashlib.sha256(_ENCODER.encode(parts)).hexdigest()
     message = (
@@ -130,7 +110,7 @@ def _result(finding: ContainerFinding, rule: str, level: str, index: dict[str, i
         "ruleIndex": index.get(rule, -1),
         "kind": "fail",
         "level": level,
-        "message": {"text": _message(message)},
+        "message": {"text": message_text(message)},
         "locations": [
             {
                 "physicalLocation": {"artifactLocation": {"uri": uri}},
@@ -156,23 +136,6 @@ def _result(finding: ContainerFinding, rule: str, level: str, index: dict[str, i
     }
 
 
-def _notification(problem: Unseen) -> JsonObject:
+def _problem(problem: Unseen) -> str:
     hint = f" ({problem.hint})" if problem.hint else ""
-    return {"level": "error", "message": {"text": _message(f"{problem.source}: {problem.message}{hint}")}}
-
-
-def _message(text: str) -> str:
-    """Return a message's text, escaped so that brackets make no link (3.11.6), and braces no placeholder
-    (3.11.5)."""
-    return printable(text).translate(_ESCAPES)
-
-
-def _address_segment(name: str) -> str:
-    """Return one step of a relative address. A name's own slashes are no steps, a colon in the first would
-    end a scheme, and dots alone would be a path elsewhere, encoded or not."""
-    shown = printable(name)
-    return quote(shown if shown.strip(".") else f"_{shown}", safe="")
-
-
-def _json(value: object) -> str:
-    return printable_json(_ENCODER.encode(value).decode())
+    return f"{problem.source}: {problem.message}{hint}"
