@@ -38,8 +38,10 @@ spec:
     image: {gone}
 """
 FAULTY = "apiVersion: v1\nkind: Pod\nmetadata: {name: three}\nspec: {containers: [{name: c, image: 12}]}\n"
-UNKNOWN = "apiVersion: z.io/v1\nkind: Other\nmetadata: {name: four}\n"
+UNKNOWN = (
+    "apiVersion: z.io/v1\nkind: Other\nmetadata: {name: four}\n"
     "spec: {template: {spec: {containers: [{name: c, image: r.example/a}]}}}\n"
+)
 
 
 @pytest.fixture
