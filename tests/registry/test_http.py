@@ -201,6 +201,17 @@ def test_garbage(registry: RegistryServer, garbage: bytes) -> None:
     nothing_was_stored(registry)
 
 
+@pytest.mark.parametrize("name", ["Authorization", "Content-Type", "Content-Range"])
+def test_a_header_that_decides_alone_comes_once(registry: RegistryServer, name: str) -> None:
+    head = b"PUT /v2/http/x/manifests/t HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 2\r\n"
+    head += b"Connection: close\r\n"
+    line = b"%s: Basic YTpi\r\n" % name.encode()
+    received = raw_exchange(registry, head + line + b"Accept: a\r\n" + line.lower() + b"\r\n{}")
+    assert statuses(received) == [400]
+    assert f"more than one {name} header".encode() in received
+    nothing_was_stored(registry)
+
+
 def test_both_lengths_are_no_second_request(registry: RegistryServer) -> None:
     request = (
         b"PUT /v2/http/x/manifests/t HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n"

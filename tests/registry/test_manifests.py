@@ -85,6 +85,22 @@ def test_neither_content_type_nor_media_type(registry: RegistryServer, is_index:
     assert registry.request("GET", "/v2/manifests/untyped/manifests/t").headers["content-type"] == kind
 
 
+@pytest.mark.parametrize("is_index", [False, True])
+def test_dockers_type_must_be_in_the_document(registry: RegistryServer, is_index: bool) -> None:
+    name = f"manifests/header-alone-{is_index}"
+    kind = media_types.OCI_INDEX if is_index else media_types.OCI_MANIFEST
+    body = document(registry, name, kind)
+    del body["mediaType"]
+    raw = json.dumps(body).encode()
+    assert put_manifest(registry, name, "t", raw, kind).status == 201
+    # The same bytes as another kind would change what the tag points to, and move no tag.
+    docker = media_types.DOCKER_LIST if is_index else media_types.DOCKER_MANIFEST
+    for target in ("other", str(Digest.of(raw))):
+        answer = put_manifest(registry, name, target, raw, docker)
+        assert (answer.status, answer.code) == (400, "MANIFEST_INVALID")
+    assert registry.request("GET", f"/v2/{name}/manifests/t").headers["content-type"] == kind
+
+
 @pytest.mark.parametrize("inside", KINDS)
 @pytest.mark.parametrize("outside", [*KINDS, "text/plain", "application/vnd.oci.image.config.v1+json"])
 def test_media_type_that_does_not_fit(registry: RegistryServer, inside: str, outside: str) -> None:

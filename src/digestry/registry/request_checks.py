@@ -22,7 +22,11 @@ from digestry.registry.error_responses import ErrorResponse
 from digestry.registry.exchange import READS, Exchange
 from digestry.registry.hosts import Host, is_named_in, parse_host
 
-_NOTED: Final = frozenset((b"host", b"origin", b"sec-fetch-site"))
+_NOTED: Final = frozenset(
+    (b"host", b"origin", b"sec-fetch-site", b"authorization", b"content-type", b"content-range")
+)
+_ONCE: Final = frozenset((b"authorization", b"content-type", b"content-range"))
+"""Headers of which one line decides: two would be read as one by a proxy and as the other here."""
 _BROWSER: Final = b"accept-language"
 """Headers that every browser sends, and no client of registries. Over plain HTTP, a page reads its own host
 without ``Origin`` and ``Sec-Fetch-Site``."""
@@ -65,13 +69,14 @@ class RequestChecks:
         """Return whether the request is to be looked at further; False for a browser's preflight, whose
         answer is :attr:`Exchange.cors_headers` and no more.
 
-        Raises :class:`ErrorResponse` 400 for a ``Host`` that cannot be, 403 for one that may be a trick, and
-        403 for a page of another origin.
+        Raises :class:`ErrorResponse` 400 for a ``Host`` that cannot be, and for two lines of a header that
+        decides alone, 403 for a host that may be a trick, and 403 for a page of another origin.
         """
         host: bytes | None = None
         origin: bytes | None = None
         site: bytes | None = None
         speaks = False
+        once: bytes | None = None
         noted = self._noted
         for name, value in exchange.scope["headers"]:
             if name in noted:
@@ -81,6 +86,15 @@ class RequestChecks:
                             400, "UNSUPPORTED", "the request has more than one Host header", reason="host"
                         )
                     host = value
+                elif name in _ONCE:
+                    if once is not None and name in once:
+                        raise ErrorResponse(
+                            400,
+                            "UNSUPPORTED",
+                            f"the request has more than one {name.decode().title()} header",
+                            reason="malformed",
+                        )
+                    once = name if once is None else once + name
                 elif name == b"origin":
                     origin = value if origin is None else b"null"
                 elif name == _BROWSER:

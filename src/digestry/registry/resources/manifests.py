@@ -9,9 +9,9 @@ from typing import Final
 from digestry.catalog.manifest_rows import MissingContent
 from digestry.catalog.reads import CachedManifest
 from digestry.catalog.tag_moves import ANYTHING, Expected
-from digestry.errors import InvalidReference, NotFound
+from digestry.errors import InvalidManifest, InvalidReference, NotFound
 from digestry.model import media_types
-from digestry.model.digest import Digest
+from digestry.model.digest import Digest, shown
 from digestry.model.history import TagEvent
 from digestry.model.manifest import Manifest
 from digestry.model.reference import check_tag
@@ -28,6 +28,7 @@ from digestry.registry.resources import age_gate, conditional, expected_blobs, m
 from digestry.registry.service import Service
 from digestry.registry.stores import ContentDamaged
 
+_DOCKERS: Final = frozenset({media_types.DOCKER_MANIFEST, media_types.DOCKER_LIST})
 _PARSED_AT_ONCE: Final = 128 << 10
 """Larger ones take so long that others are answered meanwhile."""
 _LOOKED_UP_AT_ONCE: Final = 100
@@ -161,7 +162,7 @@ async def put_manifest(service: Service, exchange: Exchange, name: str, target: 
     if kind in {"application/json", "application/octet-stream", ""}:
         kind = None  # a client that does not know: the manifest's own field, or its form, decides
     algorithm = "sha256" if wanted is None else wanted.algorithm
-    parse = functools.partial(Manifest.parse, raw, kind, algorithm=algorithm)
+    parse = functools.partial(_parse, raw, kind, algorithm)
     if len(raw) <= _PARSED_AT_ONCE:
         manifest = parse()
     else:
@@ -214,6 +215,21 @@ async def put_manifest(service: Service, exchange: Exchange, name: str, target: 
             for start in range(0, len(tags), _TAGS_IN_A_HEADER)
         ]
     await exchange.respond(201, headers)
+
+
+def _parse(raw: bytes, kind: str | None, algorithm: str) -> Manifest:
+    """Parse a manifest that was pushed as ``kind``. Raises :class:`InvalidManifest`.
+
+    docker's types must be in the document itself, as docker's specification says. If the header alone said
+    so, another push of the same bytes could make another kind of what tags point to, and move none of them.
+    """
+    manifest = Manifest.parse(raw, kind, algorithm=algorithm)
+    if kind in _DOCKERS and Manifest.parse(raw, algorithm=algorithm).media_type != kind:
+        raise InvalidManifest(
+            f'the manifest came as {shown(kind)}, but has no "mediaType"',
+            hint="write the type into the manifest, or send it as OCI's",
+        )
+    return manifest
 
 
 def _audit_lines(service: Service, exchange: Exchange, events: Sequence[TagEvent]) -> Sequence[LogEntry]:
