@@ -98,7 +98,7 @@ class ForkedProcess:
         """Waits for the end; returns the exit code. Raises :class:`subprocess.TimeoutExpired`."""
         with self._waiting:
             if self.returncode is None:
-                if not select.select([self._told], [], [], timeout)[0]:
+                if not _comes(self._told, timeout):
                     raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
                 self.returncode = self._tell()
                 self._told.close()
@@ -198,3 +198,13 @@ def _fork_server() -> socket.socket:
 
     atexit.register(end)
     return ours
+
+
+def _comes(told: socket.socket, timeout: float | None) -> bool:
+    """Return whether there is something to read within so many seconds.
+
+    Tests may have thousands of files open, with whose numbers ``select`` does not work.
+    """
+    waiting = select.poll()
+    waiting.register(told, select.POLLIN)
+    return bool(waiting.poll(None if timeout is None else timeout * 1000))

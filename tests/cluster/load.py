@@ -21,6 +21,8 @@ _SIZES = (500, 80_000)
 _LARGE = 9_000_000
 """The size of a layer that takes more than one part at the store."""
 _LARGE_EVERY = 16
+TAG = "n"
+"""The beginning of the tags of which each image gets one, with the number of the attempt."""
 
 
 @dataclass
@@ -115,7 +117,8 @@ class Load:
             return False
         known.manifests.append(digest)
         known.tag = {digest}
-        return True
+        path = f"/v2/{name}/manifests/{TAG}{known.tried}"
+        return self._front.request("PUT", path, raw, headers).status == 201
 
     def _put_at_once(self, name: str, digest: Digest, content: bytes) -> bool:
         path = f"/v2/{name}/blobs/uploads/?digest={digest}"

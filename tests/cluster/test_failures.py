@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,12 @@ from digestry.backend import Backend, StoreLocations, open_backend
 from digestry.catalog.job_states import COLLECTION
 from tests import seaweed
 from tests.cluster.balancer import tcp_proxy
+from tests.cluster.companions import KEEP, Companions, settings
 from tests.cluster.load import Load
 from tests.cluster.nodes import Nodes, campaign, registry_nodes
 from tests.cluster.remains import Remains
 from tests.postgresql import Cluster, running_cluster
+from tests.registry.pull_through.support import Upstream, upstream
 from tests.registry.webhook_receiver import SECRET, Receiver, running_receiver
 from tests.support import RegistryServer, wait_until
 
@@ -31,6 +34,8 @@ BACK_SECONDS = 40.0
 """So long after a failure pushes must be acknowledged again: less than 10 s on a machine that is not busy."""
 
 _SETTINGS = """
+{top}
+
 [limits]
 upload-idle-seconds = 4
 
@@ -41,6 +46,8 @@ every = "6s"
 name = "all"
 url = "{url}"
 secret = "{secret}"
+
+{sections}
 """
 
 
@@ -51,21 +58,34 @@ def own(tmp_path: Path, postgresql: Cluster, s3: seaweed.S3Server) -> Iterator[N
         yield nodes
 
 
+@dataclass(frozen=True)
+class Others:
+    """Who the jobs work with: receivers of webhooks, of tags' events and of all others, and a registry that
+    is observed."""
+
+    receiver: Receiver
+    fleet: Receiver
+    upstream: Upstream
+
+
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with running_receiver() as server:
-        yield server
+def others() -> Iterator[Others]:
+    with running_receiver() as receiver, running_receiver() as fleet, upstream() as up:
+        yield Others(receiver, fleet, up)
 
 
 class Campaign:
     """Nodes under load, behind a balancer, with all jobs, while something fails again and again."""
 
-    def __init__(self, nodes: Nodes, receiver: Receiver, count: int = 2) -> None:
+    def __init__(self, nodes: Nodes, others: Others, count: int = 2) -> None:
         self.nodes = nodes
-        self.receiver = receiver
-        settings = nodes.directory / "registry.toml"
-        settings.write_text(_SETTINGS.format(url=receiver.url, secret=SECRET))
-        self._arguments = ("--config", str(settings))
+        self.others = others
+        self.receiver = others.receiver
+        file = nodes.directory / "registry.toml"
+        top, sections = settings(others.upstream, others.fleet)
+        url = others.receiver.url
+        file.write_text(_SETTINGS.format(top=top, url=url, secret=SECRET, sections=sections))
+        self._arguments = ("--config", str(file))
         self.running = [nodes.start(*self._arguments) for _ in range(count)]
 
     def kill_node(self, which: int) -> None:
@@ -78,21 +98,35 @@ class Campaign:
         with tcp_proxy(*(("127.0.0.1", node.port) for node in self.running)) as balancer:
             front = RegistryServer(balancer.host, self.running[0].process, self.nodes.directory)
             began = time.monotonic()
-            with Load(front) as load:
+            with (
+                Companions(front, self.others.upstream, self.others.fleet) as companions,
+                Load(front) as load,
+            ):
                 load.wait_for_pushes(8, seconds=BACK_SECONDS)
                 back = []
                 for number in range(times):
                     fail(number)
                     back.append(load.wait_for_pushes(4, seconds=BACK_SECONDS))
             seconds = time.monotonic() - began
-        load.check(*self.running)
+            load.check(*self.running)
+            self._check_events(load, times)
+            self._check_collections(began, times)
+            wait_until(lambda: companions.settled(front), what="the last move elsewhere")
+            wait_until(lambda: self._is_kept_short(front, load), what="the deletion of old tags")
+            companions.check(_backend(self.nodes).catalog_store.export_journal(), self.running)
         verify_journal(self.nodes)
-        self._check_events(load, times)
-        self._check_collections(seconds, times)
         self._check_remains()
         print(
             f"{times} failures in {seconds:.0f} s; {load.pushed} images acknowledged, {load.refused} pushes"
-            f" refused; the next came after {statistics.median(back):.1f} s, at most {max(back):.1f} s"
+            f" refused; the next came after {statistics.median(back):.1f} s, at most {max(back):.1f} s;"
+            f" {companions.figures}"
+        )
+
+    def _is_kept_short(self, front: RegistryServer, load: Load) -> bool:
+        """Return whether retention has left no more tags than it keeps, beside ``latest``."""
+        names = [f"load/{number}" for number in range(len(load.known))]
+        return all(
+            len(front.request("GET", f"/v2/{name}/tags/list").json()["tags"]) <= KEEP + 1 for name in names
         )
 
     def _check_events(self, load: Load, times: int) -> None:
@@ -109,13 +143,13 @@ class Campaign:
         assert sum(counts.values()) - len(counts) <= times
         assert max(counts.values()) <= 2
 
-    def _check_collections(self, seconds: float, times: int) -> None:
+    def _check_collections(self, began: float, times: int) -> None:
         """Collections were as many as one node at a time makes: each failure may have let one begin anew."""
         catalog = _backend(self.nodes).open_catalog()
         with closing(catalog):
             state = catalog.jobs.state(COLLECTION)
         runs = 0 if state is None else int(state.state.get("runs", 0))
-        assert runs <= seconds / 6 + times + 3
+        assert runs <= (time.monotonic() - began) / 6 + times + 3
 
     def _check_remains(self) -> None:
         with closing(Remains(self.nodes)) as remains:
@@ -137,17 +171,17 @@ def verify_journal(nodes: Nodes) -> None:
 
 
 @pytest.mark.parametrize("times", [campaign(6, 150)])
-def test_nodes_are_killed(own: Nodes, receiver: Receiver, times: int) -> None:
-    three = Campaign(own, receiver, 3)
+def test_nodes_are_killed(own: Nodes, others: Others, times: int) -> None:
+    three = Campaign(own, others, 3)
     three.run(lambda number: three.kill_node(number % 3), times)
 
 
 @pytest.mark.parametrize("times", [campaign(4, 19)])
-def test_the_database_is_killed(own: Nodes, receiver: Receiver, postgresql: Cluster, times: int) -> None:
-    Campaign(own, receiver).run(lambda _: postgresql.restart("immediate"), times)
+def test_the_database_is_killed(own: Nodes, others: Others, postgresql: Cluster, times: int) -> None:
+    Campaign(own, others).run(lambda _: postgresql.restart("immediate"), times)
 
 
-def test_a_standby_is_promoted(tmp_path: Path, receiver: Receiver, s3: seaweed.S3Server) -> None:
+def test_a_standby_is_promoted(tmp_path: Path, others: Others, s3: seaweed.S3Server) -> None:
     """The database's server is killed, and its address goes to the synchronous standby."""
     with running_cluster() as first, registry_nodes(tmp_path, first, s3) as nodes:
         second = first.standby(first.directory / "standby")
@@ -161,14 +195,14 @@ def test_a_standby_is_promoted(tmp_path: Path, receiver: Receiver, s3: seaweed.S
                 second.promote()
                 nodes.to_database.retarget(("127.0.0.1", second.port))
 
-            Campaign(nodes, receiver).run(fail_over, 1)
+            Campaign(nodes, others).run(fail_over, 1)
         finally:
             nodes.stop()
             second.stop()
 
 
 @pytest.mark.parametrize("times", [campaign(3, 20)])
-def test_the_store_is_killed(tmp_path: Path, postgresql: Cluster, receiver: Receiver, times: int) -> None:
+def test_the_store_is_killed(tmp_path: Path, postgresql: Cluster, others: Others, times: int) -> None:
     with seaweed.running_server() as s3, registry_nodes(tmp_path, postgresql, s3) as nodes:
 
         def kill(_: int) -> None:
@@ -176,27 +210,27 @@ def test_the_store_is_killed(tmp_path: Path, postgresql: Cluster, receiver: Rece
             time.sleep(0.5)
             s3.start()
 
-        Campaign(nodes, receiver).run(kill, times)
+        Campaign(nodes, others).run(kill, times)
 
 
 @pytest.mark.parametrize("times", [1, pytest.param(campaign(4, 20))])
-def test_connections_to_the_stores_are_reset(own: Nodes, receiver: Receiver, times: int) -> None:
+def test_connections_to_the_stores_are_reset(own: Nodes, others: Others, times: int) -> None:
     def reset(_: int) -> None:
         own.to_store.reset()
         own.to_database.reset()
 
-    Campaign(own, receiver).run(reset, times)
+    Campaign(own, others).run(reset, times)
 
 
 @pytest.mark.parametrize("times", [campaign(2, 6)])
-def test_networks_are_cut_for_half_a_minute_under_load(own: Nodes, receiver: Receiver, times: int) -> None:
+def test_networks_are_cut_for_half_a_minute_under_load(own: Nodes, others: Others, times: int) -> None:
     def cut(number: int) -> None:
         proxy = (own.to_database, own.to_store)[number % 2]
         proxy.cut()
         time.sleep(30)
         proxy.mend()
 
-    Campaign(own, receiver).run(cut, times)
+    Campaign(own, others).run(cut, times)
 
 
 @pytest.mark.parametrize("which", ["database", "store"])

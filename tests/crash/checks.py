@@ -18,7 +18,7 @@ from digestry.catalog import clock
 from digestry.model import media_types
 from digestry.model.digest import ALGORITHMS, Digest
 from digestry.registry.config import RegistryConfig
-from tests.backends import collect, open_catalog
+from tests.backends import collect, open_blobs, open_catalog
 from tests.crash.load import Ledger
 from tests.stores import needs_disk
 from tests.support import RegistryServer, Response, wait_until
@@ -236,7 +236,7 @@ def _temporaries(root: Path) -> list[Path]:
 
 def check_nothing_under_way(root: Path) -> None:
     """After a sweep of all uploads: no bytes on their way in that nobody owns, no upload that never ends."""
-    assert list((root / "ingest").iterdir()) == []
+    assert list(open_blobs(root).ingests()) == []
     connection = sqlite3.connect(root / "catalog.db", timeout=30)
     try:
         assert connection.execute("SELECT id, repository FROM uploads").fetchall() == []

@@ -25,16 +25,18 @@ from tests.translog import second_opinion
 
 
 class Watcher(threading.Thread):
-    """Remembers each checkpoint that one of the servers shows, until it is stopped."""
+    """Remembers each checkpoint that one of the servers shows, until it is stopped; asks every ``pause``
+    seconds."""
 
-    def __init__(self, servers: list[RegistryServer]) -> None:
+    def __init__(self, servers: list[RegistryServer], *, pause: float = 0.005) -> None:
         super().__init__(daemon=True)
         self.servers = servers
+        self._pause = pause
         self.seen: dict[int, set[Checkpoint]] = {}
         self._stop_now = threading.Event()
 
     def run(self) -> None:
-        while not self._stop_now.wait(0.005):
+        while not self._stop_now.wait(self._pause):
             for server in list(self.servers):
                 with contextlib.suppress(OSError, Exception):
                     answer = server.request("GET", f"{LOG}/checkpoint")

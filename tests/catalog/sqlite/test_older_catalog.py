@@ -26,6 +26,7 @@ from digestry.registry.server import prepare
 from tests.backends import BlockingReads, file_of, open_blobs
 from tests.catalog.raw import SqliteRaw
 from tests.catalog.support import ORIGIN, pushed
+from tests.stores import needs_disk
 
 DUMP = Path(__file__).with_name("catalog-0007.sql")
 LAYERS = (b"bad layer", b"good layer", b"app layer")
@@ -36,7 +37,7 @@ def older(tmp_path: Path) -> Backend:
     """A registry whose catalog is of the schema before, and some of its blobs."""
     with closing(sqlite3.connect(tmp_path / "catalog.db")) as connection:
         connection.executescript(DUMP.read_text(encoding="utf-8"))
-    blobs = open_blobs(tmp_path)
+    blobs = open_blobs(needs_disk(tmp_path))
     blobs.prepare()
     for layer in LAYERS:
         blobs.put(layer)

@@ -18,6 +18,7 @@ from digestry.catalog.quotas import OverQuota
 from digestry.catalog.uploads import Upload
 from digestry.errors import (
     ContentError,
+    DigestryError,
     InvalidDigest,
     InvalidReference,
     NotFound,
@@ -75,9 +76,9 @@ async def begin_upload(service: Service, exchange: Exchange, name: str, _: str) 
         await service.executors.run(service.upload_sweep.drop_replaced, upload.replaced)
     if digest is not None:
         try:
-            await _finish(service, exchange, name, upload.id, digest, start=0)
+            await _finish(service, exchange, name, upload.id, digest, start=0, whole=True)
         except BaseException:
-            # No client has the URL of this upload, so that none can continue it.
+            # It could perhaps not be opened, or not be deleted.
             with contextlib.suppress(StorageError):
                 await upload_session.drop(service, name, upload.id)
             raise
@@ -201,9 +202,20 @@ async def continue_upload(service: Service, exchange: Exchange, name: str, uploa
 
 
 async def _finish(
-    service: Service, exchange: Exchange, name: str, upload_id: str, digest: Digest, *, start: int | None
+    service: Service,
+    exchange: Exchange,
+    name: str,
+    upload_id: str,
+    digest: Digest,
+    *,
+    start: int | None,
+    whole: bool = False,
 ) -> None:
-    """Write the last bytes, if any, check the whole, and make it a blob of the repository."""
+    """Write the last bytes, if any, check the whole, and make it a blob of the repository.
+
+    The upload of a blob that is ``whole`` in this request is deleted if that fails: no client has its URL, so
+    that none can continue it.
+    """
     exchange.record_audit_event(digest=digest)
     length = exchange.content_length
     session = await upload_session.take(service, name, upload_id, algorithm=digest.algorithm)
@@ -232,8 +244,12 @@ async def _finish(
             except OverQuota:
                 await service.executors.write(service.stores.catalog.end_upload, upload_id)
                 raise
-    except StorageError:
-        await upload_session.cut(service, session)
+    except BaseException as error:
+        if whole:
+            with contextlib.suppress(DigestryError):  # the first error is the one to report
+                await upload_session.end(service, session)
+        elif isinstance(error, StorageError):
+            await upload_session.cut(service, session)
         raise
     finally:
         await upload_session.close(service, session)
