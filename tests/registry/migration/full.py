@@ -15,7 +15,7 @@ from digestry.catalog.clock import now
 from digestry.model import media_types
 from tests.cli.test_layer_advisories import push
 from tests.fleet.support import SimulatedAgent, moment
-from tests.observe.support import HOST, Observing
+from tests.observer.support import HOST, Observing
 from tests.registry.backup.support import ORIGIN, make_root
 from tests.registry.pull_through.support import Upstream, upstream
 from tests.support import RegistryServer, run_digestry, start_registry, wait_until

@@ -17,7 +17,7 @@ import pytest
 from digestry.backend import open_backend
 from tests.cluster.nodes import campaign
 from tests.fleet.support import SimulatedAgent
-from tests.observe.support import HOST, Observing
+from tests.observer.support import HOST, Observing
 from tests.registry.migration.full import OWN, all_rows, make_full
 from tests.registry.migration.support import MakePlace, Place, content, migrate, root_of
 from tests.registry.migration.test_log import push_and_sign, served

@@ -39,7 +39,7 @@ _NOT_LISTED: Final = frozenset(
         "tls",
         PLACE_FILE,
         retention_config.FILE,
-        log_heads.NAME,  # of what is signed after the backup, too
+        log_heads.HEAD_FILE,  # of what is signed after the backup, too
     }  # made anew
     | {"lost+found"}
 )
