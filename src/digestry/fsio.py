@@ -29,7 +29,8 @@ _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _PROBE: Final = bytes(64 << 10)
 _SIDE_BY_SIDE: Final = 4
 """So many files are synced at a time."""
-_TEMPORARY: Final = re.compile(r"\..+\.[0-9a-f]{16}")
+# Compiled where it is used, which few commands do: that takes longer than the rest of this module.
+_TEMPORARY: Final = r"\..+\.[0-9a-f]{16}"
 
 
 def storage_error(action: str, path: Path, error: OSError) -> StorageError:
@@ -170,14 +171,20 @@ def open_regular(path: Path | str, flags: int = os.O_RDONLY, mode: int = 0o600) 
     It does not wait for anything else of that name, such as a pipe, but raises :class:`NotRegular`; and
     OSError.
     """
+    return open_sized(path, flags, mode)[0]
+
+
+def open_sized(path: Path | str, flags: int = os.O_RDONLY, mode: int = 0o600) -> tuple[int, int]:
+    """Open ``path`` as :func:`open_regular` does, and return its descriptor and its size in bytes."""
     descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, mode)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             raise NotRegular(errno.EINVAL, "it is not a regular file", str(path))
     except BaseException:
         os.close(descriptor)
         raise
-    return descriptor
+    return descriptor, status.st_size
 
 
 def read_file(path: Path, limit: int = 1 << 20) -> bytes:
@@ -232,7 +239,7 @@ def sweep_temporaries(directory: Path, *, older_than: float = 60.0) -> None:
     """
     with storage_errors("list", directory):
         for path in directory.iterdir():
-            if _TEMPORARY.fullmatch(path.name) and time.time() - path.stat().st_mtime > older_than:
+            if re.fullmatch(_TEMPORARY, path.name) and time.time() - path.stat().st_mtime > older_than:
                 path.unlink(missing_ok=True)
 
 

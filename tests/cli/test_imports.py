@@ -31,7 +31,18 @@ _FRAMEWORKS = {
 _NETWORK = {"email.parser", "http.client", "socket", "ssl"}
 _SLOW = {"concurrent.futures", "ctypes", "logging", "multiprocessing", "subprocess", "tempfile", "traceback"}
 _OF_INDEXES = {"digestry.images.platform_selection"}
-_LATE = {"calendar", "gettext", "inspect", "ipaddress", "platform", "random", "ssl", "typing_extensions"}
+_LATE = {
+    "calendar",
+    "difflib",
+    "gettext",
+    "inspect",
+    "ipaddress",
+    "platform",
+    "random",
+    "selectors",
+    "ssl",
+    "typing_extensions",
+}
 _BEHIND_THEM = {"ast", "copy", "dataclasses", "dis", "locale", "tokenize"}
 
 _LAYER = b"a layer"
@@ -131,7 +142,11 @@ def test_a_command_about_an_image_that_is_here_loads_no_network(command: str, tm
     assert loaded_by(home, *words.split()).isdisjoint(_FRAMEWORKS | _NETWORK | _SLOW | _OF_INDEXES)
 
 
-@pytest.mark.parametrize("arguments", [("images",), ("pull", "IMAGE"), ("digest", "IMAGE")], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments",
+    [("images",), ("images", "-q"), ("pull", "IMAGE"), ("pull", "-q", "IMAGE"), ("digest", "IMAGE")],
+    ids=" ".join,
+)
 def test_the_quickest_commands_use_nothing_of_what_is_loaded_late(
     arguments: tuple[str, ...], tmp_path: Path
 ) -> None:

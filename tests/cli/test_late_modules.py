@@ -73,6 +73,11 @@ early = [inspect.cleandoc(text) for text in texts], platform.system()
 inspect.signature, platform.machine
 import gettext
 assert [gettext.gettext("x"), gettext.ngettext("a", "b", 1), gettext.ngettext("a", "b", 2)] == ["x", "a", "b"]
+import difflib
+known = ["--quiet", "--platform", "--help"]
+early_words = [difflib.get_close_matches(word, known) for word in ("-q", "-x", "--quite")]
+assert type(difflib) is type(sys)
+assert early_words == [difflib.get_close_matches(word, known) for word in ("-q", "-x", "--quite")]
 assert early == ([inspect.cleandoc(text) for text in texts], platform.system())
 assert type(inspect) is type(platform) is type(sys)
 from typing_extensions import NotRequired, Required

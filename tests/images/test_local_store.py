@@ -102,3 +102,26 @@ def test_what_is_not_in_the_registry(registry: RegistryServer, own: digestry.Loc
     with own, pytest.raises(RemoteNotFound):
         own.pull(f"{registry.host}/face/nothing:1")
     assert own.images() == []
+
+
+def test_a_listing_of_many_images_is_that_of_each(own: digestry.LocalStore, tmp_path: Path) -> None:
+    """Content is looked for in the directories' lists there, and file by file where images are few."""
+    for number in range(12):
+        tree(tmp_path / f"files{number}", data=f"number {number}")
+        own.pack(tmp_path / f"files{number}", f"localhost:5000/team/many:{number}")
+    rows = {row.tag: row for row in own.images() if isinstance(row, digestry.StoredImage)}
+    assert len(rows) == 12
+    (lost,) = own.image("localhost:5000/team/many:3").layers
+    (own.path / "blobs" / "sha256" / lost.digest.encoded).unlink()
+    gone = own.image("localhost:5000/team/many:4").config
+    (own.path / "blobs" / "sha256" / gone.digest.encoded).unlink()
+    after = own.images()
+    sizes = {row.tag: row.size for row in after if isinstance(row, digestry.StoredImage)}
+    assert sizes["3"] == rows["3"].size - lost.size
+    assert {tag for tag, size in sizes.items() if size == rows[tag].size} == rows.keys() - {"3", "4"}
+    (damaged,) = (row for row in after if not isinstance(row, digestry.StoredImage))
+    assert str(gone.digest) in damaged.reason
+    for number in range(6):
+        own.remove(f"localhost:5000/team/many:{number + 6}")
+    fewer = {row.tag: row.size for row in own.images() if isinstance(row, digestry.StoredImage)}
+    assert fewer == {tag: size for tag, size in sizes.items() if tag in {"0", "1", "2", "3", "5"}}

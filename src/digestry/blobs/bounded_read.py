@@ -11,10 +11,9 @@ _FURTHER: Final = 1 << 20
 """Bytes that are read at once of a file that turned out longer than it was."""
 
 
-def read_up_to(descriptor: int, most: int) -> bytes:
-    """Return the first ``most`` bytes of an open file, or all if it has fewer."""
+def read_up_to(descriptor: int, most: int, size: int) -> bytes:
+    """Return the first ``most`` bytes of an open file, or all if it has fewer. It had ``size`` bytes."""
     # As much as is asked for is allocated first: of a small file, not the largest that would be read.
-    size = os.fstat(descriptor).st_size
     content = os.read(descriptor, min(most, size + 1))
     if len(content) in {most, size, 0}:  # one byte more was asked for: there is none
         return content

@@ -27,7 +27,7 @@ from digestry.fsio import (
     NotRegular,
     make_directory,
     move,
-    open_regular,
+    open_sized,
     remove_file,
     storage_error,
     storage_errors,
@@ -183,7 +183,7 @@ class DiskBlobs:
 
     def open(self, digest: Digest) -> io.BufferedReader:
         """Return the content as a file, unverified; see :meth:`BlobReader.open`."""
-        return os.fdopen(self._descriptor(digest), "rb")
+        return os.fdopen(self._opened(digest)[0], "rb")
 
     async def open_ranges(
         self, digest: Digest, in_thread: InThread, first: int = 0, last: int | None = None
@@ -191,11 +191,12 @@ class DiskBlobs:
         """Open the content for reading by ranges; see :meth:`BlobReader.open_ranges`."""
         from digestry.blobs.disk_ranges import DiskRanges  # noqa: PLC0415 - as below
 
-        return DiskRanges(self.path(digest), await in_thread(self._descriptor, digest), in_thread)
+        return DiskRanges(self.path(digest), (await in_thread(self._opened, digest))[0], in_thread)
 
-    def _descriptor(self, digest: Digest) -> int:
+    def _opened(self, digest: Digest) -> tuple[int, int]:
+        """Return the open file of some content, and its size."""
         try:
-            return open_regular(self._folders[digest.algorithm] + digest.encoded)
+            return open_sized(self._folders[digest.algorithm] + digest.encoded)
         except FileNotFoundError as error:
             raise NotFound(f"{digest} is not in {self.root}") from error
         except NotRegular as error:
@@ -207,9 +208,9 @@ class DiskBlobs:
 
     def read(self, digest: Digest, *, limit: int = SMALL) -> bytes:
         """Return the whole content, verified; see :meth:`BlobReader.read` for what it raises."""
-        descriptor = self._descriptor(digest)
+        descriptor, size = self._opened(digest)
         try:
-            content = read_up_to(descriptor, limit + 1)
+            content = read_up_to(descriptor, limit + 1, size)
         except OSError as error:
             raise file_error("read", self.path(digest), error) from error
         finally:
@@ -218,9 +219,13 @@ class DiskBlobs:
             raise TooLarge(
                 f"{digest} in {self.root} is larger than the {limit} bytes that are read at once", limit=limit
             )
-        hasher = digest.hasher()
-        hasher.update(content)
-        self._check(digest, hasher.hexdigest())
+        found = digest.hash_of(content)
+        if found != digest.encoded:
+            raise DigestMismatch(
+                f"{self.path(digest)} is damaged: its bytes hash to {digest.algorithm}:{found};"
+                " they were not used",
+                hint=_AGAIN,
+            )
         return content
 
     def verify(
@@ -230,14 +235,6 @@ class DiskBlobs:
         from digestry.blobs.file_verification import verify_file  # noqa: PLC0415 - as below
 
         return verify_file(self.path(digest), digest, size, throttle, uncached=uncached)
-
-    def _check(self, digest: Digest, found: str) -> None:
-        if found != digest.encoded:
-            raise DigestMismatch(
-                f"{self.path(digest)} is damaged: its bytes hash to {digest.algorithm}:{found};"
-                " they were not used",
-                hint=_AGAIN,
-            )
 
     @staticmethod
     def _no_file(path: Path) -> DigestMismatch:

@@ -6,12 +6,14 @@ of both times: so long content is hashed in a thread of its own.
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from digestry.model.digest import Digest, new_hasher
+
+if TYPE_CHECKING:
+    import queue
 
 _WORTH: Final = 512 << 10
 """The number of bytes at once from which a thread is worth its start."""
@@ -60,6 +62,8 @@ class RunningHash:
 
     def _waiting(self) -> queue.Queue[_Batch | None]:
         if self._batches is None:
+            import queue  # noqa: PLC0415 - small contents need none
+
             self._batches = queue.Queue(_AHEAD)
             self._thread = threading.Thread(target=self._run, args=(self._batches,), name="hash", daemon=True)
             self._thread.start()

@@ -25,7 +25,12 @@ def _created(row: Row, _: bool) -> str:
     text = row["created_at"]
     if not isinstance(text, str):
         return "-"
-    if text[10:11] == "T" and text.endswith("Z") and text[20:-1].isdecimal() and text[19] == ".":
+    fraction = text[19:-1]
+    if (
+        text[10:11] == "T"
+        and text.endswith("Z")
+        and (not fraction or (fraction[1:].isdecimal() and fraction[0] == "."))
+    ):
         try:
             datetime.datetime.fromisoformat(text[:19])  # as docker and buildkit write it
         except ValueError:

@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import typing
+from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, Final
@@ -44,13 +45,28 @@ def _same_number(one: str, several: str, number: int) -> str:
     return one if number == 1 else several
 
 
+def _close_matches(word: str, known: Sequence[str], n: int = 3, cutoff: float = 0.6) -> list[str]:
+    """Return words like ``word``, as :func:`difflib.get_close_matches` does.
+
+    click asks for them for every short option, before it reads it as one.
+    """
+    if len(word) == len("-q"):
+        return []
+    import difflib
+
+    _load(difflib)
+    return difflib.get_close_matches(word, known, n, cutoff)
+
+
 LATE: Final[dict[str, dict[str, object]]] = {
     "calendar": {},
+    "difflib": {"get_close_matches": _close_matches},
     "gettext": {"gettext": _same, "ngettext": _same_number},
     "inspect": {"cleandoc": _clean_line},
     "ipaddress": {},
     "platform": {"system": _system},
     "random": {},
+    "selectors": {},
     "ssl": {},
     "textwrap": {},
     # What msgspec takes of it where it is not installed.

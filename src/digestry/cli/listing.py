@@ -18,8 +18,9 @@ from digestry.cli.row_template import Format, Row, RowTemplate, field_key
 from digestry.errors import InvalidConfiguration
 
 Kind = Literal["text", "digest", "id", "size", "number", "time", "texts", "flag", "objects", "object"]
-_FILTER: Final = re.compile(r"\s*([A-Za-z_. -]+?)\s*(!=|<=|>=|=|<|>)(.*)", re.DOTALL)
-_SIZE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kMGTP]?)(i?)B?", re.ASCII | re.IGNORECASE)
+# Compiled where they are used, which few commands do.
+_FILTER: Final = r"\s*([A-Za-z_. -]+?)\s*(!=|<=|>=|=|<|>)(.*)"
+_SIZE: Final = r"([0-9]+(?:\.[0-9]+)?)\s*([kMGTP]?)(i?)B?"
 _UNITS: Final = " kMGTP"
 _SHORT: Final = 12
 _JSON_TYPES: Final[dict[Kind, dict[str, object]]] = {
@@ -224,7 +225,7 @@ def _order(key: str, row: Row) -> tuple[int, float, str]:
 
 def _test(listing: Listing, text: str) -> Callable[[Row], bool]:
     """Return the test that ``--filter`` means. Raises :class:`InvalidConfiguration`."""
-    match = _FILTER.fullmatch(text)
+    match = re.fullmatch(_FILTER, text, re.DOTALL)
     if match is None:
         raise InvalidConfiguration(
             f"--filter {text!r} is not understood",
@@ -259,7 +260,7 @@ def _matches(value: object, pattern: str) -> bool:
 
 def _number(text: str) -> float:
     """Return a number, which may be of bytes with a unit: ``10MB``, ``1GiB``."""
-    match = _SIZE.fullmatch(text.strip())
+    match = re.fullmatch(_SIZE, text.strip(), re.ASCII | re.IGNORECASE)
     if match is None:
         raise InvalidConfiguration(f"--filter: {text!r} is not a number", hint="write 1000, 10MB or 1GiB")
     unit = _UNITS.lower().index(match[2].lower() or " ")

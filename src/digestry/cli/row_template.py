@@ -12,10 +12,11 @@ import click
 from digestry.errors import InvalidConfiguration
 from digestry.model.text import did_you_mean, printable, printable_json
 
-_ACTION: Final = re.compile(r"\{\{-?(.*?)-?\}\}", re.DOTALL)
-_WORD: Final = re.compile(r'\s*(?:((?:\.[A-Za-z_][A-Za-z0-9_]*)+|\.)|([a-z]+)|"((?:[^"\\]|\\.)*)"|(\|))\s*')
+# Compiled where they are used: few commands get a template.
+_ACTION: Final = r"(?s:\{\{-?(.*?)-?\}\})"
+_WORD: Final = r'\s*(?:((?:\.[A-Za-z_][A-Za-z0-9_]*)+|\.)|([a-z]+)|"((?:[^"\\]|\\.)*)"|(\|))\s*'
 _ESCAPES: Final = {"\\t": "\t", "\\n": "\n", "\\\\": "\\"}
-_ESCAPE: Final = re.compile(r"\\[tn\\]")
+_ESCAPE: Final = r"\\[tn\\]"
 _THERE_IS: Final = (
     "a template has text, fields such as {{.Digest}}, {{json .}}, {{json .Digest}}, {{upper .Tag}}, "
     '{{lower .Tag}}, {{len .Platforms}} and {{join .Platforms ", "}}'
@@ -142,7 +143,7 @@ def _field(text: str, *, keys: Sequence[str], aliases: Mapping[str, str], nested
 def _parts(text: str, read: Callable[[str], _Field]) -> list[Part]:
     parts: list[Part] = []
     end = 0
-    for match in _ACTION.finditer(text):
+    for match in re.finditer(_ACTION, text):
         parts += [_literal(text[end : match.start()]), _action(match[1], read)]
         end = match.end()
     return [*parts, _literal(text[end:])]
@@ -156,16 +157,17 @@ def _literal(text: str) -> str:
 
 def _unescaped(text: str) -> str:
     """Return text with the tabs and line ends that a shell passes on as ``\\t`` and ``\\n``."""
-    return _ESCAPE.sub(lambda match: _ESCAPES[match[0]], text)
+    return re.sub(_ESCAPE, lambda match: _ESCAPES[match[0]], text)
 
 
 def _action(text: str, read: Callable[[str], _Field]) -> _Action:
     """Return the parsed action between braces; ``read`` makes a field of its name."""
     field: _Field | None = None
     function, argument = "", ""
+    word = re.compile(_WORD)
     position = 0
     while position < len(text.rstrip()):
-        match = _WORD.match(text, position)
+        match = word.match(text, position)
         if match is None:
             raise _wrong(text)
         position = match.end()

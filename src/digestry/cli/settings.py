@@ -35,7 +35,7 @@ _PROGRAMS: Final = ("docker", "containers")
 _REGISTRIES: Final = "registries"
 _ADVISORIES: Final = "advisories"
 _TABLES: Final = (_REGISTRIES, _ADVISORIES)
-_HOST_ALONE: Final = re.compile(r"(?:localhost|[0-9]+(?:\.[0-9]+){3}):[0-9]+/?", re.ASCII)
+_HOST_ALONE: Final = r"(?:localhost|[0-9]+(?:\.[0-9]+){3}):[0-9]+/?"
 _THERE_ARE: Final = f"the settings are: {', '.join(KEYS)}"
 
 
@@ -86,7 +86,7 @@ class Settings(NamedTuple):
 
         Raises :class:`InvalidReference`, and :class:`InvalidConfiguration` for such a file.
         """
-        if _HOST_ALONE.fullmatch(text):
+        if "/" not in text[:-1] and re.fullmatch(_HOST_ALONE, text, re.ASCII):
             raise InvalidReference(
                 f"{text} is a registry, and names no repository of it", hint=f"write {text}/REPO"
             )

@@ -23,9 +23,11 @@ def lines_of(headings: Sequence[str], rows: Sequence[Sequence[str]], room: int) 
     widths = [max(len(row[column]) for row in cells) for column in range(len(headings))]
     wide = sum(widths) + len(_GAP) * (len(widths) - 1) <= room
     if wide:
-        layout = _Layout((tuple(range(len(widths))),), tuple(widths), _GAP, room)
-    else:
-        layout = min(_layouts(headings, rows, widths, room), key=lambda one: one.height(rows))
+        pattern = _GAP.join(f"{{:<{width}}}" for width in widths)
+        for row in cells:
+            yield pattern.format(*row).rstrip()
+        return
+    layout = min(_layouts(headings, rows, widths, room), key=lambda one: one.height(rows))
     for row in cells:
         yield from layout.lines(row)
 

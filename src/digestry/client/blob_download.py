@@ -7,7 +7,6 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final
 
 from digestry.blobs.verify import too_long, too_short
@@ -63,6 +62,32 @@ class _UnderWay:
 
 
 _under_way: Final = _UnderWay()
+
+
+class _Buffers:
+    """Memory of ``size`` bytes each for the chunks of a blob, made when it is needed. Thread-safe."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._made = 0
+        self._free: list[memoryview] = []
+        self._changed = threading.Condition()
+
+    def take(self) -> memoryview:
+        """Return one that is free, once there is one."""
+        with self._changed:
+            if not self._free and self._made < _BUFFERS:
+                self._made += 1
+                return memoryview(bytearray(self._size))
+            while not self._free:
+                self._changed.wait()
+            return self._free.pop()
+
+    def give(self, buffer: memoryview) -> None:
+        """Take one back, whose bytes are not needed any more."""
+        with self._changed:
+            self._free.append(buffer)
+            self._changed.notify()
 
 
 class _Way:
@@ -188,19 +213,15 @@ def _pump(
     left = descriptor.size - start
     began = time.monotonic()
     gathers = left >= _WORTH_GATHERING and response.gather_reads(_GATHER_SECONDS)
-    free: SimpleQueue[memoryview] = SimpleQueue()
-    made = 0
+    buffers = _Buffers(min(_CHUNK, left + 1))
     while True:
-        if made < _BUFFERS and free.empty():
-            made += 1
-            free.put(memoryview(bytearray(min(_CHUNK, left + 1))))
-        buffer = free.get()
+        buffer = buffers.take()
         if skip:
             count = response.read_into(buffer[:skip])
             if not count:
                 raise too_short(descriptor.digest, descriptor.size, start - skip)
             skip -= count
-            free.put(buffer)
+            buffers.give(buffer)
             continue
         if not gathers and left > 2 * _CHUNK and _is_fast(descriptor.size - start - left, began):
             response.gather(_CHUNK // 2, _GATHER_SECONDS)
@@ -211,10 +232,10 @@ def _pump(
         if count > left:
             raise too_long(descriptor.digest, descriptor.size)
         if _under_way.leave_a_core():
-            sink.write(buffer[:count], functools.partial(free.put, buffer))
+            sink.write(buffer[:count], functools.partial(buffers.give, buffer))
         else:
             sink.write(buffer[:count])
-            free.put(buffer)
+            buffers.give(buffer)
         left -= count
         if progress is not None:
             progress(count)

@@ -22,7 +22,7 @@ from digestry.errors import (
 )
 from digestry.file_locks import locked
 from digestry.images.blob_fetch import fetch_blob
-from digestry.images.layout import INDEX_FILE, NAME, Layout
+from digestry.images.layout import INDEX_FILE, NAME, Layout, read_entries
 from digestry.images.store import LARGEST_MANIFEST, plain_descriptor
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor, decode_hook
@@ -230,7 +230,7 @@ class LayoutTarget:
     def current(self, name: str | None) -> Digest | None:
         if name is None:
             return None
-        for entry in Layout.read(self._root).entries():
+        for entry in read_entries(self._root):
             if entry.name == name:
                 return entry.descriptor.digest
         return None

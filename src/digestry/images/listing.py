@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Final
+
 import msgspec
 
 from digestry.errors import ContentError, NotFound
@@ -13,6 +16,8 @@ from digestry.model.platform import Platform, by_preference
 from digestry.model.reference import Reference
 
 NO_NAME = "<none>"
+_FEW: Final = 8
+"""Images whose content is looked for file by file."""
 
 
 class StoredImage(msgspec.Struct, frozen=True):
@@ -48,31 +53,28 @@ def list_images(store: ImageStore) -> list[StoredImage | DamagedImage]:
     """
     every = store.entries()
     # The store gives each tag's image a name by its digest too: such names need not be read.
-    tags = {entry.name: entry.reference for entry in every if entry.name and "@" not in entry.name}
-    by_digest = {
-        (f"{known.name}@{entry.descriptor.digest}", entry.descriptor.digest)
-        for entry in every
-        if entry.name and (known := tags.get(entry.name)) is not None
-    }
-    entries = [
-        (entry, tags[entry.name] if entry.name in tags else entry.reference)  # noqa: SIM401 - reads it
-        for entry in every
-        if (entry.name, entry.descriptor.digest) not in by_digest
-    ]
+    tags = [(entry, entry.reference) for entry in every if entry.name and "@" not in entry.name]
     tagged = {
-        (known.name, entry.descriptor.digest)
-        for entry, known in entries
+        f"{known.name}@{entry.descriptor.digest}"
+        for entry, known in tags
         if known is not None and known.tag is not None
     }
+    read = iter(tags)
+    entries = [
+        next(read) if entry.name and "@" not in entry.name else (entry, entry.reference)
+        for entry in every
+        if entry.name not in tagged or not entry.name.endswith(str(entry.descriptor.digest))
+    ]
+    is_here = store.presence() if len(entries) > _FEW else lambda digest: store.blobs.stat(digest) is not None
     described: dict[Digest, StoredImage | DamagedImage] = {}
     rows: list[StoredImage | DamagedImage] = []
     for entry, known in entries:
         digest = entry.descriptor.digest
-        if known is not None and known.tag is None and (known.name, digest) in tagged:
+        if known is not None and known.tag is None and f"{known.name}@{digest}" in tagged:
             continue
         found = described.get(digest)
         if found is None:
-            found = described[digest] = _describe(store, entry.descriptor)
+            found = described[digest] = _describe(store, entry.descriptor, is_here)
         rows.append(_under_name(found, entry.name or NO_NAME, known))
     return rows
 
@@ -88,23 +90,26 @@ def _under_name(
     return msgspec.structs.replace(image, name=known.name, tag=known.tag)
 
 
-def _describe(store: ImageStore, descriptor: Descriptor) -> StoredImage | DamagedImage:
+def _describe(
+    store: ImageStore, descriptor: Descriptor, is_here: Callable[[Digest], bool]
+) -> StoredImage | DamagedImage:
     """Return the row of the image ``descriptor``, without a name."""
     try:
         manifest = store.manifest(descriptor)
         sizes: dict[Digest, int] = {}
         configs: list[ImageConfig] = []
         for image in store.present_images(manifest):
-            sizes |= {
-                blob.digest: blob.size for blob in image.blobs() if store.blobs.stat(blob.digest) is not None
-            }
             config = store.stated_config(image)
             if config is not None:
-                configs.append(config)
+                configs.append(config)  # it was read, so that it is here
+                sizes[image.config.digest] = image.config.size
+            for blob in image.blobs():
+                if blob.digest not in sizes and is_here(blob.digest):
+                    sizes[blob.digest] = blob.size
         absent = tuple(
             str(child.platform)
             for child in manifest.manifests
-            if child.platform and not store.blobs.stat(child.digest)
+            if child.platform and not is_here(child.digest)
         )
     except (ContentError, NotFound) as error:
         return DamagedImage("", descriptor.digest, error.message)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 from digestry.blobs.disk import LAYOUT_FILE, open_layout
 from digestry.errors import ContentError, InvalidManifest, NotFound
 from digestry.file_locks import locked
-from digestry.fsio import PRIVATE, make_directory
-from digestry.images.layout import Layout, LayoutEntry
+from digestry.fsio import PRIVATE, make_directory, storage_errors
+from digestry.images.layout import Layout, LayoutEntry, read_entries
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import ALGORITHMS, Digest
@@ -71,7 +72,7 @@ class ImageStore:
 
     def entries(self) -> list[LayoutEntry]:
         """Return all names. Raises :class:`ContentError` if the layout's index is damaged."""
-        return Layout.read(self.root).entries()
+        return read_entries(self.root)
 
     def find(self, reference: Reference) -> Descriptor:
         """Return the descriptor of ``reference``: by its digest, or else by its tag.
@@ -139,6 +140,22 @@ class ImageStore:
 
     # -- content ------------------------------------------------------------------------------
 
+    def presence(self) -> Callable[[Digest], bool]:
+        """Return a test of whether content is here now, which lists the directories once.
+
+        That is faster than :meth:`BlobStore.stat` for whoever asks about many. Raises
+        :class:`~digestry.errors.StorageError`.
+        """
+        names: dict[str, frozenset[str]] = {}
+        for algorithm in ALGORITHMS:
+            directory = self.root / "blobs" / algorithm
+            with storage_errors("list", directory):
+                try:
+                    names[algorithm] = frozenset(os.listdir(directory))  # noqa: PTH208 - a Path for each is slow
+                except FileNotFoundError:
+                    names[algorithm] = frozenset()
+        return lambda digest: digest.encoded in names[digest.algorithm]
+
     def manifest(self, descriptor: Descriptor) -> Image | Index:
         """Return an image or index, verified.
 
@@ -197,8 +214,10 @@ class ImageStore:
 
     def present_images(self, manifest: Image | Index) -> list[Image]:
         """Return the image itself, or those images of an index, and of indexes in it, that are here."""
+        if isinstance(manifest, Image):
+            return [manifest]
         found: dict[Digest, Image] = {}
-        waiting, seen = [manifest], set[Digest]()
+        waiting, seen = list[Image | Index]([manifest]), set[Digest]()
         while waiting:
             current = waiting.pop()
             if current.digest in seen:

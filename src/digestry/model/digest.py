@@ -12,7 +12,7 @@ from digestry.errors import InvalidDigest
 ALGORITHMS: Final[dict[str, int]] = {"sha256": 64, "sha512": 128}
 """The algorithms that are accepted, and how many hex digits each has (image-spec, descriptor.md)."""
 
-_HASHERS: Final[dict[str, Callable[[], Hasher]]] = {"sha256": hashlib.sha256, "sha512": hashlib.sha512}
+_HASHERS: Final[dict[str, Callable[..., Hasher]]] = {"sha256": hashlib.sha256, "sha512": hashlib.sha512}
 _SHAPE: Final = re.compile(r"(sha256):([0-9a-f]{64})|(sha512):([0-9a-f]{128})", re.ASCII)
 _GRAMMAR: Final = r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]+"
 _SHOWN: Final = 80
@@ -62,14 +62,12 @@ class Digest:
         """
         if not isinstance(text, str):
             raise InvalidDigest(f"a digest must be a string, not {type(text).__name__}")
-        match = _SHAPE.fullmatch(text)
-        if match is None:
+        if _SHAPE.fullmatch(text) is None:
             raise _complaint(text)
-        new = object.__new__(cls)
-        algorithm, _, encoded = text.partition(":")
-        object.__setattr__(new, "algorithm", algorithm)
-        object.__setattr__(new, "encoded", encoded)
-        object.__setattr__(new, "_text", text)
+        new = _new(cls)
+        _set_algorithm(new, text[:6])  # both have names of six characters
+        _set_encoded(new, text[7:])
+        _set_text(new, text)
         return new
 
     @classmethod
@@ -82,6 +80,10 @@ class Digest:
     def hasher(self) -> Hasher:
         """Return a new hasher of this digest's algorithm."""
         return new_hasher(self.algorithm)
+
+    def hash_of(self, content: bytes | bytearray | memoryview) -> str:
+        """Return the hash of ``content`` in hex, by this digest's algorithm; its own is :attr:`encoded`."""
+        return _HASHERS[self.algorithm](content).hexdigest()
 
     @property
     def short(self) -> str:
@@ -110,6 +112,13 @@ class Digest:
         return Digest, (self.algorithm, self.encoded)
 
     _text: str
+
+
+# Thousands of digests are made while a command lists images: these are faster than object.__setattr__.
+_new: Final = object.__new__
+_set_algorithm: Final = vars(Digest)["algorithm"].__set__
+_set_encoded: Final = vars(Digest)["encoded"].__set__
+_set_text: Final = vars(Digest)["_text"].__set__
 
 
 def new_hasher(algorithm: str) -> Hasher:

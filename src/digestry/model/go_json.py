@@ -44,7 +44,8 @@ Fields = dict[str, Callable[[object], object]]
 def is_odd(raw: bytes) -> bool:
     """Return whether ``raw`` has a field's name, or a text like one, in the wrong case."""
     if len(raw) <= _SMALL:
-        return any(word.lower() in _LOWER for word in set(_WORD.findall(raw)) - _NAMES)
+        words = _WORD.findall(raw)
+        return not _NAMES.issuperset(words) and any(word.lower() in _LOWER for word in set(words) - _NAMES)
     # One pass for each name: with many quoted words the expression above would be slow.
     lower = raw.lower()
     return any(lower.count(b'"%b"' % name.lower()) != raw.count(b'"%b"' % name) for name in _NAMES)

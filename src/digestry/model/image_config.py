@@ -60,11 +60,11 @@ class ImageConfig:
     """
 
     __slots__ = (
+        "_history",
         "architecture",
         "created",
         "diff_ids",
         "digest",
-        "history",
         "os",
         "os_version",
         "raw",
@@ -85,9 +85,14 @@ class ImageConfig:
         rootfs = parsed.rootfs or _RootFS()
         self.rootfs_type = rootfs.type or ""
         self.diff_ids = rootfs.diff_ids or ()
-        self.history = tuple(
+        self._history = parsed.history or ()
+
+    @property
+    def history(self) -> tuple[HistoryEntry, ...]:
+        """Return the steps of the image's build."""
+        return tuple(
             HistoryEntry(step.created, step.created_by, step.comment, bool(step.empty_layer))
-            for step in parsed.history or ()
+            for step in self._history
         )
 
     @property

@@ -14,7 +14,7 @@ _UNITS: Final = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 
 def printable(text: str) -> str:
-    """Return ``text`` with every control and formatting character escaped.
+    """Return ``text`` with every control and formatting character escaped; itself if it has none.
 
     A backslash is inserted into commands of Azure Pipelines (``##vso[``, ``##[``) and GitHub Actions
     (``::command::``).
