@@ -1,8 +1,9 @@
 """The process that forks digestry's commands, so that none of them has to import what they all need.
 
-``python -m tests.fork_server FD``: on the socket FD, :mod:`tests.forked_process` asks for commands. Each runs
-in a process of its own, with its own environment, directory, umask and standard streams, and ends as the
-console script would. Only the interpreter's start and the imports are shared.
+``python -m tests.fork_server FD``: test processes connect to the listening socket FD, and ask for commands by
+:mod:`tests.forked_process`. Each command runs in a process of its own, with its own environment, directory,
+umask and standard streams, and ends as the console script would. Only the interpreter's start and the imports
+are shared.
 """
 
 from __future__ import annotations
@@ -50,28 +51,39 @@ def import_all() -> None:
             importlib.import_module(name)
 
 
-def serve(requests: socket.socket) -> Mapping[str, Any] | None:
-    """Forks a process for each request until ``requests`` is closed at its other end.
+def serve(listener: socket.socket) -> Mapping[str, Any] | None:
+    """Forks a process for each request until all who have connected to ``listener`` are gone.
 
     Returns the request in each forked process, and None in this one at the end. A request comes with four
     descriptors: where to tell its process's ID and then its status, and its three standard streams.
     """
     with selectors.DefaultSelector() as selector:
-        selector.register(requests, selectors.EVENT_READ)
+        selector.register(listener, selectors.EVENT_READ)
+        clients: set[socket.socket] = set()
         running: dict[int, tuple[int, socket.socket]] = {}
         while True:
             for key, _ in selector.select():
-                if key.fileobj is requests:
-                    raw, descriptors, _, _ = socket.recv_fds(requests, spare_processes.MESSAGE_BYTES, 4)
+                if key.fileobj is listener:
+                    client, _ = listener.accept()
+                    clients.add(client)
+                    selector.register(client, selectors.EVENT_READ)
+                elif isinstance(key.fileobj, socket.socket):
+                    client = key.fileobj
+                    raw, descriptors = _receive(client)
                     if not raw:
-                        return None
+                        selector.unregister(client)
+                        clients.remove(client)
+                        client.close()
+                        if not clients and not any(key.fileobj is listener for key, _ in selector.select(0)):
+                            return None
+                        continue
                     told = socket.socket(fileno=descriptors[0])
                     process = os.fork()
                     if process == 0:
                         for descriptor, (_, other) in running.items():
                             os.close(descriptor)
                             other.close()
-                        for one in (requests, told):
+                        for one in (listener, *clients, told):
                             one.close()
                         _take_streams(descriptors[1:])
                         return cast("Mapping[str, Any]", json.loads(raw))
@@ -89,6 +101,15 @@ def serve(requests: socket.socket) -> Mapping[str, Any] | None:
                     status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
                     with contextlib.suppress(OSError), told:  # who asked may be gone
                         told.sendall(b"%d\n" % status)
+
+
+def _receive(client: socket.socket) -> tuple[bytes, list[int]]:
+    """A request with its descriptors; empty if ``client`` is gone."""
+    try:
+        raw, descriptors, _, _ = socket.recv_fds(client, spare_processes.MESSAGE_BYTES, 4)
+    except ConnectionError:
+        return b"", []
+    return raw, descriptors
 
 
 def _take_streams(descriptors: list[int]) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import functools
+import hashlib
 import json
 import os
 import select
@@ -13,6 +15,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +26,8 @@ from tests.spare_processes import MESSAGE_BYTES, umask
 _TOP: Final = Path(__file__).parents[1]
 _UTF8: Final = {"", "C", "POSIX", "C.UTF-8", "C.utf8"}
 """Locales in which the interpreter takes UTF-8."""
+_STORES: Final = ("DIGESTRY_TEST_", "DIGESTRY_TESTS_")
+"""Variables that say which stores the fork server's commands use."""
 _LIKE_ANY: Final = {"PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH"}
 """Variables of the interpreter that a forked process honours, or that make no difference to it."""
 
@@ -181,23 +186,50 @@ def _number(stream: IO[Any] | int) -> int:
 
 @functools.cache
 def _fork_server() -> socket.socket:
-    """The socket of this process's fork server, which is started by the first call and ends with us."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fork_server", str(theirs.fileno())],
-            cwd=_TOP,
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+    """The connection to the fork server. The test processes of a run share one: the first call starts it.
+
+    It ends when the last of them has ended. Processes whose stores are others have servers of their own.
+    """
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+    stores = sorted(f"{key}={value}" for key, value in os.environ.items() if key.startswith(_STORES))
+    address = f"\0digestry-tests-{hashlib.sha256(json.dumps([run, stores]).encode()).hexdigest()}"
+    while True:
+        process = _start_fork_server(address)
+        ours = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            ours.connect(address)
+        except ConnectionRefusedError:  # another process starts it just now, or it ended just now
+            ours.close()
+            time.sleep(0.01)
+            continue
+        break
 
     def end() -> None:
         ours.close()
-        process.wait()
+        if process is not None:
+            process.wait()
 
     atexit.register(end)
     return ours
+
+
+def _start_fork_server(address: str) -> subprocess.Popen[bytes] | None:
+    """Starts the fork server that listens at ``address``; returns None if there is one already."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        try:
+            listener.bind(address)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            return None
+        listener.listen(64)
+        return subprocess.Popen(
+            [sys.executable, "-m", "tests.fork_server", str(listener.fileno())],
+            cwd=_TOP,
+            pass_fds=[listener.fileno()],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
 
 
 def _comes(told: socket.socket, timeout: float | None) -> bool:

@@ -75,7 +75,7 @@ def test_replicas_that_start_together_share_one(tmp_path: Path) -> None:
         for one in used
     ]
     with ThreadPoolExecutor(8) as pool:
-        assert all(pool.map(CertificateKeeper.look, keepers))
+        assert all(pool.map(CertificateKeeper.refresh, keepers))
     assert len({one.expires for one in used}) == 1
     assert (tmp_path / "tls" / "certificates.json").stat().st_mode & 0o077 == 0
     context = ssl.create_default_context(cafile=str(tmp_path / "tls" / "ca.crt"))
@@ -102,7 +102,7 @@ def test_a_new_authority_is_trusted_before_its_certificate_is_shown(tmp_path: Pa
         trusted=servers,  # type: ignore[arg-type]
         clock=lambda: clock[0],
     )
-    assert keeper.look()
+    assert keeper.refresh()
     first, version = store.read()
     assert first is not None
     # An authority that is about to end: as if it had been made long ago.
@@ -119,7 +119,7 @@ def test_a_new_authority_is_trusted_before_its_certificate_is_shown(tmp_path: Pa
     shown = []
     for _ in range(12):
         clock[0] += 15.1
-        keeper.look()
+        keeper.refresh()
         found, _ = store.read()
         assert found is not None
         shown.append(found)

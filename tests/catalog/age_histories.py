@@ -1,4 +1,4 @@
-"""Histories of tags as a script, and what a least age must answer at moments of each (docs/min-age.md).
+"""Histories of tags as a script, and what a minimum age must answer at moments of each (docs/min-age.md).
 
 A history is statements, one a line or with ``;`` between them. ``A`` to ``Z`` are images. Times are such as
 ``7d`` or ``6d23h59m59s``; nothing happens by itself between two statements.
@@ -72,14 +72,14 @@ def length(text: str) -> int:
 
 
 def days(text: str) -> int:
-    """A least age."""
+    """A minimum age."""
     return length(text)
 
 
 class Held:
     """The fence of a lock that is held."""
 
-    def check_in(self, connection: Connection) -> None:
+    def require_held(self, connection: Connection) -> None:
         pass
 
 

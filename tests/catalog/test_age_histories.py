@@ -1,4 +1,4 @@
-"""What least ages answer in the course of sixty histories, in each database and in whatever time zone."""
+"""What minimum ages answer in the course of sixty histories, in each database and in whatever time zone."""
 
 from __future__ import annotations
 

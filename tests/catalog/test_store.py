@@ -77,7 +77,7 @@ def test_locks_of_nodes_are_no_changes(backend: Backend, catalog: Catalog, raw: 
     ((before,),) = raw.query(counted)
     for _ in range(5):
         with backend.coordination.only_one(Job.SCRUB):
-            catalog.jobs.note(JobState("scrub", 1, 2, {}))
+            catalog.jobs.store(JobState("scrub", 1, 2, {}))
     wait_until(lambda: raw.query(counted) != [(before,)], what="the server's notice of the locks")
     assert changes.number() == seen
     changes.close()

@@ -111,7 +111,7 @@ def test_content_goes_with_what_holds_it(catalog: Catalog, clock: Clock) -> None
     ]
     assert served(catalog, clock, Digest.of(b"one"))
     assert not served(catalog, clock, Digest.of(b"two"))
-    catalog.put_manifest("app", both, tag_names=["edge"], origin=ORIGIN)  # which has no least age
+    catalog.put_manifest("app", both, tag_names=["edge"], origin=ORIGIN)  # which has no minimum age
     assert served(catalog, clock, Digest.of(b"two"))
 
 
@@ -155,7 +155,7 @@ class Held:
 
     held = True
 
-    def check_in(self, connection: Connection) -> None:
+    def require_held(self, connection: Connection) -> None:
         if not self.held:
             raise Conflict("the lock was lost")
 

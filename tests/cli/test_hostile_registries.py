@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import gzip
 import json
 import os
@@ -31,9 +32,14 @@ ITSELF = {
     "mediaType": media_types.OCI_INDEX,
     "manifests": [{"mediaType": media_types.OCI_INDEX, "digest": DIGEST, "size": 7}],
 }
-BOMB = gzip.compress(bytes(100 << 20), 9)
 
 Answering = Callable[[Request], Reply]
+
+
+@functools.cache
+def bomb() -> bytes:
+    """A hundred megabytes of zeros, compressed."""
+    return gzip.compress(bytes(100 << 20), 9)
 
 
 def said(document: object, media_type: str = media_types.OCI_MANIFEST, **headers: str) -> Reply:
@@ -48,8 +54,8 @@ LIES: dict[str, Answering] = {
     "an error with escapes": lambda _: Reply(
         403, json.dumps({"errors": [{"code": EVIL, "message": EVIL}]}).encode()
     ),
-    "a bomb": lambda _: Reply(200, BOMB, {"Content-Encoding": "gzip"}),
-    "an error that is a bomb": lambda _: Reply(500, BOMB, {"Content-Encoding": "gzip"}),
+    "a bomb": lambda _: Reply(200, bomb(), {"Content-Encoding": "gzip"}),
+    "an error that is a bomb": lambda _: Reply(500, bomb(), {"Content-Encoding": "gzip"}),
     "an index of itself": lambda _: said(ITSELF, media_types.OCI_INDEX),
     "a page": lambda _: Reply(200, f"<html>{EVIL}".encode(), {"Content-Type": "text/html"}),
     "text": lambda _: Reply(418, EVIL.encode()),

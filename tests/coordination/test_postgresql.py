@@ -102,14 +102,14 @@ def test_a_change_is_refused_once_another_has_the_lock(node: PostgresCoordinatio
     slow = PostgresCoordination(base, node="slow", lease_seconds=LEASE)
     with slow.only_one(Job.WEBHOOKS) as lost:
         with base.transaction() as connection:
-            lost.check_in(connection)
+            lost.require_held(connection)
         # Whatever the node believes, the database says who has it.
         rows(base, "UPDATE locks SET expires_at = 0 WHERE name = 'job/webhooks'")
         with node.only_one(Job.WEBHOOKS) as lock:
             with pytest.raises(Conflict, match="job/webhooks"), base.transaction() as connection:
-                lost.check_in(connection)
+                lost.require_held(connection)
             with base.transaction() as connection:
-                lock.check_in(connection)
+                lock.require_held(connection)
 
 
 @pytest.mark.long

@@ -1,4 +1,4 @@
-"""Fixes that advisories let through before their least age: made by the server, in the journal, and ended."""
+"""Fixes that advisories let through before their minimum age: by the server, in the journal, and ended."""
 
 from __future__ import annotations
 

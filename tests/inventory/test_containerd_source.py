@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from digestry.errors import InvalidConfiguration
-from digestry.inventory.engines.protobuf import Message, nested, string
+from digestry.inventory.engines.protobuf import Message
+from digestry.inventory.engines.protobuf import encode_nested as nested
+from digestry.inventory.engines.protobuf import encode_string as string
 from digestry.inventory.engines.runtime_endpoints import (
     containerd_socket,
     cri_socket,

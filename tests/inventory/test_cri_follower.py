@@ -10,7 +10,15 @@ from contextlib import contextmanager
 
 import pytest
 
-from digestry.inventory.engines.protobuf import integer, nested, string
+from digestry.inventory.engines.protobuf import (
+    encode_integer as integer,
+)
+from digestry.inventory.engines.protobuf import (
+    encode_nested as nested,
+)
+from digestry.inventory.engines.protobuf import (
+    encode_string as string,
+)
 from digestry.inventory.follower_selection import parse_follower
 from digestry.inventory.runs import (
     AllRuns,

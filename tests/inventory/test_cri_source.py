@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from digestry.inventory.engines.protobuf import integer, nested, string
+from digestry.inventory.engines.protobuf import (
+    encode_integer as integer,
+)
+from digestry.inventory.engines.protobuf import (
+    encode_nested as nested,
+)
+from digestry.inventory.engines.protobuf import (
+    encode_string as string,
+)
 from digestry.inventory.observation import ContainerObservation, Observation, Unseen
 from digestry.inventory.source_selection import parse_source
 from tests.inventory.grpc_server import Answer, Answers, Status, recorded, serving

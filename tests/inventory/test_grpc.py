@@ -19,7 +19,18 @@ from digestry.errors import (
     Unreachable,
 )
 from digestry.inventory.engines.grpc import Channel, Unimplemented
-from digestry.inventory.engines.protobuf import Message, integer, nested, string
+from digestry.inventory.engines.protobuf import (
+    Message,
+)
+from digestry.inventory.engines.protobuf import (
+    encode_integer as integer,
+)
+from digestry.inventory.engines.protobuf import (
+    encode_nested as nested,
+)
+from digestry.inventory.engines.protobuf import (
+    encode_string as string,
+)
 from tests.inventory.grpc_server import Answer, Status, listening, serving
 
 METHOD = "/some.v1.Service/Method"

@@ -1,4 +1,4 @@
-"""The ages of digests: histories as data, each with what a least age of seven days must answer."""
+"""The ages of digests: histories as data, each with what a minimum age of seven days must answer."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ OWN: Final = (
     History(
         "an override does not bring a deleted tag back", "A0 -1", "2", None, "A", refusal="absent", let="A"
     ),
-    History("no least age", "A0 B1", "1+1u", "B", least="0"),
+    History("no minimum age", "A0 B1", "1+1u", "B", least="0"),
 )
 
 OBSERVED: Final = (

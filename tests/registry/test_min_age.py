@@ -47,7 +47,7 @@ age = "7d"
 
 @pytest.fixture(scope="module")
 def gated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
-    """A registry whose tags have a least age, but edge, with two worker processes."""
+    """A registry whose tags have a minimum age, but edge, with two worker processes."""
     file = tmp_path_factory.mktemp("rules") / "registry.toml"
     file.write_text(RULES)
     with running_registry("--config", str(file), "--workers", "2") as server:
@@ -182,7 +182,7 @@ HEADERS = {
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
-    """A registry with users, all of whose tags have a least age."""
+    """A registry with users, all of whose tags have a minimum age."""
     directory = tmp_path_factory.mktemp("users")
     hashed = bcrypt.hashpw(b"secret", bcrypt.gensalt(4))
     (directory / "users").write_bytes(b"\n".join(name.encode() + b":" + hashed for name in HEADERS) + b"\n")

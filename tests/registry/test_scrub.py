@@ -154,7 +154,7 @@ def test_a_file_that_was_put_back_by_hand_is_served_again(store: Store) -> None:
 def test_what_nobody_can_be_served_is_left_to_the_collector(store: Store) -> None:
     digest = store.blobs.put(b"nobody's")
     flip(blob_file(store.root, digest))
-    assert store.quarantine.look(digest, 8) is False
+    assert store.quarantine.verify(digest, 8) is False
     found = store.scrub()
     assert (found.blobs, found.damaged) == (0, 0)
     assert blob_file(store.root, digest).exists()
@@ -297,7 +297,7 @@ def test_who_loses_the_lock_scrubs_no_further(store: Store, monkeypatch: pytest.
         (store.root / lock_file(Job.SCRUB)).unlink()
         return False
 
-    monkeypatch.setattr(store.quarantine, "look", look)
+    monkeypatch.setattr(store.quarantine, "verify", look)
     scrub = Scrub(store.catalog, open_backend(store.root), rate=1 << 30)
     monkeypatch.setattr(scrub, "_quarantine", store.quarantine)
     with pytest.raises(Conflict, match="removed or replaced"):
@@ -319,7 +319,7 @@ def test_a_push_between_the_look_and_the_move_wins(store: Store, monkeypatch: py
         return found
 
     monkeypatch.setattr(store.blobs, "verify", verify)
-    assert store.quarantine.look(digest, 7) is False
+    assert store.quarantine.verify(digest, 7) is False
     assert store.damaged() == {}
     assert store.blobs.read(digest) == b"content"
     assert store.quarantined(digest) == []
@@ -329,7 +329,7 @@ def test_a_push_that_has_not_committed_is_waited_for(store: Store) -> None:
     digest = store.push(b"content")
     flip(blob_file(store.root, digest))
     with store.coordination.guard(digest):
-        looker = threading.Thread(target=store.quarantine.look, args=(digest, 7))
+        looker = threading.Thread(target=store.quarantine.verify, args=(digest, 7))
         looker.start()
         time.sleep(0.3)
         assert looker.is_alive()
@@ -374,7 +374,7 @@ def test_pushes_damage_and_looks_all_at_once(store: Store) -> None:
 
     def look() -> None:
         for digest, content in zip(digests, contents, strict=True):
-            store.quarantine.look(digest, len(content), known=store.catalog.damage.known(digest))
+            store.quarantine.verify(digest, len(content), known=store.catalog.damage.known(digest))
 
     threads = [again(one) for one in (push, push, harm, look, look)]
     for thread in threads:
@@ -384,7 +384,7 @@ def test_pushes_damage_and_looks_all_at_once(store: Store) -> None:
         set_aside = store.quarantined(digest)
         assert all(Path(blob.location).read_bytes() != content for blob in set_aside)
         store.push(content)
-        assert store.quarantine.look(digest, len(content)) is False
+        assert store.quarantine.verify(digest, len(content)) is False
         assert store.blobs.read(digest) == content
     assert store.damaged() == {}
 

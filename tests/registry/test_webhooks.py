@@ -302,7 +302,7 @@ class Losing(FileCoordination):
         if self.lost.is_set():
             raise Conflict("another node has the lock")
 
-    def check_in(self, _connection: object) -> None:
+    def require_held(self, _connection: object) -> None:
         self.check()
 
 

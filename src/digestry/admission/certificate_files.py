@@ -60,7 +60,7 @@ class CertificateFiles:
         self._key = key
         self._used = used
 
-    def look(self) -> bool:
+    def refresh(self) -> bool:
         """Read the files, and return whether they have another certificate, which is now in use.
 
         Raises :class:`InvalidConfiguration`.

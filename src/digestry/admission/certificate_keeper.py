@@ -52,7 +52,7 @@ class CertificateKeeper:
         self._next = 0.0
         self._trusted_since: tuple[bytes, float] | None = None
 
-    def look(self) -> bool:
+    def refresh(self) -> bool:
         """Bring the certificate up to date, and return whether it changed. Raises
         :class:`~digestry.errors.DigestryError`; then the certificate is as it was."""
         now = self._clock()

@@ -35,7 +35,7 @@ class PolicyWatch:
         self.current = parse(self._content, path)
         self._last_error = ""
 
-    def look(self, *, asked: bool = False) -> bool:
+    def reload(self, *, asked: bool = False) -> bool:
         """Read the file if its content changed, and return whether a new configuration is in force.
 
         ``asked`` is whether somebody asked for it (SIGHUP), and is told even if nothing changed.

@@ -38,7 +38,7 @@ _LAST_REQUESTS: Final = 10.0
 class CertificateSource(Protocol):
     """Where the certificate is from."""
 
-    def look(self) -> bool:
+    def refresh(self) -> bool:
         """Bring the certificate up to date, and return whether it changed. Raises
         :class:`~digestry.errors.DigestryError`."""
 
@@ -108,9 +108,9 @@ class AdmissionService:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
-        loop.add_signal_handler(signal.SIGHUP, lambda: self._watch.look(asked=True))
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._watch.reload(asked=True))
         source = self._source(configuration)
-        await asyncio.to_thread(source.look)
+        await asyncio.to_thread(source.refresh)
         self._note_certificate()
         listen = configuration.listen
         server = HttpServer(self.webhook.handle, listen.host, listen.port, self._certificate.context)
@@ -204,7 +204,7 @@ class AdmissionService:
         while True:
             await asyncio.sleep(SECONDS)
             try:
-                self._watch.look()
+                self._watch.reload()
             except Exception:
                 # Whatever is in the file, reviews are answered.
                 self._failed()
@@ -217,7 +217,7 @@ class AdmissionService:
         while True:
             await asyncio.sleep(_CERTIFICATE_SECONDS)
             try:
-                await asyncio.to_thread(source.look)
+                await asyncio.to_thread(source.refresh)
                 last_error = ""
             except DigestryError as error:
                 if error.message != last_error:

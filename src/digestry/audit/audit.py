@@ -65,7 +65,7 @@ def _find_facts(uses: Sequence[ImageUse], queries: RegistryQueries, names: Image
     with ThreadPoolExecutor(_PARALLEL, "audit") as pool:
         list(pool.map(ImageInquiry.identify, inquiries))
         prefetch(queries, (question for inquiry in inquiries for question in inquiry.attachments()))
-        found = list(pool.map(ImageInquiry.look, inquiries))
+        found = list(pool.map(ImageInquiry.find_facts, inquiries))
         # The same code may run from several repositories, and only one may have the advisory.
         index = AdvisoryIndex()
         for result in found:

@@ -38,7 +38,7 @@ class InquiryResult:
 
 
 class ImageInquiry:
-    """Finds out the facts of the image of ``container``: :meth:`identify`, :meth:`look`, :meth:`finish`."""
+    """Finds out the facts of the image of ``container``, by :meth:`identify` and then :meth:`find_facts`."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class ImageInquiry:
     # -- its tag and its advisories ---------------------------------------------
 
     def attachments(self) -> Iterator[RepositoryQuestions]:
-        """Yield the tags at which something may be attached to the image, for which :meth:`look` will ask."""
+        """Yield the tags that :meth:`find_facts` will ask for: something may be attached there."""
         identity = self._identity
         if identity is None:
             return
@@ -119,7 +119,7 @@ class ImageInquiry:
                 digests = () if repository == identity.repository else tuple(subjects)
                 yield RepositoryQuestions(repository, digests, tuple(tags))
 
-    def look(self) -> InquiryResult:
+    def find_facts(self) -> InquiryResult:
         """Return the facts, but for those that depend on other images; call it after :meth:`identify`."""
         container, identity, search = self._container, self._identity, self._search
         facts = self._tag_facts()

@@ -38,14 +38,14 @@ class QueryCache:
     def __contains__(self, question: Question) -> bool:
         return question in self._answers
 
-    def note(self, question: Question, answer: object) -> None:
+    def store(self, question: Question, answer: object) -> None:
         """Store an answer, unless there is one already."""
         with self._lock:
             if question not in self._answers:
                 future = self._answers[question] = Future()
                 future.set_result(answer)
 
-    def once(self, host: str, question: Question, ask: Callable[[], _Answer]) -> _Answer:
+    def ask_once(self, host: str, question: Question, ask: Callable[[], _Answer]) -> _Answer:
         """Return the answer to ``question``; ``ask`` asks ``host`` for it if it is not cached."""
         with self._lock:
             future = self._answers.get(question)
@@ -58,7 +58,7 @@ class QueryCache:
         answer: _Answer = future.result()
         return answer
 
-    def now(self, host: str, kind: str, ask: Callable[[], _Answer]) -> _Answer:
+    def ask_uncached(self, host: str, kind: str, ask: Callable[[], _Answer]) -> _Answer:
         """Return the answer of ``ask``, without caching it."""
         future: Future[_Answer] = Future()
         self._ask(host, kind, ask, future)

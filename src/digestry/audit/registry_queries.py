@@ -107,7 +107,7 @@ class RegistryQueries:
             except RemoteNotFound:
                 return None
 
-        return self._cache.once(repository.host, ("resolve", repository, tag), ask)
+        return self._cache.ask_once(repository.host, ("resolve", repository, tag), ask)
 
     def passed_over(self, repository: Reference, tag: str) -> Digest | None:
         """Return the digest that a tag points to by the registry's journal, if a pull gets an older one for a
@@ -115,7 +115,7 @@ class RegistryQueries:
         question = "passed over", repository, tag
         if question not in self._cache:
             return None
-        return self._cache.once(repository.host, question, lambda: None)
+        return self._cache.ask_once(repository.host, question, lambda: None)
 
     def manifest(self, repository: Reference, digest: Digest) -> Manifest | None:
         """Return the manifest or index; None if the repository lacks it or has it damaged."""
@@ -136,7 +136,7 @@ class RegistryQueries:
             except RemoteNotFound:
                 return None
 
-        return self._cache.once(repository.host, ("manifest", repository, digest), ask)
+        return self._cache.ask_once(repository.host, ("manifest", repository, digest), ask)
 
     def blob(self, repository: Reference, descriptor: Descriptor, *, limit: int) -> bytes:
         """Return a small blob's verified bytes. Raises :class:`~digestry.errors.TooLarge` over ``limit``."""
@@ -145,8 +145,8 @@ class RegistryQueries:
             return self._registries.repository(repository).read_blob(descriptor, limit=limit)
 
         if descriptor.size > _LARGEST_REMEMBERED:
-            return self._cache.now(repository.host, "blob", ask)
-        return self._cache.once(
+            return self._cache.ask_uncached(repository.host, "blob", ask)
+        return self._cache.ask_once(
             repository.host, ("blob", repository, descriptor.digest, descriptor.size), ask
         )
 
@@ -159,7 +159,7 @@ class RegistryQueries:
             except RemoteNotFound:
                 return ()
 
-        return self._cache.once(repository.host, ("tags", repository, most), ask)
+        return self._cache.ask_once(repository.host, ("tags", repository, most), ask)
 
     def referrers(self, repository: Reference, digest: Digest) -> tuple[Descriptor, ...]:
         """Return the referrers of ``digest``; empty if there are none."""
@@ -174,7 +174,7 @@ class RegistryQueries:
                 raise RemoteError(f"{repository.host} could not ask the registry that it mirrors: {stale}")
             return found
 
-        return self._cache.once(repository.host, ("referrers", repository, digest), ask)
+        return self._cache.ask_once(repository.host, ("referrers", repository, digest), ask)
 
     def tag_history(self, repository: Reference, tag: str) -> tuple[TagEvent, ...] | None:
         """Return where ``tag`` has pointed, newest first; None if the registry keeps no history."""
@@ -186,7 +186,7 @@ class RegistryQueries:
                 return None
             return None if events is None else tuple(events)
 
-        return self._cache.once(repository.host, ("history", repository, tag), ask)
+        return self._cache.ask_once(repository.host, ("history", repository, tag), ask)
 
     def tags_for_digest(self, repository: Reference, digest: Digest) -> tuple[TagSpan, ...] | None:
         """Return the spans of tags at ``digest``, or at an index that holds it, newest first; None if the
@@ -199,7 +199,7 @@ class RegistryQueries:
                 return None
             return None if spans is None else tuple(spans)
 
-        return self._cache.once(repository.host, ("whose", repository, digest), ask)
+        return self._cache.ask_once(repository.host, ("whose", repository, digest), ask)
 
     def holders(self, repository: Reference, digest: Digest) -> Holders | None:
         """Return which manifests are or hold ``digest``; None if the registry cannot say."""
@@ -210,7 +210,7 @@ class RegistryQueries:
             except RemoteNotFound:
                 return None
 
-        return self._cache.once(repository.host, ("holders", repository, digest), ask)
+        return self._cache.ask_once(repository.host, ("holders", repository, digest), ask)
 
     def digests_with_prefix(self, repository: Reference, encoded: str) -> tuple[Digest, ...] | None:
         """Return a few of the digests that begin with these hex digits; None if the registry cannot say."""
@@ -220,7 +220,7 @@ class RegistryQueries:
             found = self._registries.resolve_many(repository.host, [query])
             return None if found is None else found.resolutions[0].prefixes.get(encoded)
 
-        return self._cache.once(repository.host, ("prefix", repository, encoded), ask)
+        return self._cache.ask_once(repository.host, ("prefix", repository, encoded), ask)
 
     def base_with(self, repository: Reference, layer: Digest) -> Reference | None:
         """Return the image of ``repository`` that a layer came with, by tag and digest; None if none has it,
@@ -235,7 +235,7 @@ class RegistryQueries:
                 return None
             return base_reference(repository.host, found.images[0])
 
-        return self._cache.once(repository.host, ("base", repository, layer), ask)
+        return self._cache.ask_once(repository.host, ("base", repository, layer), ask)
 
     def referred_parts(self, repository: Reference, image: Digest) -> ReferredParts | None:
         """Return the layers and configs of ``image``, a manifest, that something refers to; None if the
@@ -255,14 +255,14 @@ class RegistryQueries:
             answers = dict(single_answers(repository.host, found.resolutions[0], found.contents))
             for key, value in answers.items():
                 if key != question:
-                    self._cache.note(key, value)
+                    self._cache.store(key, value)
             parts = answers.get(question)
             if isinstance(parts, ReferredParts):
                 return parts
             known = any(node.digest == image for node in found.resolutions[0].nodes)
             return None if known else ReferredParts()
 
-        return self._cache.once(repository.host, question, ask)
+        return self._cache.ask_once(repository.host, question, ask)
 
     def is_own(self, repository: Reference) -> bool:
         """Return whether the registry said that a repository is its own, and not a copy of another
@@ -279,7 +279,7 @@ class RegistryQueries:
         def ask() -> str:
             return self._registries.head_get_mismatch(repository, tag)
 
-        return self._cache.once(repository.host, ("contradiction", repository, tag), ask)
+        return self._cache.ask_once(repository.host, ("contradiction", repository, tag), ask)
 
     def may_see(self, repository: Reference) -> bool:
         """Return whether the account may see the repository, if it exists. A registry hides a repository from
@@ -314,7 +314,9 @@ class RegistryQueries:
         left = list(queries)
         while left:
             try:
-                found = self._cache.now(host, "many", partial(self._ask_many, host, left[:MOST_QUERIES]))
+                found = self._cache.ask_uncached(
+                    host, "many", partial(self._ask_many, host, left[:MOST_QUERIES])
+                )
             except DigestryError:
                 return
             if found is None:
@@ -323,7 +325,7 @@ class RegistryQueries:
                 if not resolution.upstream:
                     self._own.add(Reference(host, resolution.repository))
                 for key, value in single_answers(host, resolution, found.contents):
-                    self._cache.note(key, value)
+                    self._cache.store(key, value)
             left = left[len(found.resolutions) :]
 
     def record(self, host: str, sightings: Sequence[SightingReport]) -> SightingsReceipt | None:
@@ -332,7 +334,9 @@ class RegistryQueries:
         left = list(sightings)
         while left:
             some = left[: batch(left)]
-            noted = self._cache.now(host, "record", partial(self._registries.record_sightings, host, some))
+            noted = self._cache.ask_uncached(
+                host, "record", partial(self._registries.record_sightings, host, some)
+            )
             if noted is None:
                 return None
             result += noted

@@ -1,4 +1,4 @@
-"""Overrides of least ages: who let a digest through that is too young, until when, and why.
+"""Overrides of minimum ages: who let a digest through that is too young, until when, and why.
 
 Each is a row and an entry of the journal, ``allowed``, made in one transaction; ``revoked`` ends it. These
 entries are acts and not moves: their tag has :data:`MARK` before it, which no tag has, so that no question
@@ -151,7 +151,7 @@ class AgeOverrides:
         reason = _checked(origin.reason)
         table = age_overrides.c
         with self._sequencing.write() as connection:
-            fence.check_in(connection)
+            fence.require_held(connection)
             if repository_rows.lock(connection, repository) is None:
                 return None
             known = connection.execute(
@@ -185,7 +185,7 @@ class AgeOverrides:
         _checked(origin.reason)
         table = age_overrides.c
         with self._sequencing.write() as connection:
-            fence.check_in(connection)
+            fence.require_held(connection)
             here = table.number == number, table.advisory != "", table.ended_at.is_(None)
             row = connection.execute(select(age_overrides).where(*here)).first()
             if row is None or repository_rows.lock(connection, row.repository) is None:

@@ -1,4 +1,4 @@
-"""The least ages: the operator's rules on how long a digest must have stood under a tag to be served.
+"""The minimum ages: the operator's rules on how long a digest must have stood under a tag to be served.
 
 This module has values only. docs/min-age.md describes the rules for users.
 """
@@ -18,7 +18,7 @@ _STRICTEST: Final[tuple[Advice, ...]] = ("off", "signed", "any")
 
 @dataclass(frozen=True, slots=True)
 class AgeRule:
-    """One rule: the least age of the tags that it covers, in microseconds; 0 for none.
+    """One rule: the minimum age of the tags that it covers, in microseconds; 0 for none.
 
     The patterns are as :func:`digestry.model.name_pattern.matches` has them. ``exclude`` are tags that the
     rule does not cover. ``advice``: which advisories let a digest through.
@@ -46,7 +46,7 @@ NO_AGE: Final = AgeRule(0)
 
 @dataclass(frozen=True, slots=True)
 class AgePolicy:
-    """The rules in their order: the first that covers a tag decides, and without one it has no least age."""
+    """The rules in their order: the first that covers a tag decides. Without one it has no minimum age."""
 
     rules: tuple[AgeRule, ...] = ()
 
@@ -54,7 +54,7 @@ class AgePolicy:
         return bool(self.rules)
 
     def gates(self, repository: str) -> bool:
-        """Return whether any tag of that repository may have a least age."""
+        """Return whether any tag of that repository may have a minimum age."""
         for rule in self.rules:
             if rule.is_for(repository):
                 if rule.age:

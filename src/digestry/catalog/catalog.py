@@ -36,7 +36,7 @@ from digestry.catalog.fleet.run_counts import FleetRunCounts
 from digestry.catalog.fleet.scans import Scans
 from digestry.catalog.fleet.store import Fleet
 from digestry.catalog.garbage import Garbage
-from digestry.catalog.job_states import Jobs
+from digestry.catalog.job_states import JobStates
 from digestry.catalog.journal import Origin
 from digestry.catalog.journal_sequencing import JournalSequencing
 from digestry.catalog.manifest_rows import MissingContent, Wanted
@@ -99,7 +99,7 @@ class Catalog(RepositoryReads):
         self.tag_history = TagHistory(self._database)
         self.digest_prefixes = DigestPrefixes(self._database)
         self.delivery_queue = DeliveryQueue(self._database)
-        self.jobs = Jobs(self._database)
+        self.jobs = JobStates(self._database)
         self.identity = RegistryIdentities(self._database)
         self.relocation = Relocations(self._database)
         self.statistics = Statistics(self._database)
@@ -158,10 +158,10 @@ class Catalog(RepositoryReads):
         """Return how many threads gain from writing side by side; see :attr:`Database.writers`."""
         return self._database.writers
 
-    def together(self, jobs: Sequence[Job], *, durable: bool = True) -> list[Outcome]:
+    def group_commit(self, jobs: Sequence[Job], *, durable: bool = True) -> list[Outcome]:
         """Call ``jobs``, which call methods of this catalog, and commit what they write; see
-        :meth:`Database.together`."""
-        return self._database.together(jobs, durable=durable)
+        :meth:`Database.group_commit`."""
+        return self._database.group_commit(jobs, durable=durable)
 
     def close(self) -> None:
         """End all connections."""

@@ -49,7 +49,7 @@ class Database(Protocol):
         """
         ...
 
-    def together(self, jobs: Sequence[Job], *, durable: bool = True) -> list[Outcome]:
+    def group_commit(self, jobs: Sequence[Job], *, durable: bool = True) -> list[Outcome]:
         """Call ``jobs`` one after the other, and return the outcome of each, once all is committed.
 
         Their writes may share one transaction; a job that fails undoes only its own part. Without ``durable``

@@ -62,7 +62,7 @@ _BATCH: Final = 100
 """Rows that one transaction removes: a push waits for no longer than that takes."""
 _LONGEST_PAUSE: Final = 0.1
 _AGED_TAGS: Final = 200
-"""So many tags with a least age are looked at together."""
+"""So many tags with a minimum age are looked at together."""
 _PASSES: Final = 64  # how deep indexes of indexes, and referrers of referrers, are followed
 _CIRCLE: Final = 10_000
 ACTOR: Final = "digestry"
@@ -108,7 +108,7 @@ class Garbage:
         ages: AgePolicy,
         throttle: Throttle | None = None,
     ) -> None:
-        """``lease`` is how long a push keeps content, in microseconds; ``ages`` are the least ages of tags,
+        """``lease`` is how long a push keeps content, in microseconds; ``ages`` are the minimum ages of tags,
         which keep what they resolve to. Without a ``throttle`` there are no
         pauses, for a catalog that no other process uses."""
         self._database = database
@@ -192,7 +192,7 @@ class Garbage:
                 return
 
     def _hold_aged(self, key: RepositoryKey) -> None:
-        """Lease what tags resolve to under their least ages: no tag holds what one has moved away from."""
+        """Lease what tags resolve to under their minimum ages: no tag holds what one has moved away from."""
         if not self._ages.gates(key.name):
             return
         after = ""
@@ -366,7 +366,7 @@ class Garbage:
         with self._writing() as connection:
             return connection.execute(statement).rowcount
 
-    def prove(self) -> None:
+    def check_consistency(self) -> None:
         """Check, once, that the catalog is consistent, before its answers decide on removals.
 
         Raises :class:`StorageError` if it is not.
@@ -383,7 +383,7 @@ class Garbage:
     ) -> Iterator[Connection]:
         """Open a transaction that excludes other changes of the repository and leases of this content. Pause
         as long after it, so that others have a turn."""
-        self.prove()
+        self.check_consistency()
         with self._database.write() as connection:
             began = time.monotonic()
             if key is not None:

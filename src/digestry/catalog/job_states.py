@@ -35,19 +35,19 @@ class JobState:
 class Fence(Protocol):
     """The lock of the process that does a job."""
 
-    def check_in(self, connection: Connection) -> None:
+    def require_held(self, connection: Connection) -> None:
         """Raise :class:`Conflict` unless the lock is held until the transaction ends."""
         ...
 
 
-class Jobs:
-    """The states of all jobs. Thread-safe."""
+class JobStates:
+    """The stored states of all jobs. Thread-safe."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     @retried
-    def note(self, job: JobState, fence: Fence | None = None) -> None:
+    def store(self, job: JobState, fence: Fence | None = None) -> None:
         """Store the state of a job. Raises :class:`Conflict` if the ``fence`` of that process is not held."""
         row = {
             "name": job.name,
@@ -57,7 +57,7 @@ class Jobs:
         }
         with self._database.write() as connection:
             if fence is not None:
-                fence.check_in(connection)
+                fence.require_held(connection)
             connection.execute(dialect.of(connection).upserts.job, row)
 
     def state(self, name: str) -> JobState | None:

@@ -26,7 +26,7 @@ from digestry.model.name_pattern import matches
 BATCH: Final = 500
 """Rows that one transaction changes."""
 FOR_AGE: Final = "min-age"
-"""Who added a rule for the tags of a mirror with a least age, which clients asked for."""
+"""Who added a rule for the tags of a mirror with a minimum age, which clients asked for."""
 MOST_TAGS: Final = 500
 """So many tags of a repository are observed because clients asked for them."""
 
@@ -90,7 +90,7 @@ class ObservationPlan:
 
     @retried
     def include(self, repository: str, tag: str, *, interval: int, now: int) -> None:
-        """Observe a tag that has a least age, and that somebody asked for: add it to the rule for its
+        """Observe a tag that has a minimum age, and that somebody asked for: add it to the rule for its
         repository, which is made if there is none. Nothing if a pattern of the rule covers it, or if the rule
         has :data:`MOST_TAGS` already."""
         with self._database.write() as connection:
@@ -329,4 +329,4 @@ def _scheduled(row: Row[Any]) -> ScheduledTag:
 
 def _check(connection: Connection, fence: Fence | None) -> None:
     if fence is not None:
-        fence.check_in(connection)
+        fence.require_held(connection)

@@ -97,8 +97,8 @@ kept_observations = Table(
     Column("duration", BigInteger),
 )
 
-# Who let a digest through that is younger than its tag's least age, and why. ``tag`` and ``digest`` are empty
-# for any. It holds until ``ends_at``, or until it was taken back (``ended_at``).
+# Who let a digest through that is younger than its tag's minimum age, and why. ``tag`` and ``digest`` are
+# empty for any. It holds until ``ends_at``, or until it was taken back (``ended_at``).
 age_overrides = Table(
     "age_overrides",
     metadata,

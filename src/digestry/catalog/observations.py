@@ -63,7 +63,7 @@ class Observations:
     def _record(self, found: Sequence[Observation], fence: Fence | None) -> None:
         with self._database.write() as connection:
             if fence is not None:
-                fence.check_in(connection)
+                fence.require_held(connection)
             for one in found:
                 observation_rows.record(connection, one)
 

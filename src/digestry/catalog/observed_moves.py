@@ -91,7 +91,7 @@ class ObservedMoves:
         if another process has done so. With ``keep``, its content is still to come."""
         with self._database.write() as connection:
             if fence is not None:
-                fence.check_in(connection)
+                fence.require_held(connection)
             change = update(observed_moves).where(
                 observed_moves.c.repository == move.repository,
                 observed_moves.c.entry == move.entry,
@@ -109,7 +109,7 @@ class ObservedMoves:
         """Note that nothing is pending any more: its content is here (``kept``), or cannot be had."""
         with self._database.write() as connection:
             if fence is not None:
-                fence.check_in(connection)
+                fence.require_held(connection)
             connection.execute(
                 update(observed_moves)
                 .where(observed_moves.c.repository == move.repository, observed_moves.c.entry == move.entry)
@@ -128,7 +128,7 @@ class ObservedMoves:
         )
         with self._database.write() as connection:
             if fence is not None:
-                fence.check_in(connection)
+                fence.require_held(connection)
             entry = connection.execute(last).first()
             if entry is None or entry.to_digest != str(digest):
                 return
@@ -147,7 +147,7 @@ class ObservedMoves:
         """Note that a move's images could not be looked at, and when that is tried again."""
         with self._database.write() as connection:
             if fence is not None:
-                fence.check_in(connection)
+                fence.require_held(connection)
             connection.execute(
                 update(observed_moves)
                 .where(observed_moves.c.repository == move.repository, observed_moves.c.entry == move.entry)
@@ -161,7 +161,7 @@ class ObservedMoves:
         late = (observed_moves.c.pending > 0) & (observed_moves.c.due_at > now + LONGEST_RETRY)
         with self._database.write() as connection:
             if fence is not None:
-                fence.check_in(connection)
+                fence.require_held(connection)
             return connection.execute(update(observed_moves).where(late).values(due_at=now)).rowcount
 
     def since(

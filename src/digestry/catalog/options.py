@@ -18,8 +18,8 @@ class CatalogOptions:
     ``lease`` is how long content is kept after it was pushed, mounted or found, in microseconds. ``policy``
     decides on every move of a tag, which is then queued for its ``subscriptions``. ``quotas`` limit the
     growth of repositories. In repositories that a pattern of ``sparse`` matches, an index may list missing
-    manifests. What tags resolve to under their least ages, ``ages``, is kept. With ``uploads_last`` the bytes
-    of uploads that are under way outlive a restart of the machine, and every machine has the same.
+    manifests. What tags resolve to under their minimum ages, ``ages``, is kept. With ``uploads_last`` the
+    bytes of uploads that are under way outlive a restart of the machine, and every machine has the same.
     """
 
     lease: int = LEASE

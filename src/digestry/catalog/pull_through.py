@@ -225,4 +225,4 @@ def _observe(connection: Connection, found: Observation, event: TagEvent | None 
 
 def _check(connection: Connection, fence: Fence | None) -> None:
     if fence is not None:
-        fence.check_in(connection)
+        fence.require_held(connection)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 
 from digestry.catalog.database import Database
-from digestry.catalog.job_states import Jobs, JobState
+from digestry.catalog.job_states import JobState, JobStates
 from digestry.catalog.schema import (
     damaged,
     deliveries,
@@ -51,7 +51,7 @@ class Statistics:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._jobs = Jobs(database)
+        self._jobs = JobStates(database)
 
     def store(self) -> StoreSize:
         """Return how large the store is. A second or two for a million links: not for each scrape."""

@@ -79,7 +79,7 @@ class TagAges:
         self, repository: str, digest: str, policy: AgePolicy, now: int, *, mirrored: bool
     ) -> DigestState:
         """Return whether a manifest or blob may be served by its digest: if a tag has or had it, or what
-        holds it, for long enough, or without a least age.
+        holds it, for long enough, or without a minimum age.
 
         What never came with a tag is served, unless the repository is a mirror's: there its age is unknown.
         """

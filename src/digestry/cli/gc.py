@@ -55,7 +55,7 @@ def gc(
     JSON: an object with dry_run, items (kind: tag, manifest, link or blob; repository, name, why, size
     in bytes, and stays, true for what should have gone and could not), and totals.
     """
-    from digestry.registry import garbage_collection, retention_config
+    from digestry.registry import garbage_collection, served_retention
     from digestry.registry.observability.audit_events import operator
     from digestry.registry.removal_limit import OPTION
 
@@ -63,7 +63,7 @@ def gc(
     backend = loaded.backend()
     if config is None:
         notes = backend.coordination.notes
-        retention_config.check_against_served(notes, loaded.collection.retention)
+        served_retention.check_default(notes, loaded.collection.retention)
     most: list[RemovalShare] = []
     if dry_run:
         run = partial(garbage_collection.dry_run, ask=most.append)

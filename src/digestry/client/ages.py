@@ -1,4 +1,4 @@
-"""The age of tags, and overrides of least ages: questions that registries with a journal answer."""
+"""The age of tags, and overrides of minimum ages: questions that registries with a journal answer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _AGE: Final = "_digestry/age/<tag>"
 
 
 def tag_age(endpoint: RepositoryEndpoint, tag: str, seconds: int | None) -> TagAge | None:
-    """Return what ``tag`` resolves to under a least age. See :meth:`Repository.tag_age`."""
+    """Return what ``tag`` resolves to under a minimum age. See :meth:`Repository.tag_age`."""
     query = "" if seconds is None else f"?{urlencode({'min-age': seconds})}"
     with endpoint.request("GET", f"_digestry/age/{tag}{query}") as response:
         if response.status == 200:
@@ -39,7 +39,7 @@ def overrides(endpoint: RepositoryEndpoint, *, ended: bool) -> tuple[OverrideEnt
 
 
 def allow(endpoint: RepositoryEndpoint, wanted: AgeOverrideRequest) -> OverrideEntry | None:
-    """Let a digest through before its least age. See :meth:`Repository.allow_young`."""
+    """Let a digest through before its minimum age. See :meth:`Repository.allow_young`."""
     body = msgspec.json.encode(wanted)
     with endpoint.request("POST", "_digestry/age-overrides", body=body, push=True) as response:
         if response.status == 200:

@@ -274,14 +274,14 @@ class Repository:
         return ages.tag_age(self.endpoint, tag, seconds)
 
     def age_overrides(self, *, ended: bool = False) -> tuple[OverrideEntry, ...] | None:
-        """Return the overrides of least ages that are in force, the newest first; with ``ended`` the others
+        """Return the overrides of minimum ages that are in force, the newest first; with ``ended`` the others
         too. None if the registry has no such thing."""
         from digestry.client import ages
 
         return ages.overrides(self.endpoint, ended=ended)
 
     def allow_young(self, wanted: AgeOverrideRequest) -> OverrideEntry | None:
-        """Let a digest through before its least age. None if the registry has no such thing."""
+        """Let a digest through before its minimum age. None if the registry has no such thing."""
         from digestry.client import ages
 
         return ages.allow(self.endpoint, wanted)

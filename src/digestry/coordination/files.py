@@ -54,8 +54,8 @@ class FileLock:
         """Raise :class:`Conflict` if another may have the lock by now."""
         self._lock.check()
 
-    def check_in(self, _connection: Connection) -> None:
-        """Do as :meth:`check` does; see :meth:`FencedLock.check_in`."""
+    def require_held(self, _connection: Connection) -> None:
+        """Do as :meth:`check` does; see :meth:`FencedLock.require_held`."""
         self._lock.check()
 
 

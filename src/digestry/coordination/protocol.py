@@ -50,7 +50,7 @@ class Lock(Protocol):
 class FencedLock(Lock, Protocol):
     """A lock whose holder changes the catalog only while it has it."""
 
-    def check_in(self, connection: Connection) -> None:
+    def require_held(self, connection: Connection) -> None:
         """Raise :class:`Conflict` unless the lock is held until the catalog's transaction ends.
 
         ``connection`` is the transaction's. Its changes are then made by one holder at a time, even if a

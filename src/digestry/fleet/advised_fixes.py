@@ -1,7 +1,7 @@
-"""The job that lets fixes through before their least age: what an advisory names as the fix, or as fixed.
+"""The job that lets fixes through before their minimum age: what an advisory names as the fix, or as fixed.
 
 One node at a time does it, in the maintenance process. It looks at the advisories of repositories with a
-least age soon after one was attached or removed, and at all of them from time to time. Each digest that one
+minimum age soon after one was attached or removed, and at all of them from time to time. Each digest that one
 lets through is an override, whose reason is in the journal, and which ends with the advisory
 (docs/min-age.md).
 """

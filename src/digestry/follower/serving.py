@@ -298,8 +298,10 @@ class CopyServer:
         return _json(TagsForDigest(digest, tuple(found)))
 
     def _age(self, request: Request) -> Response:
-        """Answer with what a tag resolves to under a least age, as far as the copy knows: its present is the
-        time at which it was compared with its original last."""
+        """Answer with what a tag resolves to under a minimum age, as far as the copy knows.
+
+        Its present is the time at which it was compared with its original last.
+        """
         name, tag = self._name(request), check_tag(request.path_params["tag"])
         least = _length(request.query_params.get("min-age", "0")) * _SECOND
         at = self._follower.status.verified_at

@@ -53,7 +53,7 @@ class DigestAge(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True)
 
 
 class TagAge(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """``GET /v2/<name>/_digestry/age/<tag>?min-age=…``: what a tag resolves to under a least age, and why.
+    """``GET /v2/<name>/_digestry/age/<tag>?min-age=…``: what a tag resolves to under a minimum age, and why.
 
     ``stood`` is the newest digest that has stood for ``least_seconds`` or is let through, None with a
     ``refusal``. ``newer`` are the digests that came after it, newest first. ``reason`` says it in words.
@@ -86,7 +86,7 @@ class AgeOverrideRequest(msgspec.Struct, frozen=True, rename="camel", omit_defau
 
 
 class OverrideEntry(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """An override of a least age. ``tag`` and ``digest`` are empty for any; ``until`` is when it ends by
+    """An override of a minimum age. ``tag`` and ``digest`` are empty for any; ``until`` is when it ends by
     itself, and ``ended`` when it was taken back. ``actor`` is empty for who may not audit."""
 
     number: int

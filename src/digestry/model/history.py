@@ -27,7 +27,7 @@ MIRROR: Final = "mirror:"
 """The beginning of the actor of events that were seen in another registry."""
 
 EventKind = Literal["created", "moved", "deleted", "allowed", "revoked"]
-"""``allowed`` and ``revoked`` are no moves, but acts: a digest is let through before its least age, or no
+"""``allowed`` and ``revoked`` are no moves, but acts: a digest is let through before its minimum age, or no
 longer (docs/min-age.md)."""
 ACT_MARK: Final = "@"
 """Stands before the tag of an entry that is an act: no tag has it, so that no question about a tag finds the

@@ -1,4 +1,4 @@
-"""The age of the digests of a tag, and which of them a least age lets through (docs/min-age.md).
+"""The age of the digests of a tag, and which of them a minimum age lets through (docs/min-age.md).
 
 This is pure: it reads a tag's moves, what was observed of it elsewhere, and the present. Times are
 microseconds since 1970, UTC; lengths of time are microseconds. A digest is text.
@@ -83,7 +83,7 @@ class TagRecord:
 
 @dataclass(frozen=True, slots=True)
 class AgedTag:
-    """The answer: which digest a tag resolves to under a least age, and why.
+    """The answer: which digest a tag resolves to under a minimum age, and why.
 
     ``chosen`` is None where there is a ``refusal``. ``newer`` are the digests that came after it, the newest
     first: all of them with a refusal. ``let_through`` is the reason why ``chosen`` is served although it has

@@ -45,11 +45,11 @@ class ObserverState:
             moves=self._catalog.observed_moves.kinds(),
         )
         state = msgspec.to_builtins(counts)
-        self._catalog.jobs.note(JobState(NAME, now, now, state), self._lock)
+        self._catalog.jobs.store(JobState(NAME, now, now, state), self._lock)
 
     def prune(self) -> None:
         """Remove the observations that are older than the configuration keeps them, but not those that a
-        least age counts."""
+        minimum age counts."""
         if self._history is None:
             return
         seen, before = self._catalog.observations, self._now() - int(self._history * clock.SECOND)

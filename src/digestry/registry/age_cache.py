@@ -43,7 +43,7 @@ class AgeCache:
         self._digests: dict[tuple[str, str], _Kept[DigestState]] = {}
 
     def gates(self, policy: AgePolicy, name: str) -> bool:
-        """Return whether any tag of a repository may have a least age, by the rules in force."""
+        """Return whether any tag of a repository may have a minimum age, by the rules in force."""
         found = self._gates.get(name)
         if found is None:
             if len(self._gates) >= _MOST:

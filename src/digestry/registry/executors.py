@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class Together(Protocol):
-    """:meth:`Database.together` of the catalog's database."""
+    """:meth:`Database.group_commit` of the catalog's database."""
 
     def __call__(self, jobs: Sequence[Job], *, durable: bool) -> list[Outcome]: ...
 

@@ -137,12 +137,12 @@ def _run_and_count(catalog: Catalog, run: Run, lock: FencedLock, now: clock.Cloc
     except RemovalRefused:
         totals["refused"] = totals.get("refused", 0) + 1
         totals["refuses"] = 1
-        catalog.jobs.note(JobState(COLLECTION, started, None, totals), lock)
+        catalog.jobs.store(JobState(COLLECTION, started, None, totals), lock)
         raise
     except Exception:
         totals["failures"] = totals.get("failures", 0) + 1
         with contextlib.suppress(StorageError, Conflict):  # the first error is the one to report
-            catalog.jobs.note(JobState(COLLECTION, started, None, totals), lock)
+            catalog.jobs.store(JobState(COLLECTION, started, None, totals), lock)
         raise
     if tally == CollectionCounts() and not run.stopped and last is not None and last.finished_at is not None:
         since = (started - last.finished_at) / clock.SECOND
@@ -153,7 +153,7 @@ def _run_and_count(catalog: Catalog, run: Run, lock: FencedLock, now: clock.Cloc
     totals["runs"] = totals.get("runs", 0) + 1
     totals["refuses"] = 0
     totals["seconds"] = round(time.monotonic() - began, 3)
-    catalog.jobs.note(JobState(COLLECTION, started, None if run.stopped else now(), totals), lock)
+    catalog.jobs.store(JobState(COLLECTION, started, None if run.stopped else now(), totals), lock)
     if tally != CollectionCounts():
         store_identity.advance(catalog, run.blobs)
     return tally

@@ -171,7 +171,7 @@ class Run:
     def _sweep_bytes(self, batch: list[Digest]) -> Iterable[Batch]:
         dead = set(batch) - self._held(batch)
         if dead:
-            self._garbage.prove()
+            self._garbage.check_consistency()
         if self._dry is not None:
             began = self._dry
             yield from (
@@ -216,7 +216,7 @@ class Run:
         for blob in self.blobs.quarantined():
             if self._garbage.held([blob.digest]):
                 continue
-            self._garbage.prove()
+            self._garbage.check_consistency()
             if self._dry is None:
                 self.blobs.delete_quarantined(blob)
             why = "it was damaged, and no repository holds it"

@@ -216,4 +216,4 @@ class LogKeeper:
         now = self._now()
         changed = -1 if self._audit.changed is None else self._audit.changed
         state = JobState(LOG_STATE, now, now, {"refused": self._refused, "changed": changed})
-        self._catalog.jobs.note(state, self._lock)
+        self._catalog.jobs.store(state, self._lock)

@@ -106,7 +106,7 @@ class WitnessRecord:
             if state != before:
                 self._state[witness] = state
                 now = self._now()
-                self._catalog.jobs.note(JobState(WITNESS_STATE, now, now, self._state), self._lock)
+                self._catalog.jobs.store(JobState(WITNESS_STATE, now, now, self._state), self._lock)
 
 
 class Cosigner:

@@ -14,7 +14,7 @@ from digestry.registry.toml import Key, Where
 
 SECTION: Final = "min-age"
 LONGEST: Final = 3650 * 86400.0
-"""The longest least age, in seconds."""
+"""The longest minimum age, in seconds."""
 
 KEYS: Final = (
     Key("age", toml.unless_off(toml.span(1, LONGEST))),

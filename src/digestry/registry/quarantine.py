@@ -48,9 +48,9 @@ class Quarantine:
 
         Others may have found it and seen to it already.
         """
-        return self._damage.known(digest) or self.look(digest, size, uncached=True)
+        return self._damage.known(digest) or self.verify(digest, size, uncached=True)
 
-    def look(
+    def verify(
         self,
         digest: Digest,
         size: int,

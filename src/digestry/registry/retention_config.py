@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-import msgspec
-
 from digestry.catalog.retention_rules import DAY, Retention, TagRetention
-from digestry.coordination.note_files import SUFFIX
-from digestry.coordination.protocol import Notes
-from digestry.errors import InvalidConfiguration, StorageError
-from digestry.model.json_types import prepared
-from digestry.model.text import length_of_time
 from digestry.registry import toml
 from digestry.registry.immutability_config import patterns
 from digestry.registry.toml import Key, Where
-
-_NOTE: Final = "kept"
-FILE: Final = f"{_NOTE}{SUFFIX}"
-"""The file in the root with the retention of the registry that was served there last."""
 
 _TEN_YEARS: Final = 3650 * DAY
 
@@ -76,48 +64,3 @@ def _rule(table: object, where: Where) -> TagRetention:
         newest=values["keep_newest"],
         seconds=values["keep_for"],
     )
-
-
-class _Kept(msgspec.Struct, frozen=True):
-    untagged: float | None
-    sighted: float | None
-
-
-def record_served_retention(notes: Notes, retention: Retention) -> None:
-    """Record the served registry's retention for :func:`check_against_served`.
-
-    Raises :class:`StorageError`.
-    """
-    content = msgspec.json.encode(_Kept(retention.untagged, retention.sighted))
-    with contextlib.suppress(StorageError):
-        if notes.read(_NOTE) == content:
-            return
-    notes.write(_NOTE, content)
-
-
-def check_against_served(notes: Notes, retention: Retention) -> None:
-    """Check that ``retention``, a default, removes nothing that the served registry keeps.
-
-    Raises :class:`InvalidConfiguration` if it does, :class:`StorageError` if that cannot be known.
-    """
-    content = notes.read(_NOTE)
-    if content is None:
-        return  # it was never served, or not since digestry notes that
-    try:
-        kept = msgspec.json.decode(content, type=prepared(_Kept))
-    except (ValueError, RecursionError) as error:
-        raise StorageError(
-            f"{notes.location(_NOTE)} is damaged: {error}",
-            hint="give --config; the server's next start writes it anew",
-        ) from error
-    for key, served, mine in (
-        ("untagged", kept.untagged, retention.untagged),
-        ("sighted", kept.sighted, retention.sighted),
-    ):
-        if mine is not None and (served is None or mine < served):
-            long = "off" if served is None else length_of_time(served)
-            raise InvalidConfiguration(
-                f"the registry is served with {key} = {long}; without a configuration, what that keeps would"
-                f" go after {length_of_time(mine)} ({notes.location(_NOTE)})",
-                hint="give the server's registry.toml with --config",
-            )

@@ -247,7 +247,7 @@ class Scrub:
     def _look(self, current: Pass, held: HeldContent, bucket: RateThrottle) -> None:
         bucket.take(max(0, _LEAST - held.size))
         try:
-            if self._quarantine.look(held.digest, held.size, known=held.damaged, throttle=bucket):
+            if self._quarantine.verify(held.digest, held.size, known=held.damaged, throttle=bucket):
                 current.damaged += 1
         except Unreadable as error:
             # Only this file: the others are checked, and the failure is reported.
@@ -260,7 +260,7 @@ class Scrub:
 
     def _note(self, current: Pass, lock: FencedLock) -> None:
         state = JobState(SCRUB, current.started_at, current.finished_at, current.state())
-        self._catalog.jobs.note(state, lock)
+        self._catalog.jobs.store(state, lock)
 
 
 class ScrubJob:

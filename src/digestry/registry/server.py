@@ -24,7 +24,7 @@ from digestry.backend import Backend, host_coordination
 from digestry.catalog import clock
 from digestry.coordination.protocol import Coordination, Job
 from digestry.errors import Conflict, StorageError, StorageFull
-from digestry.registry import allocator, config_files, retention_config, store_identity, tls
+from digestry.registry import allocator, config_files, served_retention, store_identity, tls
 from digestry.registry.access.keys import KeyRing
 from digestry.registry.app import create_app
 from digestry.registry.config import RegistryConfig
@@ -99,9 +99,9 @@ def _prepare_stores(config: RegistryConfig, backend: Backend) -> None:
     AuditLog(config.log, config.scratch).check()
     AuditLog(config.log.for_anonymous_refusals(config.scratch), config.scratch).check()
     record_path(config.log, config.scratch)
-    retention_config.record_served_retention(backend.coordination.notes, config.collection.retention)
+    served_retention.record(backend.coordination.notes, config.collection.retention)
     try:
-        exposition.begin(config.scratch, begun)
+        exposition.record_server_start(config.scratch, begun)
     except OSError as error:
         # A disk that is full can still be read from.
         log.error("the metrics will not be complete: %s", error)
@@ -274,7 +274,7 @@ def _read_again(read: Callable[[], RegistryConfig]) -> RegistryConfig:
 
 
 def _prepare_reload(backend: Backend, config: RegistryConfig) -> None:
-    retention_config.record_served_retention(backend.coordination.notes, config.collection.retention)
+    served_retention.record(backend.coordination.notes, config.collection.retention)
     if config.access.enabled:
         KeyRing(backend.coordination.keys).ensure()
 

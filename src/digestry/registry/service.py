@@ -155,7 +155,7 @@ def open_service(
         observer.watch(UpstreamMeter(observer.metrics, mirrors).read)
     findings = DamageEvents(observer.audit, client="read")
     executors = Executors(
-        reserve, stores.catalog.together, writers=stores.catalog.writers, note=observer.note
+        reserve, stores.catalog.group_commit, writers=stores.catalog.writers, note=observer.note
     )
     return Service(
         config=config,

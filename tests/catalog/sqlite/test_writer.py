@@ -48,7 +48,7 @@ def counting_commits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def test_jobs_together_are_one_commit(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
     commits = counting_commits(monkeypatch)
-    outcomes = catalog.together([adding(catalog, digest) for digest in CONTENTS])
+    outcomes = catalog.group_commit([adding(catalog, digest) for digest in CONTENTS])
     assert outcomes == [Outcome()] * len(CONTENTS)
     assert len(commits) == 1
     assert there(catalog) == CONTENTS
@@ -57,7 +57,7 @@ def test_jobs_together_are_one_commit(catalog: Catalog, monkeypatch: pytest.Monk
 def test_nobody_sees_a_job_before_the_commit_of_all(catalog: Catalog) -> None:
     seen: list[list[Digest]] = []
     jobs = [adding(catalog, CONTENTS[0]), lambda: seen.append(there(catalog)), adding(catalog, CONTENTS[1])]
-    catalog.together(jobs)
+    catalog.group_commit(jobs)
     assert seen == [[]]
     assert there(catalog) == CONTENTS[:2]
 
@@ -69,7 +69,7 @@ def test_a_job_that_fails_undoes_its_own_part_alone(catalog: Catalog) -> None:
             raise Conflict("no")
 
     jobs = [adding(catalog, CONTENTS[0]), half, adding(catalog, CONTENTS[2])]
-    first, second, third = catalog.together(jobs)
+    first, second, third = catalog.group_commit(jobs)
     assert (first, third) == (Outcome(), Outcome())
     assert isinstance(second.error, Conflict)
     assert there(catalog) == [CONTENTS[0], CONTENTS[2]]
@@ -80,7 +80,7 @@ def test_what_a_job_had_committed_before_it_failed_stays(catalog: Catalog) -> No
         catalog.add_blob("r", CONTENTS[0], 1)
         catalog.delete_blob("r", CONTENTS[1])
 
-    (outcome, _) = catalog.together([two_steps, adding(catalog, CONTENTS[2])])
+    (outcome, _) = catalog.group_commit([two_steps, adding(catalog, CONTENTS[2])])
     assert isinstance(outcome.error, NotFound)
     assert there(catalog) == [CONTENTS[0], CONTENTS[2]]
 
@@ -91,7 +91,7 @@ def test_each_move_of_one_tag_has_its_entry_after_the_one_before(catalog: Catalo
     def put(number: int) -> Job:
         return lambda: catalog.put_manifest("r", manifests[number], tag_names=["t"], origin=ORIGIN)
 
-    outcomes = catalog.together([put(number) for number in range(4)])
+    outcomes = catalog.group_commit([put(number) for number in range(4)])
     assert [outcome.error for outcome in outcomes] == [None] * 4
     moves = [event for outcome in outcomes for event in cast("list[TagEvent]", outcome.value)]
     assert [move.to_digest for move in moves] == [manifest.digest for manifest in manifests]
@@ -116,16 +116,16 @@ def failing_commits(monkeypatch: pytest.MonkeyPatch, fails: Callable[[int], bool
 def test_if_their_commit_fails_each_is_tried_alone(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         failing_commits(patched, lambda number: number in {0, 2})
-        first, second, third = catalog.together([adding(catalog, digest) for digest in CONTENTS[:3]])
+        first, second, third = catalog.group_commit([adding(catalog, digest) for digest in CONTENTS[:3]])
     assert (first, third) == (Outcome(), Outcome())
     assert isinstance(second.error, StorageFull)
     assert there(catalog) == [CONTENTS[0], CONTENTS[2]]
-    assert catalog.together([adding(catalog, digest) for digest in CONTENTS]) == [Outcome()] * 5
+    assert catalog.group_commit([adding(catalog, digest) for digest in CONTENTS]) == [Outcome()] * 5
 
 
 @pytest.mark.long
 def test_a_job_that_fills_the_disk_takes_no_other_with_it(catalog: Catalog) -> None:
-    catalog.together([adding(catalog, digest) for digest in CONTENTS[:1]])
+    catalog.group_commit([adding(catalog, digest) for digest in CONTENTS[:1]])
     bare = sqlite_database(catalog)._writer._opened().bare
     used = bare.execute("PRAGMA page_count").fetchone()[0]
 
@@ -134,7 +134,7 @@ def test_a_job_that_fills_the_disk_takes_no_other_with_it(catalog: Catalog) -> N
             catalog.add_blob(f"r/{number}", CONTENTS[4], 1)
 
     bare.execute(f"PRAGMA max_page_count={used + 20}")
-    before, filled, after = catalog.together(
+    before, filled, after = catalog.group_commit(
         [adding(catalog, CONTENTS[1]), large, adding(catalog, CONTENTS[2])]
     )
     bare.execute("PRAGMA max_page_count=1000000")
@@ -142,7 +142,7 @@ def test_a_job_that_fills_the_disk_takes_no_other_with_it(catalog: Catalog) -> N
     assert before == Outcome()
     assert isinstance(after.error, StorageFull) or after == Outcome()
     assert there(catalog) == CONTENTS[: 3 if after.error is None else 2]
-    assert catalog.together([adding(catalog, digest) for digest in CONTENTS]) == [Outcome()] * 5
+    assert catalog.group_commit([adding(catalog, digest) for digest in CONTENTS]) == [Outcome()] * 5
 
 
 def test_each_is_told_that_another_process_has_the_catalog(
@@ -150,7 +150,7 @@ def test_each_is_told_that_another_process_has_the_catalog(
 ) -> None:
     queue = sqlite_database(catalog)._write_queue
     monkeypatch.setattr(type(queue), "pass_through", lambda *_, **__: False)
-    outcomes = catalog.together([adding(catalog, digest) for digest in CONTENTS])
+    outcomes = catalog.group_commit([adding(catalog, digest) for digest in CONTENTS])
     assert [type(outcome.error) for outcome in outcomes] == [StorageBusy] * 5
 
 
@@ -165,13 +165,13 @@ def test_volatile_writes_do_not_wait_for_the_disk_and_durable_ones_do(
     catalog.end_upload(upload.id)
     assert commits == [normal, normal, full]
     begin = [lambda: catalog.begin_upload("r", "sha256")] * 3
-    assert all(outcome.error is None for outcome in catalog.together(begin, durable=False))
+    assert all(outcome.error is None for outcome in catalog.group_commit(begin, durable=False))
     catalog.add_blob("r", CONTENTS[0], 1)
     assert commits == [normal, normal, full, normal, full]
 
 
 def test_a_durable_write_is_not_hidden_among_volatile_ones(catalog: Catalog) -> None:
-    outcomes = catalog.together([adding(catalog, digest) for digest in CONTENTS[:2]], durable=False)
+    outcomes = catalog.group_commit([adding(catalog, digest) for digest in CONTENTS[:2]], durable=False)
     assert [type(outcome.error) for outcome in outcomes] == [RuntimeError] * 2
     assert there(catalog) == []
 
@@ -190,7 +190,7 @@ def test_others_write_while_jobs_are_done_and_after_them(catalog: Catalog) -> No
         other.start()
         assert began.wait(PATIENCE)
 
-    catalog.together([adding(catalog, CONTENTS[0]), start_other, adding(catalog, CONTENTS[1])])
+    catalog.group_commit([adding(catalog, CONTENTS[0]), start_other, adding(catalog, CONTENTS[1])])
     other.join(PATIENCE)
     assert there(catalog) == [CONTENTS[0], CONTENTS[1], CONTENTS[4]]
 

@@ -182,7 +182,7 @@ def test_an_address_has_so_many_and_no_more(listening: socket.socket) -> None:
     guard = ConnectionGuard(ConnectionLimits(per_address=10), table, listening.getsockname())
     with accepted(listening, 30) as (clients, _):
         busy = [table.enter(tuple(map(str, client.getsockname()))) for client in clients[-5:]]  # type: ignore[arg-type]
-        guard.look()
+        guard.check_all()
         assert [is_open(client) for client in clients[-5:]] == [True] * 5
         assert sum(is_open(client) for client in clients) == 10
         assert guard.ended[ADDRESS] == 20
@@ -198,7 +198,7 @@ def test_this_machine_and_proxies_have_as_many_as_they_like(listening: socket.so
         exempt=bool,
     )
     with accepted(listening, 30) as (clients, _):
-        guard.look()
+        guard.check_all()
         assert all(is_open(client) for client in clients)
 
 
@@ -207,11 +207,11 @@ def test_while_the_event_loop_is_behind_nobody_is_taken_for_idle(listening: sock
     guard = ConnectionGuard(ConnectionLimits(total=16), table, listening.getsockname())
     table.turn = time.perf_counter() - 1
     with accepted(listening, 20):
-        guard.look()
-        guard.look()
+        guard.check_all()
+        guard.check_all()
         assert not guard.ended, "they came after its last turn, and may have asked"
         table.turn = time.perf_counter()
-        guard.look()
+        guard.check_all()
         assert guard.ended["too-many"] == 8
 
 
@@ -221,9 +221,9 @@ def test_other_sockets_of_the_process_are_let_alone(listening: socket.socket) ->
         ConnectionLimits(total=16, per_address=1, header_seconds=0), Connections(), ("127.0.0.1", 1)
     )
     with accepted(listening, 30) as (clients, servers):
-        guard.look()
+        guard.check_all()
         time.sleep(0.01)
-        guard.look()
+        guard.check_all()
         assert all(is_open(one) for one in (*clients, *servers))
         assert guard.open == 0
 

@@ -23,10 +23,10 @@ from digestry.coordination.protocol import Job
 from digestry.errors import Conflict, InvalidConfiguration, NotFound, StorageError
 from digestry.file_locks import locked
 from digestry.model.digest import Digest
-from digestry.registry import garbage_collection
+from digestry.registry import garbage_collection, served_retention
 from digestry.registry.config import RegistryConfig, load
 from digestry.registry.garbage_run import CollectionCounts
-from digestry.registry.retention_config import CollectionConfig, check_against_served, record_served_retention
+from digestry.registry.retention_config import CollectionConfig
 from tests.backends import collect, collection_job, dry_run, open_blobs, open_catalog, open_coordination
 from tests.registry.garbage_collection.support import AT_ONCE, config, gathered, later
 from tests.registry.support import end_leases
@@ -262,11 +262,11 @@ def test_it_is_due_by_when_it_last_began(tmp_path: Path, monkeypatch: pytest.Mon
     cases = {"never": None, "long ago": now - 3601 * clock.SECOND, "of a clock set back": now + 10**15}
     for name, began in cases.items():
         if began is not None:
-            made.jobs.note(JobState(COLLECTION, began, began, {}))
+            made.jobs.store(JobState(COLLECTION, began, began, {}))
         runs.clear()
         collection_job(loaded).run(threading.Event())
         assert runs == [1], name
-    made.jobs.note(JobState(COLLECTION, now - 100 * clock.SECOND, now, {}))
+    made.jobs.store(JobState(COLLECTION, now - 100 * clock.SECOND, now, {}))
     runs.clear()
     collection_job(loaded).run(threading.Event())
     collection_job(replace(loaded, collection=CollectionConfig(every=None))).run(threading.Event())
@@ -304,7 +304,7 @@ def test_nothing_is_collected_right_after_a_start_long_after_the_last_run(
     made = open_catalog(tmp_path)
     made.migrate()
     month = 32 * 86400 * clock.SECOND
-    made.jobs.note(JobState(COLLECTION, clock.now() - month, clock.now() - month, {}))
+    made.jobs.store(JobState(COLLECTION, clock.now() - month, clock.now() - month, {}))
     made.close()
     runs = counted_runs(monkeypatch)
     monkeypatch.setattr(garbage_collection, "_FIRST_SECONDS", 0.0)
@@ -357,7 +357,7 @@ def test_by_hand_without_the_servers_configuration(tmp_path: Path, settings: Pat
 def test_what_the_server_keeps_longer_needs_its_configuration(tmp_path: Path) -> None:
     notes = NoteFiles(tmp_path)
     day = 86400.0
-    check_against_served(notes, Retention())  # never served
+    served_retention.check_default(notes, Retention())  # never served
     for served, mine, wrong in (
         (Retention(), Retention(), ""),
         (Retention(untagged=30 * day), Retention(), ""),
@@ -367,15 +367,15 @@ def test_what_the_server_keeps_longer_needs_its_configuration(tmp_path: Path) ->
         (Retention(sighted=91 * day), Retention(untagged=None), "sighted = 91 days"),
         (Retention(untagged=None, sighted=None), Retention(untagged=None, sighted=None), ""),
     ):
-        record_served_retention(notes, served)
+        served_retention.record(notes, served)
         with contextlib.nullcontext() if not wrong else pytest.raises(InvalidConfiguration, match=wrong):
-            check_against_served(notes, mine)
+            served_retention.check_default(notes, mine)
     for damage in (b"{", b"\xff", b'{"x":' + b"[" * 100_000, b"[]"):
         (tmp_path / "kept.json").write_bytes(damage)
         with pytest.raises(StorageError, match="damaged"):
-            check_against_served(notes, Retention())
-    record_served_retention(notes, Retention())
-    check_against_served(notes, Retention())
+            served_retention.check_default(notes, Retention())
+    served_retention.record(notes, Retention())
+    served_retention.check_default(notes, Retention())
 
 
 def test_rules_that_cannot_be(tmp_path: Path) -> None:

@@ -226,7 +226,7 @@ def test_a_run_that_fails_is_tried_again_more_and_more_rarely(
     def fails(config: RegistryConfig, _: Backend, **__: object) -> CollectionCounts:
         runs.append(1)
         catalog = open_catalog(config.scratch)
-        catalog.jobs.note(JobState(COLLECTION, clock.now(), None, {}))
+        catalog.jobs.store(JobState(COLLECTION, clock.now(), None, {}))
         catalog.close()
         raise StorageError("the disk is on fire")
 

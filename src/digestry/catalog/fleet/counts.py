@@ -64,7 +64,7 @@ class FleetCounts:
         }
         with self._database.write(durable=False) as connection:
             if fence is not None:
-                fence.check_in(connection)
+                fence.require_held(connection)
             connection.execute(dialect.of(connection).upserts.job, row)
 
 

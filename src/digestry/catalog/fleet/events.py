@@ -100,7 +100,7 @@ class FleetEvents:
     ) -> None:
         with self._database.write(durable=bool(found.events)) as connection:
             if fence is not None:
-                fence.check_in(connection)
+                fence.require_held(connection)
             for event in found.events:
                 delivery_queue.enqueue_fleet_event(connection, subscriptions, event)
             for agent in found.silent:

@@ -237,7 +237,7 @@ class FleetJudgements:
         numbers = [judgement.number for judgement in judgements]
         with self._database.write() as connection:
             if fence is not None:
-                fence.check_in(connection)
+                fence.require_held(connection)
             rows = {
                 row.number: row
                 for row in connection.execute(
@@ -286,7 +286,7 @@ class FleetJudgements:
         ]
         with self._database.write() as connection:
             if fence is not None:
-                fence.check_in(connection)
+                fence.require_held(connection)
             for name, subject in sorted(subjects):
                 connection.execute(
                     delete(advisory_statements).where(

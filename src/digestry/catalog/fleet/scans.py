@@ -71,5 +71,5 @@ class Scans:
         }
         with self._database.write() as connection:
             if fence is not None:
-                fence.check_in(connection)
+                fence.require_held(connection)
             connection.execute(dialect.of(connection).upserts.job, row)

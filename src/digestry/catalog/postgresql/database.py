@@ -106,11 +106,14 @@ class PostgresqlDatabase:
 
     @contextlib.contextmanager
     def _begun(self, engine: Engine, begin: str) -> Iterator[tuple[PreparedConnection, Begun]]:
-        with begun(lambda: PreparedConnection(engine, self._statements), begin) as (connection, row):
+        with open_transaction(lambda: PreparedConnection(engine, self._statements), begin) as (
+            connection,
+            row,
+        ):
             connection.served_by(row[0])
             yield connection, row
 
-    def together(self, jobs: Sequence[Job], *, durable: bool = True) -> list[Outcome]:
+    def group_commit(self, jobs: Sequence[Job], *, durable: bool = True) -> list[Outcome]:
         """Call ``jobs`` one after the other, each in a transaction of its own: a job that waits for a row of
         another node then holds no locks that others wait for."""
         return [attempt(job) for job in jobs]
@@ -199,7 +202,10 @@ class PostgresqlDatabase:
         self._check_at = 0.0
 
     def _migrate(self) -> None:
-        with self._errors(), begun(self._writer.connect, connections.BEGIN_MIGRATING) as (connection, _):
+        with (
+            self._errors(),
+            open_transaction(self._writer.connect, connections.BEGIN_MIGRATING) as (connection, _),
+        ):
             if schema_of(connection) is None:
                 check_requirements(connection, self._name)
             else:
@@ -244,7 +250,7 @@ Begun: TypeAlias = list[str]
 
 
 @contextlib.contextmanager
-def begun(connect: Callable[[], C], begin: str) -> Iterator[tuple[C, Begun]]:
+def open_transaction(connect: Callable[[], C], begin: str) -> Iterator[tuple[C, Begun]]:
     """Open a connection in a transaction that the statements ``begin`` begin; yield it with their answer.
 
     It is rolled back unless the block commits it. A connection that the server has closed since it was used

@@ -16,9 +16,9 @@ from digestry.catalog.postgresql import connection as connections
 from digestry.catalog.postgresql.address import DatabaseAddress
 from digestry.catalog.postgresql.database import (
     PostgresqlDatabase,
-    begun,
     database_errors,
     make_engine,
+    open_transaction,
     schema_of,
 )
 from digestry.catalog.postgresql.failures import failures
@@ -137,7 +137,7 @@ class PostgresqlStore(JournalViews):
         try:
             with (
                 database_errors(self.describe()),
-                begun(engine.connect, begin) as (connection, _),
+                open_transaction(engine.connect, begin) as (connection, _),
             ):
                 yield connection
         finally:

@@ -46,7 +46,7 @@ class TemporaryCopy:
         with self._turn, database_errors(self._name), self._connection.begin_nested():
             yield self._connection
 
-    def together(self, jobs: Sequence[Job], *, durable: bool = True) -> list[Outcome]:
+    def group_commit(self, jobs: Sequence[Job], *, durable: bool = True) -> list[Outcome]:
         """Call ``jobs`` one after the other."""
         return [attempt(job) for job in jobs]
 

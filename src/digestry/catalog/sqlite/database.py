@@ -140,9 +140,9 @@ class SqliteDatabase:
         with self._errors(), self._writer.transaction(durable=durable) as connection:
             yield connection
 
-    def together(self, jobs: Sequence[Job], *, durable: bool = True) -> list[Outcome]:
-        """Call ``jobs``, whose writes are committed as one; see :meth:`Database.together`."""
-        return self._writer.together(jobs, durable=durable)
+    def group_commit(self, jobs: Sequence[Job], *, durable: bool = True) -> list[Outcome]:
+        """Call ``jobs``, whose writes are committed as one; see :meth:`Database.group_commit`."""
+        return self._writer.group_commit(jobs, durable=durable)
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:

@@ -74,8 +74,8 @@ class Writer:
         with connection.transaction():
             yield connection
 
-    def together(self, jobs: Sequence[Job], *, durable: bool) -> list[Outcome]:
-        """Call ``jobs`` in one transaction; see :meth:`Database.together`.
+    def group_commit(self, jobs: Sequence[Job], *, durable: bool) -> list[Outcome]:
+        """Call ``jobs`` in one transaction; see :meth:`Database.group_commit`.
 
         If it cannot be committed, each job is called again, alone: then it fails, or not, for itself.
         """

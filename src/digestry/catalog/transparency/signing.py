@@ -70,7 +70,7 @@ class LogSigner:
         """Return the log's name: ``name``, and a key is made for it, unless it has one already."""
         with self._database.write() as connection:
             if fence is not None:
-                fence.check_in(connection)
+                fence.require_held(connection)
             found = keys.origins(connection)
             return found[-1] if found else keys.begin(connection, name, now=now, reason="")
 
@@ -116,7 +116,7 @@ class LogSigner:
                 return None
             with self._database.write() as connection:
                 if fence is not None:
-                    fence.check_in(connection)
+                    fence.require_held(connection)
                 if _begun(connection) != plan.begun:
                     continue  # the log was begun under another name meanwhile
                 checkpoint = plan.checkpoint
@@ -144,7 +144,7 @@ class LogSigner:
         """Add the cosignatures of a checkpoint by witnesses."""
         with self._database.write() as connection:
             if fence is not None:
-                fence.check_in(connection)
+                fence.require_held(connection)
             checkpoint_rows.cosign(connection, origin, size, signatures)
 
     @retried

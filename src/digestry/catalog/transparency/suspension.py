@@ -10,7 +10,7 @@ from typing import Final
 from sqlalchemy import select
 
 from digestry.catalog.database import Database
-from digestry.catalog.job_states import Jobs, JobState
+from digestry.catalog.job_states import JobState, JobStates
 from digestry.catalog.observation_schema import log_checkpoints
 
 STATE: Final = "transparency_suspension"
@@ -22,7 +22,7 @@ class LogSuspension:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._jobs = Jobs(database)
+        self._jobs = JobStates(database)
 
     def suspend(self, reason: str, *, now: int) -> bool:
         """Let nothing be signed until :meth:`resume`; return False for a catalog that never signed."""
@@ -30,7 +30,7 @@ class LogSuspension:
             signed = connection.execute(select(log_checkpoints.c.size).limit(1)).first()
         if signed is None:
             return False
-        self._jobs.note(JobState(STATE, now, None, {"reason": reason}))
+        self._jobs.store(JobState(STATE, now, None, {"reason": reason}))
         return True
 
     def reason(self) -> str:
@@ -40,4 +40,4 @@ class LogSuspension:
 
     def resume(self, *, now: int) -> None:
         """Let the log be signed on, under the same name."""
-        self._jobs.note(JobState(STATE, now, now, {}))
+        self._jobs.store(JobState(STATE, now, now, {}))

@@ -87,7 +87,7 @@ class CheckpointThinning:
     def _remove_some(self, sizes: Sequence[int], fence: Fence | None) -> None:
         with self._database.write() as connection:
             if fence is not None:
-                fence.check_in(connection)
+                fence.require_held(connection)
             connection.execute(
                 delete(log_checkpoints).where(
                     log_checkpoints.c.origin == self._origin, log_checkpoints.c.size.in_(sizes)

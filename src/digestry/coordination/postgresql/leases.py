@@ -58,7 +58,7 @@ class Lease:
         if self._lost or self._clock() >= self._deadline:
             raise self._ended()
 
-    def check_in(self, connection: Connection) -> None:
+    def require_held(self, connection: Connection) -> None:
         """Raise :class:`Conflict` unless the lock is held; it cannot be taken until the transaction ends."""
         self.check()
         values = {"name": self.name, "fence": self.fence}

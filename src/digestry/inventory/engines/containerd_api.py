@@ -13,7 +13,7 @@ from typing import Final
 from digestry.errors import RemoteNotFound, TooLarge
 from digestry.inventory.engines.client import Waiting
 from digestry.inventory.engines.grpc import Channel, Metadata
-from digestry.inventory.engines.protobuf import Message, string
+from digestry.inventory.engines.protobuf import Message, encode_string
 from digestry.model.digest import Digest
 
 LARGEST_DOCUMENT: Final = 8 << 20
@@ -110,7 +110,7 @@ class Containerd:
     def container(self, namespace: str, identity: str) -> Container:
         """Return one container."""
         method = f"{_SERVICES}.containers.v1.Containers/Get"
-        answer = self._channel.unary(method, string(1, identity), _of(namespace))
+        answer = self._channel.unary(method, encode_string(1, identity), _of(namespace))
         return _container(Message(answer).message(1))
 
     def processes(self, namespace: str) -> list[Process]:
@@ -130,7 +130,7 @@ class Containerd:
         """Yield the events of ``topics`` in all namespaces, and beside them what
         :meth:`Channel.endless` does."""
         method = f"{_SERVICES}.events.v1.Events/Subscribe"
-        filters = b"".join(string(1, f'topic=="{topic}"') for topic in topics)
+        filters = b"".join(encode_string(1, f'topic=="{topic}"') for topic in topics)
         for answer in self._channel.endless(method, filters, wait):
             if not answer:
                 yield answer
@@ -148,7 +148,7 @@ class Containerd:
         """Return whether one container runs; None where containerd does not know."""
         method = f"{_SERVICES}.tasks.v1.Tasks/Get"
         try:
-            answer = self._channel.unary(method, string(1, identity), _of(namespace))
+            answer = self._channel.unary(method, encode_string(1, identity), _of(namespace))
         except RemoteNotFound:
             return False
         return _runs(Message(answer).message(1))
@@ -165,18 +165,20 @@ class Containerd:
     def parent(self, namespace: str, snapshotter: str, key: str) -> str:
         """Return the name of the parent of the snapshot ``key``; "" if there is none."""
         method = f"{_SERVICES}.snapshots.v1.Snapshots/Stat"
-        answer = self._channel.unary(method, string(1, snapshotter) + string(2, key), _of(namespace))
+        answer = self._channel.unary(
+            method, encode_string(1, snapshotter) + encode_string(2, key), _of(namespace)
+        )
         return Message(answer).message(1).text(2)
 
     def stored(self, namespace: str, digest: Digest) -> Stored:
         method = f"{_SERVICES}.content.v1.Content/Info"
-        answer = self._channel.unary(method, string(1, str(digest)), _of(namespace))
+        answer = self._channel.unary(method, encode_string(1, str(digest)), _of(namespace))
         return _stored(Message(answer).message(1))
 
     def unpacked(self, namespace: str, snapshotter: str, chain: str) -> list[Stored]:
         """Return the configs that are marked as unpacked to the snapshot ``chain``."""
         method = f"{_SERVICES}.content.v1.Content/List"
-        filters = string(1, f'labels."{SNAPSHOT_LABEL}{snapshotter}"=="{chain}"')
+        filters = encode_string(1, f'labels."{SNAPSHOT_LABEL}{snapshotter}"=="{chain}"')
         answers = list(self._channel.stream(method, filters, _of(namespace)))
         return [_stored(message) for answer in answers for message in Message(answer).messages(1)]
 
@@ -186,7 +188,7 @@ class Containerd:
         if size > LARGEST_DOCUMENT:
             raise TooLarge(f"{self.url}: {digest} has {size} bytes: too many", limit=LARGEST_DOCUMENT)
         method = f"{_SERVICES}.content.v1.Content/Read"
-        parts = list(self._channel.stream(method, string(1, str(digest)), _of(namespace)))
+        parts = list(self._channel.stream(method, encode_string(1, str(digest)), _of(namespace)))
         content = b"".join(Message(part).raw(2) for part in parts)
         if Digest.of(content, digest.algorithm) != digest:
             raise RemoteNotFound(f"{self.url}: what is stored as {digest} is something else", status=404)

@@ -71,17 +71,17 @@ class Message:
         return values[-1] if values else None
 
 
-def string(number: int, value: str) -> bytes:
+def encode_string(number: int, value: str) -> bytes:
     """Encode a field that is a string."""
-    return nested(number, value.encode())
+    return encode_nested(number, value.encode())
 
 
-def nested(number: int, value: bytes) -> bytes:
+def encode_nested(number: int, value: bytes) -> bytes:
     """Encode a field that is a message or bytes."""
     return _varint(number << 3 | _COUNTED) + _varint(len(value)) + value
 
 
-def integer(number: int, value: int) -> bytes:
+def encode_integer(number: int, value: int) -> bytes:
     """Encode a field that is a number of at least 0, a boolean or an enum."""
     return _varint(number << 3 | _VARINT) + _varint(value)
 

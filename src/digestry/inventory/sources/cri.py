@@ -18,7 +18,7 @@ from digestry.errors import DigestryError, RemoteNotFound
 from digestry.inventory.engine_values import FIRST_START, digest_of, platform_of
 from digestry.inventory.engines.client import Waiting
 from digestry.inventory.engines.grpc import Channel, Unimplemented
-from digestry.inventory.engines.protobuf import Message, integer, nested, string
+from digestry.inventory.engines.protobuf import Message, encode_integer, encode_nested, encode_string
 from digestry.inventory.formats.container_labels import NO_LABELS, read_labels
 from digestry.inventory.formats.cri_documents import (
     ContainerInfo,
@@ -116,7 +116,7 @@ class Runtime:
         for version in _VERSIONS:
             self._version = version
             try:
-                answer = Message(self._ask("RuntimeService/Version", string(1, version)))
+                answer = Message(self._ask("RuntimeService/Version", encode_string(1, version)))
                 return answer.text(2), answer.text(3)
             except Unimplemented:
                 continue
@@ -138,12 +138,12 @@ class Runtime:
 
     def containers(self, identity: str = "") -> list[CriContainer]:
         """Return all containers, or the one with this ID."""
-        question = nested(1, string(1, identity)) if identity else b""
+        question = encode_nested(1, encode_string(1, identity)) if identity else b""
         answer = Message(self._ask("RuntimeService/ListContainers", question))
         return [_container(message, _LISTED) for message in answer.messages(1)]
 
     def container(self, identity: str) -> _Status:
-        question = string(1, identity) + integer(2, 1)
+        question = encode_string(1, identity) + encode_integer(2, 1)
         answer = Message(self._ask("RuntimeService/ContainerStatus", question))
         status = answer.message(1)
         container = _container(status, _STATUS)
@@ -153,7 +153,7 @@ class Runtime:
         return _Status(container, status.number(5), status.number(6))
 
     def image(self, reference: str) -> _Image:
-        question = nested(1, string(1, reference)) + integer(2, 1)
+        question = encode_nested(1, encode_string(1, reference)) + encode_integer(2, 1)
         answer = Message(self._ask("ImageService/ImageStatus", question))
         image = answer.message(1)
         if not image.text(1):

@@ -22,7 +22,7 @@ from digestry.catalog.store import CatalogFile
 from digestry.coordination import key_files
 from digestry.coordination.protocol import Job
 from digestry.errors import Conflict, NotFound
-from digestry.registry import log_heads, retention_config, store_identity
+from digestry.registry import log_heads, served_retention, store_identity
 from digestry.registry.backup import description
 from digestry.registry.backup.description import Description, JournalEnd, Missing, Part
 from digestry.registry.observability.audit_log import PLACE_FILE
@@ -38,7 +38,7 @@ _NOT_LISTED: Final = frozenset(
         "reserve",
         "tls",
         PLACE_FILE,
-        retention_config.FILE,
+        served_retention.FILE,
         log_heads.HEAD_FILE,  # of what is signed after the backup, too
     }  # made anew
     | {"lost+found"}

@@ -134,12 +134,12 @@ class ConnectionGuard:
         while not self._stop.wait(max(_SHORT_INTERVAL if self._suspects else _INTERVAL, took / _BUSY)):
             began = time.thread_time()  # not the time in which others had the interpreter
             try:
-                self.look()
+                self.check_all()
             except Exception:
                 log.exception("looking after connections failed; trying again")
             took = time.thread_time() - began
 
-    def look(self) -> None:
+    def check_all(self) -> None:
         """Check all connections once."""
         now = time.perf_counter()
         self._suspects = False

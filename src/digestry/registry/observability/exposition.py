@@ -51,7 +51,7 @@ from digestry.registry.observability.observation_metrics import observation_metr
 
 log: Final = logging.getLogger("digestry.registry")
 
-__all__ = ["FOLDER", "Scrape", "ServerStart", "begin"]
+__all__ = ["FOLDER", "Scrape", "ServerStart", "record_server_start"]
 
 BEGUN: Final = "begun.json"
 _OPENMETRICS: Final = "application/openmetrics-text"
@@ -89,8 +89,11 @@ class ServerStart(msgspec.Struct):
     entry: int
 
 
-def begin(scratch: Path, begun: ServerStart) -> None:
-    """Make the empty folder that processes publish their metrics in. Raises OSError."""
+def record_server_start(scratch: Path, begun: ServerStart) -> None:
+    """Store the state at the server's start, in the folder that processes publish their metrics in.
+
+    The folder is emptied first. Raises OSError.
+    """
     metrics_files.prepare(scratch)
     (scratch / FOLDER / BEGUN).write_bytes(msgspec.json.encode(begun))
 

@@ -1,4 +1,4 @@
-"""The gate of least ages: which digest a tag is answered with, and which digests may be pulled at all.
+"""The gate of minimum ages: which digest a tag is answered with, and which digests may be pulled at all.
 
 Every request for a manifest or blob passes it, by whatever name it comes (docs/min-age.md).
 """
@@ -37,7 +37,7 @@ _LONGEST_WARNING: Final = 500
 
 
 async def state_of(service: Service, name: str, tag: str, current: str, policy: AgePolicy) -> TagState | None:
-    """Return what a tag, which points to ``current`` now, resolves to; None if it has no least age."""
+    """Return what a tag, which points to ``current`` now, resolves to; None if it has no minimum age."""
     found = service.ages.tag(name, tag, current)
     if found is None:
         rule = policy.rule(name, tag)
@@ -156,8 +156,10 @@ async def resolved(service: Service, name: str, tag: str, current: str) -> str:
 
 
 async def ensure_observed(service: Service, repository: UpstreamRepository, tag: str) -> None:
-    """Have a tag of a mirror observed that has a least age, and that a client asked for: without observations
-    it would never get an age."""
+    """Have a tag of a mirror observed that has a minimum age, and that a client asked for.
+
+    Without observations it would never get an age.
+    """
     name = repository.local_name
     known = service.ages.observed
     if (name, tag) in known or service.config.read_only or signature_tags.is_about(tag):

@@ -1,4 +1,4 @@
-"""The age of tags, and the overrides of least ages: ``_digestry/age`` and ``_digestry/age-overrides``."""
+"""The age of tags, and the overrides of minimum ages: ``_digestry/age`` and ``_digestry/age-overrides``."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def list_overrides(service: Service, exchange: Exchange, name: str, _: str
 
 
 async def allow(service: Service, exchange: Exchange, name: str, _: str) -> None:
-    """Let a digest through before its least age."""
+    """Let a digest through before its minimum age."""
     raw = await exchange.read(_LARGEST, patience=service.config.patience)
     try:
         wanted = msgspec.json.decode(raw, type=prepared(AgeOverrideRequest))

@@ -119,7 +119,7 @@ async def _send(service: Service, exchange: Exchange, name: str, target: str) ->
 async def _aged(
     service: Service, exchange: Exchange, name: str, target: str, found: CachedManifest
 ) -> CachedManifest:
-    """Return what a request is answered with under a least age. Raises :class:`ErrorResponse`."""
+    """Return what a request is answered with under a minimum age. Raises :class:`ErrorResponse`."""
     if ":" in target:
         await age_gate.check_digest(service, exchange, name, found.digest)
         return found

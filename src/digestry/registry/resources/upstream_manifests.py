@@ -98,7 +98,7 @@ async def _by_tag(service: Service, exchange: Exchange, repository: UpstreamRepo
 
 
 async def _bring_aged(service: Service, repository: UpstreamRepository, tag: str, current: str) -> None:
-    """Fetch the manifest that the tag resolves to under its least age, unless it is here.
+    """Fetch the manifest that the tag resolves to under its minimum age, unless it is here.
 
     Raises :class:`ErrorResponse` if upstream does not answer.
     """
