@@ -228,6 +228,7 @@ def test_a_catalog_of_before_counted_what_it_held_is_counted(catalog: Catalog) -
     connection.execute("DROP INDEX sightings_by_actor")
     connection.execute("DROP INDEX manifests_by_subject_anywhere")
     connection.execute("DROP INDEX manifests_by_push")
+    connection.execute("DROP INDEX manifests_by_deletion")
     for table in (
         "usage",
         "identity",

@@ -59,8 +59,15 @@ TRIGGERS: Final = frozenset(
         _append_only("DELETE"),
         *(
             _log_append_only(table, action)
-            for table in ("log_entries", "log_nodes", "log_origins", "log_checkpoints")
+            for table in ("log_entries", "log_nodes", "log_origins")
             for action in ("UPDATE", "DELETE")
+        ),
+        _log_append_only("log_checkpoints", "UPDATE"),
+        (
+            "CREATE TRIGGER log_checkpoints_no_delete BEFORE DELETE ON log_checkpoints"
+            " WHEN NOT EXISTS (SELECT 1 FROM log_checkpoints AS later"
+            " WHERE later.origin = old.origin AND later.size > old.size) "
+            "BEGIN SELECT RAISE(ABORT, 'the log is append-only: its newest checkpoint stays'); END"
         ),
         (
             "CREATE TRIGGER usage_repository_added AFTER INSERT ON repositories"
@@ -109,5 +116,5 @@ def freezing(table: str) -> dict[str, str]:
     }
 
 
-OLDER_TRIGGERS: Final = frozenset({_append_only("UPDATE")})
+OLDER_TRIGGERS: Final = frozenset({_append_only("UPDATE"), _log_append_only("log_checkpoints", "DELETE")})
 """The triggers of older schemas that the newest one no longer has."""
