@@ -313,6 +313,9 @@ LISTED: dict[str, Any] = {
     "az acr": [{"architecture": "amd64", "digest": A, "imageSize": 1, "os": "linux", "tags": ["1"]}],
     "aws ecr": [{"registryId": "1", "repositoryName": "app", "imageDigest": A, "imageTags": ["1"]}],
     "gcloud": [{"digest": A, "tags": ["1"], "timestamp": {"year": 2026}}],
+    "GitLab": [
+        {"name": "1", "path": "g/app:1", "location": APP, "short_revision": "x", "digest": A, "total_size": 1}
+    ],
     "Harbor": [{"digest": A, "id": 3, "media_type": "x", "push_time": "", "tags": [{"name": "1"}]}],
     "skopeo inspect": {"Name": APP, "Digest": A, "RepoTags": ["1"], "Architecture": "amd64", "Layers": []},
     "buildx --metadata-file": {"containerimage.digest": A, "image.name": f"{APP}:1"},
@@ -608,3 +611,19 @@ def test_words_and_numbers_of_yaml_are_what_they_look_like(tmp_path: Path) -> No
         ("off", "reg.example/app:1.10"),
         ("012", "reg.example/22:22"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("word", "runs"),
+    [("CONTAINER_RUNNING", True), ("CONTAINER_EXITED", False), ("TASK_RUNNING", True), ("TASK_LOST", True)],
+)
+def test_states_with_the_kind_of_thing_before_them(tmp_path: Path, word: str, runs: bool) -> None:
+    path = tmp_path / "file"
+    path.write_text(json.dumps([{"name": "w", "reference": "reg.example/app:1", "state": word}]))
+    seen = [
+        each for each in FileSource("file:f", str(path)).observe() if isinstance(each, ContainerObservation)
+    ]
+    assert len(seen) == runs
+    assert any("whether it runs is not clear" in text for each in seen for text in each.remarks) == (
+        word == "TASK_LOST"
+    )

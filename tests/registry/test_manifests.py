@@ -87,7 +87,7 @@ def test_neither_content_type_nor_media_type(registry: RegistryServer, is_index:
 
 @pytest.mark.parametrize("is_index", [False, True])
 def test_dockers_type_must_be_in_the_document(registry: RegistryServer, is_index: bool) -> None:
-    name = f"manifests/header-alone-{is_index}"
+    name = f"manifests/header-alone-{int(is_index)}"
     kind = media_types.OCI_INDEX if is_index else media_types.OCI_MANIFEST
     body = document(registry, name, kind)
     del body["mediaType"]

@@ -8,7 +8,8 @@ from typing import Final, Literal, TypeAlias
 State: TypeAlias = Literal["runs", "waits", "ended", ""]
 """``waits`` is a container that has not been started yet; ``""`` is an unknown word."""
 
-_WORD: Final = re.compile(r"[a-z]+")
+_WORD: Final = re.compile(r"(?:(?:container|task|sandbox|instance)[_ ])?([a-z]+)")
+"""The CRI has ``CONTAINER_RUNNING``, Mesos ``TASK_RUNNING``."""
 _WORDS: Final[dict[State, str]] = {
     "runs": """
         running up paused pausing restarting removing stopping started active healthy unhealthy true yes
@@ -34,4 +35,4 @@ def state_of(text: str) -> State:
     The first word decides.
     """
     match = _WORD.search(text.lower().replace("not running", "notrunning"))
-    return _STATES.get(match[0], "") if match else ""
+    return _STATES.get(match[1], "") if match else ""

@@ -21,7 +21,8 @@ from digestry.model.json_values import JsonObject
 _OF_CONTENT: Final = {
     # OCI descriptors; what oras, skopeo and `digestry images`, `tags`, `referrers`, `history` print
     "mediatype", "artifacttype", "referenceastags", "layers", "layersdata", "diffid", "repotags",
-    # Harbor, Azure's, Amazon's and Google's registries
+    # Harbor, GitLab's, Azure's, Amazon's and Google's registries
+    "shortrevision", "totalsize",
     "manifestmediatype", "configmediatype", "artifactmediatype", "imagemanifest", "imagepushedat", "pushtime",
     "registryid",
     # what builds write
