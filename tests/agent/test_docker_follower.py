@@ -230,6 +230,74 @@ def test_an_end_whose_event_is_read_after_a_list_that_has_the_next_start(known: 
     assert began != text_of(again)
 
 
+@pytest.mark.parametrize("is_there", [True, False], ids=["is there", "is gone"])
+def test_what_ends_while_all_that_runs_is_asked_about(is_there: bool) -> None:
+    """It started in the gap; its end is told, and its start, or that there is a gap until then."""
+    with engine(memory=2) as docker:
+        docker.run("old")
+        with following(follower(docker)) as told:
+            pass
+        time.sleep(1.1)
+        with following(follower(docker), told.position) as told:
+            pass
+        docker.die("old")
+        docker.run("new")
+        for number in range(3):
+            docker.flash(f"lost{number}")
+        answer = docker.answer
+
+        def answered(path: str, query: dict[str, list[str]]) -> object:
+            if path == "/containers/old/json" and docker.containers["new"]["State"]["Running"]:
+                docker.die("new")
+                if not is_there:
+                    docker.destroy("new")
+            return answer(path, query) if path != "/containers/new/json" or is_there else None
+
+        docker.answer = answered  # type: ignore[method-assign]
+        with following(follower(docker), told.position) as again:
+            again.wait("-new")
+        ended = [change for change in again.changes if isinstance(change, RunStopped)]
+        end = next(change.at for change in ended if change.container == "new")
+        gaps = [change for change in again.changes if isinstance(change, Unobserved)]
+        if is_there:
+            assert "+new" in again.short()
+            assert max(gap.until for gap in gaps) < end
+        else:
+            assert max(gap.until for gap in gaps) >= end
+
+
+@pytest.mark.parametrize("is_there", [True, False], ids=["is there", "is gone"])
+def test_an_end_of_which_start_the_engine_forgot(is_there: bool) -> None:
+    """It may be the end of a later start than the one that was told."""
+    with engine(memory=3) as docker:
+        docker.run("web")
+        with following(follower(docker)) as told:
+            pass
+        time.sleep(1.1)
+        with following(follower(docker), told.position) as told:
+            pass
+        docker.die("web")
+        docker.start("web")
+        docker.flash("other")
+        docker.die("web")
+        written = docker.containers["web"]["State"]["StartedAt"]
+        if not is_there:
+            docker.destroy("web")
+        with following(follower(docker), told.position) as again:
+            pass
+    (stop,) = (one for one in again.changes if isinstance(one, RunStopped) and one.container == "web")
+    if is_there:
+        (run,) = (run for run in again.runs() if run.container == "web")
+        assert run.started_at.isoformat()[:26] == written[:26]
+        assert stop.instance == run.instance
+        assert stop.after is None
+    else:
+        assert "+web" not in again.short()
+        assert stop.instance == ""
+        assert stop.after is not None
+        assert stop.after < stop.at
+
+
 @pytest.mark.long
 def test_two_followers_tell_the_same_runs() -> None:
     with engine() as docker, following(follower(docker)) as one, following(follower(docker)) as two:

@@ -82,7 +82,7 @@ def settled(server: RegistryServer, ledger: Ledger, *, tolerance: float, patienc
 def explained(found: Found, told: Recorder, events: Sequence[Mapping[str, Any]]) -> str:
     """Return the differences; of the first ones also the engine's events, and what agents reported."""
     lines = [str(found)]
-    for container in found.containers()[:4]:
+    for container in found.containers()[:6]:
         lines.append(f"--- {container}")
         lines += [
             f"{event['timeNano'] / 1e9:.6f} engine: {event['Action']}"

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
 from digestry.errors import DigestryError, RemoteNotFound
 from digestry.inventory.engine_values import FIRST_START
-from digestry.inventory.engines.clocks import TOLERANCE
 from digestry.inventory.followers.engine_api import EngineAPI, NamedImage
 from digestry.inventory.followers.engine_events import (
     ENDS,
@@ -27,6 +26,7 @@ from digestry.inventory.followers.engine_events import (
     EngineEvent,
     Position,
     read_event,
+    told_before,
 )
 from digestry.inventory.followers.first_starts import FirstStarts
 from digestry.inventory.formats.container_labels import read_labels
@@ -62,10 +62,11 @@ _MOST_ASKED: Final = 2000
 """Containers that have ended and are asked when, after the events were interrupted."""
 _MOST_IMAGES: Final = 512
 _FIRST_WITHIN: Final = round(FIRST_WITHIN.total_seconds()) * NANOSECONDS
-_CLOCKS_DIFFER: Final = round((TOLERANCE + 1) * NANOSECONDS)
 _LATE: Final = NANOSECONDS
 """A busy engine may send an event so much later than it happened."""
 _WRITTEN_BEFORE: Final = datetime.timedelta(seconds=10)
+_ONE_END: Final = datetime.timedelta(seconds=2)
+"""By which an end that the engine wrote down and its event may differ."""
 _BEHIND: Final = datetime.timedelta(milliseconds=50)
 """An engine may tell of a start before it writes its time down."""
 
@@ -97,6 +98,8 @@ class EngineFollower:
         self._host = ""
         self._platform: Platform | None = None
         self._last, self._last_at, self._seen = "", 0, 0
+        self._unknown_until = of_nanoseconds(0)
+        """Until when the last gap reaches: at least to the last end of an unknown start."""
 
     @property
     def name(self) -> str:
@@ -167,8 +170,8 @@ class EngineFollower:
 
     # -- what events tell -----------------------------------------------------------------------
 
-    def _take(self, event: EngineEvent) -> Iterator[RunChange]:
-        """Yield the changes that an event tells."""
+    def _take(self, event: EngineEvent, since: datetime.datetime | None = None) -> Iterator[RunChange]:
+        """Yield the changes that an event tells. ``since``: from then on events before it are forgotten."""
         self._last, self._last_at = event.key, event.nanoseconds
         self._seen = max(event.nanoseconds, self._seen)
         if event.moves_image:
@@ -180,7 +183,11 @@ class EngineFollower:
             self._running[event.identity] = run
             yield RunStarted(run)
         elif event.action in ENDS or (event.action in GONE and event.identity in self._running):
-            yield self._ended(event)
+            end = self._ended(event)
+            if since is None or end.instance:
+                yield end
+            else:
+                yield from self._unknown_end(event, since)
         self._starts.learn(event)
 
     def _ended(self, event: EngineEvent) -> RunStopped:
@@ -282,51 +289,84 @@ class EngineFollower:
         """Yield what happened since ``before``, as far as the engine still says, and all that runs."""
         covered = not before.seen
         if before.seen:
-            told = _told(before, replayed)
+            told = told_before(before, replayed)
             covered = told > 0
             if covered:  # the engine still has all that came after it
                 for event in replayed[:told]:
                     self._starts.learn(event)
                 replayed = replayed[told:]
-            else:
-                yield Unobserved(
-                    of_nanoseconds(before.seen - _LATE),
-                    of_nanoseconds(max(opened, before.seen)),
-                    "the engine does not have all events since then any more",
-                )
-        for event in replayed:
-            yield from self._take(event)
-        if not covered:
-            yield from self._ended_since(of_nanoseconds(before.seen - _LATE))
-        yield from self._all()
+        since = None if covered else of_nanoseconds(before.seen - _LATE)
+        self._unknown_until = of_nanoseconds(max(opened, before.seen))
+        changes = list(self._resumed(replayed, since))
+        if since is not None:
+            reason = "the engine does not have all events since then any more"
+            yield Unobserved(since, self._unknown_until, reason)
+        yield from changes
         self._seen = max(opened, self._seen)
 
-    def _ended_since(self, since: datetime.datetime) -> Iterator[RunChange]:
+    def _resumed(
+        self, replayed: Sequence[EngineEvent], since: datetime.datetime | None
+    ) -> Iterator[RunChange]:
+        for event in replayed:
+            yield from self._take(event, since)
+        # One list for both: what ends between two would be in neither.
+        at = moment()
+        listed = self._api.source.containers(include_stopped=since is not None)
+        if since is not None:
+            yield from self._ended_since(since, listed)
+        yield from self._all_of(listed, at)
+
+    def _ended_since(
+        self, since: datetime.datetime, listed: Sequence[ListedContainer]
+    ) -> Iterator[RunChange]:
         """Yield the ends, since a time, of the containers that are still there."""
         told = self._starts.ended
-        listed = [entry for entry in self._api.source.containers(include_stopped=True) if not entry.runs]
-        for entry in [entry for entry in listed if entry.id not in told][:_MOST_ASKED]:
+        ended = [entry for entry in listed if not entry.runs and entry.id not in told]
+        for entry in ended[:_MOST_ASKED]:
             seen = self._observe(entry)
-            if seen is None or seen.ended_at is None or seen.ended_at < since:
-                continue
-            self._running.pop(entry.id, None)
-            if seen.started_at is None or seen.started_at < since:
-                yield RunStopped(entry.id, seen.ended_at)
-                continue
-            run = self._run(seen, seen.started_at)
-            yield RunStarted(run)
-            yield RunStopped(entry.id, seen.ended_at, run.instance)
+            if seen is not None and seen.ended_at is not None and seen.ended_at >= since:
+                yield from self._end_of(seen, seen.ended_at, since)
+
+    def _end_of(
+        self, seen: ContainerObservation, ended_at: datetime.datetime, since: datetime.datetime
+    ) -> Iterator[RunChange]:
+        """Yield the end of a container that was seen, and its start if that was after ``since``."""
+        self._running.pop(seen.id, None)
+        if seen.started_at is None or seen.started_at < since:
+            yield RunStopped(seen.id, ended_at)
+            return
+        run = self._run(seen, seen.started_at)
+        yield RunStarted(run)
+        yield RunStopped(seen.id, ended_at, run.instance)
+
+    def _unknown_end(self, event: EngineEvent, since: datetime.datetime) -> Iterator[RunChange]:
+        """Yield an end of whose start nothing is known, as events since then are forgotten.
+
+        What ran before may have ended in that time, and this may be the end of a later start.
+        """
+        seen = self._observe(ListedContainer(id=event.identity))
+        if seen is not None and seen.ended_at is not None and abs(seen.ended_at - event.at) <= _ONE_END:
+            yield from self._end_of(seen, event.at, since)
+        else:
+            self._unknown_until = max(self._unknown_until, event.at)
+            yield RunStopped(event.identity, event.at, after=min(since, event.at))
 
     def _all(self) -> Iterator[RunChange]:
         """Yield all that runs, and before it the starts of what ended meanwhile."""
         at = moment()
+        yield from self._all_of(self._api.source.containers(include_stopped=False), at)
+
+    def _all_of(self, listed: Sequence[ListedContainer], at: datetime.datetime) -> Iterator[RunChange]:
+        """Yield what runs of a list that was made after ``at``, as :meth:`_all` does."""
+        began, gone = of_nanoseconds(self._present()), False
         runs: dict[str, Run] = {}
-        for entry in self._api.source.containers(include_stopped=False):
+        for entry in [entry for entry in listed if entry.runs]:
             seen = self._observe(entry)
             if seen is None or seen.started_at is None:
                 known = self._running.get(entry.id)
                 if known is not None:
                     runs[entry.id] = known
+                gone = gone or known is None
                 continue
             run = self._run(seen, seen.started_at)
             known = self._running.get(entry.id)
@@ -338,6 +378,11 @@ class EngineFollower:
             if seen.ended_at is not None:  # it has ended since the list was made; an event says so
                 yield RunStarted(run)
         self._running = runs
+        if gone:
+            # When these started is not known: as a rule, before the list and not long ago.
+            self._unknown_until = max(began, of_nanoseconds(self._present()))
+            reason = "what ran was gone before the engine could be asked about it"
+            yield Unobserved(began - _ONE_END, self._unknown_until, reason)
         yield AllRuns(at, tuple(runs.values()))
 
     def _compare(self) -> Iterator[RunChange]:
@@ -350,16 +395,6 @@ class EngineFollower:
     def _observe(self, entry: ListedContainer) -> ContainerObservation | None:
         seen = self._api.source.container(entry, self._host, self._platform, self._image, still_listed=False)
         return seen if isinstance(seen, ContainerObservation) else None
-
-
-def _told(before: Position, replayed: list[EngineEvent]) -> int:
-    """Return how many of the events that the engine still has were told before; 0 if it may have forgotten
-    some that were not."""
-    keys = [event.key for event in replayed]
-    if before.last:
-        return keys.index(before.last) + 1 if before.last in keys else 0
-    # The two clocks may differ a little: what is told twice is one run, and what is left out is lost.
-    return sum(event.nanoseconds <= before.seen - _CLOCKS_DIFFER for event in replayed)
 
 
 def _run(seen: ContainerObservation, instance: str, started_at: datetime.datetime) -> Run:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
 from digestry.errors import ProtocolViolation
+from digestry.inventory.engines.clocks import TOLERANCE
 from digestry.inventory.runs import of_nanoseconds
 from digestry.model.digest import shown
 from digestry.model.fleet import EVENT_START
@@ -20,6 +22,7 @@ ENDS: Final = frozenset({"die", "died"})
 GONE: Final = frozenset({"destroy", "remove"})
 NANOSECONDS: Final = 1_000_000_000
 """In a second."""
+_CLOCKS_DIFFER: Final = round((TOLERANCE + 1) * NANOSECONDS)
 _IMAGES_CHANGE: Final = frozenset(
     {"tag", "untag", "pull", "delete", "load", "import", "build", "loadfromarchive", "remove"}
 )
@@ -106,3 +109,13 @@ class Position(msgspec.Struct, frozen=True, omit_defaults=True):
 def seconds_of(nanoseconds: int) -> str:
     """Return a time in nanoseconds since 1970 as the engines' ``since`` has it: in seconds."""
     return f"{nanoseconds // NANOSECONDS}.{nanoseconds % NANOSECONDS:09d}"
+
+
+def told_before(before: Position, replayed: Sequence[EngineEvent]) -> int:
+    """Return how many of the events that the engine still has were told before; 0 if it may have forgotten
+    some that were not."""
+    keys = [event.key for event in replayed]
+    if before.last:
+        return keys.index(before.last) + 1 if before.last in keys else 0
+    # The two clocks may differ a little: what is told twice is one run, and what is left out is lost.
+    return sum(event.nanoseconds <= before.seen - _CLOCKS_DIFFER for event in replayed)
