@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,9 +14,11 @@ from digestry.catalog import clock
 from digestry.model.digest import Digest
 from tests.e2e.engines import (
     Engine,
+    Layout,
     containerd_engine,
     docker_engine,
     docker_registry,
+    root_file_system,
 )
 from tests.e2e.test_mirror import DOCKER, PODMAN, Hub
 from tests.registry.pull_through.support import mirroring
@@ -93,6 +96,92 @@ def test_containerds_hosts_toml(hub: Hub, tmp_path: Path) -> None:
             refused = ctr.attempt(*pull, f"docker.io/library/{name}")
             assert refused.returncode != 0
             assert "403" in refused.stderr
+
+
+def index_over_time(hub: Hub, repository: str) -> tuple[str, str, str]:
+    """A tag whose index got another image just now. Returns the digest of a month, that image's, and its
+    layer's."""
+    layout = Layout(hub.directory / f"indexes-{repository.replace('/', '-')}")
+    old = layout.image([root_file_system(says=b"old")], "cat", "/says")
+    new = layout.image([root_file_system(says=b"new")], "cat", "/says")
+    first = layout.name(layout.index([old]), "first")
+    second = layout.name(layout.index([new]), "second")
+
+    def publish(name: str) -> None:
+        target = f"docker://{hub.host}/{repository}:1"
+        hub.skopeo("copy", "--all", "--dest-tls-verify=false", f"oci:{layout.path}:{name}", target)
+
+    publish("first")
+    observed(hub, repository, str(first))
+    publish("second")
+    # So that the registry knows the new one, as its observer would.
+    assert hub.mirror.request("HEAD", f"/v2/docker.io/{repository}/manifests/1").status == 200
+    assert second != first
+    manifest = json.loads((layout.path / "blobs/sha256" / new["digest"].partition(":")[2]).read_text())
+    return str(first), str(new["digest"]), str(manifest["layers"][0]["digest"])
+
+
+def refused_by_digest(hub: Hub, repository: str, child: str, layer: str) -> None:
+    """Neither the new image nor its layer is served by its digest."""
+    for kind, digest in (("manifests", child), ("blobs", layer)):
+        answer = hub.mirror.request("GET", f"/v2/docker.io/{repository}/{kind}/{digest}")
+        assert (answer.status, answer.code) == (403, "DENIED"), (kind, answer.body)
+
+
+@pytest.mark.long
+@DOCKER
+@pytest.mark.peer("dockerd")
+def test_docker_gets_no_new_child_of_an_index(hub: Hub) -> None:
+    _, child, layer = index_over_time(hub, "library/multi")
+    with docker_engine(f"--registry-mirror=http://{hub.mirror.host}") as docker:
+        docker("pull", "multi:1")
+        assert docker("run", "--rm", "--network=none", "multi:1") == "old"
+        name = f"{hub.mirror.host}/docker.io/library/multi"
+        refused = docker.attempt("pull", f"{name}@{child}")
+        assert refused.returncode != 0
+        assert "is too young" in refused.stderr
+    refused_by_digest(hub, "library/multi", child, layer)
+
+
+@pytest.mark.long
+@DOCKER
+@pytest.mark.peer("containerd")
+def test_containerd_gets_no_new_child_of_an_index(hub: Hub, tmp_path: Path) -> None:
+    first, child, layer = index_over_time(hub, "library/multi")
+    hosts = tmp_path / "hosts"
+    (hosts / "docker.io").mkdir(parents=True)
+    host = f"http://{hub.mirror.host}"
+    (hosts / "docker.io" / "hosts.toml").write_text(
+        f'server = "{host}"\n[host."{host}"]\ncapabilities = ["pull", "resolve"]\n'
+    )
+    with containerd_engine() as ctr:
+        pull = ("images", "pull", "--snapshotter=native", f"--hosts-dir={hosts}")
+        ctr(*pull, "docker.io/library/multi:1")
+        assert first in ctr("images", "ls")
+        refused = ctr.attempt(*pull, f"docker.io/library/multi@{child}")
+        assert refused.returncode != 0
+        assert "403" in refused.stderr
+    refused_by_digest(hub, "library/multi", child, layer)
+
+
+@pytest.mark.long
+@PODMAN
+@pytest.mark.peer("podman")
+def test_podman_by_a_mirror_of_registries_conf(hub: Hub, podman: Engine, tmp_path: Path) -> None:
+    first, child, layer = index_over_time(hub, "team/multi")
+    conf = tmp_path / "registries.conf"
+    conf.write_text(
+        '[[registry]]\nlocation = "docker.io"\n[[registry.mirror]]\n'
+        f'location = "{hub.mirror.host}/docker.io"\ninsecure = true\n'
+    )
+    mirrored = Engine(podman.command, {**podman.environment, "CONTAINERS_REGISTRIES_CONF": str(conf)})
+    mirrored("pull", "docker.io/team/multi:1")
+    assert first in mirrored("image", "inspect", "--format={{.RepoDigests}}", "docker.io/team/multi:1")
+    mirrored("rmi", "docker.io/team/multi:1")
+    refused = mirrored.attempt("pull", f"docker.io/team/multi@{child}")
+    assert refused.returncode != 0
+    assert "is too young" in refused.stderr
+    refused_by_digest(hub, "team/multi", child, layer)
 
 
 @pytest.mark.long
