@@ -114,12 +114,8 @@ def check(config: RegistryConfig, wanted: Mapping[str, Sequence[str | None]]) ->
         assert catalog.observed_moves.unfinished(ever, limit=10) == []
         queued = [one.document or "" for one in catalog.delivery_queue.listed(limit=1000)]
         assert len(queued) == len(told), queued
-        for tag, digest in told:
-            assert sum(f'"tag":"{tag}"' in one and digest in one for one in queued) == 1, (
-                tag,
-                digest,
-                queued,
-            )
+        for tag, _ in told:
+            assert sum(f'"tag":"{tag}"' in one for one in queued) == 1, (tag, queued)
         for digest in {one for digests in wanted.values() for one in digests if one is not None}:
             _check_content(catalog, backend.blobs, Digest.parse(digest))
     finally:
