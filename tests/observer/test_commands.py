@@ -58,15 +58,25 @@ def test_a_served_registry_observes_at_once(tmp_path: Path) -> None:
         server = start_registry(tmp_path / "root")
         try:
             name = f"{up.liar.host}/own/app"
-            up.image("own/app", "1.5", layer=b"one")
+            first = up.image("own/app", "1.5", layer=b"one")
             run(server.root, "add", name, "--every", "1h", "--tag", "1.5")
-            up.image("own/app", "1.5", layer=b"one")
             assert "1 answer," in run(server.root, "run")
             up.image("own/app", "1.5", layer=b"two")
             assert "1.5 moved from" in run(server.root, "run", status=exit_codes.FINDINGS)
             remote = run_digestry("observe", "report", server.host)
             assert remote.returncode == exit_codes.FINDINGS
             assert "1.5 moved from" in remote.stdout
+            assert "compare:" not in remote.stdout  # an ordinary rebuild
+            up.tags["own/app", "1.5"] = str(first)
+            run(server.root, "run", status=exit_codes.FINDINGS)
+            remote = run_digestry("observe", "report", server.host)
+            assert "! moved-back" in remote.stdout
+            (line,) = [one for one in remote.stdout.splitlines() if "compare:" in one]
+            program, *arguments = line.split()[1:]
+            assert program == "digestry"
+            compared = run_digestry(*arguments)
+            assert compared.returncode == 0, compared.stderr
+            assert str(first) in compared.stdout
         finally:
             server.stop()
 

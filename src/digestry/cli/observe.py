@@ -216,7 +216,7 @@ def run(
     Exit code 1 if something moved, 3 if something could not be observed.
     """
     from digestry.cli import exit_codes
-    from digestry.cli.observe_report import tell_gaps, tell_moves
+    from digestry.cli.observe_report import address_of, tell_gaps, tell_moves
     from digestry.cli.serve import upstream
     from digestry.observer.single_round import observe_all_once
     from digestry.registry.observe_config import repository_name
@@ -232,7 +232,7 @@ def run(
         catalog.close()
     if not found.report.repositories:
         note("digestry: nothing is observed: say what, with digestry observe add")
-    tell_moves(found.report)
+    tell_moves(found.report, address_of(registry))
     tell_gaps(found.report)
     if found.unfinished:
         note(f"digestry: {number_of(found.unfinished, 'observation')} did not end in time")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -19,10 +20,20 @@ from digestry.model.timestamps import rfc3339
 if TYPE_CHECKING:
     from digestry.model.digest import Digest
     from digestry.model.observations import ObservationReport, RunningPlace, UpstreamMove
+    from digestry.registry.config import RegistryConfig
 
 _WEEK: Final = datetime.timedelta(days=7)
 _SHORT: Final = 12
 _PLACES: Final = 3
+_SOMEWHERE: Final = "REGISTRY"
+_WORDS: Final = {
+    "version-tag-moved": "the tag names one release, which is not expected to move",
+    "version-tag-deleted": "the tag names one release, which is not expected to go",
+    "kind-changed": "an image, an index or an artifact became another of the three",
+    "created-earlier": "the new image says that it is older than the old one",
+}
+"""Concerns that no other line says more about."""
+_ATTACHED: Final = re.compile(r"(sha(?:256|512)-[0-9a-f]{12})[0-9a-f]+", re.ASCII)
 
 
 @click.command()
@@ -60,13 +71,16 @@ def report(
     if registry is not None and (root is not None or config is not None):
         raise click.UsageError("Give REGISTRY, or --root or --config.")
     start = datetime.datetime.now(datetime.UTC) - _WEEK if since is None else since
-    found = _local(root, config, start) if registry is None else _remote(registry, start)
+    if registry is None:
+        found, address = _local(root, config, start)
+    else:
+        found, address = _remote(registry, start), registry.removeprefix("https://")
     if as_json:
         from digestry.cli.observe_document import document_of
 
         json_document(document_of(found))
     else:
-        _tell(found)
+        _tell(found, address)
     if found.moves:
         ctx.exit(exit_codes.FINDINGS)
     if not found.repositories or any(gap.until is None for gap in found.gaps):
@@ -83,7 +97,7 @@ def _remote(host: str, since: datetime.datetime) -> ObservationReport:
         return observation_report(connection, check_value("registry", host), since)
 
 
-def _local(root: Path | None, config: Path | None, since: datetime.datetime) -> ObservationReport:
+def _local(root: Path | None, config: Path | None, since: datetime.datetime) -> tuple[ObservationReport, str]:
     from digestry.catalog import clock
     from digestry.cli.registry_options import chosen_registry
     from digestry.registry.observation_report import report as made
@@ -93,16 +107,24 @@ def _local(root: Path | None, config: Path | None, since: datetime.datetime) -> 
     backend.catalog_store.check_schema()  # a directory that is no registry must not become one
     catalog = backend.open_catalog()
     try:
-        return made(catalog, registry, since=clock.from_datetime(since), now=backend.now())
+        found = made(catalog, registry, since=clock.from_datetime(since), now=backend.now())
+        return found, address_of(registry)
     finally:
         catalog.close()
 
 
-def _tell(found: ObservationReport) -> None:
+def address_of(registry: RegistryConfig) -> str:
+    """Return how commands on the registry's own host name it; a placeholder if its name is not known here."""
+    if registry.tls is not None or not registry.port or not registry.loopback:
+        return _SOMEWHERE
+    return f"{registry.host}:{registry.port}"
+
+
+def _tell(found: ObservationReport, address: str) -> None:
     if not found.repositories:
         note("digestry: nothing is observed: say what, with digestry observe add")
         return
-    tell_moves(found)
+    tell_moves(found, address)
     tell_gaps(found)
     tags = sum(one.tags for one in found.repositories)
     since = _time(found.since)
@@ -119,16 +141,26 @@ def _tell(found: ObservationReport) -> None:
             )
 
 
-def tell_moves(found: ObservationReport) -> None:
-    """Print the moves of a report, the newest first."""
+def tell_moves(found: ObservationReport, address: str) -> None:
+    """Print the moves of a report, the newest first. ``address`` is how commands name the registry."""
     for move in found.moves:
-        say(printable(f"{move.name}:{move.tag} {_what(move)}"))
+        say(printable(f"{move.name}:{_short_tag(move.tag)} {_what(move)}"))
+        if move.event == "moved":
+            say(f"  to {_digest(move.to_digest)}")
         say(f"  {_when(move)}")
         for line in _facts(move):
             say(printable(f"  {line}"))
         for what, places in (("the old one", move.running_before), ("the new one", move.running_after)):
             if places:
                 say(printable(f"  {_places(places)} run {what}"))
+        if move.event == "moved" and move.facts is not None and move.facts.concerns:
+            image = f"{address}/{move.repository}"
+            old, new = _digest(move.from_digest), _digest(move.to_digest)
+            say(printable(f"  compare: digestry diff {image}@{old} {image}@{new}"))
+    if any(move.facts is not None and move.facts.concerns for move in found.moves):
+        say("")
+        say("! marks what an ordinary rebuild does not do. Before the new image is pulled,")
+        say("compare it with the old one, and ask who publishes it (docs/observe.md).")
     if found.moves:
         say("")
 
@@ -142,10 +174,9 @@ def tell_gaps(found: ObservationReport) -> None:
     single = {(gap.name, _minute(gap.since)): gap for gap in found.gaps}
     rows = []
     for (name, since, until, reason), count in together.items():
-        tag = single[name, since].tag or "(list of tags)"
-        rows.append(
-            [name, tag if count == 1 else number_of(count, "tag"), since, until or "now", reason or "-"]
-        )
+        tag = _short_tag(single[name, since].tag) or "(list of tags)"
+        which = tag if count == 1 else number_of(count, "tag")
+        rows.append([name, which, since, until or "now", reason or "no observation came in time"])
     if rows:
         table(["NOTHING KNOWN OF", "TAG", "SINCE", "UNTIL", "WHY"], rows)
         if found.more_gaps:
@@ -157,7 +188,7 @@ def _what(move: UpstreamMove) -> str:
         return f"was deleted; it was {_digest(move.from_digest)}"
     if move.event == "created":
         return f"is new: {_digest(move.to_digest)}"
-    return f"moved from {_digest(move.from_digest)} to {_digest(move.to_digest)}"
+    return f"moved from {_digest(move.from_digest)}"
 
 
 def _when(move: UpstreamMove) -> str:
@@ -173,6 +204,7 @@ def _facts(move: UpstreamMove) -> list[str]:
     lines = []
     if facts.concerns:
         lines.append(f"! {', '.join(facts.concerns)}")
+    lines += [_WORDS[concern] for concern in facts.concerns if concern in _WORDS]
     if facts.pointed_until is not None:
         lines.append(f"it pointed there before, until {_time(facts.pointed_until)}")
     if facts.platforms_lost:
@@ -195,6 +227,11 @@ def _places(places: tuple[RunningPlace, ...]) -> str:
     names = ", ".join(one.place for one in places[:_PLACES])
     more = f" and {len(places) - _PLACES} more" if len(places) > _PLACES else ""
     return f"{number_of(count, 'container')} at {names}{more}"
+
+
+def _short_tag(tag: str) -> str:
+    """Return a tag; of one that is about a digest, with the digest's first digits alone."""
+    return _ATTACHED.sub(r"\1…", tag)
 
 
 def _digest(digest: Digest | None) -> str:
