@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -34,7 +35,8 @@ class Request:
 class Reply:
     """What it is told. ``length`` lies about the body's size; ``endless`` never ends it;
     ``cut`` breaks the connection after the body; its second half comes when ``gate`` is set. With
-    ``hangs_up`` there is no answer at all."""
+    ``hangs_up`` there is no answer at all, and with ``drip`` the body comes a byte at a time, with so many
+    seconds between two."""
 
     status: int = 200
     body: bytes = b""
@@ -45,6 +47,7 @@ class Reply:
     chunked: bool = False
     gate: threading.Event | None = None
     hangs_up: bool = False
+    drip: float = 0.0
 
 
 Answering = Callable[[Request], Reply]
@@ -100,7 +103,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if request.method == "HEAD":
             return
-        if reply.endless:
+        if reply.drip:
+            for place in range(len(reply.body)):
+                self.wfile.write(reply.body[place : place + 1])
+                time.sleep(reply.drip)
+        elif reply.endless:
             while True:
                 self._chunk(b"x" * 65536)
         elif reply.chunked:

@@ -11,7 +11,7 @@ from typing import Final
 from digestry.admission.decision import Finding
 from digestry.admission.image_knowledge import ImageKnowledge
 from digestry.admission.policy import Condition
-from digestry.admission.tested_manifests import FailOn, TestedManifest
+from digestry.admission.tested_manifests import FailOn, JudgedManifest
 from digestry.audit.reports.junit_suite import Case, counted, write_suite
 from digestry.audit.reports.sarif_log import address_segment, message_text, write_log
 from digestry.model.json_values import JsonObject
@@ -38,7 +38,7 @@ _RULES: Final[dict[str, str]] = {
 _LEVELS: Final = {"deny": "error", "warn": "warning", "allow": "note"}
 
 
-def to_sarif(tested: Sequence[TestedManifest]) -> Iterator[str]:
+def to_sarif(tested: Sequence[JudgedManifest]) -> Iterator[str]:
     """Yield a log with a result for each finding that the policy warns of or denies, or that an exemption
     lets through, which is suppressed then."""
     used = [name for name in _RULES if any(name in _names(one) for one in tested)]
@@ -55,7 +55,7 @@ def to_sarif(tested: Sequence[TestedManifest]) -> Iterator[str]:
     return write_log(rules, problems, _results(tested, index))
 
 
-def to_junit(tested: Sequence[TestedManifest], fail_on: FailOn) -> Iterator[str]:
+def to_junit(tested: Sequence[JudgedManifest], fail_on: FailOn) -> Iterator[str]:
     """Yield a suite with a test case for each image of each object. Only one of which everything is known
     and allowed passes; what was not looked at is an error."""
     cases = [case for one in tested for case in _cases(one, fail_on)]
@@ -65,16 +65,16 @@ def to_junit(tested: Sequence[TestedManifest], fail_on: FailOn) -> Iterator[str]
 # -- SARIF --------------------------------------------------------------------------------------
 
 
-def _told(one: TestedManifest) -> list[Finding]:
+def _told(one: JudgedManifest) -> list[Finding]:
     return [finding for finding in one.findings if finding.action != "allow" or finding.exempted]
 
 
-def _names(one: TestedManifest) -> set[str]:
+def _names(one: JudgedManifest) -> set[str]:
     names: set[str] = {finding.condition for finding in _told(one)}
     return names | {_FAULT} if one.faulty else names
 
 
-def _problems(one: TestedManifest) -> Iterator[str]:
+def _problems(one: JudgedManifest) -> Iterator[str]:
     where = f"{one.manifest.file}:{one.manifest.lines.line()}: {one.manifest.title}"
     if one.overlooked:
         yield from (f"{where}: {note}" for note in one.notes)
@@ -82,7 +82,7 @@ def _problems(one: TestedManifest) -> Iterator[str]:
         yield f"{where}: {finding.text}"
 
 
-def _results(tested: Sequence[TestedManifest], index: dict[str, int]) -> Iterator[JsonObject]:
+def _results(tested: Sequence[JudgedManifest], index: dict[str, int]) -> Iterator[JsonObject]:
     for one in tested:
         for finding in _told(one):
             yield _result(one, finding, index)
@@ -95,7 +95,7 @@ def _results(tested: Sequence[TestedManifest], index: dict[str, int]) -> Iterato
                 }
 
 
-def _result(one: TestedManifest, finding: Finding, index: dict[str, int]) -> JsonObject:
+def _result(one: JudgedManifest, finding: Finding, index: dict[str, int]) -> JsonObject:
     text = f"{one.manifest.title}: {finding.text}"
     about = (*finding.users, finding.image)
     result = _found(one, finding.condition, index, one.line(finding), text=text, about=about)
@@ -113,7 +113,7 @@ def _result(one: TestedManifest, finding: Finding, index: dict[str, int]) -> Jso
 
 
 def _found(
-    one: TestedManifest, rule: str, index: dict[str, int], line: int, *, text: str, about: Sequence[str]
+    one: JudgedManifest, rule: str, index: dict[str, int], line: int, *, text: str, about: Sequence[str]
 ) -> dict[str, object]:
     manifest = one.manifest
     parts = (manifest.file, *manifest.change.kind, manifest.title, rule, *about)
@@ -152,7 +152,7 @@ def _address(file: str) -> str:
 # -- JUnit --------------------------------------------------------------------------------------
 
 
-def _cases(one: TestedManifest, fail_on: FailOn) -> Iterator[Case]:
+def _cases(one: JudgedManifest, fail_on: FailOn) -> Iterator[Case]:
     file, title = one.manifest.file, one.manifest.title
     if one.decision is None and not one.overlooked:
         return  # of a kind without pods
@@ -167,7 +167,7 @@ def _cases(one: TestedManifest, fail_on: FailOn) -> Iterator[Case]:
         yield Case(file, title, output=about or ("it names no image that is judged",))
 
 
-def _image(one: TestedManifest, known: ImageKnowledge, fail_on: FailOn) -> Case:
+def _image(one: JudgedManifest, known: ImageKnowledge, fail_on: FailOn) -> Case:
     mine = [finding for finding in one.findings if finding.image == known.image]
     failing = [each for each in mine if each.action == "deny" or (fail_on == each.action == "warn")]
     about = tuple(

@@ -22,7 +22,7 @@ FailOn = Literal["deny", "warn"]
 
 
 @dataclass(frozen=True, slots=True)
-class TestedManifest:
+class JudgedManifest:
     """An object, and the decision about it; None for one of a kind without pods. ``overlooked`` is whether it
     probably has images that were not looked at."""
 
@@ -68,7 +68,7 @@ def decide_manifests(
     inquire: Inquire,
     namespace: str,
     labels: Mapping[str, str] | None,
-) -> list[TestedManifest]:
+) -> list[JudgedManifest]:
     """Return the decision about each object. ``namespace`` is that of objects that name none, ``labels`` are
     those of the namespace; the policy's mode does not matter."""
     subjects: list[tuple[ManifestObject, Subject | NotLookedAt | None]] = []
@@ -101,12 +101,12 @@ def _tested(
     policy: Policy,
     knowledge: Mapping[str, ImageKnowledge],
     now: datetime.datetime,
-) -> TestedManifest:
+) -> JudgedManifest:
     allowed = Decision(allowed=True, would_deny=False)
     if subject is None:
-        return TestedManifest(one, allowed)
+        return JudgedManifest(one, allowed)
     if isinstance(subject, NotLookedAt):
         # Of a kind that the policy knows, the webhook decides; of others there is no decision.
         decision = replace(allowed, notes=(subject.reason,)) if one.change.kind in policy.paths else None
-        return TestedManifest(one, decision, subject.suspected, subject.reason if subject.suspected else "")
-    return TestedManifest(one, decide(subject, policy, knowledge, now))
+        return JudgedManifest(one, decision, subject.suspected, subject.reason if subject.suspected else "")
+    return JudgedManifest(one, decide(subject, policy, knowledge, now))

@@ -13,7 +13,7 @@ from digestry.cli.timeout_options import Seconds
 
 if TYPE_CHECKING:
     from digestry.admission.manifest_files import ManifestObject
-    from digestry.admission.tested_manifests import FailOn, TestedManifest
+    from digestry.admission.tested_manifests import FailOn, JudgedManifest
     from digestry.cli.documents import AdmissionTest
 
 _SUFFIXES: Final = {".json": "json", ".sarif": "sarif", ".xml": "junit"}
@@ -151,7 +151,7 @@ def _read(files: tuple[Path, ...]) -> list[ManifestObject]:
     return found
 
 
-def _document(tested: list[TestedManifest]) -> AdmissionTest:
+def _document(tested: list[JudgedManifest]) -> AdmissionTest:
     from digestry.admission.webhook import word_of
     from digestry.cli.documents import AdmissionTest, TestedFinding, TestedImage, TestedObject
 
@@ -200,7 +200,7 @@ def _document(tested: list[TestedManifest]) -> AdmissionTest:
     )
 
 
-def _print(tested: list[TestedManifest]) -> None:
+def _print(tested: list[JudgedManifest]) -> None:
     from digestry.admission.webhook import word_of
     from digestry.cli.output import note, say, table
     from digestry.model.text import few, number_of
@@ -239,7 +239,7 @@ def _print(tested: list[TestedManifest]) -> None:
         )
 
 
-def _write(tested: list[TestedManifest], form: str, fail_on: FailOn, output: Path | None) -> None:
+def _write(tested: list[JudgedManifest], form: str, fail_on: FailOn, output: Path | None) -> None:
     from digestry.admission import manifest_reports
     from digestry.cli.output import json_text, write_pieces
 
@@ -251,7 +251,7 @@ def _write(tested: list[TestedManifest], form: str, fail_on: FailOn, output: Pat
         write_pieces([json_text(_document(tested)), "\n"], output)
 
 
-def _status(tested: list[TestedManifest], fail_on: FailOn) -> int:
+def _status(tested: list[JudgedManifest], fail_on: FailOn) -> int:
     if any(one.fails(fail_on) for one in tested):
         return exit_codes.FINDINGS
     unknown = any(one.unanswered or one.overlooked for one in tested)

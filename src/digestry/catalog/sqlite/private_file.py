@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from digestry.errors import StorageError
+from digestry.errors import StorageError, StorageFull
+from digestry.fsio import lacks_room
 
 
 class PrivateFile:
@@ -46,7 +47,8 @@ class PrivateFile:
                 self._connection.executemany(statement, rows)
                 self._connection.execute("COMMIT")
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                if self._connection.in_transaction:  # SQLite has undone it, if the disk is full
+                    self._connection.execute("ROLLBACK")
                 raise
 
     @contextlib.contextmanager
@@ -54,4 +56,11 @@ class PrivateFile:
         try:
             yield
         except sqlite3.Error as error:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            full = code == sqlite3.SQLITE_IOERR and lacks_room(self._path.parent)
+            if full or code == sqlite3.SQLITE_FULL:
+                raise StorageFull(
+                    f"{self._path}: the disk is full",
+                    hint="free some space on that file system; what was written before is whole",
+                ) from error
             raise StorageError(f"{self._path}: {error}", hint=self._hint) from error
