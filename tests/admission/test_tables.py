@@ -125,7 +125,9 @@ def workload(
 
 def with_part(part: str, *names: str) -> dict[str, Any]:
     containers = [{"name": f"x{place}", "image": name_of(name)} for place, name in enumerate(names)]
-    return pod(name_of("web"), **{part: containers})
+    made = pod(name_of("web"))
+    made["spec"][part] = containers
+    return made
 
 
 def changed(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
