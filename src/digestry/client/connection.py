@@ -116,6 +116,8 @@ class Connection:
     ) -> Response:
         """Return ``response`` with the facts about the registry and the login for its error."""
         response.registry = host
+        if "Warning" in response.headers and self.options.tell is not None:
+            self._report_warnings(host, response.headers.getlist("Warning"))
         if self._authenticator is not None:
             response.remark = self._authenticator.problem(host)
             if response.status in {401, 403, 404, 429} and authorization is not None:
@@ -139,6 +141,15 @@ class Connection:
                 )
                 self._of_mirrors = Connection(shorter, credentials=self._credentials, cache=self.cache)
             return self._of_mirrors
+
+    def _report_warnings(self, host: str, values: Sequence[str]) -> None:
+        from digestry.client.registry_warnings import MOST, read_warnings  # noqa: PLC0415 - rare
+
+        for text in read_warnings(values):
+            said = self.cache.warnings.setdefault(host, set())
+            if text not in said and len(said) < MOST:
+                said.add(text)
+                self.tell_once(f"{host} warns: {text}")
 
     def tell_once(self, text: str) -> None:
         """Report a sentence to the user, unless this session has reported it before."""

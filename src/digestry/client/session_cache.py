@@ -35,3 +35,5 @@ class SessionCache(msgspec.Struct):
     """The policy for images, once it was read."""
     notices: set[str] = msgspec.field(default_factory=set)
     """The sentences that were printed already."""
+    warnings: dict[str, set[str]] = msgspec.field(default_factory=dict)
+    """The warnings of each registry that were reported."""
