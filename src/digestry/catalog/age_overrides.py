@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, insert, or_, select, update
 
 from digestry.catalog import clock, delivery_queue, journal, repository_rows
 from digestry.catalog.blob_links import UnknownRepository
@@ -267,7 +267,7 @@ def in_force(connection: Connection, repository: str, now: int) -> Sequence[AgeO
     return [_override(row) for row in rows]
 
 
-def _in_force(now: int) -> tuple[Any, ...]:
+def _in_force(now: int) -> tuple[ColumnElement[bool], ...]:
     return (
         age_overrides.c.ended_at.is_(None),
         or_(age_overrides.c.ends_at.is_(None), age_overrides.c.ends_at > now),

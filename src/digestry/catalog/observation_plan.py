@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, delete, func, insert, select, update
 
 from digestry.catalog import dialect
 from digestry.catalog.database import Database
@@ -319,7 +319,7 @@ class ObservationPlan:
             connection.execute(gone)
 
 
-def _rule(repository: str) -> Any:
+def _rule(repository: str) -> Select[Any]:
     return select(observation_rules).where(observation_rules.c.repository == repository)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from sqlalchemy import Connection, Row, insert, or_, select, update
+from sqlalchemy import Connection, Row, Select, insert, or_, select, update
 
 from digestry.catalog.observation_schema import observation_schedule, observations
 from digestry.model.digest import Digest
@@ -143,7 +143,7 @@ def to_span(row: Row[Any]) -> Span:
     )
 
 
-def _of_tag(repository: str, tag: str) -> Any:
+def _of_tag(repository: str, tag: str) -> Select[Any]:
     return (
         select(observations)
         .where(observations.c.repository == repository, observations.c.tag == tag)

@@ -6,9 +6,20 @@ Functions on transactions. The triggers' counts are computed anew from the rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import BigInteger, Connection, Table, cast, delete, func, insert, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    ScalarSelect,
+    Table,
+    cast,
+    delete,
+    func,
+    insert,
+    select,
+)
 
 from digestry.catalog import clock, dialect, relocation
 from digestry.catalog.delivery_queue import Subscription
@@ -123,7 +134,7 @@ def _remove_ingests(source: Connection, target: Connection) -> None:
 def _recount(connection: Connection) -> None:
     """Compute the counts of a catalog's triggers anew."""
 
-    def total(table: Table, *conditions: Any) -> Any:
+    def total(table: Table, *conditions: ColumnElement[bool]) -> ScalarSelect[int]:
         own = table.c.repository_id == repositories.c.id
         return (
             select(cast(func.coalesce(func.sum(table.c.size), 0), BigInteger))

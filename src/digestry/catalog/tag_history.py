@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, func, literal, select, true
+from sqlalchemy import ColumnElement, Connection, FromClause, Label, Row, Select, func, literal, select, true
 
 from digestry.catalog import clock, dialect, repository_rows
 from digestry.catalog.database import Database
@@ -209,7 +209,7 @@ def newest_pointing(
     return [(row.repository, _span(row, row.until)) for row in sorted(rows, key=lambda row: -int(row.at))]
 
 
-def next_move(entry: Any) -> Any:
+def next_move(entry: FromClause) -> Label[int]:
     """Return the column ``until``: when the tag of ``entry``, the journal or an alias of it, moved next."""
     later = journal.alias("later")
     return (

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeVar
+
+from starlette.types import Scope
 
 from digestry.advisories.trust import TrustPolicy
 from digestry.catalog.catalog import Catalog
@@ -97,30 +99,30 @@ class PageHost:
         """Return whether the registry has users, or rules for them."""
         return self._service().config.access.enabled
 
-    def registry_name(self, scope: Mapping[str, Any]) -> str:
+    def registry_name(self, scope: Scope) -> str:
         """Return the registry's host and port as the client of this request reaches it."""
         return str(_exchange(scope).host or "localhost")
 
-    def is_https(self, scope: Mapping[str, Any]) -> bool:
+    def is_https(self, scope: Scope) -> bool:
         """Return whether the client of this request reaches the registry by HTTPS."""
         return str(_exchange(scope).scope["scheme"]) == "https"
 
-    def visitor(self, scope: Mapping[str, Any], name: str | None) -> Principal:
+    def visitor(self, scope: Scope, name: str | None) -> Principal:
         """Return what the user ``name`` may do, or anybody for None; the logs name that user."""
         gate = self._service().gate
         principal = gate.principal_of(ANONYMOUS.name if name is None else name)
         _exchange(scope).principal = principal
         return principal
 
-    def request_id(self, scope: Mapping[str, Any]) -> str:
+    def request_id(self, scope: Scope) -> str:
         """Return the number of the request, as the logs have it."""
         return _exchange(scope).request_id
 
-    def note_sign_out(self, scope: Mapping[str, Any]) -> None:
+    def note_sign_out(self, scope: Scope) -> None:
         """Note that the request ends the visitor's session: it gets a line in the audit log."""
         _exchange(scope).route = SIGN_OUT
 
-    async def check_password(self, scope: Mapping[str, Any], name: str, password: str) -> Proof:
+    async def check_password(self, scope: Scope, name: str, password: str) -> Proof:
         """Return the proof of a user's password, or of a robot's token.
 
         Raises :class:`Forbidden` if it is wrong, or an agent's, :class:`TooMany` while too many were wrong.
@@ -157,7 +159,7 @@ class PageHost:
 
     async def finish_sign_in(
         self,
-        scope: Mapping[str, Any],
+        scope: Scope,
         issuer: int,
         redirect: str,
         *,
@@ -196,7 +198,7 @@ class PageHost:
 
     # -- what forms do ---------------------------------------------------------------------------
 
-    def address(self, scope: Mapping[str, Any]) -> str:
+    def address(self, scope: Scope) -> str:
         """Return the address of the request's client, as the journal and the audit log have it."""
         return _exchange(scope).address
 
@@ -213,7 +215,7 @@ class PageHost:
         return ""
 
     async def restore_tag(
-        self, scope: Mapping[str, Any], name: str, tag: str, digest: Digest, *, before: Digest | None
+        self, scope: Scope, name: str, tag: str, digest: Digest, *, before: Digest | None
     ) -> Restored:
         """Point a tag back at a digest that it had, if it points to ``before`` now; None if it is deleted.
 
@@ -245,7 +247,7 @@ def _of_page(error: DigestryError) -> DigestryError:
     return kinds.get(error.status, Conflict if error.status < 500 else StorageError)(error.message)
 
 
-def _exchange(scope: Mapping[str, Any]) -> Exchange:
+def _exchange(scope: Scope) -> Exchange:
     exchange = scope[EXCHANGE]
     if not isinstance(exchange, Exchange):
         raise TypeError("the pages are asked outside of a registry")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, ParamSpec, Protocol, TypeVar
+from collections.abc import Callable
+from typing import ParamSpec, Protocol, TypeVar
+
+from starlette.types import Scope
 
 from digestry.advisories.trust import TrustPolicy
 from digestry.catalog.catalog import Catalog
@@ -12,9 +14,6 @@ from digestry.model.history import Restored
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-Scope = Mapping[str, Any]
-"""The ASGI scope of a page's request."""
 
 
 class Settings(Protocol):

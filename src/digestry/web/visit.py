@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
+from starlette.types import Scope
+
 from digestry.catalog.catalog import Catalog
 from digestry.errors import NotFound
 from digestry.web.documents import Platforms
-from digestry.web.host import Host, Scope, Visitor
+from digestry.web.host import Host, Visitor
 from digestry.web.sessions import Session, Sessions
 
 T = TypeVar("T")

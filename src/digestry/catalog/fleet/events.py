@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from sqlalchemy import Connection, Row, Select, exists, func, select, update
@@ -48,6 +48,8 @@ STATE: Final = "fleet_events"
 """The name of the row of ``jobs`` with the state."""
 
 _EACH: Final = 500
+
+_Item = TypeVar("_Item")
 
 
 class _State(msgspec.Struct, frozen=True):
@@ -271,5 +273,5 @@ def _event(kind: FleetEventKind, now: int, data: FleetEventData) -> FleetEvent:
     return FleetEvent(uuid.uuid4().hex, kind, clock.to_datetime(now), subject, encoded)
 
 
-def _parts(items: Sequence[Any]) -> Iterable[Sequence[Any]]:
+def _parts(items: Sequence[_Item]) -> Iterable[Sequence[_Item]]:
     return (items[start : start + _EACH] for start in range(0, len(items), _EACH))

@@ -67,7 +67,7 @@ def page_of_places(
     )
 
 
-def _within(column: Any, place: str) -> ColumnElement[bool]:
+def _within(column: ColumnElement[str], place: str) -> ColumnElement[bool]:
     found: ColumnElement[bool] = (column == place) | column.startswith(f"{place}/", autoescape=True)
     return found
 

@@ -88,7 +88,7 @@ def _of_counts(
     return changes
 
 
-def _counted(step: Any, conditions: list[ColumnElement[bool]]) -> Any:
+def _counted(step: ColumnElement[int] | None, conditions: list[ColumnElement[bool]]) -> Select[Any]:
     """Return the SELECT that counts runs by the state of their images and, unless it is None, by a step."""
     by = [] if step is None else [step.label("step")]
     # An image's runs are counted before its state is looked up.
