@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from digestry.blobs.ingests import Chunk
 
 _MOST_PARTS: Final = 1024  # IOV_MAX on Linux and macOS
-_AT_ONCE: Final = 512 << 10
+_AT_ONCE: Final = 256 << 10
 """Bytes that are written by one call. For more, Linux looks for longer pieces of free memory, and moves other
-memory out of the way where it is in small pieces: that can take four times as long as the writing."""
+memory out of the way where it is in small pieces: that can take longer than all else of a download."""
 _REREAD: Final = 1 << 20
 
 
