@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from digestry.blobs.ingests import Chunk
 
 _MOST_PARTS: Final = 1024  # IOV_MAX on Linux and macOS
-_AT_ONCE: Final = 256 << 10
-"""Bytes that are written by one call. For more, Linux looks for longer pieces of free memory, and moves other
-memory out of the way where it is in small pieces: that can take longer than all else of a download."""
+_AT_ONCE: Final = 64 << 10
+"""Bytes that are written by one call. Linux puts what comes at once into one long piece of memory; those of a
+virtual machine are often ones that the host has to make available first, which can take longer than the rest
+of a download (bench/README.md)."""
 _REREAD: Final = 1 << 20
 
 
