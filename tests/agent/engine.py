@@ -214,13 +214,15 @@ def engine(**more: Any) -> Iterator[Engine]:
             self.send_response(200)
             self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
-            while (line := stream.get()) is not None:
-                self.wfile.write(f"{len(line):x}\r\n".encode() + line + b"\r\n")
-                found.reads += 1
-            self.wfile.write(b"0\r\n\r\n")
             self.close_connection = True
-            with found.lock:
-                found.streams.remove(stream)
+            try:
+                while (line := stream.get()) is not None:
+                    self.wfile.write(f"{len(line):x}\r\n".encode() + line + b"\r\n")
+                    found.reads += 1
+                self.wfile.write(b"0\r\n\r\n")
+            finally:  # its reader may be gone
+                with found.lock:
+                    found.streams.remove(stream)
 
     class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         daemon_threads = True

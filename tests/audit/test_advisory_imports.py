@@ -94,6 +94,12 @@ def test_a_report_is_about_the_image_that_was_scanned(registries: FakeRegistries
     assert not found.unmatched
 
 
+def test_a_mark_before_the_document_is_ignored(image: Image) -> None:
+    content = b"\xef\xbb\xbf" + json.dumps(report(image, openssl())).encode()
+    (found,) = importing.read_file(content)
+    assert isinstance(found, Document)
+
+
 def test_of_an_index_the_platform_that_was_scanned_is_meant(registries: FakeRegistries) -> None:
     app = registries.at(APP)
     amd, arm = app.image("amd"), app.image("arm")

@@ -29,7 +29,7 @@ from tests.fleet.campaign.ledger import Found, Gap, Ledger, Life, gaps_of, runs_
 from tests.fleet.campaign.real import RealCrowd
 from tests.fleet.campaign.recorder import Recorder, entries_about, recorder
 from tests.postgresql import running_cluster
-from tests.support import PATIENCE, RegistryServer, start_registry
+from tests.support import PATIENCE, RegistryServer, start_registry, wait_until
 
 SECONDS = float(os.environ.get("DIGESTRY_CAMPAIGN", "10"))
 SEED = int(os.environ.get("DIGESTRY_CAMPAIGN_SEED", "7"))
@@ -241,6 +241,45 @@ def test_cut_off_for_an_hour(tmp_path: Path) -> None:
             sent = time.monotonic() - began
             gaps = gaps_of(mine.server, PLACE)
             print(f"hour: {found}; told in {spoke:.0f} s, sent in {sent:.0f} s; gaps {gaps}")
+    assert not found.wrong, explained(found, told, docker.history)
+
+
+@pytest.mark.long
+def test_cut_off_until_the_buffer_is_full(tmp_path: Path) -> None:
+    """The line to the registry is cut, and the registry killed meanwhile; the buffer stays small."""
+    ledger = Ledger()
+    with (
+        registry(tmp_path) as mine,
+        engine(memory=100_000) as docker,
+        recorder(mine.server.host) as told,
+    ):
+        (agent,) = agents(tmp_path, told.host, docker, 1)
+        agent.more = ("--buffer", "1")
+        with running([agent]):
+            first_report(mine.server)
+            docker.run("stays")
+            low = time.time()
+            ledger.lives.append(Life("stays", (low - 1, low)))
+            told.cut.set()
+            mine.kill()
+            for number in range(4000):
+                name = f"c{number:06}"
+                low = time.time()
+                docker.flash(name)
+                ledger.lives.append(Life(name, (low, time.time()), (low, time.time())))
+                while number % 50 == 49 and docker.waiting() > 200:
+                    time.sleep(0.005)
+                if number == 2000:
+                    agent.kill()
+                    agent.start()
+            mine.start()
+            wait_until(lambda: not docker.waiting(), what="the last event")
+            kept = sum(path.stat().st_size for path in (agent.directory / "state").glob("entries-*"))
+            told.cut.clear()
+            found = settled(mine.server, ledger, tolerance=_TICK)
+            print(f"full: {found}; {kept} bytes were kept; gaps {gaps_of(mine.server, PLACE)}")
+            assert kept < 1.3e6
+            assert found.in_gaps > 500
     assert not found.wrong, explained(found, told, docker.history)
 
 

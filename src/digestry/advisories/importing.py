@@ -46,9 +46,13 @@ _JUSTIFICATIONS: Final = {
 }
 """CycloneDX's words for why something is not affected, in OpenVEX's."""
 
+_MARK: Final = b"\xef\xbb\xbf"
+"""The mark that some programs write before UTF-8 (RFC 8259, section 8.1: a reader may ignore it)."""
+
 
 def read_file(content: bytes) -> list[Document | ForeignDocument | UnreadableDocument]:
     """Return the documents in a file: a scanner's report, or an advisory in any form that is attached."""
+    content = content.removeprefix(_MARK)
     try:
         value = msgspec.json.decode(content)
     except (msgspec.DecodeError, RecursionError):
