@@ -142,6 +142,7 @@ def _add_rows(root: Path) -> None:
                 fleet_schema.fleet_run_counts: {
                     "length": 1, "from_at": 0, "image": image, "started": 1, "ended": 1,
                 },
+                fleet_schema.fleet_run_changes: {"from_at": 0, "image": image, "started": 1, "ended": 0},
                 observation_schema.witnessed_logs: {
                     "origin": "other.example/log", "size": 1, "root": os.urandom(32), "checkpoint": "c",
                     "seen_at": now(),
@@ -153,7 +154,8 @@ def _add_rows(root: Path) -> None:
                 schema.damaged: {"digest": "sha256:" + 64 * "0", "problem": "gone", "found_at": now()},
             }  # fmt: skip
             for table, row in made.items():
-                connection.execute(insert(table), row)
+                if connection.execute(select(table).limit(1)).first() is None:
+                    connection.execute(insert(table), row)
     finally:
         database.close()
     empty = [name for name, found in all_rows(open_backend(root)).items() if not found]
