@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from digestry.backend import open_backend
 from digestry.cli import exit_codes
+from digestry.coordination.protocol import Job
 from digestry.model import media_types
 from tests.client.liar import Reply
 from tests.observer.support import observing, report, spans
@@ -79,6 +83,22 @@ def test_a_served_registry_observes_at_once(tmp_path: Path) -> None:
             assert str(first) in compared.stdout
         finally:
             server.stop()
+
+
+@pytest.mark.long
+def test_the_command_observes_itself_once_the_server_is_gone(tmp_path: Path) -> None:
+    with upstream() as up, running_registry() as server:
+        root = Path(server.root)
+        server.stop()
+        name = f"{up.liar.host}/own/app"
+        run(root, "add", name, "--every", "1h", "--tag", "1.5")
+        up.image("own/app", "1.5", layer=b"one")
+        with ThreadPoolExecutor(1) as threads:
+            with open_backend(root).coordination.only_one(Job.OBSERVATION):
+                waiting = threads.submit(run, root, "run")
+                time.sleep(2)  # as long as the lock of one that was killed lasts; nothing is waited for
+                assert not waiting.done()
+            assert "1 answer, 0 failed" in waiting.result(60)
 
 
 @pytest.mark.long

@@ -19,6 +19,8 @@ from digestry.registry.observed_targets import Target, obstacles, targets
 from digestry.registry.pull_through.upstream import MakeUpstream
 
 _POLL: Final = 0.1
+_LOOK_SECONDS: Final = 3.0
+"""So often it is looked whether somebody else still observes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +61,21 @@ def observe_all_once(
             raise Conflict(f"{name} is not observed: {blocked[name]}")
     wanted = [one for one in wanted if one.name not in blocked]
     local = {one.local_name for one in wanted}
-    try:
-        with backend.coordination.only_one(Job.OBSERVATION) as lock:
-            observer = Observer(config, backend, catalog, make_upstream, lock, only=local, at_once=True)
-            try:
-                unfinished = _observe(observer, catalog, backend, wanted, end, due=due)
-            finally:
-                observer.stop()
-            answered, failed = observer.checks.answered, observer.checks.failed
-            found = report(catalog, config, since=began, now=backend.now(), visible=local.__contains__)
-            return SingleRound(found, answered, failed, unfinished)
-    except Conflict:
-        return _by_server(config, backend, catalog, wanted, end, due=due)
+    while True:
+        try:
+            with backend.coordination.only_one(Job.OBSERVATION) as lock:
+                observer = Observer(config, backend, catalog, make_upstream, lock, only=local, at_once=True)
+                try:
+                    unfinished = _observe(observer, catalog, backend, wanted, end, due=due)
+                finally:
+                    observer.stop()
+                answered, failed = observer.checks.answered, observer.checks.failed
+                found = report(catalog, config, since=began, now=backend.now(), visible=local.__contains__)
+                return SingleRound(found, answered, failed, unfinished)
+        except Conflict:
+            made = _by_server(config, backend, catalog, wanted, end, due=due)
+        if made is not None:
+            return made
 
 
 def _observe(
@@ -105,11 +110,17 @@ def _by_server(
     end: float,
     *,
     due: bool,
-) -> SingleRound:
-    """Have the server observe, and wait until it has."""
+) -> SingleRound | None:
+    """Have the server observe, and wait until it has. None once nobody observes: the server was stopped, or
+    it was killed, and its lock has ended."""
     plan = catalog.observation_plan
     local = {one.local_name for one in wanted}
+    look = time.monotonic() + _LOOK_SECONDS
     while not local <= plan.repositories().keys() and time.monotonic() < end:
+        if time.monotonic() >= look:
+            if _nobody_observes(backend):
+                return None
+            look = time.monotonic() + _LOOK_SECONDS
         time.sleep(_POLL)  # it has not read the rule yet
     began = backend.now()
     asked = sum(
@@ -120,7 +131,19 @@ def _by_server(
         left = sum(plan.waiting(one.local_name, began) for one in wanted)
         if not left and not catalog.observed_moves.unfinished(backend.now(), limit=1, only=local):
             break
+        if time.monotonic() >= look:
+            if _nobody_observes(backend):
+                return None
+            look = time.monotonic() + _LOOK_SECONDS
         time.sleep(_POLL)
     found = report(catalog, config, since=began, now=backend.now(), visible=local.__contains__)
     failed = sum(gap.until is None for gap in found.gaps)
     return SingleRound(found, max(0, asked - left - failed), failed, left)
+
+
+def _nobody_observes(backend: Backend) -> bool:
+    try:
+        with backend.coordination.only_one(Job.OBSERVATION):
+            return True
+    except Conflict:
+        return False
