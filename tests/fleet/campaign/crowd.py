@@ -72,15 +72,13 @@ class Crowd:
 
     def _start(self, name: str) -> None:
         self._engine.start(name)
-        at = self._at(name, "StartedAt")
-        life = Life(name, (at, at))
+        life = Life(name, self._between(name, "StartedAt"))
         self.ledger.lives.append(life)
         self._alive[name] = life
 
     def _end(self, name: str, more: int) -> None:
         self._engine.die(name)
-        at = self._at(name, "FinishedAt")
-        self._alive.pop(name).ended = (at, at)
+        self._alive.pop(name).ended = self._between(name, "FinishedAt")
         if more:
             self._later(0.5, lambda: self._again(name))
         elif self._random.random() < 0.5:
@@ -91,6 +89,11 @@ class Crowd:
     def _again(self, name: str) -> None:
         self._start(name)
         self._later(0.5 + self._length(), lambda: self._end(name, 0))
+
+    def _between(self, name: str, what: str) -> tuple[float, float]:
+        """Return the time of a container, and of its event just now: a while later on a busy machine."""
+        event = max(one["timeNano"] for one in self._engine.history[-4:] if one["Actor"]["ID"] == name)
+        return self._at(name, what), event / 1e9 - self._engine.ahead
 
     def _at(self, name: str, what: str) -> float:
         """Return a time of a container by this machine's clock."""
