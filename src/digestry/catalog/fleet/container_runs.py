@@ -315,8 +315,10 @@ def _distance(run: Run, instance: str, started_at: int) -> int | None:
     event = event_of_start(name)
     if event is None:
         later = other_at - at
-    else:  # by the engine's clock, both, if both are known
-        later = at - other_at if other_written is None else event - other_written
+    elif other_written is None:
+        return None  # a first start, which its own event told
+    else:  # by the engine's clock, both
+        later = event - other_written
     return later if 0 <= later <= _WRITTEN_BEFORE else None
 
 
