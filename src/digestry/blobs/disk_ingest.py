@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -19,29 +19,7 @@ if TYPE_CHECKING:
     from digestry.blobs.ingests import Chunk
 
 _MOST_PARTS: Final = 1024  # IOV_MAX on Linux and macOS
-_AT_ONCE: Final = 64 << 10
-"""Bytes that are written by one call. Linux puts what comes at once into one long piece of memory; those of a
-virtual machine are often ones that the host has to make available first, which can take longer than the rest
-of a download (bench/README.md)."""
 _REREAD: Final = 1 << 20
-
-
-def _batches(views: Sequence[memoryview]) -> Iterator[list[memoryview]]:
-    """Yield ``views`` in lists that one call can write, with the long ones cut."""
-    batch: list[memoryview] = []
-    room = _AT_ONCE
-    for view in views:
-        while len(view) >= room:
-            yield [*batch, view[:room]]
-            view, batch, room = view[room:], [], _AT_ONCE  # noqa: PLW2901 - what is left of it
-        if len(view):
-            batch.append(view)
-            room -= len(view)
-        if len(batch) == _MOST_PARTS:
-            yield batch
-            batch, room = [], _AT_ONCE
-    if batch:
-        yield batch
 
 
 def _create(path: Path) -> int:
@@ -186,8 +164,8 @@ class DiskIngest(IngestContext):
         if self._size is not None and self._offset + total > self._size:
             raise SizeMismatch(f"more bytes came than the {self._size} that were declared")
         with storage_errors("write", self._path):
-            for batch in _batches(views):
-                self._write_batch(batch, lasting=lasting)
+            for start in range(0, len(views), _MOST_PARTS):
+                self._write_batch(views[start : start + _MOST_PARTS], lasting=lasting)
 
     def _write_batch(self, views: list[memoryview], *, lasting: bool) -> None:
         while views:
