@@ -206,6 +206,18 @@ def test_a_start_that_nobody_saw_does_not_prolong_the_one_before(catalog: Catalo
     assert (second.from_, second.until) == (one.at(-47), one.at(-40))
 
 
+def test_an_event_that_follows_a_first_start_is_another_start(catalog: Catalog, clock: Clock) -> None:
+    """The end of the first start was not told yet, and its own event came when it began."""
+    one, two = Agent(catalog, clock), Agent(catalog, clock, OTHER)
+    one.send(one.started("c", -50, "first"))
+    event = f"{EVENT_START}{times.from_datetime(two.at(-47)) * 1000}"
+    two.send(two.started("c", -47, event), two.stopped("c", -40, event))
+    one.send(one.stopped("c", -48, "first"))
+    assert sorted((run.from_, run.until) for run in all_runs(catalog, clock)) == [
+        (one.at(-50), one.at(-48)), (one.at(-47), one.at(-40)),
+    ]  # fmt: skip
+
+
 def test_an_end_without_a_start_is_that_of_what_ran_before_it(
     agent: Agent, catalog: Catalog, clock: Clock
 ) -> None:
