@@ -149,6 +149,13 @@ def test_what_takes_space_has_containers_and_images(tmp_path: Path) -> None:
     assert claims(one(tmp_path, usage))[0] == (APP, B, "unknown")
 
 
+def test_the_table_of_what_takes_space_is_refused(tmp_path: Path) -> None:
+    """`docker system df --verbose` has no state of its containers."""
+    container = {"ID": "c", "Image": f"{APP}:1", "Names": "w"}
+    (problem,) = observe(tmp_path, {"Images": [], "Containers": [container], "Volumes": []})
+    assert isinstance(problem, Unseen)
+
+
 def test_podman_before_2(tmp_path: Path) -> None:
     entry = {
         "ID": "1",

@@ -26,7 +26,8 @@ from digestry.model.json_values import as_text
 
 _LISTS: Final = ("containers", "items", "images", "value")
 _USAGE: Final = ("Containers", "Images")
-"""What ``docker system df --verbose`` and ``GET /system/df`` have both of."""
+_USAGE_MARK: Final = "LayersSize"
+"""``GET /system/df`` has it. ``docker system df --verbose`` does not: its containers have no state."""
 _PREDICATE: Final = "predicate"
 _AROUND: Final = frozenset({"host", "kind", "apiVersion", "metadata"})
 _EMPTY: Final = (b"null", b'""', b"[]", b"{}")
@@ -106,8 +107,8 @@ class EntryReader:
         kind = self._kind(fields, place.kind)
         whole = kind is not None and getattr(kind, "whole", False)
         lists: list[str] = [key for key in _LISTS if key in fields and _is_list(fields[key])]
-        if not lists and all(key in fields and _is_list(fields[key]) for key in _USAGE):
-            lists = list(_USAGE)
+        if not lists and _USAGE_MARK in fields and all(key in fields for key in _USAGE):
+            lists = [key for key in _USAGE if _is_list(fields[key])]
         if "apiVersion" in fields and "kind" in fields:
             # Only the items of Kubernetes' lists are what they list: not the images of a Kustomization.
             lists = [key for key in lists if key == "items"]
