@@ -172,7 +172,8 @@ class Companions:
     def settled(self, node: RegistryServer) -> bool:
         """Return whether the last move elsewhere is in the journal."""
         answer = node.request("GET", f"/v2/{OBSERVED}/_digestry/journal?tag=1.5&n=1")
-        return answer.status == 200 and answer.json()["entries"][0].get("toDigest") == str(self.moved[-1])
+        entries = answer.json()["entries"] if answer.status == 200 else []
+        return bool(entries) and entries[0].get("toDigest") == str(self.moved[-1])
 
     def _check_observer(self, entries: list[dict[str, Any]]) -> None:
         """Moves are in their order, each once; what was missed is missing."""
