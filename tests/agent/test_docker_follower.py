@@ -230,6 +230,7 @@ def test_an_end_whose_event_is_read_after_a_list_that_has_the_next_start(known: 
     assert began != text_of(again)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("is_there", [True, False], ids=["is there", "is gone"])
 def test_what_ends_while_all_that_runs_is_asked_about(is_there: bool) -> None:
     """It started in the gap; its end is told, and its start, or that there is a gap until then."""
@@ -266,6 +267,7 @@ def test_what_ends_while_all_that_runs_is_asked_about(is_there: bool) -> None:
             assert max(gap.until for gap in gaps) >= end
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("is_there", [True, False], ids=["is there", "is gone"])
 def test_an_end_of_which_start_the_engine_forgot(is_there: bool) -> None:
     """It may be the end of a later start than the one that was told."""

@@ -48,6 +48,7 @@ def check_life(told: Told, container: str, flashed: int) -> None:
     assert len({run.image.image_id for run in told.runs()}) == 1
 
 
+@pytest.mark.long
 @pytest.mark.xdist_group("docker")
 @pytest.mark.peer("docker")
 def test_docker(tmp_path: Path) -> None:

@@ -82,6 +82,7 @@ def answers(catalog: Catalog, keys: Sequence[VerifierKey]) -> dict[object, objec
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("limit", [7, 2000])
 def test_nothing_that_is_asked_for_is_lost(catalog: Catalog, clock: Clock, raw: Raw, limit: int) -> None:
     witnesses = [SignerKey.new(f"w{number}.example/w", COSIGNATURE) for number in range(3)]

@@ -55,6 +55,7 @@ def contradictions(shown: list[StoredCheckpoint]) -> list[int]:
     return [size for size, found in roots.items() if len(found) > 1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_signer_that_ends_at_any_statement(
     catalog: Catalog, backend: Backend, clock: Clock, after: bool

@@ -48,6 +48,7 @@ def repository(host: str, **more: float) -> Repository:
     return Session(ClientOptions(**options)).repository(Reference(host, "team/app"))  # type: ignore[arg-type]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", SLOW)
 def test_every_way_to_be_slow_ends(way: str) -> None:
     with dripping(SLOW[way]) as server:
@@ -57,6 +58,7 @@ def test_every_way_to_be_slow_ends(way: str) -> None:
         assert time.monotonic() - begun < ENOUGH
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", FAST)
 def test_every_way_to_send_without_end_is_cut(way: str) -> None:
     with dripping(FAST[way]) as server:

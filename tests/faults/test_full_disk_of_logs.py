@@ -43,6 +43,7 @@ def following(server: LogServer, place: Path) -> Iterator[Follower]:
             follower.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("leave", [0, 8 << 10, 100 << 10, 400 << 10])
 def test_a_copy_on_a_full_disk_stays_and_goes_on(
     server: LogServer, small_disk: SmallDisk, leave: int

@@ -85,6 +85,7 @@ CASES: dict[str, tuple[str, Callable[[LogServer], Reply]]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", CASES)
 def test_whatever_is_sent_the_copy_stays_what_it_was(
     server: LogServer, follower: Follower, case: str
@@ -111,6 +112,7 @@ def test_whatever_is_sent_the_copy_stays_what_it_was(
     is_the_log(follower, server)
 
 
+@pytest.mark.long
 def test_drips_end_when_the_time_for_an_answer_is_over(server: LogServer, follower: Follower) -> None:
     server.fill(3)
     server.answers["checkpoint"] = Reply(200, server.note().encode(), drip=0.25)
@@ -173,6 +175,7 @@ def test_a_tile_that_changes_while_it_is_copied(server: LogServer, follower: Fol
     is_the_log(follower, server)
 
 
+@pytest.mark.long
 def test_a_checkpoint_that_goes_back_and_forth(server: LogServer, follower: Follower) -> None:
     """A balancer with a node that is behind: the newest one that was seen counts."""
     server.fill(300)

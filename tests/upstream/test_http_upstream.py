@@ -104,6 +104,7 @@ def trickling(head: bytes, drop: bytes) -> Iterator[str]:
 HEAD = b"HTTP/1.1 %d X\r\nContent-Length: 60000\r\n"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("head", "drop"),
     [

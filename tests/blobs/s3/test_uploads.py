@@ -130,6 +130,7 @@ def test_many_small_chunks_leave_few_objects(store: S3Blobs, count: int) -> None
     assert objects(store) == [len(content)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("offset", [0, 1, 2 * MIB, PART, PART + 17, 2 * PART, 11 * MIB])
 def test_bytes_after_any_offset_are_dropped(store: S3Blobs, offset: int) -> None:
     with store.ingest("u") as ingest:
