@@ -34,11 +34,14 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServe
 
 
 @pytest.fixture(scope="module")
-def moved(registry: RegistryServer) -> tuple[Digest, Digest]:
-    """A tag that moved lately: what it served then, and what it points to."""
+def moved(registry: RegistryServer, tmp_path_factory: pytest.TempPathFactory) -> tuple[Digest, Digest]:
+    """A tag that moved lately: what it served then, and what it points to; the log has both moves."""
     old, new = image(registry, NAME, "old and proven"), image(registry, NAME, "new and proven")
     tag_at(registry, NAME, "1.5", old, 30 * DAY)
     tag_at(registry, NAME, "1.5", new, 3 * HOUR)
+    prover = TagProver(LogVerifier(SeenLogs(tmp_path_factory.mktemp("seen")), lambda _: LogTrust()))
+    with Session(ClientOptions()) as session:
+        prover.prove_past(session.repository(Reference(registry.host, NAME)), "1.5", new)
     return old, new
 
 

@@ -28,6 +28,8 @@ from digestry.verifier.repository_check import (
 
 _PAUSES: Final = (0.3, 0.7, 1.5, 3.0, 5.0)
 """Seconds between looks at a log that does not have the tag's last move yet; it should take one second."""
+_OF_THE_PAST: Final = 3
+"""So many of these for a move of the past, which seldom was a second ago."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +100,20 @@ class TagProver:
         )
 
     def prove_past(self, repository: Repository, tag: str, digest: Digest) -> LoggedEntry:
-        """Return the latest entry in the log by which ``tag`` came to ``digest``. Raises :class:`Unproven` if
-        there is none, and as :meth:`LogVerifier.view` does."""
+        """Return the latest entry in the log by which ``tag`` came to ``digest``.
+
+        One that is not signed yet is waited for. Raises :class:`Unproven` if there is none, and as
+        :meth:`LogVerifier.view` does.
+        """
         log = TransparencyLog(repository.connection, repository.reference.host)
-        view = self._verifier.view(log)
         name = repository.reference.repository
-        for entry in reversed(opened_entries(view, name, log.openings(name, tag=tag))):
-            if entry.entry.tag == tag and entry.entry.to_digest == digest:
-                return entry
+        for pause in (*_PAUSES[:_OF_THE_PAST], None):
+            view = self._verifier.view(log)
+            for entry in reversed(opened_entries(view, name, log.openings(name, tag=tag))):
+                if entry.entry.tag == tag and entry.entry.to_digest == digest:
+                    return entry
+            if pause is not None:
+                self._sleep(pause)
         raise Unproven(
             f"{repository.reference.name}:{tag} never pointed to {digest}, by the log of {log.host}"
         )
