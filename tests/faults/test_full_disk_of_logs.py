@@ -10,15 +10,12 @@ from pathlib import Path
 import pytest
 
 from digestry.catalog.sqlite.private_file import PrivateFile
-from digestry.client.options import ClientOptions
 from digestry.client.session import Session
 from digestry.errors import StorageError, StorageFull
-from digestry.follower.alarms import Alarms, Listeners
 from digestry.follower.follower import Follower
-from digestry.verifier.log_view import LogVerifier
-from digestry.verifier.seen_logs import SeenLogs
 from tests.crash.test_log import Watcher, check
 from tests.faults.conftest import SmallDisk
+from tests.follower.conftest import OPTIONS, open_follower
 from tests.follower.test_follower import is_the_log
 from tests.registry.test_transparency import checkpoint
 from tests.support import start_registry, wait_until
@@ -33,10 +30,8 @@ def server() -> Iterator[LogServer]:
 
 @contextlib.contextmanager
 def following(server: LogServer, place: Path) -> Iterator[Follower]:
-    with Session(ClientOptions(timeout=20.0, retries=0, patience=20.0)) as session:
-        alarms = Alarms(place / "alarm.json", Listeners(), session.connection.transport)
-        verifier = LogVerifier(SeenLogs(place / "seen"))
-        follower = Follower(session.connection, server.host, place, verifier, alarms)
+    with Session(OPTIONS) as session:
+        follower = open_follower(session, server.host, place)
         try:
             yield follower
         finally:

@@ -14,6 +14,22 @@ from digestry.verifier.seen_logs import SeenLogs
 from tests.verifier.log_server import LogServer, log_server
 
 Follow = Callable[..., Follower]
+OPTIONS = ClientOptions(timeout=20.0, retries=0, patience=20.0)
+
+
+def open_follower(
+    session: Session,
+    host: str,
+    place: Path,
+    listeners: Listeners | None = None,
+    *,
+    with_sealed: bool = False,
+) -> Follower:
+    """A follower of the log of ``host`` into ``place``, as a process that starts makes it."""
+    connection = session.connection
+    alarms = Alarms(place / "alarm.json", listeners or Listeners(), connection.transport)
+    verifier = LogVerifier(SeenLogs(place / "seen"))
+    return Follower(connection, host, place, verifier, alarms, with_sealed=with_sealed)
 
 
 @pytest.fixture
@@ -25,16 +41,13 @@ def server() -> Iterator[LogServer]:
 @pytest.fixture
 def follow(tmp_path: Path, server: LogServer) -> Iterator[Follow]:
     """Makes a follower of the server into one directory, as a process that starts does."""
-    with Session(ClientOptions(timeout=20.0, retries=0, patience=20.0)) as session:
+    with Session(OPTIONS) as session:
         opened: list[Follower] = []
 
         def make(listeners: Listeners | None = None, *, with_sealed: bool = False) -> Follower:
             place = tmp_path / "copy"
             place.mkdir(exist_ok=True)
-            connection = session.connection
-            alarms = Alarms(place / "alarm.json", listeners or Listeners(), connection.transport)
-            verifier = LogVerifier(SeenLogs(place / "seen"))
-            opened.append(Follower(connection, server.host, place, verifier, alarms, with_sealed=with_sealed))
+            opened.append(open_follower(session, server.host, place, listeners, with_sealed=with_sealed))
             return opened[-1]
 
         yield make

@@ -14,7 +14,7 @@ from typing import Final
 from digestry.agent.buffer import EntryBuffer
 from digestry.agent.entries import EntryMaker, text_of
 from digestry.errors import DigestryError
-from digestry.inventory.runs import Follower, FollowingEnded, Step, Wakeup
+from digestry.inventory.runs import LATE, Follower, FollowingEnded, Step, Wakeup
 from digestry.model.fleet import SourceReport
 
 log: Final = logging.getLogger("digestry.agent")
@@ -23,8 +23,6 @@ _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 30.0
 _POSITION_EVERY: Final = 60.0
 _LAST_STEPS: Final = 10.0
-_LATE: Final = datetime.timedelta(seconds=1)
-"""What a busy machine's engine did so lately may not be told yet, though nothing waits to be read."""
 
 
 class FollowedSource:
@@ -80,7 +78,7 @@ class FollowedSource:
             return SourceReport(text_of(self.name, 256), self._confirmed, text_of(self._problem))
 
     def _known_until(self) -> datetime.datetime:
-        return self._wakeup.known_until() - _LATE
+        return self._wakeup.known_until() - LATE
 
     def _run(self) -> None:
         pause = _FIRST_PAUSE

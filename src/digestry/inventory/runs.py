@@ -14,6 +14,9 @@ from typing import Final, Protocol, TypeAlias
 
 from digestry.inventory.observation import ImageFacts
 
+LATE: Final = datetime.timedelta(seconds=1)
+"""What a busy machine's engine did so lately may not be told yet, though nothing waits to be read."""
+
 
 @dataclass(frozen=True, slots=True)
 class Run:

@@ -7,7 +7,6 @@ from typing import Final
 
 from digestry.errors import RemoteNotFound
 from digestry.model.digest import Digest
-from digestry.observer.content import Stopped
 from digestry.observer.hosts import Host
 from digestry.registry.observed_targets import Target
 
@@ -31,7 +30,7 @@ def attachments(
     ``listed`` are such tags in the repository's last list; ``with_tags`` they are asked for as well, since
     that list may be from before. Raises the errors of an upstream.
     """
-    _wait(host, stop)
+    host.require_turn(stop)
     try:
         with host.mirror.requesting():
             found = host.mirror.upstream.referrers(target.upstream_name, digest)
@@ -47,7 +46,7 @@ def attachments(
 
 
 def _exists(host: Host, target: Target, tag: str, stop: threading.Event) -> bool:
-    _wait(host, stop)
+    host.require_turn(stop)
     try:
         with host.mirror.requesting():
             host.mirror.upstream.check(target.upstream_name, tag, "", _LIMIT)
@@ -56,8 +55,3 @@ def _exists(host: Host, target: Target, tag: str, stop: threading.Event) -> bool
             raise
         return False
     return True
-
-
-def _wait(host: Host, stop: threading.Event) -> None:
-    if not host.wait_turn(stop):
-        raise Stopped

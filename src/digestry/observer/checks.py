@@ -7,6 +7,7 @@ import logging
 import random
 import threading
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from digestry.backend import Backend
@@ -26,7 +27,6 @@ from digestry.errors import (
 from digestry.model.digest import Digest
 from digestry.model.history import TagEvent
 from digestry.model.manifest import Manifest
-from digestry.observer.content import Stopped
 from digestry.observer.facts import is_attachment
 from digestry.observer.hosts import Host
 from digestry.observer.reasons import FalseDigest, reason_of
@@ -223,9 +223,8 @@ class Checks:
         outcome: Outcome = "seen"
         try:
             with mirror.requesting():
-                listed = set(
-                    mirror.upstream.tags(target.upstream_name, MOST_TAGS + 1, pace=lambda: self._turn(host))
-                )
+                turn = partial(host.require_turn, self._stop)
+                listed = set(mirror.upstream.tags(target.upstream_name, MOST_TAGS + 1, pace=turn))
         except RemoteNotFound as error:
             if not upstream_errors.is_gone(error):
                 raise
@@ -253,11 +252,6 @@ class Checks:
         plan.unschedule(name, unwanted, self._lock)
         self._catalog.observations.record([Observation(name, LIST, outcome, now, due.interval)], self._lock)
         return patterns
-
-    def _turn(self, host: Host) -> None:
-        """Wait until the next page of a list may be asked for."""
-        if not host.wait_turn(self._stop):
-            raise Stopped
 
     def _were_absent(self, due: ScheduledTag, new: list[str]) -> None:
         """Record that tags which are new in a list were absent from the one before."""

@@ -14,7 +14,6 @@ from digestry.catalog.catalog import Catalog
 from digestry.catalog.quotas import OverQuota
 from digestry.coordination.protocol import FencedLock
 from digestry.errors import (
-    Conflict,
     DigestryError,
     ProtocolViolation,
     Refused,
@@ -25,7 +24,7 @@ from digestry.errors import (
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.manifest import Manifest
-from digestry.observer.hosts import Host
+from digestry.observer.hosts import Host, Stopped
 from digestry.registry.disk_reserve import reserve_of
 from digestry.registry.observed_targets import Target
 
@@ -57,7 +56,7 @@ class Content:
             with contextlib.suppress(DigestryError):  # the fetched one replaces it
                 raw = self._backend.blobs.read(digest, limit=stored.size)
                 return Manifest.parse(raw, stored.media_type, algorithm=digest.algorithm)
-        self._wait(host, stop)
+        host.require_turn(stop)
         with host.mirror.requesting():
             found = host.mirror.upstream.manifest(target.upstream_name, str(digest), self._manifest_limit)
         with self._backend.coordination.guard(found.digest):
@@ -123,7 +122,7 @@ class Content:
         stop: threading.Event,
     ) -> None:
         digest, size = descriptor.digest, descriptor.size
-        self._wait(host, stop)
+        host.require_turn(stop)
         try:
             with host.mirror.requesting():
                 coming = host.mirror.upstream.blob(target.upstream_name, digest, ingest.offset)
@@ -145,15 +144,3 @@ class Content:
                     raise Stopped
         if ingest.offset < size:
             raise Unreachable(f"the connection broke after {ingest.offset} of {size} bytes of {digest}")
-
-    @staticmethod
-    def _wait(host: Host, stop: threading.Event) -> None:
-        if not host.wait_turn(stop):
-            raise Stopped
-
-
-class Stopped(Conflict):
-    """The observer is being stopped."""
-
-    def __init__(self) -> None:
-        super().__init__("the observer is being stopped")

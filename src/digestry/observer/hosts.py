@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from digestry.coordination.protocol import Coordination
+from digestry.errors import Conflict
 from digestry.model.tag_check import StatedRate
 from digestry.registry.pull_through.config import MirrorConfig
 from digestry.registry.pull_through.mirror import Mirror
@@ -23,6 +24,13 @@ _LITTLE: Final = 0.2
 _UNKNOWN_RESET: Final = 60.0
 _LONGEST_PAUSE: Final = 3600.0
 _POLL: Final = 0.2
+
+
+class Stopped(Conflict):
+    """The observer is being stopped."""
+
+    def __init__(self) -> None:
+        super().__init__("the observer is being stopped")
 
 
 class Host:
@@ -77,6 +85,11 @@ class Host:
                     return True
             stop.wait(min(left, _POLL))
         return False
+
+    def require_turn(self, stop: threading.Event) -> None:
+        """Wait as :meth:`wait_turn` does. Raises :class:`Stopped` if ``stop`` was set before."""
+        if not self.wait_turn(stop):
+            raise Stopped
 
     def obey(self, rate: StatedRate | None) -> None:
         """Slow down for a limit that the registry states: what is left of it is for other clients, too."""

@@ -85,17 +85,15 @@ class TagProver:
     def prove_digest(self, repository: Repository, digest: Digest) -> LoggedEntry:
         """Return the latest entry in the log by which a tag of the repository came to ``digest``.
 
-        Raises :class:`Unproven` if there is none, and as :meth:`LogVerifier.view` does.
+        One that is not signed yet is waited for. Raises :class:`Unproven` if there is none, and as
+        :meth:`LogVerifier.view` does.
         """
-        log = TransparencyLog(repository.connection, repository.reference.host)
-        view = self._verifier.view(log)
-        name = repository.reference.repository
-        opened = opened_entries(view, name, log.openings(name))
-        for entry in reversed(opened):
-            if entry.entry.to_digest == digest:
-                return entry
+        found = self._latest(repository, None, digest)
+        if found is not None:
+            return found
         raise Unproven(
-            f"no tag of {repository.reference.name} ever pointed to {digest}, by the log of {log.host}",
+            f"no tag of {repository.reference.name} ever pointed to {digest}, by the log of"
+            f" {repository.reference.host}",
             hint="an image of an index has no entry of its own: pull by the index's digest, or by a tag",
         )
 
@@ -105,18 +103,27 @@ class TagProver:
         One that is not signed yet is waited for. Raises :class:`Unproven` if there is none, and as
         :meth:`LogVerifier.view` does.
         """
+        found = self._latest(repository, tag, digest)
+        if found is not None:
+            return found
+        raise Unproven(
+            f"{repository.reference.name}:{tag} never pointed to {digest}, by the log of"
+            f" {repository.reference.host}"
+        )
+
+    def _latest(self, repository: Repository, tag: str | None, digest: Digest) -> LoggedEntry | None:
+        """Return the latest entry by which ``tag``, or any tag for None, came to ``digest``; None if the log
+        has none, a moment later either."""
         log = TransparencyLog(repository.connection, repository.reference.host)
         name = repository.reference.repository
         for pause in (*_PAUSES[:_OF_THE_PAST], None):
             view = self._verifier.view(log)
             for entry in reversed(opened_entries(view, name, log.openings(name, tag=tag))):
-                if entry.entry.tag == tag and entry.entry.to_digest == digest:
+                if entry.entry.to_digest == digest and tag in {None, entry.entry.tag}:
                     return entry
             if pause is not None:
                 self._sleep(pause)
-        raise Unproven(
-            f"{repository.reference.name}:{tag} never pointed to {digest}, by the log of {log.host}"
-        )
+        return None
 
     def _aged(
         self,

@@ -38,6 +38,7 @@ from digestry.inventory.formats.engine_documents import (
 from digestry.inventory.formats.engine_images import shown_image, with_podman_digest
 from digestry.inventory.observation import ContainerObservation, ImageFacts
 from digestry.inventory.runs import (
+    LATE,
     AllRuns,
     Run,
     RunChange,
@@ -62,8 +63,6 @@ _MOST_ASKED: Final = 2000
 """Containers that have ended and are asked when, after the events were interrupted."""
 _MOST_IMAGES: Final = 512
 _FIRST_WITHIN: Final = round(FIRST_WITHIN.total_seconds()) * NANOSECONDS
-_LATE: Final = NANOSECONDS
-"""A busy engine may send an event so much later than it happened."""
 _WRITTEN_BEFORE: Final = datetime.timedelta(seconds=10)
 _ONE_END: Final = datetime.timedelta(seconds=2)
 """By which an end that the engine wrote down and its event may differ."""
@@ -295,7 +294,7 @@ class EngineFollower:
                 for event in replayed[:told]:
                     self._starts.learn(event)
                 replayed = replayed[told:]
-        since = None if covered else of_nanoseconds(before.seen - _LATE)
+        since = None if covered else of_nanoseconds(before.seen) - LATE
         self._unknown_until = of_nanoseconds(max(opened, before.seen))
         changes = list(self._resumed(replayed, since))
         if since is not None:
