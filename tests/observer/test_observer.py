@@ -60,7 +60,8 @@ def test_moves_are_in_the_journal_once_and_in_order(up: Upstream, observer: Obse
 def test_an_upstream_that_is_away_leaves_a_gap(up: Upstream, observer: Observing) -> None:
     first = up.image("own/app", "1.5")
     observer.wait_for("1.5", first)
-    up.troubles["own/app"] = lambda _: Reply(503, b"")
+    # Not its blobs: a failed fetch of the content that is still under way would be the host's first failure.
+    up.troubles["own/app"] = lambda request: Reply(503, b"") if "/manifests/" in request.path else None
     wait_for_failure(observer, "1.5", "503")
     del up.troubles["own/app"]
     wait_until(lambda: outcomes(observer, "1.5")[-1] == "seen", what="seen again", log=observer.server.log)
