@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import text
-from tests.postgresql import session_cluster, stop_session_cluster
+from tests.postgresql import running_cluster
 from tests.support import start_registry
 
 from bench.servers import megabytes
@@ -308,11 +308,8 @@ def _database(*, postgresql: bool) -> Iterator[Callable[[], str | None]]:
     if not postgresql:
         yield lambda: None
         return
-    cluster = session_cluster()
-    try:
+    with running_cluster() as cluster:
         yield cluster.new_database
-    finally:
-        stop_session_cluster()
 
 
 def main() -> None:

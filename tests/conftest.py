@@ -17,6 +17,7 @@ from tests import groups, new_catalogs, seaweed
 from tests.blobs import memory_server
 from tests.blobs.s3 import registries
 from tests.catalog import slow_reads
+from tests.postgresql import Cluster, running_cluster
 from tests.support import RegistryServer, running_registry
 
 _LONGEST = 30
@@ -120,3 +121,10 @@ def registry(
 
     with balanced_nodes(tmp_path_factory.mktemp("nodes"), redirect=kind == "redirect") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Cluster]:
+    """A PostgreSQL server for all tests of a process, of whatever room: it stops after the last of them."""
+    with running_cluster() as cluster:
+        yield cluster

@@ -194,18 +194,3 @@ def running_cluster(**settings: str) -> Iterator[Cluster]:
             yield cluster
         finally:
             cluster.stop()
-
-
-_session = contextlib.ExitStack()
-
-
-@functools.cache
-def session_cluster() -> Cluster:
-    """Return the server of this test process, made when it is asked for first."""
-    return _session.enter_context(running_cluster())
-
-
-def stop_session_cluster() -> None:
-    """Stop the server of this test process, if it has one."""
-    _session.close()
-    session_cluster.cache_clear()

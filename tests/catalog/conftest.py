@@ -13,7 +13,7 @@ from digestry.catalog.catalog import Catalog
 from tests.catalog.raw import PostgresqlRaw, Raw, SqliteRaw
 from tests.catalog.support import Clock
 from tests.catalog_databases import CatalogDatabases
-from tests.postgresql import Cluster, session_cluster, stop_session_cluster
+from tests.postgresql import Cluster
 
 DATABASES: Final = ("postgresql", "sqlite")
 _HERE: Final = Path(__file__).parent
@@ -35,16 +35,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
-    """A PostgreSQL server for all tests of a process."""
-    yield session_cluster()
-    stop_session_cluster()
-
-
-@pytest.fixture(scope="session")
-def catalog_databases(cluster: Cluster) -> CatalogDatabases:
+def catalog_databases(postgresql: Cluster) -> CatalogDatabases:
     """Databases of that server with a catalog's tables."""
-    return CatalogDatabases(cluster)
+    return CatalogDatabases(postgresql)
 
 
 @pytest.fixture
@@ -72,10 +65,10 @@ def url(database: str, request: pytest.FixtureRequest) -> Iterator[str | None]:
         with databases.lend() as made:
             yield made
         return
-    cluster: Cluster = request.getfixturevalue("cluster")
-    made = cluster.new_database()
+    postgresql: Cluster = request.getfixturevalue("postgresql")
+    made = postgresql.new_database()
     yield made
-    cluster.drop_database(made)
+    postgresql.drop_database(made)
 
 
 @pytest.fixture

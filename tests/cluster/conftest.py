@@ -8,14 +8,8 @@ import pytest
 
 from tests import seaweed
 from tests.cluster.nodes import Nodes, registry_nodes
-from tests.postgresql import Cluster, session_cluster, stop_session_cluster
+from tests.postgresql import Cluster
 from tests.support import RegistryServer
-
-
-@pytest.fixture(scope="session")
-def postgresql() -> Iterator[Cluster]:
-    yield session_cluster()
-    stop_session_cluster()
 
 
 @pytest.fixture(scope="session")

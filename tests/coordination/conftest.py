@@ -11,7 +11,7 @@ from digestry.coordination.protocol import Coordination
 from tests.catalog_databases import CatalogDatabases
 from tests.coordination.nodes import close_node, open_node, through
 from tests.pgbouncer import running_pgbouncer
-from tests.postgresql import Cluster, session_cluster, stop_session_cluster
+from tests.postgresql import Cluster
 
 LEASE = 2.0
 """Seconds: long enough that a busy machine renews it in time."""
@@ -20,23 +20,16 @@ MakeNode = Callable[..., Coordination]
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
-    """A PostgreSQL server for all tests of a process."""
-    yield session_cluster()
-    stop_session_cluster()
-
-
-@pytest.fixture(scope="session")
-def pgbouncer(cluster: Cluster) -> Iterator[int]:
+def pgbouncer(postgresql: Cluster) -> Iterator[int]:
     """The port of a pooler before the server."""
-    with running_pgbouncer(cluster) as port:
+    with running_pgbouncer(postgresql) as port:
         yield port
 
 
 @pytest.fixture(scope="session")
-def catalog_databases(cluster: Cluster) -> CatalogDatabases:
+def catalog_databases(postgresql: Cluster) -> CatalogDatabases:
     """Databases of that server with a catalog's tables."""
-    return CatalogDatabases(cluster)
+    return CatalogDatabases(postgresql)
 
 
 @pytest.fixture

@@ -8,18 +8,16 @@ from pathlib import Path
 import pytest
 
 from tests.observer.support import Observing, observing, report
-from tests.postgresql import session_cluster, stop_session_cluster
+from tests.postgresql import Cluster
 from tests.registry.pull_through.support import upstream
 from tests.support import start_registry
 
 
 @pytest.fixture
-def database() -> Iterator[str]:
-    cluster = session_cluster()
-    url = cluster.new_database()
+def database(postgresql: Cluster) -> Iterator[str]:
+    url = postgresql.new_database()
     yield url
-    cluster.drop_database(url)
-    stop_session_cluster()
+    postgresql.drop_database(url)
 
 
 @pytest.mark.long

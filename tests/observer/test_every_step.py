@@ -9,7 +9,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from digestry.model.digest import Digest
 from digestry.registry.config import load
 from digestry.registry.server import prepare
 from tests.observer.support import HOST
-from tests.postgresql import Cluster, session_cluster, stop_session_cluster
+from tests.postgresql import Cluster
 from tests.registry.pull_through.support import KIND, Upstream
 from tests.registry.webhook_receiver import SECRET
 from tests.support import descriptor, run_digestry
@@ -28,18 +27,12 @@ from tests.support import descriptor, run_digestry
 _EVERY = 1 if os.environ.get("DIGESTRY_FAULTS") == "all" else 37
 
 
-@pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    yield session_cluster()
-    stop_session_cluster()
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_killed_before_any_step(
     tmp_path: Path, up: Upstream, database: str, request: pytest.FixtureRequest
 ) -> None:
-    places = [] if database == "sqlite" else _on(request.getfixturevalue("cluster"))
+    places = [] if database == "sqlite" else _on(request.getfixturevalue("postgresql"))
     config, root = tmp_path / "registry.toml", tmp_path / "root"
     stores = f'[storage]\ndatabase = "{places[0]}"\n' if places else ""
     config.write_text(
@@ -67,9 +60,9 @@ def test_killed_before_any_step(
     assert result["steps"] > 200
 
 
-def _on(cluster: Cluster) -> list[str]:
+def _on(postgresql: Cluster) -> list[str]:
     """The URLs of an empty database, and of the server for its superuser."""
-    return [cluster.new_database(), f"postgresql://postgres@127.0.0.1:{cluster.port}/postgres"]
+    return [postgresql.new_database(), f"postgresql://postgres@127.0.0.1:{postgresql.port}/postgres"]
 
 
 def _index(up: Upstream, tag: str, *layers: bytes) -> Digest:

@@ -32,17 +32,17 @@ from tests.support import free_port, run_digestry, wait_until
 
 
 @pytest.fixture
-def proxy(cluster: Cluster) -> Iterator[CommitProxy]:
-    with proxy_to(cluster.port) as made:
+def proxy(postgresql: Cluster) -> Iterator[CommitProxy]:
+    with proxy_to(postgresql.port) as made:
         yield made
 
 
 @pytest.fixture
 def proxied(
-    proxy: CommitProxy, cluster: Cluster, url: str, catalog: Catalog, tmp_path: Path
+    proxy: CommitProxy, postgresql: Cluster, url: str, catalog: Catalog, tmp_path: Path
 ) -> Iterator[Catalog]:
     """The same catalog, by way of the proxy."""
-    location = StoreLocations(database=cluster.url(url.rpartition("/")[2], port=proxy.port))
+    location = StoreLocations(database=postgresql.url(url.rpartition("/")[2], port=proxy.port))
     made = open_backend(tmp_path, stores=location).open_catalog()
     yield made
     made.close()
@@ -117,13 +117,13 @@ def test_the_password_is_in_no_message(backend: Backend, url: str, tmp_path: Pat
 
 @pytest.mark.long
 @pytest.mark.parametrize("command", ["journal verify", "scrub", "gc", "token list", "serve"])
-def test_the_password_is_in_no_error_of_a_command(cluster: Cluster, tmp_path: Path, command: str) -> None:
+def test_the_password_is_in_no_error_of_a_command(postgresql: Cluster, tmp_path: Path, command: str) -> None:
     file = tmp_path / "registry.toml"
-    url = f"postgresql://digestry:a-secret@127.0.0.1:{cluster.port}/nowhere"
+    url = f"postgresql://digestry:a-secret@127.0.0.1:{postgresql.port}/nowhere"
     file.write_text(f'[storage]\ndatabase = "{url}"\nblobs = "s3://bucket"\n')
     done = run_digestry(*command.split(), "--config", file, env={"AWS_ENDPOINT_URL": "http://127.0.0.1:1"})
     assert done.returncode not in {0, 70}
-    assert f"postgresql://127.0.0.1:{cluster.port}/nowhere" in done.stderr
+    assert f"postgresql://127.0.0.1:{postgresql.port}/nowhere" in done.stderr
     assert "secret" not in done.stdout + done.stderr
 
 
@@ -179,11 +179,15 @@ def test_a_statement_that_takes_too_long_is_ended(catalog: Catalog, monkeypatch:
     ],
 )
 def test_a_database_that_lacks_something_is_told_at_once(
-    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacking: tuple[str, object], said: str
+    postgresql: Cluster,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    lacking: tuple[str, object],
+    said: str,
 ) -> None:
     """And gets no tables."""
     monkeypatch.setattr(requirements, *lacking)
-    url = cluster.new_database()
+    url = postgresql.new_database()
     backend = open_backend(tmp_path, stores=StoreLocations(database=url))
     catalog = backend.open_catalog()
     with pytest.raises(InvalidConfiguration, match=said) as caught:
@@ -191,20 +195,20 @@ def test_a_database_that_lacks_something_is_told_at_once(
     assert "PostgreSQL 15" in caught.value.hint
     assert backend.catalog_store.is_empty()
     catalog.close()
-    cluster.drop_database(url)
+    postgresql.drop_database(url)
 
 
-def test_a_database_of_another_encoding_is_told_at_once(cluster: Cluster, tmp_path: Path) -> None:
-    with cluster.superuser() as connection:
+def test_a_database_of_another_encoding_is_told_at_once(postgresql: Cluster, tmp_path: Path) -> None:
+    with postgresql.superuser() as connection:
         connection.execute(
             f"CREATE DATABASE latin OWNER {USER} TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'"
             " LOCALE_PROVIDER libc"
         )
-    catalog = open_backend(tmp_path, stores=StoreLocations(database=cluster.url("latin"))).open_catalog()
+    catalog = open_backend(tmp_path, stores=StoreLocations(database=postgresql.url("latin"))).open_catalog()
     with pytest.raises(InvalidConfiguration, match="its texts are LATIN1"):
         catalog.migrate()
     catalog.close()
-    cluster.drop_database(cluster.url("latin"))
+    postgresql.drop_database(postgresql.url("latin"))
 
 
 def test_no_connection_keeps_a_setting(catalog: Catalog) -> None:
@@ -344,9 +348,9 @@ def _acknowledged(catalog: Catalog, digest: Digest) -> bool:
     return True
 
 
-def _end_waits(cluster: Cluster, done: threading.Event) -> None:
+def _end_waits(postgresql: Cluster, done: threading.Event) -> None:
     waits = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
-    with cluster.superuser() as connection:
+    with postgresql.superuser() as connection:
         while not done.wait(0.1):
             connection.execute(waits)
 

@@ -17,10 +17,12 @@ from tests.postgresql import Cluster
 
 
 @pytest.fixture
-def pooled(cluster: Cluster, url: str, catalog: Catalog, tmp_path: Path, clock: Clock) -> Iterator[Backend]:
+def pooled(
+    postgresql: Cluster, url: str, catalog: Catalog, tmp_path: Path, clock: Clock
+) -> Iterator[Backend]:
     """The stores of the registry, with four connections of the server's for all."""
-    with running_pgbouncer(cluster) as port:
-        location = StoreLocations(database=cluster.url(url.rpartition("/")[2], port=port))
+    with running_pgbouncer(postgresql) as port:
+        location = StoreLocations(database=postgresql.url(url.rpartition("/")[2], port=port))
         yield open_backend(tmp_path, stores=location, now=clock)
 
 
@@ -59,13 +61,13 @@ def test_reads_behind_it_see_each_push(pooled: Backend, catalog: Catalog) -> Non
 
 
 @pytest.mark.long
-def test_an_empty_database_is_migrated_behind_it(cluster: Cluster, tmp_path: Path) -> None:
-    url = cluster.new_database()
-    with running_pgbouncer(cluster) as port:
-        location = StoreLocations(database=cluster.url(url.rpartition("/")[2], port=port))
+def test_an_empty_database_is_migrated_behind_it(postgresql: Cluster, tmp_path: Path) -> None:
+    url = postgresql.new_database()
+    with running_pgbouncer(postgresql) as port:
+        location = StoreLocations(database=postgresql.url(url.rpartition("/")[2], port=port))
         catalog = open_backend(tmp_path, stores=location).open_catalog()
         catalog.migrate()
         pushed(catalog, "x")
         assert catalog.verify_journal() is None
         catalog.close()
-    cluster.drop_database(url)
+    postgresql.drop_database(url)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests import seaweed
-from tests.postgresql import Cluster, session_cluster, stop_session_cluster
+from tests.postgresql import Cluster
 from tests.registry.backup.support import make_root
 from tests.registry.migration.support import MakePlace, Place
 from tests.stores import needs_disk
@@ -30,25 +30,18 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
-    """A PostgreSQL server for all tests of a process."""
-    yield session_cluster()
-    stop_session_cluster()
-
-
 @pytest.fixture
-def new_database(cluster: Cluster) -> Iterator[Callable[[], str]]:
+def new_database(postgresql: Cluster) -> Iterator[Callable[[], str]]:
     """Makes empty databases, which go with the test."""
     urls: list[str] = []
 
     def make() -> str:
-        urls.append(cluster.new_database())
+        urls.append(postgresql.new_database())
         return urls[-1]
 
     yield make
     for url in urls:
-        cluster.drop_database(url)
+        postgresql.drop_database(url)
 
 
 @pytest.fixture

@@ -110,7 +110,7 @@ def test_a_registry_that_is_taken_back_signs_nothing(old: Place, new_place: Make
 
 @pytest.mark.long
 def test_a_database_of_yesterday_beside_the_content_of_today(
-    old: Place, new_place: MakePlace, cluster: Cluster
+    old: Place, new_place: MakePlace, postgresql: Cluster
 ) -> None:
     """A node without a root has the note of what was signed beside its content."""
     node = new_place("both")
@@ -120,7 +120,7 @@ def test_a_database_of_yesterday_beside_the_content_of_today(
     database = node.file.read_text().partition('database = "')[2].partition('"')[0]
     name = database.rpartition("/")[2]
     yesterday = f"{name}_yesterday"
-    copied(cluster, name, yesterday)
+    copied(postgresql, name, yesterday)
     blobs = node.backend.blobs
     assert isinstance(blobs, S3Blobs)
     mark = blobs.mark()
@@ -128,10 +128,10 @@ def test_a_database_of_yesterday_beside_the_content_of_today(
     with served(node) as server:
         newest = push_and_sign(server, "b").checkpoint
     assert f'"size":{newest.size}'.encode() in (blobs.read_note("log-head.json", 4096) or b"")
-    with cluster.superuser() as connection:
+    with postgresql.superuser() as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    copied(cluster, yesterday, name)
-    with cluster.superuser() as connection:
+    copied(postgresql, yesterday, name)
+    with postgresql.superuser() as connection:
         connection.execute(f"DROP DATABASE {yesterday}")
     blobs.set_mark(mark)  # as an operator may, who is told how
     have = newest.size - 1
@@ -141,8 +141,8 @@ def test_a_database_of_yesterday_beside_the_content_of_today(
         assert checkpoint(server).checkpoint.size == have
 
 
-def copied(cluster: Cluster, name: str, copy: str) -> None:
+def copied(postgresql: Cluster, name: str, copy: str) -> None:
     """Copy a database that nobody uses any more."""
-    with cluster.superuser() as connection:
+    with postgresql.superuser() as connection:
         connection.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")  # noqa: S608
         connection.execute(f"CREATE DATABASE {copy} TEMPLATE {name} OWNER {USER}")
