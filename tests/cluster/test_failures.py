@@ -188,8 +188,9 @@ def test_nodes_are_killed(own: Nodes, others: Others, times: int) -> None:
 
 
 @pytest.mark.parametrize("times", [campaign(4, 19)])
-def test_the_database_is_killed(own: Nodes, others: Others, postgresql: Cluster, times: int) -> None:
-    Campaign(own, others).run(lambda _: postgresql.restart("immediate"), times)
+def test_the_database_is_killed(tmp_path: Path, others: Others, s3: seaweed.S3Server, times: int) -> None:
+    with running_cluster() as database, registry_nodes(tmp_path, database, s3) as nodes:
+        Campaign(nodes, others).run(lambda _: database.restart("immediate"), times)
 
 
 def test_a_standby_is_promoted(tmp_path: Path, others: Others, s3: seaweed.S3Server) -> None:
