@@ -119,12 +119,15 @@ class Garbage:
         self._ages = ages
         self._proven = False
 
-    def repositories(self) -> Iterator[RepositoryKey]:
-        """Yield all repositories, in the order of their rows."""
-        last = -1
+    def repositories(self, *, after: int = -1, until: int | None = None) -> Iterator[RepositoryKey]:
+        """Yield the repositories in the order of their rows: those after the row ``after``, up to the row
+        ``until``, which is among them; all of them without these."""
+        last = after
         while True:
             with self._database.read() as connection:
                 query = select(repositories.c.id, repositories.c.name).where(repositories.c.id > last)
+                if until is not None:
+                    query = query.where(repositories.c.id <= until)
                 rows = connection.execute(query.order_by(repositories.c.id).limit(_WINDOW)).all()
             for row in rows:
                 yield RepositoryKey(row.id, row.name)

@@ -30,7 +30,7 @@ from digestry.file_locks import locked
 from digestry.registry import store_identity
 from digestry.registry.config import RegistryConfig
 from digestry.registry.disk_reserve import reserve_of
-from digestry.registry.garbage_run import CollectionCounts, Run, Tell, refuse
+from digestry.registry.garbage_run import BEGINNING, CollectionCounts, Run, Tell, refuse
 from digestry.registry.observability.audit_events import By, RemovalEvents
 from digestry.registry.observability.audit_log import AuditLog
 from digestry.registry.removal_limit import RemovalRefused, RemovalShare
@@ -49,6 +49,9 @@ _NOTED_SECONDS: Final = 5.0
 _HELD_SECONDS: Final = 5.0
 """Seconds between checks while another process collects: if that one dies, this one takes over."""
 _LONGEST_TROUBLE: Final = 3600.0
+_AFTER: Final = "after"
+"""In the state of a run that has not ended: the row of the repository that it was at. A text, since numbers
+are metrics."""
 _LONG_AGO: Final = 30 * 86400.0
 _DOUBT_SECONDS: Final = 3600.0
 """After a start so long after the last run: the clock of a machine that was off may be wrong at first."""
@@ -96,29 +99,38 @@ def collect(
             catalog.close()
             raise
         audit = audit or AuditLog(config.log, config.scratch)
-        note = RemovalEvents(audit, by)
+        events = RemovalEvents(audit, by)
 
         def removed(item: Removed | Stayed) -> None:
-            note(item)
+            events(item)
             tell(item)
 
-        run = Run(
-            catalog,
-            blobs,
-            config,
-            removed,
-            coordination=coordination,
-            stop=stop,
-            lock=lock,
-            ask=(lambda _: None) if really else refuse,
-            throttle=throttle or Throttle(_SHARE_BY_HAND, _SHARE_REMOVING),
-        )
+        def run_once() -> CollectionCounts:
+            record = _RunRecord(catalog, lock, backend.now)
+            run = Run(
+                catalog,
+                blobs,
+                config,
+                removed,
+                coordination=coordination,
+                stop=stop,
+                lock=lock,
+                ask=(lambda _: None) if really else refuse,
+                throttle=throttle or Throttle(_SHARE_BY_HAND, _SHARE_REMOVING),
+                after=record.after,
+                note=record.note,
+            )
+            tally = record.run(run)
+            if tally != CollectionCounts():
+                store_identity.advance(catalog, blobs)
+            return tally
+
         try:
-            return _run_and_count(catalog, run, lock, backend.now)
+            return run_once()
         except StorageFull:
             if not reserve.release():
                 raise
-            return _run_and_count(catalog, run, lock, backend.now)
+            return run_once()
         finally:
             with contextlib.suppress(StorageError):  # there may be no room yet
                 reserve.fill()
@@ -126,37 +138,71 @@ def collect(
             catalog.close()
 
 
-def _run_and_count(catalog: Catalog, run: Run, lock: FencedLock, now: clock.Clock) -> CollectionCounts:
-    """Run, and add the counts to the totals of all runs, for metrics."""
-    started, began = now(), time.monotonic()
-    last = catalog.jobs.state(COLLECTION)
-    # Any: a stored document, of which an older version may have written other fields.
-    totals: dict[str, Any] = dict(last.state) if last else {}
-    try:
-        tally = run.run()
-    except RemovalRefused:
-        totals["refused"] = totals.get("refused", 0) + 1
-        totals["refuses"] = 1
-        catalog.jobs.store(JobState(COLLECTION, started, None, totals), lock)
-        raise
-    except Exception:
-        totals["failures"] = totals.get("failures", 0) + 1
-        with contextlib.suppress(StorageError, Conflict):  # the first error is the one to report
-            catalog.jobs.store(JobState(COLLECTION, started, None, totals), lock)
-        raise
-    if tally == CollectionCounts() and not run.stopped and last is not None and last.finished_at is not None:
-        since = (started - last.finished_at) / clock.SECOND
-        if 0 <= since < _NOTED_SECONDS:
+class _RunRecord:
+    """The stored state of a run: the totals of all runs, for metrics, and how far an unfinished one got."""
+
+    def __init__(self, catalog: Catalog, lock: FencedLock, now: clock.Clock) -> None:
+        self._catalog = catalog
+        self._lock = lock
+        self._now = now
+        self._started, self._began = now(), time.monotonic()
+        self._last = catalog.jobs.state(COLLECTION)
+        self._noted = False
+        # Any: a stored document, of which an older version may have written other fields.
+        self._totals: dict[str, Any] = dict(self._last.state) if self._last else {}
+
+    @property
+    def after(self) -> int:
+        """The row of the repository at which the run before was broken off."""
+        after = self._totals.get(_AFTER)
+        return int(after) if isinstance(after, str) and after.isdecimal() else BEGINNING
+
+    def note(self, tally: CollectionCounts, place: int) -> None:
+        """Note what the run did so far, and the row of the repository that it is at: if it is killed, the
+        next run begins with the others."""
+        self._store({**self._added(tally), _AFTER: str(place)}, None)
+        self._noted = True
+
+    def run(self, run: Run) -> CollectionCounts:
+        """Run, and add the counts to the totals."""
+        try:
+            tally = run.run()
+        except RemovalRefused:
+            self._totals["refused"] = self._totals.get("refused", 0) + 1
+            self._totals["refuses"] = 1
+            self._store(self._totals, None)
+            raise
+        except Exception:
+            state = {**self._added(run.tally), _AFTER: str(run.place)}
+            state["failures"] = state.get("failures", 0) + 1
+            with contextlib.suppress(StorageError, Conflict):  # the first error is the one to report
+                self._store(state, None)
+            raise
+        if tally == CollectionCounts() and not run.stopped and self._is_known():
             return tally  # each commit makes every worker drop its cache of the catalog
-    for name, count in asdict(tally).items():
-        totals[name] = totals.get(name, 0) + count
-    totals["runs"] = totals.get("runs", 0) + 1
-    totals["refuses"] = 0
-    totals["seconds"] = round(time.monotonic() - began, 3)
-    catalog.jobs.store(JobState(COLLECTION, started, None if run.stopped else now(), totals), lock)
-    if tally != CollectionCounts():
-        store_identity.advance(catalog, run.blobs)
-    return tally
+        totals = self._added(tally)
+        totals["runs"] = totals.get("runs", 0) + 1
+        totals["refuses"] = 0
+        totals["seconds"] = round(time.monotonic() - self._began, 3)
+        if run.stopped:
+            totals[_AFTER] = str(run.place)
+        else:
+            totals.pop(_AFTER, None)
+        self._store(totals, None if run.stopped else self._now())
+        return tally
+
+    def _is_known(self) -> bool:
+        """Return whether a run that found nothing just before is noted as the last one."""
+        if self._noted or self._last is None or self._last.finished_at is None:
+            return False
+        return 0 <= (self._started - self._last.finished_at) / clock.SECOND < _NOTED_SECONDS
+
+    def _added(self, tally: CollectionCounts) -> dict[str, Any]:
+        counts = {name: self._totals.get(name, 0) + count for name, count in asdict(tally).items()}
+        return {**self._totals, **counts}
+
+    def _store(self, state: dict[str, Any], finished_at: int | None) -> None:
+        self._catalog.jobs.store(JobState(COLLECTION, self._started, finished_at, state), self._lock)
 
 
 def dry_run(

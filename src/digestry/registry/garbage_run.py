@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -23,6 +24,9 @@ _BATCH: Final = 5000
 _ASKED: Final = 500
 _UNDER_ONE_GUARD: Final = 50
 """Files that are removed at a time: a push that needs the same guard waits no longer than that."""
+
+_NOTED_SECONDS: Final = 2.0
+"""A run notes where it is no more often than this, and a shorter one never."""
 
 Tell = Callable[[Removed | Stayed], None]
 
@@ -54,6 +58,12 @@ class CollectionCounts:
                 self.bytes += item.size
 
 
+Note = Callable[[CollectionCounts, int], None]
+"""Is given what a run removed so far, and the row of the repository that it is at."""
+BEGINNING: Final = -1
+"""Before the row of every repository."""
+
+
 class _Stopped(Exception):
     """The caller asked the run to stop. What the run did until then is complete."""
 
@@ -79,10 +89,15 @@ class Run:
         ask: Callable[[RemovalShare], None] = refuse,
         throttle: Throttle | None = None,
         dry: float | None = None,
+        after: int = BEGINNING,
+        note: Note = lambda *_: None,
     ) -> None:
         """Prepare a run. ``lock`` is the content's lock, which the caller holds until the end. ``ask`` is
         called before the run removes most of the store, and raises to prevent that. ``dry`` makes the run
         report only, on a copy of the catalog that was begun at that time (seconds since 1970).
+
+        The run begins with the repositories after the row ``after``, and ends with those up to it. ``note``
+        is called now and then, with the row at which another run should begin if this one is killed.
         """
         self._lock = lock
         self._ask = ask
@@ -93,25 +108,40 @@ class Run:
         self._store = SameStore(blobs)
         self._tell = tell
         self._stop = stop
-        self._tally = CollectionCounts()
+        self.tally = CollectionCounts()
         self._dry = dry
+        self._after = after
+        self._note = note
+        self._noted = (after, time.monotonic())
+        self.place = after
         self.stopped = False
 
     def run(self) -> CollectionCounts:
         try:
             self._look_at_manifests()
-            for key in self._garbage.repositories():
-                self._count(self._garbage.drop_tags(key))
-                self._count(self._garbage.delete_manifests(key))
-                self._count(self._garbage.unlink(key))
-            if self._look_at_blobs():
-                for batch in self._batches():
-                    self._count(self._sweep_bytes(batch))
-            self._count(self._sweep_quarantine())
+            self._collect(after=self._after)
+            if self._after > BEGINNING:
+                self._collect(until=self._after)
             self._garbage.forget()
         except _Stopped:
             self.stopped = True
-        return self._tally
+        return self.tally
+
+    def _collect(self, *, after: int = BEGINNING, until: int | None = None) -> None:
+        """Remove what some repositories need no longer, and then bytes.
+
+        Bytes go after each part of the repositories: runs that are killed again and again get there too.
+        """
+        for key in self._garbage.repositories(after=after, until=until):
+            self.place = key.row
+            self._count(self._garbage.drop_tags(key))
+            self._count(self._garbage.delete_manifests(key))
+            self._count(self._garbage.unlink(key))
+        self.place = BEGINNING
+        if self._look_at_blobs():
+            for batch in self._batches():
+                self._count(self._sweep_bytes(batch))
+        self._count(self._sweep_quarantine())
 
     def _look_at_manifests(self) -> None:
         share = RemovalShare("manifest")
@@ -153,7 +183,7 @@ class Run:
     def _count(self, batches: Iterable[Batch]) -> None:
         for batch in batches:
             for item in batch:
-                self._tally.add(item)
+                self.tally.add(item)
             for item in batch:
                 self._tell(item)
             self._check(working=True)
@@ -167,6 +197,10 @@ class Run:
         self._store.check()
         if self._stop is not None and self._stop.is_set():
             raise _Stopped
+        place, at = self._noted
+        if place != self.place and time.monotonic() - at >= _NOTED_SECONDS:
+            self._note(self.tally, self.place)
+            self._noted = self.place, time.monotonic()
 
     def _sweep_bytes(self, batch: list[Digest]) -> Iterable[Batch]:
         dead = set(batch) - self._held(batch)

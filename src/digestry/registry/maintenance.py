@@ -18,12 +18,15 @@ from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
 from typing import Final, Protocol
 
-from digestry.errors import DigestryError
+from digestry.errors import DigestryError, StorageBusy
 
 log: Final = logging.getLogger("digestry.registry")
 
 _NICENESS: Final = 15
 _TROUBLE_SECONDS: Final = 60.0
+"""Seconds until a job that failed is tried again, and after which one that still fails is an error."""
+_BUSY_SECONDS: Final = 5.0
+"""The first such time for a job that did not reach the database or the store; it doubles."""
 _RESPAWN_SECONDS: Final = 5.0
 _PARENT_SECONDS: Final = 0.5
 _STOP_SECONDS: Final = 5.0
@@ -119,15 +122,54 @@ def _main(make_jobs: MakeJobs, logging_config: dict[str, object], parent: int, r
 
 
 def _repeat(job: Job, stop: threading.Event) -> None:
+    trouble = _Trouble(job.name)
     while not stop.is_set():
         began = time.monotonic()
         try:
             pause = job.run(stop)
         except DigestryError as error:
-            advice = f" ({error.hint})" if error.hint else ""
-            log.error("%s failed, and is tried again: %s%s", job.name, error.message, advice)
-            pause = _TROUBLE_SECONDS
+            pause = trouble.failed(error)
         except Exception:
             log.exception("%s failed, and is tried again", job.name)
             pause = _TROUBLE_SECONDS
+        else:
+            trouble.ended()
         stop.wait(max(0.0, pause - (time.monotonic() - began)))
+
+
+class _Trouble:
+    """What the log says of a job that fails, and when it is tried again.
+
+    A database or a store that is away for a moment is a warning, since the job goes on by itself; it is an
+    error once that has lasted for a minute, and then each minute.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._since: float | None = None
+        self._told = 0.0
+        self._pause = _BUSY_SECONDS
+
+    def failed(self, error: DigestryError) -> float:
+        """Log the error; return after how many seconds the job is tried again."""
+        advice = f" ({error.hint})" if error.hint else ""
+        if not isinstance(error, StorageBusy):
+            log.error("%s failed, and is tried again: %s%s", self._name, error.message, advice)
+            return _TROUBLE_SECONDS
+        now = time.monotonic()
+        if self._since is None:
+            self._since = self._told = now
+            log.warning("%s stopped, and is tried again: %s%s", self._name, error.message, advice)
+        elif now - self._told >= _TROUBLE_SECONDS:
+            self._told = now
+            text = "%s has failed for %.0f s, and is tried again: %s%s"
+            log.error(text, self._name, now - self._since, error.message, advice)
+        pause, self._pause = self._pause, min(2 * self._pause, _TROUBLE_SECONDS)
+        return pause
+
+    def ended(self) -> None:
+        """Note that the job did not fail."""
+        if self._since is not None:
+            log.warning("%s goes on, after %.0f s", self._name, time.monotonic() - self._since)
+        self._since = None
+        self._pause = _BUSY_SECONDS
