@@ -22,6 +22,8 @@ from tests.support import RegistryServer, running_registry
 
 _LONGEST = 30
 """Characters that a temporary directory's path may have: sockets below it have 107 at the most."""
+_REASON = 2000
+"""Characters of the error of a test that is tried once more that the summary shows."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -128,3 +130,10 @@ def postgresql() -> Iterator[Cluster]:
     """A PostgreSQL server for all tests of a process, of whatever room: it stops after the last of them."""
     with running_cluster() as cluster:
         yield cluster
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say why a test was tried once more: that it passed then explains nothing."""
+    for report in terminalreporter.stats.get("rerun", ()):
+        terminalreporter.section(f"tried once more: {report.nodeid}", sep="_")
+        terminalreporter.write_line(report.longreprtext[-_REASON:])

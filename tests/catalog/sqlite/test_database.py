@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from digestry.backend import open_backend
 from digestry.catalog.catalog import Catalog
@@ -267,3 +267,24 @@ def test_a_check_lets_others_have_a_turn(catalog: Catalog, monkeypatch: pytest.M
 
 def _interrupt() -> None:
     raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("writes", [False, True])
+def test_an_exception_that_ends_the_process_costs_the_others_nothing(
+    catalog: Catalog, *, writes: bool
+) -> None:
+    """SQLAlchemy closes the connection whose statement it ends; whoever catches it uses others."""
+    database = SqliteDatabase(file_of(catalog).parent)
+    transaction = database.write if writes else database.read
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for _ in range(10):
+        with pytest.raises(KeyboardInterrupt), transaction() as connection:
+            event.listen(connection, "before_cursor_execute", interrupt)
+            connection.execute(text("SELECT 1"))
+    for _ in range(10):
+        with transaction() as connection:
+            assert connection.execute(text("SELECT 1")).scalar() == 1
+    database.close()

@@ -158,6 +158,9 @@ class SqliteDatabase:
                 connection = PreparedConnection(self._reading, self._statements)
             yield connection
         finally:
+            if connection is not None and connection.invalidated:  # see PreparedConnection
+                connection.close()
+                connection = None
             self._readers.put(connection)
 
     def check(self, tables: Iterable[str], *, pause: Callable[[], None] = lambda: None) -> None:

@@ -92,7 +92,11 @@ def _with_lists(text: str, values: Values) -> tuple[str, Values]:
 
 
 class PreparedConnection(Connection):
-    """A connection of SQLAlchemy's that runs frequent statements itself."""
+    """A connection of SQLAlchemy's that runs frequent statements itself.
+
+    SQLAlchemy closes it (``invalidated``) if an exception that ends a process, such as :class:`KeyboardInterrupt`,
+    comes out of a statement.
+    """
 
     def __init__(self, engine: Engine, statements: PreparedStatements[PreparedStatement]) -> None:
         super().__init__(engine)
@@ -106,7 +110,7 @@ class PreparedConnection(Connection):
             with self.begin():
                 yield self
         finally:
-            if self.bare.in_transaction:
+            if not self.invalidated and self.bare.in_transaction:
                 self.bare.rollback()
 
     @contextlib.contextmanager
@@ -118,7 +122,7 @@ class PreparedConnection(Connection):
         finally:
             if self.in_transaction():  # something was executed by SQLAlchemy
                 self.rollback()
-            elif self.bare.in_transaction:
+            elif not self.invalidated and self.bare.in_transaction:
                 self.bare.rollback()
 
     def execute(

@@ -60,8 +60,11 @@ class Writer:
                 yield connection
 
     def _opened(self) -> PreparedConnection:
+        if self._connection is not None and self._connection.invalidated:  # see PreparedConnection
+            self.close()
         if self._connection is None:
             self._connection = self._connect()
+            self._waits = True
         return self._connection
 
     @contextlib.contextmanager
