@@ -280,10 +280,14 @@ def test_an_exception_that_ends_the_process_costs_the_others_nothing(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    for _ in range(10):
-        with pytest.raises(KeyboardInterrupt), transaction() as connection:
+    def ended() -> None:
+        with transaction() as connection:
             event.listen(connection, "before_cursor_execute", interrupt)
             connection.execute(text("SELECT 1"))
+
+    for _ in range(10):
+        with pytest.raises(KeyboardInterrupt):
+            ended()
     for _ in range(10):
         with transaction() as connection:
             assert connection.execute(text("SELECT 1")).scalar() == 1

@@ -94,8 +94,8 @@ def _with_lists(text: str, values: Values) -> tuple[str, Values]:
 class PreparedConnection(Connection):
     """A connection of SQLAlchemy's that runs frequent statements itself.
 
-    SQLAlchemy closes it (``invalidated``) if an exception that ends a process, such as :class:`KeyboardInterrupt`,
-    comes out of a statement.
+    SQLAlchemy closes it (``invalidated``) if an exception that ends a process, such as
+    :class:`KeyboardInterrupt`, comes out of a statement.
     """
 
     def __init__(self, engine: Engine, statements: PreparedStatements[PreparedStatement]) -> None:
