@@ -25,6 +25,7 @@ from digestry.model.digest import shown
 from digestry.model.json_values import JsonObject, as_list, as_object, as_text
 
 _REVISIONS: Final = "az containerapp revision list -n NAME -g GROUP --all has those that run"
+_EXECUTIONS: Final = "az containerapp job execution list -n NAME -g GROUP has those that run"
 _NO_VIEW: Final = "`az container list` does not say whether it runs: `az container show` does"
 
 
@@ -145,9 +146,11 @@ class AzureApp(_Apps):
         app = self.templated(entry, "app")
         stopped = as_text(app.properties.get("runningStatus")).lower() == "stopped"
         if not stopped and self._reading.first("revisions"):
+            job = _is_type(fields, b"microsoft.app/jobs")
+            what, parts = ("jobs", "executions") if job else ("apps", "revisions")
             yield self._reading.problem(
-                f"apps are in it ({shown(app.name)} for one), and not which of their revisions run",
-                _REVISIONS,
+                f"{what} are in it ({shown(app.name)} for one), and not which of their {parts} run",
+                _EXECUTIONS if job else _REVISIONS,
             )
         for prefix, container in app.containers:
             remark = "an app that is stopped" if stopped else f"an app's template: {TEMPLATE}"
@@ -155,6 +158,27 @@ class AzureApp(_Apps):
                 self._reading, as_text(container.get("image")), template=True, remarks=(remark,)
             )
             yield self.container(place, app, prefix, container, image)
+
+
+class AzureExecution(_Apps):
+    """An execution of a job: its template is that of the job when it began."""
+
+    title: ClassVar[str] = "`az containerapp job execution list`"
+    usable: ClassVar[str] = "executions with a template"
+
+    @staticmethod
+    def recognises(fields: Fields, kind: str) -> bool:
+        return _is_type(fields, b"microsoft.app/jobs/executions")
+
+    def read_entry(self, entry: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Item]:
+        execution = self.templated(entry, "execution")
+        state, remarks = state_and_remarks(as_text(execution.properties.get("status")))
+        for prefix, container in execution.containers:
+            if self.shows("ended" if prefix else state):
+                image = declared_image(
+                    self._reading, as_text(container.get("image")), state=state, remarks=remarks
+                )
+                yield self.container(place, execution, prefix, container, image)
 
 
 class AzureRevision(_Apps):

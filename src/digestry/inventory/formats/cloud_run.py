@@ -6,6 +6,7 @@ has moved since. Seen in gcloud's JSON and YAML, and in ``kubectl get revisions 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import ClassVar, Final
 
@@ -23,6 +24,15 @@ _LOCATION: Final = "cloud.googleapis.com/location"
 _WHERE: Final = "gcloud run revisions list --format=json has what runs"
 _IN_FILE: Final = "it names no digest, and what runs is not known"
 _RUN: Final = frozenset({"Revision", "Execution", "Task"})
+_V2: Final = re.compile(
+    rb'"projects/[^/"]+/locations/[^/"]+/(?:services|jobs|workerPools)/[^/"]+'
+    rb'(?:/(?:revisions|executions)/[^/"]+(?:/tasks/[^/"]+)?)?"'
+)
+_KINDS: Final = {
+    "services": "Service", "jobs": "Job", "workerPools": "WorkerPool", "revisions": "Revision",
+    "executions": "Execution", "tasks": "Task",
+}  # fmt: skip
+_STATES: Final = {"CONDITION_SUCCEEDED": "True", "CONDITION_FAILED": "False"}
 
 
 class CloudRun(ObjectFormat):
@@ -33,9 +43,14 @@ class CloudRun(ObjectFormat):
     @staticmethod
     def recognises(fields: Fields, kind: str) -> bool:
         raw = fields.get("apiVersion")
-        return raw is not None and bytes(raw).startswith(_GROUPS) and "metadata" in fields
+        if raw is not None:
+            return bytes(raw).startswith(_GROUPS) and "metadata" in fields
+        name = fields.get("name")
+        return name is not None and _V2.fullmatch(bytes(name)) is not None
 
     def read_entry(self, entry: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Item]:
+        if "apiVersion" not in fields:
+            entry = _as_v1(entry)
         kind, metadata = as_text(entry.get("kind")), as_object(entry.get("metadata"))
         name, namespace = as_text(metadata.get("name")), as_text(metadata.get("namespace"))
         if not name or not namespace:
@@ -94,6 +109,49 @@ class CloudRun(ObjectFormat):
                 name=label,
                 identity=as_text(metadata.get("uid")),
             )
+
+
+def _as_v1(entry: JsonObject) -> JsonObject:
+    """Return a resource of Cloud Run's API v2 in the shape of v1.
+
+    In v2 the name is a path, a condition's ``state`` is an enum, and a revision's image has the digest.
+    """
+    parts = as_text(entry.get("name")).split("/")
+    conditions = [
+        {
+            "type": condition.get("type"),
+            "status": _STATES.get(as_text(condition.get("state")), "Unknown"),
+            "reason": _reason(condition),
+        }
+        for condition in map(as_object, as_list(entry.get("conditions")))
+    ]
+    template = as_object(entry.get("template"))
+    return {
+        "kind": _KINDS[parts[-2]],
+        "metadata": {
+            "name": parts[-1],
+            "namespace": parts[1],
+            "uid": entry.get("uid"),
+            "labels": {_LOCATION: parts[3]},
+        },
+        "spec": {
+            "containers": entry.get("containers"),
+            "template": {"spec": as_object(template.get("template")) or template},
+        },
+        "status": {
+            "conditions": conditions,
+            "completionTime": entry.get("completionTime"),
+            "runningCount": entry.get("runningCount"),
+        },
+    }
+
+
+def _reason(condition: JsonObject) -> str:
+    """Return the reason of a condition of v2, which has it under one of several keys, as v1 writes it."""
+    for key in ("revisionReason", "executionReason", "reason"):
+        if word := as_text(condition.get(key)):
+            return word.title().replace("_", "")
+    return ""
 
 
 def _containers(spec: JsonObject) -> list[JsonObject]:

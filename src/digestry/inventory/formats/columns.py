@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,21 +11,32 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 from digestry.inventory.formats.digest_columns import Role, plain, role_of
 
 _Column: TypeAlias = Literal[
-    "host", "namespace", "pod", "name", "id", "reference", "repository", "tag", "platform", "state"
+    "host",
+    "namespace",
+    "pod",
+    "name",
+    "id",
+    "reference",
+    "registry",
+    "repository",
+    "tag",
+    "platform",
+    "state",
 ]
 
 _CALLED: Final[dict[_Column, str]] = {
     # The columns, each with its usual names, the clearest first.
-    "host": "host hostname node nodename server machine",
-    "namespace": "namespace project stack",
-    "pod": "pod podname",
-    "name": "name containername container names",
+    "host": "host hostname node nodename server machine k8snodename",
+    "namespace": "namespace project stack k8snamespacename",
+    "pod": "pod podname k8spodname",
+    "name": "name containername container names k8scontainername",
     "id": "id containerid",
     "reference": "reference image imagename imagereference imageuri imagespec",
-    "repository": "repository imagerepository repo",
-    "tag": "tag imagetag",
+    "registry": "registry registryhost registryserver imageregistry",
+    "repository": "repository imagerepository repo containerimagename containerimagerepository",
+    "tag": "tag imagetag containerimagetag containerimagetags",
     "platform": "platform",
-    "state": "state status phase laststatus currentstate running desiredstatus clientstatus",
+    "state": "state status phase laststatus currentstate running desiredstatus clientstatus isrunning online",
 }
 _COLUMNS: Final = {name: column for column, names in _CALLED.items() for name in names.split()}
 _RANK: Final = {name: rank for names in _CALLED.values() for rank, name in enumerate(names.split())}
@@ -93,8 +105,9 @@ class Plan:
         get = found.get
         reference, name, pod = get("reference", ""), get("name", ""), get("pod", "")
         if not reference and (repository := get("repository", "")):
-            tag = get("tag", "")
+            tag = get("tag", "").partition(" ")[0]
             reference = f"{repository}:{tag}" if tag and tag != "<none>" else repository
+        reference = _with_registry(get("registry", ""), reference)
         identities: list[tuple[str, str]] = []
         for heading, at in self.identities:
             cell = cells[at]
@@ -113,7 +126,25 @@ class Plan:
         )
 
 
+_SCHEME: Final = re.compile(r"https?://", re.IGNORECASE)
+_HOST: Final = re.compile(
+    r"(?:[a-z0-9-]+(?:\.[a-z0-9-]+)+|localhost|\[[0-9a-f:.]+\]|[a-z0-9-]+(?=:))(?::[0-9]+)?",
+    re.IGNORECASE | re.ASCII,
+)
 _EMPTY: Final = frozenset({"<none>", "<none>@<none>", "-", "null", "none", "None", "n/a", "[]"})
+
+
+def _with_registry(registry: str, reference: str) -> str:
+    """Return ``reference`` with its registry before it, from a column of its own.
+
+    Without it, the name would be one of docker.io. A registry that is no host's name, such as ``Docker Hub``,
+    is not used.
+    """
+    host = _SCHEME.sub("", registry).rstrip("/")
+    if not reference or _HOST.fullmatch(host) is None or reference.startswith(f"{host}/"):
+        return reference
+    first, slash, _ = reference.partition("/")
+    return reference if slash and _HOST.fullmatch(first) else f"{host}/{reference}"
 
 
 def plan(headings: Sequence[str]) -> Plan:

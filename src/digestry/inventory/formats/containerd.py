@@ -17,6 +17,7 @@ from digestry.inventory.formats.container_labels import NO_LABELS, ContainerLabe
 from digestry.inventory.formats.cri import cri_image
 from digestry.inventory.formats.cri_documents import SANDBOX, ContainerConfig, config_image
 from digestry.inventory.formats.cri_images import CONTAINERD
+from digestry.inventory.formats.declared_images import state_and_remarks
 from digestry.inventory.formats.docker import NAME_CAN_MOVE, named_only
 from digestry.inventory.formats.json_documents import Input
 from digestry.inventory.formats.locations import SourceLocation
@@ -24,7 +25,7 @@ from digestry.inventory.formats.rows import DeferredImage, Fields, Item, Reading
 from digestry.inventory.formats.single_entries import EntryFormat
 from digestry.inventory.observation import Unseen
 from digestry.model.json_types import prepared
-from digestry.model.json_values import JsonObject
+from digestry.model.json_values import JsonObject, as_object, as_text
 from digestry.model.text import number_of
 
 CRI_RECORD: Final = "io.cri-containerd.container.metadata"
@@ -40,6 +41,8 @@ class _Container(msgspec.Struct, rename="pascal"):
     image: str = ""
     labels: ContainerLabels | None = None
     extensions: JsonObject | None = None
+    process: JsonObject | None = None
+    """The state of the container's process, which ``nerdctl inspect --mode=native`` adds."""
 
 
 class RecordMetadata(msgspec.Struct):
@@ -66,6 +69,10 @@ class Containerd(EntryFormat[_Container]):
         return "ID" in fields and "Image" in fields and ("Snapshotter" in fields or "SnapshotKey" in fields)
 
     def read_entry(self, entry: _Container, fields: Fields, place: SourceLocation) -> Iterable[Item]:
+        word = as_text(as_object(as_object(entry.process).get("Status")).get("Status"))
+        state, unclear = state_and_remarks(word) if word else ("runs", (_NO_STATE,))
+        if self._reading.left_out(runs=state != "ended"):
+            return ()
         labels = entry.labels or NO_LABELS
         record = _record(entry.extensions or {})
         image: DeferredImage
@@ -76,12 +83,12 @@ class Containerd(EntryFormat[_Container]):
                 self._reading,
                 config_image(record.config).typed,
                 entry.image,
-                _NO_STATE,
+                *unclear,
                 image_ref=record.image_ref,
                 runtime=CONTAINERD,
             )
         else:
-            image = named_only(self._reading, entry.image, NAME_CAN_MOVE, _NO_STATE)
+            image = named_only(self._reading, entry.image, NAME_CAN_MOVE, *unclear)
         namespace = labels.pod_namespace or labels.nerdctl_namespace
         return (self.row(place, image, namespace=namespace, name=labels.containerd_name, identity=entry.id),)
 

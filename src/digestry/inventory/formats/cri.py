@@ -212,12 +212,36 @@ class CriImages(ImageListFormat[_Image]):
         return "id" in fields and ("repoDigests" in fields or "repoTags" in fields)
 
     def image_record(self, image: _Image) -> tuple[Digest, ImageRecord] | None:
-        identity = digest_of(image.id)
-        return (
-            None
-            if identity is None
-            else (identity, ImageRecord(image.repo_digests or (), image.repo_tags or ()))
-        )
+        return _record(image)
+
+
+class _InspectedImage(msgspec.Struct):
+    status: _Image
+
+
+class CriImageInspect(ImageListFormat[_InspectedImage]):
+    """``crictl inspecti``, whose ``status`` is an image and no container."""
+
+    title: ClassVar[str] = "`crictl inspecti`"
+    entry = _InspectedImage
+
+    @staticmethod
+    def recognises(fields: Fields, kind: str) -> bool:
+        status = fields.get("status")
+        if not begins_with(status, "{") or not _BESIDE.isdisjoint(fields):
+            return False
+        known = bytes(status or b"")
+        return (b'"repoDigests"' in known or b'"repoTags"' in known) and b'"imageRef"' not in known
+
+    def image_record(self, image: _InspectedImage) -> tuple[Digest, ImageRecord] | None:
+        return _record(image.status)
+
+
+def _record(image: _Image) -> tuple[Digest, ImageRecord] | None:
+    identity = digest_of(image.id)
+    return (
+        None if identity is None else (identity, ImageRecord(image.repo_digests or (), image.repo_tags or ()))
+    )
 
 
 class CriPods:

@@ -173,7 +173,10 @@ class DockerList(EntryFormat[_Listed]):
         project = entry.project or _label(entry.labels, COMPOSE_PROJECT)
         image_id = entry.image_id or _label(entry.labels, COMPOSE_IMAGE)
         name = (entry.names or entry.name).partition(",")[0]
-        if digest_of(image_id) is not None:
+        if digest_of(entry.image) is not None:
+            # With --no-trunc, an image whose name has moved is shown by its whole ID.
+            image = engine_image(self._reading, "", entry.image, remarks=remarks_on(state, word))
+        elif digest_of(image_id) is not None:
             typed = "" if _SHORT.fullmatch(entry.image) else entry.image
             image = engine_image(self._reading, typed, image_id, remarks=remarks_on(state, word))
         else:

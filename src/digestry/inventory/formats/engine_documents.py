@@ -72,7 +72,10 @@ class InspectedContainer(msgspec.Struct, rename="pascal"):
     def runs(self) -> bool:
         """Whether the container runs. One without a known state has not been seen to end."""
         state = self.state
-        return state is None or state.running is True or state_of(state.status or "running") != "ended"
+        if state is None or state.running is True:
+            return True
+        # Docker before 1.8 has the flag alone.
+        return state_of(state.status or ("running" if state.running is None else "exited")) != "ended"
 
     @property
     def created_at(self) -> datetime.datetime | None:

@@ -33,6 +33,7 @@ _OF_CONTENT: Final = {
 _OF_SCANS: Final = {"vulnerability", "vulnerabilities", "vulns"}
 _OF_LISTS: Final = {"tags", "imagetags"}
 """Keys that an inventory may have too, beside the name of a container or of its image."""
+_OF_STORES: Final = {"size", "virtualsize", "createdsince"}
 _OF_CONTAINERS: Final = {
     "host", "hostname", "node", "nodename", "server", "machine", "namespace", "pod", "podname",
     "container", "containername", "containerid", "containers",
@@ -57,6 +58,9 @@ def image_marks(fields: Iterable[str]) -> list[str]:
         marks += [key for key, name in names.items() if name in _OF_SCANS]
         if _NAMES.isdisjoint(names.values()):
             marks += [key for key, name in names.items() if name in _OF_LISTS]
+            if "repository" in names.values():
+                # `podman artifact ls`, and other lists of what a store holds.
+                marks += [key for key, name in names.items() if name in _OF_STORES]
     return marks or (sorted(names) if set(names) == _LS else [])
 
 

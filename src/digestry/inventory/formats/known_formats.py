@@ -10,6 +10,7 @@ from typing import Final
 from digestry.inventory.formats.azure import (
     AzureApp,
     AzureContainer,
+    AzureExecution,
     AzureGroup,
     AzureReplica,
     AzureRevision,
@@ -18,7 +19,7 @@ from digestry.inventory.formats.bills_of_materials import SPDX2, SPDX3, CycloneD
 from digestry.inventory.formats.cloud_run import CloudRun
 from digestry.inventory.formats.compose_file import ComposeFile
 from digestry.inventory.formats.containerd import Containerd
-from digestry.inventory.formats.cri import CriImages, CriInspect, CriList, CriPods
+from digestry.inventory.formats.cri import CriImageInspect, CriImages, CriInspect, CriList, CriPods
 from digestry.inventory.formats.docker import (
     ComposeImages,
     DockerInspect,
@@ -74,12 +75,14 @@ FORMATS: Final[tuple[type[Format], ...]] = (
     AzureApp,
     AzureRevision,
     AzureReplica,
+    AzureExecution,
     NomadAllocation,
     NomadJob,
     FlyMachine,
     CriList,
     CriImages,
     CriPods,
+    CriImageInspect,
     CriInspect,
     ImageInspect,
     ComposeImages,

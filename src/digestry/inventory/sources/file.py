@@ -51,7 +51,11 @@ _OTHERS: Final = (
     (re.compile(r"SPDXVersion:"), "an SPDX document in tag-value form", "write it as JSON"),
     (re.compile(r"<"), "XML or HTML", "write it as JSON"),
 )
-_UNIT: Final = re.compile(rb"\[(Unit|Service|Container|Pod|Kube|Image|Install)\]\s*$")
+_UNIT: Final = re.compile(
+    rb"\[(Unit|Service|Container|Pod|Kube|Image|Install|Build|Volume|Network|Artifact)\]\s*$"
+)
+_COMMENTS: Final = (b"#", b";")
+_MOST_COMMENTS: Final = 100
 _UNIT_HINT: Final = "audit what runs: --source podman, or what `podman inspect` prints"
 _COMPRESSED: Final = (
     (b"\x1f\x8b", "a gzip file", "gzip -dc"),
@@ -172,7 +176,12 @@ class FileSource:
                 f"this is {packed[1]}, which is not read",
                 f"{packed[2]} FILE | digestry audit --source file:-",
             )
-        elif _UNIT.match(first.lstrip()):
+        elif b"\0" in first:
+            yield reading.problem(
+                "it has bytes that are 0: it is no text, or UTF-16 without a byte order mark",
+                "write it as UTF-8",
+            )
+        elif _UNIT.match(_after_comments(source, first).lstrip()):
             yield reading.problem(
                 "this is a unit of systemd, or a Quadlet, which says what is to be started", _UNIT_HINT
             )
@@ -215,6 +224,19 @@ class FileSource:
             yield from left_out_note(reading)
         except UnicodeDecodeError:
             yield Unseen(self._name, f"{self._where}, line {source.number}: not UTF-8")
+
+
+def _after_comments(source: Input, first: bytes) -> bytes:
+    """Return the first line that is no comment of a unit, and go back to ``first``."""
+    mark = source.mark() if first.startswith(_COMMENTS) else None
+    if mark is None:
+        return first
+    line = first
+    for _ in range(_MOST_COMMENTS):
+        if line and (line.isspace() or line.startswith(_COMMENTS)):
+            line = source.line()
+    source.back(mark)
+    return line
 
 
 def _size(text: str) -> int:
