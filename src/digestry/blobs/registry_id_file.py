@@ -31,7 +31,11 @@ def parse(content: bytes, location: str) -> StoreMark:
     """Return the mark that ``content``, found at ``location``, says. Raises :class:`StorageError`."""
     found = _CONTENT.fullmatch(content)
     if found is None:
-        raise StorageError(f"{location} does not say which registry the content is of: it is damaged")
+        raise StorageError(
+            f"{location} does not say which registry the content is of: it is damaged",
+            hint="remove it, and the registry says what to write there; in a bucket, see first that it is the"
+            " S3 service that answers at the endpoint",
+        )
     return StoreMark(found[1].decode(), int(found[2]))
 
 

@@ -41,9 +41,10 @@ def check_content(backend: Backend) -> None:
     if catalog.is_empty() and _has_content(backend.blobs):
         # With a new one, the next collection would remove all of it.
         raise Conflict(
-            f"{backend.location} has content, and no catalog that says whose it is: {catalog.describe()} is"
-            " lost, or on a disk that is not there",
-            hint="put it back, or restore a backup to a new directory; to begin anew, remove its blobs",
+            f"{backend.blobs.location} has content, and no catalog that says whose it is:"
+            f" {catalog.describe()} is empty, lost, or on a disk that is not there",
+            hint="name the catalog that it belongs to, put it back, or restore a backup to a new place; a new"
+            " registry needs a directory or a prefix of its own; to begin anew there, remove its blobs",
         )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from digestry.blobs.failures import BytesLost
-from digestry.blobs.protocols import FullSpeed
+from digestry.blobs.protocols import FullSpeed, StoreMark
 from digestry.blobs.s3.config import MIB, S3Config
 from digestry.blobs.s3.ingest import S3Ingest
 from digestry.blobs.s3.store import S3Blobs
@@ -172,6 +172,14 @@ def test_a_store_that_is_away_is_busy_in_bounded_time(s3_config: S3Config, tmp_p
     assert time.monotonic() - began < 30
 
 
+def test_https_where_there_is_none_is_told(s3_config: S3Config, tmp_path: Path) -> None:
+    endpoint = s3_config.endpoint.replace("http:", "https:")
+    store = make_store(tmp_path, s3_config, endpoint=endpoint, patience=0.5)
+    with pytest.raises(StorageBusy, match="no TLS connection to the store can be made") as raised:
+        store.put(HELLO)
+    assert "http or https" in raised.value.hint
+
+
 def test_a_store_that_does_not_answer_is_busy_in_bounded_time(store: S3Blobs, proxy: S3Proxy) -> None:
     store.put(HELLO)
     slow = dataclasses.replace(store.config, read_timeout=0.3, patience=1.0)
@@ -248,6 +256,43 @@ def test_wrong_answers_are_storage_errors(store: S3Blobs, proxy: S3Proxy) -> Non
             list(store.session.client.objects("x"))
 
 
+@pytest.mark.parametrize("answer", [b"<html>log in to the network</html>", b"", b"<A/>"])
+@pytest.mark.parametrize("size", [100, 9_000_000, len(CONTENT)])
+def test_an_answer_of_something_else_is_no_success(
+    store: S3Blobs, proxy: S3Proxy, answer: bytes, size: int
+) -> None:
+    """A network's own pages answer 200 to anything; nothing was stored then."""
+    for method in ("PUT", "POST"):
+        proxy.fail(method, "blobs/", times=100, status=200, answer=answer)
+    with pytest.raises(StorageError):
+        push(store, CONTENT[:size])
+    assert store.stat(Digest.of(CONTENT[:size])) is None
+
+
+@pytest.mark.parametrize(("method", "text"), [("PUT", "partNumber=1"), ("POST", "uploadId=")])
+def test_a_page_in_place_of_an_answer_ends_an_upload(
+    store: S3Blobs, proxy: S3Proxy, method: str, text: str
+) -> None:
+    proxy.fail(method, text, times=100, status=200, answer=b"<html>log in</html>")
+    with pytest.raises(StorageError, match="ETag" if method == "PUT" else "no result of the S3 API"):
+        push(store)
+    assert store.stat(DIGEST) is None
+
+
+def test_a_put_that_says_200_and_fails_is_tried_again(store: S3Blobs, proxy: S3Proxy) -> None:
+    fault = proxy.fail("PUT", "blobs/", times=2, status=200, answer=INTERNAL)
+    store.put(HELLO)
+    assert fault.times == 0
+    assert store.read(HELLO_DIGEST) == HELLO
+
+
+def test_an_answer_without_a_code_says_what_to_do(store: S3Blobs, proxy: S3Proxy) -> None:
+    proxy.fail("HEAD", "", status=403, answer=b"")
+    with pytest.raises(StorageError) as raised:
+        store.prepare()
+    assert "clock" in raised.value.hint
+
+
 def test_no_message_and_no_log_line_has_a_secret(
     store: S3Blobs, proxy: S3Proxy, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -307,6 +352,24 @@ def test_what_no_row_names_is_removed_once_it_is_old(s3_config: S3Config, tmp_pa
     ingest.commit(DIGEST)
     assert store.read(HELLO_DIGEST) == HELLO
     assert store.read(DIGEST, limit=len(CONTENT)) == CONTENT
+
+
+def test_a_store_below_another_ones_prefix_loses_nothing(s3_config: S3Config, tmp_path: Path) -> None:
+    """The outer one lists the content of the inner one, which none of its rows names."""
+    outer = make_store(tmp_path / "outer", s3_config, part_size=PART, grace=-10.0)
+    inner_config = dataclasses.replace(s3_config, prefix=outer.config.objects_prefix.rstrip("/"))
+    inner = make_store(tmp_path / "inner", inner_config, part_size=PART)
+    inner.set_mark(StoreMark("0" * 32, 1))
+    inner.put(HELLO)
+    ingest = inner.ingest("u")
+    ingest.write(CONTENT[: PART + 1])
+    ingest.save()
+    assert outer.session.removal.remove_orphans() == 0
+    assert inner.mark() == StoreMark("0" * 32, 1)
+    ingest.write(CONTENT[PART + 1 :])
+    ingest.commit(DIGEST)
+    assert inner.read(HELLO_DIGEST) == HELLO
+    assert inner.read(DIGEST, limit=len(CONTENT)) == CONTENT
 
 
 def test_an_abandoned_upload_leaves_nothing(s3_config: S3Config, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from sqlalchemy import text
 
@@ -19,6 +20,7 @@ from digestry.catalog.postgresql import connection as connections
 from digestry.catalog.postgresql import requirements
 from digestry.catalog.postgresql.address import parse_address
 from digestry.catalog.postgresql.database import PostgresqlDatabase
+from digestry.catalog.postgresql.failures import failure
 from digestry.catalog.transactions import OutcomeUnknown, retried
 from digestry.errors import InvalidConfiguration, StorageBusy, StorageError
 from digestry.model.digest import Digest
@@ -125,6 +127,31 @@ def test_the_password_is_in_no_error_of_a_command(postgresql: Cluster, tmp_path:
     assert done.returncode not in {0, 70}
     assert f"postgresql://127.0.0.1:{postgresql.port}/nowhere" in done.stderr
     assert "secret" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("name", "said"), [("nobody", "authentication"), ("digestry", "does not exist")])
+def test_a_user_or_a_database_that_is_wrong_is_told(
+    postgresql: Cluster, tmp_path: Path, name: str, said: str
+) -> None:
+    url = postgresql.url("nowhere").replace("://digestry:", f"://{name}:")
+    catalog = open_backend(tmp_path, stores=StoreLocations(database=url)).open_catalog()
+    with pytest.raises(StorageBusy, match=said) as raised:
+        catalog.has_repository("x")
+    assert "check the user, the password and the database" in raised.value.hint
+    catalog.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("FATAL:  the database system is starting up", "goes on by itself"),
+        ("FATAL:  sorry, too many clients already", "goes on by itself"),
+        ("FATAL:  Passwort-Authentifizierung fehlgeschlagen", "check the user"),
+        ("connection failed: Connection refused", "that its URL names its address"),
+    ],
+)
+def test_a_connection_that_fails_says_what_to_do(words: str, hint: str) -> None:
+    assert hint in failure("a", psycopg.OperationalError(words)).hint
 
 
 @pytest.mark.long

@@ -220,17 +220,21 @@ class S3Client:
         response = self._transport.send(
             Request(action, "PUT", key, query, {**headers, _CRC32: checksum}, body, size)
         )
+        etag = response.headers.get("etag")
+        if not etag:
+            # Something between that is no S3 service answered, and the store may have nothing.
+            raise wrong_answer(action, self._where(key), "the answer has no ETag")
         echoed = response.headers.get(_CRC32)
         if echoed is not None and echoed != checksum:
             raise wrong_answer(action, self._where(key), "the store has other bytes than were sent")
-        return UploadedPart(0, size, response.headers.get("etag", ""), checksum if echoed else "")
+        return UploadedPart(0, size, etag, checksum if echoed else "")
 
     def _document(self, action: str, request: Request) -> Document:
         return self._parsed(action, request.key, self._transport.send(request))
 
     def _parsed(self, action: str, key: str, response: Response) -> Document:
         try:
-            return documents.parse(response.content)
+            return documents.parse_result(response.content)
         except Malformed as error:
             raise wrong_answer(action, self._where(key), str(error)) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ MOST_PARTS: Final = 10_000
 
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII)
 _PREFIX: Final = re.compile(r"[A-Za-z0-9!_.*'()-]+(?:/[A-Za-z0-9!_.*'()-]+)*", re.ASCII)
+_OBJECT: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _DEFAULT_REGION: Final = "us-east-1"
 
 
@@ -79,6 +81,16 @@ class S3Config:
     def objects_prefix(self) -> str:
         """The beginning of the keys of all objects with content."""
         return self.key("blobs/")
+
+    def is_object_key(self, key: str) -> bool:
+        """Return whether ``key`` is one of this store's content, and not of a store whose prefix begins with
+        this one's."""
+        prefix = self.objects_prefix
+        return key.startswith(prefix) and _OBJECT.fullmatch(key, len(prefix)) is not None
+
+    def new_object_key(self) -> str:
+        """Return a key that no object has. It begins at random, so that a store can spread its keys."""
+        return f"{self.objects_prefix}{os.urandom(16).hex()}"
 
     def key(self, name: str) -> str:
         """Return the key of an object of this store."""

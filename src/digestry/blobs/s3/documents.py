@@ -88,6 +88,15 @@ def parse(content: bytes) -> Document:
         raise Malformed("it is no XML document") from error
 
 
+def parse_result(content: bytes) -> Document:
+    """Return the document of an operation's result. Raises :class:`Malformed` for any other, such as a page
+    for people that something between sent."""
+    document = parse(content)
+    if not document.name.endswith("Result"):
+        raise Malformed("it is no result of the S3 API")
+    return document
+
+
 def parse_error(content: bytes) -> tuple[str, str]:
     """Return the code and the message of an error; both empty for other documents."""
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from urllib3.exceptions import NewConnectionError
+from urllib3.exceptions import NewConnectionError, SSLError
 from urllib3.exceptions import TimeoutError as ReadTimeout
 
 from digestry.errors import StorageBusy, StorageError
@@ -34,11 +34,22 @@ _HINTS: Final = {
 }
 
 
+_STATUS_HINTS: Final = {
+    301: _HINTS["PermanentRedirect"],
+    400: "check the credentials and the region",
+    403: "check the credentials, what their policy allows in that bucket, and this machine's clock",
+    404: _HINTS["NoSuchBucket"],
+}
+"""For answers that have no code, as those to a HEAD."""
+STORE_IS_UP: Final = "try again; see that the S3 store is up, and that the endpoint is its address"
+_TLS: Final = "see whether the endpoint begins with http or https; AWS_CA_BUNDLE names the file of a CA"
+
+
 class S3Refusal(StorageError):
     """The service answered with an error. ``status`` is its HTTP status, ``code`` the service's own word."""
 
     def __init__(self, message: str, *, status: int, code: str) -> None:
-        super().__init__(message, hint=_HINTS.get(code, ""))
+        super().__init__(message, hint=_HINTS.get(code, "") if code else _STATUS_HINTS.get(status, ""))
         self.status = status
         self.code = code
 
@@ -62,15 +73,17 @@ def refusal(action: str, where: str, status: int, code: str, text: str) -> S3Ref
     return S3Refusal(f"cannot {action} {where}: the store answers {reason}{detail}", status=status, code=code)
 
 
-def unavailable(action: str, where: str, reason: str) -> StorageBusy:
+def unavailable(action: str, where: str, reason: str, *, hint: str = STORE_IS_UP) -> StorageBusy:
     """Return the error for a service that does not answer, or is overloaded, for too long."""
-    return StorageBusy(f"cannot {action} {where}: {reason}", hint="try again; see that the S3 store is up")
+    return StorageBusy(f"cannot {action} {where}: {reason}", hint=hint)
 
 
 def broken(action: str, where: str, error: Exception) -> StorageBusy:
     """Return the error for a connection that could not be made, or broke."""
     if isinstance(error, NewConnectionError):
         return unavailable(action, where, "the store cannot be reached")
+    if isinstance(error, SSLError):
+        return unavailable(action, where, f"no TLS connection to the store can be made: {error}", hint=_TLS)
     if isinstance(error, TimeoutError | ReadTimeout):
         return unavailable(action, where, "the store does not answer in time")
     return unavailable(action, where, f"the connection to the store broke ({type(error).__name__})")

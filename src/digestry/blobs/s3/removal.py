@@ -55,21 +55,24 @@ class ObjectRemoval:
         """Remove the objects and multipart uploads that no row names, and return how many.
 
         Those that are younger than the store's grace stay: their rows may be about to be written. An object
-        with a row stays in any case. A key can have two uploads, if an answer was lost and the upload was
-        begun again: the one without a row is removed, though a row has the key.
+        with a row stays in any case, and what a store has whose prefix begins with this one's. A key can have
+        two uploads, if an answer was lost and the upload was begun again: the one without a row is removed,
+        though a row has the key.
         """
         oldest = time.time() - self._config.grace
-        prefix = self._config.objects_prefix
-        old = (found.key for found in self._client.objects(prefix) if found.modified_at <= oldest)
+        prefix, is_ours = self._config.objects_prefix, self._config.is_object_key
+        objects = (found for found in self._client.objects(prefix) if is_ours(found.key))
+        old = (found.key for found in objects if found.modified_at <= oldest)
         removed = 0
         for keys in _batches(old):
             named = self._rows.named(keys)
             if orphans := [key for key in keys if key not in named]:
                 removed += len(orphans) - len(self._client.delete(orphans))
-        begun = (upload for upload in self._client.uploads(prefix) if upload.started_at <= oldest)
-        for uploads in _batches(begun):
-            used = self._rows.uploading([upload.upload_id for upload in uploads])
-            for upload in uploads:
+        uploads = (upload for upload in self._client.uploads(prefix) if is_ours(upload.key))
+        begun = (upload for upload in uploads if upload.started_at <= oldest)
+        for some in _batches(begun):
+            used = self._rows.uploading([upload.upload_id for upload in some])
+            for upload in some:
                 if upload.upload_id not in used:
                     self._client.abort_upload(upload.key, upload.upload_id)
                     removed += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
@@ -45,8 +44,8 @@ class S3Session:
         return f"s3://{self.config.bucket}/{key}"
 
     def new_key(self) -> str:
-        """Return a key that no object has. It begins at random, so that a store can spread its keys."""
-        return f"{self.config.objects_prefix}{os.urandom(16).hex()}"
+        """Return a key that no object has."""
+        return self.config.new_object_key()
 
     def send_part(
         self, key: str, upload_id: str, number: int, body: Sequence[bytes | memoryview]

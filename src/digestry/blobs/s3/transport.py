@@ -18,7 +18,14 @@ from urllib3.exceptions import HTTPError, LocationValueError
 from digestry.blobs.s3 import documents
 from digestry.blobs.s3.config import S3Config
 from digestry.blobs.s3.credentials import CredentialSource
-from digestry.blobs.s3.failures import S3Refusal, broken, refusal, unavailable, wrong_answer
+from digestry.blobs.s3.failures import (
+    STORE_IS_UP,
+    S3Refusal,
+    broken,
+    refusal,
+    unavailable,
+    wrong_answer,
+)
 from digestry.blobs.s3.signature import UNSIGNED, Signer, quote_path, quote_query
 from digestry.errors import InvalidConfiguration, StorageBusy, StorageError
 
@@ -119,7 +126,8 @@ class Transport:
                 problem = error
             wait = pause * random.uniform(0.5, 1.0)  # noqa: S311 - spreads repetitions, guards nothing
             if time.monotonic() + wait >= deadline:
-                raise unavailable(request.action, self._where(request.key), _reason(problem)) from problem
+                where, hint = self._where(request.key), problem.hint or STORE_IS_UP
+                raise unavailable(request.action, where, _reason(problem), hint=hint) from problem
             time.sleep(wait)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
@@ -128,8 +136,8 @@ class Transport:
         content = self._read(request, response)
         code, text = "", ""
         failed = response.status >= 300
-        if failed or request.method == "POST":
-            # S3 may answer 200 to a long completion, and say in its body that it failed.
+        if failed or request.method in {"POST", "PUT"}:
+            # S3 may answer 200 to a long completion, and say in its body that it failed; others do to a PUT.
             code, text = documents.parse_error(content)
         if failed or code:
             status = response.status if failed else 500

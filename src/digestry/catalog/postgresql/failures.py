@@ -13,6 +13,10 @@ from digestry.catalog.transactions import TransactionUndone
 from digestry.errors import StorageBusy, StorageError, StorageFull
 
 LATER: Final = "the registry goes on by itself once the database answers again"
+_REACH: Final = f"see that the database is up, and that its URL names its address; {LATER}"
+_LOGIN: Final = "check the user, the password and the database that its URL names, and pg_hba.conf"
+_PASSING: Final = ("start", "shut", "recover", "too many", "connection", "slots", "not yet", "timeout")
+"""Words of a server, or of a pooler before it, that lets nobody in for the moment."""
 RESTORE: Final = "restore the database from a backup; the blobs are not touched"
 
 # Of the table "PostgreSQL Error Codes" in PostgreSQL's manual.
@@ -76,12 +80,25 @@ def failure(name: str, error: BaseException, *, hint: str = "") -> StorageError:
     if state in _REFUSED:
         return StorageError(message, hint="the user of the address must own the tables of the database")
     if is_lost(error):
-        return StorageBusy(f"the catalog {name} cannot be reached: {what}", hint=LATER)
+        # Busy even if the server refuses the user: a node whose password is being changed goes on then.
+        return StorageBusy(f"the catalog {name} cannot be reached: {what}", hint=_reaching(what))
     if state in _DAMAGED:
         hint = RESTORE
     if state in _UNKNOWN_SCHEMA:
         hint = hint or "it may be of an older digestry: serving it with this one brings it up to date"
     return StorageError(message, hint=hint)
+
+
+def _reaching(what: str) -> str:
+    """Return what to do about a connection that could not be made, or broke.
+
+    libpq gives such an error no code, only the server's words, after ``FATAL``.
+    """
+    _, refused, said = what.partition("FATAL:")
+    if not refused:
+        return _REACH
+    passing = any(word in said.lower() for word in _PASSING)
+    return LATER if passing else _LOGIN
 
 
 def _cause(error: BaseException) -> BaseException:
