@@ -142,10 +142,21 @@ def test_what_a_list_says_of_a_referrer_is_a_hint(
 def test_the_tag_that_stands_in_for_the_list_must_be_a_list(
     registries: FakeRegistries, app: FakeRepository, image: Image
 ) -> None:
-    app.point(list_tag(image.manifest), image.manifest)
+    app.point(list_tag(image.manifest), app.image("another").manifest)
     told = verdict(registries, image)
     assert told.state == "unknown"
     assert any(list_tag(image.manifest) in reason for reason in told.reasons)
+
+
+def test_the_image_itself_at_the_tag_that_stands_in_for_the_list_lists_nothing(
+    registries: FakeRegistries, app: FakeRepository, image: Image
+) -> None:
+    """``cosign copy`` leaves it there."""
+    before = verdict(registries, image)
+    app.point(list_tag(image.manifest), image.manifest)
+    after = verdict(registries, image)
+    assert (after.state, after.reasons) == (before.state, before.reasons)
+    assert after.state != "unknown"
 
 
 def test_cosigns_attestations_are_read_each(

@@ -35,7 +35,9 @@ def test_add_list_show(environment: dict[str, str], registry: RegistryServer, na
     assert re.search(
         rf"CVE-7 +affected +- +{good.short} +sec@example +2026-11-21T10:02:00.000000Z", listed.stdout
     )
-    answer = json.loads(run(environment, "advisory", "list", f"{where}:2", "--format", "json").stdout)
+    by_tag = run(environment, "advisory", "list", f"{where}:2", "--format", "json")
+    assert by_tag.stderr.count(f"{where}:2 is {good}") == 1
+    answer = json.loads(by_tag.stdout)
     assert [(one["vulnerability"], one["status"]) for one in answer] == [("CVE-7", "fixed")]
     (shown,) = json.loads(run(environment, "advisory", "show", f"{where}:1").stdout)
     assert shown["document"]["@context"] == "https://openvex.dev/ns/v0.2.0"

@@ -215,7 +215,10 @@ def test_what_refers_to_an_image(image: Image, run: Run) -> None:
     subject = descriptor(
         media_types.OCI_MANIFEST, Digest.parse(digest), len(run("manifest", "get", f"{image.name}:1").stdout)
     )
-    created = {"org.opencontainers.image.created": "2026-01-01T00:00:00Z"}
+    created = {
+        "org.opencontainers.image.created": "2026-01-01T00:00:00Z",
+        "dev.sigstore.bundle.predicateType": "https://openvex.dev/ns",
+    }
     artifact = image.push(
         "a", subject=subject, artifactType="application/x.\x1f".strip("\x1f"), annotations=created
     )
@@ -227,6 +230,7 @@ def test_what_refers_to_an_image(image: Image, run: Run) -> None:
     assert [row["artifact_type"] for row in rows] == ["application/x.", "application/y.test", None]
     assert (rows[0]["digest"], rows[0]["created_at"]) == (artifact, "2026-01-01T00:00:00Z")
     assert rows[0]["annotations"] == created
+    assert [row["predicate_type"] for row in rows] == ["https://openvex.dev/ns", None, None]
     assert rows[2]["tag"] == f"sha256-{digest[7:]}.sig"
     only = run("referrers", f"{image.name}:1", "--artifact-type", "application/x.", "--format", "{{.Digest}}")
     assert only.stdout.strip() == artifact

@@ -13,7 +13,7 @@ import pytest
 from digestry.blobs.disk import DiskBlobs
 from digestry.client.repository import Repository
 from digestry.client.session import Session
-from digestry.errors import RemoteDamaged, RemoteNotFound, TooLarge
+from digestry.errors import ProtocolViolation, RemoteDamaged, RemoteNotFound, TooLarge
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
@@ -158,6 +158,27 @@ def test_referrers(repository: Repository) -> None:
     assert found.digest == pushed[1]
     assert found.artifact_type == "c/d"
     assert found.annotations == {"note": "c/d"}
+
+
+@pytest.mark.peer("docker-registry")
+def test_the_image_at_its_own_referrers_tag_is_no_list(docker_registry: str, session: Session) -> None:
+    """``cosign copy`` leaves the image there, an index too, whose images are no referrers of it."""
+    repository = session.repository(Reference(docker_registry, f"client/{secrets.token_hex(6)}"))
+    child = Manifest.parse(image(repository))
+    repository.push_manifest(child.raw, child.media_type)
+    entries = [plain(child.descriptor(), child.media_type)]
+    index = {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": entries}
+    whole = Manifest.parse(json.dumps(index).encode())
+    for subject in (child, whole):
+        tag = f"sha256-{subject.digest.encoded}"
+        repository.push_manifest(subject.raw, subject.media_type, tags=[tag])
+        assert repository.referrers(subject.digest) == []
+        target = plain(subject.descriptor(), subject.media_type)
+        with pytest.raises(ProtocolViolation, match="is the image itself"):
+            repository.push_manifest(
+                image(repository, subject=target, artifactType="a/b"), media_types.OCI_MANIFEST
+            )
+        assert repository.resolve(tag).digest == subject.digest
 
 
 # -- what only digestry's registry has --------------------------------------------------------------

@@ -357,6 +357,18 @@ def test_a_layout_of_several_images(
         copy(around, f"oci:{tmp_path}/layout:3", "local:x:1")
 
 
+def test_what_cosign_attached_is_no_image_of_a_layout(
+    around: Surroundings, registry: RegistryServer, repository: str, tmp_path: Path
+) -> None:
+    digest = registry.push_image(repository, "1")
+    for suffix in (".sig", ".att", ".sbom"):
+        registry.push_image(repository, f"sha256-{digest.encoded}{suffix}", suffix.encode())
+    copy(around, f"{registry.host}/{repository}:1", f"oci:{tmp_path}/layout", referrers=True)
+    made = copy(around, f"oci:{tmp_path}/layout", "local:signed:1", referrers=True)
+    assert made.images[0].digest == digest
+    assert len(made.images) == 4
+
+
 def test_a_layout_whose_bytes_are_damaged(
     around: Surroundings, registry: RegistryServer, repository: str, tmp_path: Path
 ) -> None:

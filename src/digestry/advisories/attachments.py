@@ -137,8 +137,8 @@ class _Reader:
 
     def _listed_by_tag(self, subject: Digest, about: SubjectImage) -> None:
         manifest = self._tagged(list_tag(subject))
-        if manifest is None:
-            return
+        if manifest is None or manifest.digest == subject:
+            return  # `cosign copy` leaves the image itself at this tag, which lists nothing
         if not manifest.is_index:
             self.reading.miss(
                 self._repository,

@@ -96,7 +96,7 @@ def finish(reading: AdvisoryReading) -> None:
     """Print the reasons of a reading, and end with 3 if not every advisory could be read."""
     from digestry.cli import exit_codes
 
-    for reason in reading.reasons:
+    for reason in dict.fromkeys(reading.reasons):  # a manifest has several documents
         note(printable(f"digestry: {reason}"))
     if not reading.complete:
         complain("not every advisory could be read")

@@ -245,8 +245,7 @@ def list_(*, reference: str, view: View) -> None:
     JSON: a list of objects with vulnerability, status, component, fixed_by, author, stated_at, advisory,
     repository, digest, part, aliases, justification, note, action_statement, signature, signer.
     """
-    target, reading = read_target(reference, with_parts=True)
-    show_resolved(target)
+    _, reading = read_target(reference, with_parts=True)
     view.show(map(_row, reading.current()))
     finish(reading)
 

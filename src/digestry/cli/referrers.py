@@ -25,6 +25,14 @@ LISTING: Final = Listing(
     (
         Column("digest", "digest", "Of the referrer."),
         Column("artifact_type", "text", "What it is; null if it does not say.", nullable=True),
+        Column(
+            "predicate_type",
+            "text",
+            "What is attested, as its annotations say; null if they do not.",
+            nullable=True,
+            heading="PREDICATE",
+            longest=48,
+        ),
         Column("size", "size", "Bytes of its manifest."),
         Column("created_at", "time", "When, as it says itself, or null.", nullable=True),
         Column("tag", "text", "The tag of cosign's that names it, or null.", nullable=True),
@@ -47,9 +55,10 @@ def referrers(*, reference: str, artifact_type: str | None, platform: str | None
     REF is REPO:TAG or REPO@DIGEST. For an index, it lists what refers to the index; with --platform, what
     refers to that image of it. If the registry has no referrers API, the fallback tag is used.
 
-    JSON: a list of objects with digest, artifact_type, size, created_at, tag, media_type, annotations,
-    subject.
+    JSON: a list of objects with digest, artifact_type, predicate_type, size, created_at, tag, media_type,
+    annotations, subject.
     """
+    from digestry.advisories.attachment_kinds import announced_predicate_type
     from digestry.cli.image_location import locate
     from digestry.cli.sessions import open_session
     from digestry.cli.settings import load
@@ -68,6 +77,7 @@ def referrers(*, reference: str, artifact_type: str | None, platform: str | None
             {
                 "digest": referrer.digest,
                 "artifact_type": referrer.artifact_type,
+                "predicate_type": announced_predicate_type(referrer.annotations) or None,
                 "size": referrer.size,
                 "created_at": (referrer.annotations or {}).get(_CREATED),
                 "tag": None,
@@ -99,6 +109,7 @@ def _of_cosign(repository: Repository, digest: Digest) -> list[dict[str, object]
         rows.append({
             "digest": found.digest,
             "artifact_type": None,
+            "predicate_type": None,
             "size": found.size,
             "created_at": None,
             "tag": tag,

@@ -68,13 +68,18 @@ def _by_tag(endpoint: RepositoryEndpoint, digest: Digest) -> tuple[Descriptor, .
         raise
     except RemoteNotFound:
         return ()
+    if listing.digest == digest:
+        return ()  # `cosign copy` and `cosign load` leave the image itself there, which lists nothing
     if not listing.is_index:
         raise ProtocolViolation(f"{endpoint.display_name(tag)} should list referrers, but is an image")
     return listing.manifests
 
 
 def add_to_referrers_tag(endpoint: RepositoryEndpoint, manifest: Manifest) -> None:
-    """Add ``manifest`` to its subject's referrers tag, for a registry without the endpoint."""
+    """Add ``manifest`` to its subject's referrers tag, for a registry without the endpoint.
+
+    Raises :class:`ProtocolViolation` if that tag is no list of referrers ("Pushing Manifests with Subject").
+    """
     assert manifest.subject is not None  # noqa: S101 - the caller has looked
     tag = fallback_tag(manifest.subject.digest)
     # Any: the index of another tool keeps the fields that it has.
@@ -84,6 +89,13 @@ def add_to_referrers_tag(endpoint: RepositoryEndpoint, manifest: Manifest) -> No
     except RemoteNotFound:
         pass
     else:
+        if present.digest == manifest.subject.digest:
+            # The image's own index is no list either: an entry in it would look like one of its platforms.
+            name = endpoint.display_name(tag)
+            raise ProtocolViolation(
+                f"{name} should list referrers, but is the image itself, as `cosign copy` leaves it",
+                hint=f"this registry needs that tag for the list; delete it: digestry rm {name}",
+            )
         if not present.is_index:
             raise ProtocolViolation(f"{endpoint.display_name(tag)} should list referrers, but is an image")
         index = msgspec.json.decode(present.raw)

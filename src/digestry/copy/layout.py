@@ -102,7 +102,12 @@ class LayoutSource:
     def resolve(self, name: str | None) -> Descriptor:
         """Return the descriptor of ``name``; None is the only image. Raises :class:`Ambiguous` too."""
         if name is None:
-            found = [entry for entry in self._entries if not self._is_referrer(entry)]
+            attached = {name for entry in self._entries for name in cosign_names(entry.digest)}
+            found = [
+                entry
+                for entry in self._entries
+                if not (attached.intersection(_names(entry)) or self._is_referrer(entry))
+            ]
             if len({entry.digest for entry in found}) > 1:
                 listed = [(_names(entry) or [f"@{entry.digest}"])[0] for entry in found]
                 more = ", …" if len(listed) > _LISTED else ""
