@@ -13,6 +13,7 @@ from tests.advisories.signed import RECORDED
 
 CONFIG = "sha256:" + "c" * 64
 MANIFEST = "sha256:" + "a" * 64
+MAKES_ONE = "trivy image IMAGE --format json makes one"
 PURL = "pkg:apk/alpine/openssl@3.3.1-r0?arch=x86_64"
 
 
@@ -86,10 +87,9 @@ def test_a_fix_of_a_package_does_not_make_the_image_fixed(said: str, status: str
     [
         (
             {"ArtifactType": "filesystem"},
-            "it is Trivy's report on a filesystem, and not on an image",
+            f"it is Trivy's report on a filesystem, and not on an image: {MAKES_ONE}",
         ),
         ({"CreatedAt": "yesterday"}, "the CreatedAt of its Trivy report is 'yesterday'"),
-        ({"CreatedAt": None}, "the CreatedAt of its Trivy report is None"),
         ({"Results": "none"}, "the Results of its Trivy report are not a list"),
     ],
 )
@@ -140,7 +140,9 @@ def test_grype() -> None:
     assert product.hashes == (("sha256", "a" * 64), ("sha256", "c" * 64))
     assert product.components == ("pkg:pypi/lib@1.0",)
     source = {"type": "directory", "target": "/src"}
-    assert refused(grype(source=source)) == "it is Grype's report on a directory, and not on an image"
+    assert refused(grype(source=source)).startswith(
+        "it is Grype's report on a directory, and not on an image: grype"
+    )
 
 
 def sarif(*results: dict[str, Any], **properties: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from digestry.model.digest import Digest
 from digestry.model.fleet import ClaimReport, FleetReport, ImageReport, RunReport, Started, Stopped
 from digestry.model.fleet_answers import FleetVerdict
 from digestry.model.fleet_events import FLEET_EVENTS, FleetEvent
+from tests.catalog.raw import Raw
 from tests.catalog.support import pushed
 
 HEARS = Subscription("h", events=frozenset(FLEET_EVENTS))
@@ -127,6 +128,61 @@ def test_affected_containers_start_and_the_last_one_stops(fleet: Fleet) -> None:
     assert stopped["vulnerability"] == "CVE-1"
     assert stopped["lastEnd"] == text(fleet.now)
     assert stopped["lastEndAfter"] == text(fleet.now - 30 * clock.SECOND)
+    assert fleet.happened() == {}
+
+
+def test_containers_that_are_committed_after_one_with_a_higher_number(fleet: Fleet, raw: Raw) -> None:
+    """Nodes commit runs in another order than that of the numbers that PostgreSQL gives them."""
+    fleet.start("h1", "a")
+    fleet.judge("CVE-1")
+    assert fleet.happened()["affected-started"]["containers"] == 1
+    late = [f"late-{number}" for number in range(4)]
+    fleet.start("h1", *late[:2], "first", *late[2:], "last")
+    raw.edit("UPDATE fleet_runs SET number = -number WHERE container LIKE 'late-%'")
+    assert names(fleet.happened()) == ["first", "last"]
+    raw.edit("UPDATE fleet_runs SET number = -number WHERE container IN ('late-1', 'late-2')")
+    assert names(fleet.happened()) == ["late-1", "late-2"]
+    fleet.now += 9 * MINUTE
+    raw.edit("UPDATE fleet_runs SET number = -number WHERE container = 'late-0'")
+    assert names(fleet.happened()) == ["late-0"]
+    fleet.start("h1", "next")
+    assert names(fleet.happened()) == ["next"]
+    # No transaction lasts for so long.
+    fleet.now += 2 * MINUTE
+    assert not fleet.happened().get("affected-started")
+    raw.edit("UPDATE fleet_runs SET number = -number WHERE container = 'late-3'")
+    assert not fleet.happened().get("affected-started")
+
+
+def names(events: dict[str, Any]) -> list[str]:
+    """Return the containers that have started."""
+    return [one["container"] for one in events["affected-started"]["listed"]]
+
+
+def test_a_container_that_ran_between_two_looks_is_told(fleet: Fleet) -> None:
+    fleet.start("h1", "a")
+    fleet.judge("CVE-1")
+    fleet.happened()
+    fleet.now += MINUTE
+    fleet.stop("h1", "a")
+    fleet.happened()
+    fleet.now += MINUTE
+    fleet.start("h1", "brief")
+    fleet.now += clock.SECOND
+    fleet.stop("h1", "brief")
+    fleet.judge("CVE-1")  # as a node does that has taken over
+    found = fleet.happened()
+    assert [one["container"] for one in found["affected-started"]["listed"]] == ["brief"]
+    assert [one["lastEnd"] for one in found["last-affected-stopped"]["listed"]] == [text(fleet.now)]
+    assert fleet.happened() == {}
+
+
+def test_what_ended_before_its_image_was_judged_is_over(fleet: Fleet) -> None:
+    fleet.start("h1", "brief")
+    fleet.now += clock.SECOND
+    fleet.stop("h1", "brief")
+    fleet.happened()
+    fleet.judge("CVE-1")
     assert fleet.happened() == {}
 
 

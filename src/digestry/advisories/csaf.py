@@ -15,7 +15,7 @@ from digestry.advisories.statements import (
     UnreadableDocument,
     read_each,
 )
-from digestry.advisories.values import read_revision, read_time, read_version
+from digestry.advisories.values import is_image_purl, read_revision, read_time, read_version
 from digestry.model.digest import shown
 from digestry.model.json_values import JsonObject, as_list, as_object, as_text
 
@@ -128,8 +128,16 @@ def _products(tree: JsonObject) -> dict[str, Product]:
         whole = found.get(as_text(relation.get("relates_to_product_reference")))
         part = found.get(as_text(relation.get("product_reference")))
         if identity and whole is not None and part is not None:
-            found[identity] = Product(whole.names, whole.hashes, (part.shown,), whole.inside)
+            found[identity] = _related(part, whole)
     return found
+
+
+def _related(part: Product, whole: Product) -> Product:
+    """Return ``part`` as it is in ``whole``. An image that is part of a platform, as Red Hat's are, is the
+    product itself."""
+    if any(map(is_image_purl, part.names)) and not any(map(is_image_purl, whole.names)):
+        return part
+    return Product(whole.names, whole.hashes, (part.shown,), whole.inside)
 
 
 def _product(product: JsonObject) -> Product:

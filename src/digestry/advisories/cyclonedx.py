@@ -7,11 +7,14 @@ another document's, or a package URL.
 from __future__ import annotations
 
 import datetime
+import re
+from collections.abc import Mapping
 from typing import Final
 from urllib.parse import unquote
 
 from digestry.advisories.statements import (
     LONG_AGO,
+    SEVERITIES,
     Document,
     ForeignDocument,
     Product,
@@ -20,7 +23,7 @@ from digestry.advisories.statements import (
     UnreadableDocument,
     read_each,
 )
-from digestry.advisories.values import read_time, read_version
+from digestry.advisories.values import is_image_purl, read_severity, read_time, read_version
 from digestry.model.digest import shown
 from digestry.model.json_values import JsonObject, as_list, as_object, as_text
 
@@ -34,10 +37,19 @@ _STATES: Final[dict[str, Status]] = {
 }
 _MAKERS: Final = ("manufacturer", "supplier", "manufacture")
 _MOST_COMPONENTS: Final = 100_000
+_LINK: Final = re.compile(r"urn:cdx:([^/#]+)/[^#]*(?:#(.*))?", re.IGNORECASE | re.DOTALL)
+"""A BOM-Link: the serial number of another document, its version, and a component of it."""
 
 
-def read_document(bom: JsonObject) -> Document | ForeignDocument | UnreadableDocument:
-    """Return a CycloneDX document, decoded from JSON; one that says nothing of vulnerabilities is foreign."""
+def read_document(
+    bom: JsonObject, linked: Mapping[str, JsonObject] | None = None
+) -> Document | ForeignDocument | UnreadableDocument:
+    """Return a CycloneDX document, decoded from JSON; one that says nothing of vulnerabilities is foreign.
+
+    ``linked`` are the documents that BOM-Links may refer to, by the UUIDs of their serial numbers. If it is
+    not None, parts of one single document that is not among them are taken for parts of the image that
+    this one is about.
+    """
     entries = bom.get("vulnerabilities")
     if _hides(bom):
         return UnreadableDocument("its CycloneDX document has vulnerabilities inside of components")
@@ -45,7 +57,7 @@ def read_document(bom: JsonObject) -> Document | ForeignDocument | UnreadableDoc
         return ForeignDocument("CycloneDX")
     if not isinstance(entries, list):
         return UnreadableDocument("the vulnerabilities of its CycloneDX document are not a list")
-    reader = _Reader(bom)
+    reader = _Reader(bom, linked)
     statements, faults = read_each(entries, "vulnerability", lambda entry: (reader.statement(entry),))
     return Document(
         kind="CycloneDX",
@@ -70,9 +82,33 @@ def main_product(bom: JsonObject) -> Product:
     return Product() if described.inside else described
 
 
+def serial_of(bom: JsonObject) -> str:
+    """Return the UUID of a document's serial number, by which BOM-Links name it; empty if it has none."""
+    return as_text(bom.get("serialNumber")).lower().removeprefix("urn:uuid:")
+
+
+def linked_serials(bom: JsonObject) -> set[str]:
+    """Return the serial numbers of the other documents that the vulnerabilities of ``bom`` refer to."""
+    found = set()
+    for entry in map(as_object, as_list(bom.get("vulnerabilities"))):
+        for affected in as_list(entry.get("affects")):
+            link = _LINK.fullmatch(_ref_of(affected))
+            if link is not None:
+                found.add(link[1].lower())
+    return found - {serial_of(bom)}
+
+
+def _ref_of(affected: object) -> str:
+    return affected if isinstance(affected, str) else as_text(as_object(affected).get("ref"))
+
+
 class _Reader:
-    def __init__(self, bom: JsonObject) -> None:
+    def __init__(self, bom: JsonObject, linked: Mapping[str, JsonObject] | None) -> None:
         metadata = as_object(bom.get("metadata"))
+        self._serial = serial_of(bom)
+        others = {serial: bom for serial, bom in (linked or {}).items() if serial != self._serial}
+        self._linked = {serial: _LinkedDocument(other) for serial, other in others.items()}
+        self._one_image = linked is not None and len(linked_serials(bom) - self._linked.keys()) == 1
         self.version = read_version(bom.get("version"))
         self.author = _author(metadata)
         self._timestamp = as_text(metadata.get("timestamp"))
@@ -99,10 +135,7 @@ class _Reader:
         affects = entry.get("affects")
         if not isinstance(affects, list | None):
             return UnreadableDocument("what it affects is not a list")
-        products = []
-        for affected in affects or []:
-            ref = affected if isinstance(affected, str) else as_text(as_object(affected).get("ref"))
-            products.append(self._product(ref))
+        products = [self._product(_ref_of(affected)) for affected in affects or []]
         return Statement(
             vulnerability=name,
             aliases=tuple(
@@ -122,6 +155,7 @@ class _Reader:
             action=as_text(entry.get("recommendation")),
             notes=as_text(analysis.get("detail")),
             justification=as_text(analysis.get("justification")),
+            severity=_severity(entry),
             raw=entry,
         )
 
@@ -138,15 +172,49 @@ class _Reader:
     def _product(self, ref: str) -> Product:
         if ref and ref == as_text(self._main.get("bom-ref")):
             return _described(self._main)
-        # BOM-Link: urn:cdx:SERIAL/VERSION#BOM-REF.
-        link = unquote(ref.partition("#")[2]) if ref.lower().startswith("urn:cdx:") else ref
+        found = _LINK.fullmatch(ref)
+        link = ref if found is None else unquote(found[2] or "")
+        other = None if found is None else self._linked.get(found[1].lower())
+        if other is not None:
+            return other.product(link)
         component = self._components.get(ref) or self._components.get(link)
         if component is not None:
             named = _identified(component) or Product((link,))
             return named if _is_image(named) else Product(named.names, inside=True)
         if link.lower().startswith("pkg:"):
             return Product((link,))
+        if found is not None and found[1].lower() != self._serial:
+            return Product((ref,), inside=self._one_image)
         return Product((f"urn:cdx-ref:{link}",) if link else ())
+
+
+class _LinkedDocument:
+    """A document that another one refers to: its image, and its components."""
+
+    def __init__(self, bom: JsonObject) -> None:
+        self._main = as_object(as_object(bom.get("metadata")).get("component"))
+        self._image = main_product(bom)
+        self._components = _by_reference(
+            as_list(bom.get("components")) + as_list(self._main.get("components"))
+        )
+
+    def product(self, ref: str) -> Product:
+        """Return the image of the document, if ``ref`` is empty or the image's; else a component in it."""
+        if not ref or ref == as_text(self._main.get("bom-ref")):
+            return self._image
+        component = self._components.get(ref)
+        named = (_identified(component) if component is not None else None) or Product((ref,))
+        if _is_image(named):
+            return named
+        return Product(self._image.names, self._image.hashes, (named.shown,))
+
+
+def _severity(entry: JsonObject) -> str:
+    """Return the worst severity of a vulnerability's ratings; empty if it has none."""
+    words = [
+        read_severity(as_text(as_object(rating).get("severity"))) for rating in as_list(entry.get("ratings"))
+    ]
+    return max(filter(None, words), key=SEVERITIES.index, default="")
 
 
 def _hides(bom: JsonObject) -> bool:
@@ -194,7 +262,7 @@ def _described(main: JsonObject) -> Product:
 
 
 def _is_image(product: Product) -> bool:
-    return any(name.lower().startswith(("pkg:oci/", "pkg:docker/")) for name in product.names)
+    return any(map(is_image_purl, product.names))
 
 
 def _identified(component: JsonObject) -> Product | None:

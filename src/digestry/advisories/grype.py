@@ -11,14 +11,16 @@ from digestry.advisories.scanner_reports import (
     as_document,
     package_name,
     read_report_time,
-    read_severity,
     scanned_image,
     with_database,
 )
-from digestry.advisories.statements import Document, UnreadableDocument
+from digestry.advisories.statements import LONG_AGO, Document, UnreadableDocument
+from digestry.advisories.values import read_severity
 from digestry.model.digest import shown
 from digestry.model.json_values import JsonObject, as_list, as_object, as_text
 
+_SOURCES: Final = frozenset({"directory", "file"})
+"""Kinds of what was scanned that are no images. The kind of a list of packages is ``unknown``."""
 _IMAGE: Final = "image"
 
 
@@ -30,16 +32,18 @@ def is_report(value: JsonObject) -> bool:
 
 
 def read_document(report: JsonObject) -> Document | UnreadableDocument:
-    """Return the report as a document. One about a directory or a file is unreadable."""
+    """Return the report as a document. One about a directory or a file is unreadable; one about a list of
+    packages may not say of which image that is."""
     source, descriptor = as_object(report.get("source")), as_object(report.get("descriptor"))
     kind = as_text(source.get("type"))
-    if kind and kind != _IMAGE:
-        return UnreadableDocument(f"it is Grype's report on a {kind[:40]}, and not on an image")
-    at = read_report_time(as_text(descriptor.get("timestamp")))
-    if at is None:
+    if kind in _SOURCES:
         return UnreadableDocument(
-            f"the time of its Grype report, descriptor.timestamp, is {shown(descriptor.get('timestamp'))}"
+            f"it is Grype's report on a {kind}, and not on an image: grype IMAGE --output json makes one"
         )
+    said = descriptor.get("timestamp")  # since 0.56
+    at = read_report_time(as_text(said)) if said else LONG_AGO
+    if at is None:
+        return UnreadableDocument(f"the time of its Grype report, descriptor.timestamp, is {shown(said)}")
     matches = as_list(report.get("matches"))
     findings: list[Finding] = []
     faults: list[str] = []
@@ -51,9 +55,10 @@ def read_document(report: JsonObject) -> Document | UnreadableDocument:
             faults.append(f"match {position} has no vulnerability.id")
         else:
             findings.append(finding)
+    image = _image(source.get("target")) if kind in {_IMAGE, ""} else None
     return as_document(
-        report, kind="Grype", author=_author(descriptor),
-        image=_image(source.get("target")), at=at, findings=findings, faults=faults,
+        report, kind="Grype", author=_author(descriptor), image=image, at=at, findings=findings,
+        faults=faults,
     )  # fmt: skip
 
 

@@ -4,13 +4,22 @@ statements in their place."""
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
 
-from digestry.advisories import cyclonedx, grype, openvex_writer, sarif, trivy
+from digestry.advisories import (
+    cyclonedx,
+    grype,
+    openvex_writer,
+    sarif,
+    scan_predicates,
+    snyk,
+    trivy,
+    trivy_kubernetes,
+)
 from digestry.advisories.advisory import Advisory
 from digestry.advisories.documents import decode_documents
 from digestry.advisories.products import is_package
@@ -25,9 +34,10 @@ from digestry.advisories.statements import (
     Statement,
     UnreadableDocument,
 )
-from digestry.model.json_values import JsonObject, as_object, as_text
+from digestry.advisories.unread_reports import reason_not_to_read
+from digestry.model.json_values import JsonObject, as_list, as_object, as_text
 
-REPORTS: Final = frozenset({"Trivy", "Grype", "SARIF"})
+REPORTS: Final = frozenset({"Trivy", "Grype", "SARIF", "Snyk", "scan"})
 """The kinds of documents that are reports of scanners."""
 LARGEST_FILE: Final = 512 << 20
 """In bytes, of one file that is imported."""
@@ -50,20 +60,79 @@ _MARK: Final = b"\xef\xbb\xbf"
 """The mark that some programs write before UTF-8 (RFC 8259, section 8.1: a reader may ignore it)."""
 
 
-def read_file(content: bytes) -> list[Document | ForeignDocument | UnreadableDocument]:
-    """Return the documents in a file: a scanner's report, or an advisory in any form that is attached."""
+Read = Document | ForeignDocument | UnreadableDocument
+
+
+def read_file(content: bytes, linked: Mapping[str, JsonObject] | None = None) -> list[Read]:
+    """Return the documents in a file: a scanner's report, or an advisory in any form that is attached.
+
+    ``linked`` are CycloneDX documents that the file may refer to, by their serial numbers' UUIDs.
+    """
     content = content.removeprefix(_MARK)
-    try:
-        value = msgspec.json.decode(content)
-    except (msgspec.DecodeError, RecursionError):
-        value = None  # JSON lines, or nothing that can be read
+    value = _decoded(content)
+    if trivy.is_first_schema(value):
+        value = {"ArtifactName": "", "Results": value}
     if isinstance(value, dict):
         if _is_list_of_syft(value):
             return [ForeignDocument("a list of packages by Syft")]
         report = _read_report(value)
         if report:
             return list(report)
-    return list(decode_documents(content))
+    if isinstance(value, list) and value and all(map(_is_of_snyk, value)):
+        return [snyk.read_document(one) for one in value]
+    found: list[Read] = []
+    for one in decode_documents(content):
+        if isinstance(one, Document) and one.kind == "CycloneDX" and not one.enveloped and not one.subjects:
+            found.append(cyclonedx.read_document(one.predicate, linked or {}))
+        else:
+            found.append(one)
+    if isinstance(value, dict) and isinstance(found[0], UnreadableDocument):
+        reason = reason_not_to_read(value)
+        return [UnreadableDocument(reason)] if reason else found
+    return found
+
+
+def _decoded(content: bytes) -> object:
+    """Return the JSON value in a file; None for JSON lines, and for what is none."""
+    try:
+        return msgspec.json.decode(content)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class LinkedDocuments:
+    """The CycloneDX documents among files that others of them refer to, by their serial numbers' UUIDs.
+    ``lists`` are the positions of those files that state nothing themselves."""
+
+    by_serial: Mapping[str, JsonObject]
+    lists: frozenset[int]
+
+
+def linked_documents(contents: Sequence[bytes]) -> LinkedDocuments:
+    """Return which of some files the others refer to."""
+    if len(contents) < 2:
+        return LinkedDocuments({}, frozenset())
+    boms = {}
+    for number, content in enumerate(contents):
+        value = _decoded(content.removeprefix(_MARK))
+        if isinstance(value, dict) and as_text(value.get("bomFormat")).lower() == "cyclonedx":
+            boms[number] = value
+    wanted = set[str]().union(*map(cyclonedx.linked_serials, boms.values()))
+    linked = {number: bom for number, bom in boms.items() if cyclonedx.serial_of(bom) in wanted}
+    return LinkedDocuments(
+        {cyclonedx.serial_of(bom): bom for bom in linked.values()},
+        frozenset(number for number, bom in linked.items() if not as_list(bom.get("vulnerabilities"))),
+    )
+
+
+def refers_to_others(document: Document) -> bool:
+    """Return whether a CycloneDX document refers to components of others."""
+    return bool(cyclonedx.linked_serials(document.predicate))
+
+
+def _is_of_snyk(value: object) -> bool:
+    return isinstance(value, dict) and snyk.is_report(value)
 
 
 def _is_list_of_syft(value: JsonObject) -> bool:
@@ -71,7 +140,7 @@ def _is_list_of_syft(value: JsonObject) -> bool:
     return as_text(descriptor.get("name")) == "syft" and isinstance(value.get("artifacts"), list)
 
 
-def _read_report(value: JsonObject) -> Sequence[Document | UnreadableDocument]:
+def _read_report(value: JsonObject) -> Sequence[Read]:
     """Return the documents of a scanner's report; empty if ``value`` is none."""
     if trivy.is_report(value):
         return [trivy.read_document(value)]
@@ -79,6 +148,12 @@ def _read_report(value: JsonObject) -> Sequence[Document | UnreadableDocument]:
         return sarif.read_document(value)
     if grype.is_report(value):
         return [grype.read_document(value)]
+    if trivy_kubernetes.is_report(value):
+        return trivy_kubernetes.read_documents(value)
+    if snyk.is_report(value):
+        return [snyk.read_document(value)]
+    if scan_predicates.is_predicate(value):
+        return [scan_predicates.read_predicate(value)]
     return []
 
 

@@ -18,7 +18,9 @@ from digestry.advisories.statements import LONG_AGO, Document, UnreadableDocumen
 from digestry.model.json_values import JsonObject, as_list, as_object, as_text
 
 _VULNERABILITY: Final = re.compile(
-    r"(CVE-\d{4}-\d{4,}|GHSA(?:-[0-9a-z]{4}){3}|[A-Z][A-Z0-9]*-(?:SA-)?\d{4}[-:]\d+)", re.ASCII
+    r"(CVE-\d{4}-\d{4,}|GHSA(?:-[0-9a-z]{4}){3}|SNYK-[A-Z0-9]+-[A-Z0-9_]+-\d+"
+    r"|[A-Z][A-Z0-9]*-(?:SA-)?\d{4}[-:]\d+)",
+    re.ASCII,
 )
 """The names of vulnerabilities, which a rule's ID is or begins with (Grype adds the package)."""
 _IN_LAYER: Final = re.compile(r"(\S+)@sha(?:256:[0-9a-f]{64}|512:[0-9a-f]{128}):/", re.ASCII)

@@ -16,7 +16,6 @@ from digestry.advisories.scanner_reports import (
     Finding,
     as_document,
     read_report_time,
-    read_severity,
 )
 from digestry.advisories.statements import (
     LONG_AGO,
@@ -26,6 +25,7 @@ from digestry.advisories.statements import (
     Statement,
     UnreadableDocument,
 )
+from digestry.advisories.values import read_severity
 from digestry.model.digest import Digest
 from digestry.model.json_values import JsonObject, as_list, as_object, as_text
 
@@ -37,6 +37,12 @@ def is_scan(predicate_type: str) -> bool:
     return predicate_type.startswith(_TYPES)
 
 
+def is_predicate(value: JsonObject) -> bool:
+    """Return whether a JSON object is a scan's result without the statement around it, as
+    ``trivy image --format cosign-vuln`` writes it."""
+    return "result" in as_object(value.get("scanner")) and isinstance(value.get("metadata"), dict)
+
+
 def read_document(
     predicate: JsonObject, subjects: Iterable[Digest]
 ) -> Document | ForeignDocument | UnreadableDocument:
@@ -44,6 +50,15 @@ def read_document(
 
     One whose result is null is foreign.
     """
+    read = read_predicate(predicate)
+    if not isinstance(read, Document):
+        return read
+    hashes = tuple((subject.algorithm, subject.encoded) for subject in sorted(subjects))
+    return replace(read, statements=tuple(_about(hashes, statement) for statement in read.statements))
+
+
+def read_predicate(predicate: JsonObject) -> Document | ForeignDocument | UnreadableDocument:
+    """Return the result of a scan as a document about the image that the report in it names."""
     scanner = as_object(predicate.get("scanner"))
     if "result" not in scanner:
         return UnreadableDocument("its scan has no result")
@@ -51,15 +66,10 @@ def read_document(
     if result is None:
         return ForeignDocument("a scan whose result is null")
     if isinstance(result, list):
-        read: Document | UnreadableDocument = _listed(predicate, scanner, result)
-    elif isinstance(result, dict):
-        read = _report(_dated(result, predicate))
-    else:
-        return UnreadableDocument("the result of its scan is neither a report nor a list")
-    if isinstance(read, UnreadableDocument):
-        return read
-    hashes = tuple((subject.algorithm, subject.encoded) for subject in sorted(subjects))
-    return replace(read, statements=tuple(_about(hashes, statement) for statement in read.statements))
+        return _listed(predicate, scanner, result)
+    if isinstance(result, dict):
+        return _report(_dated(result, predicate))
+    return UnreadableDocument("the result of its scan is neither a report nor a list")
 
 
 def _dated(result: JsonObject, predicate: JsonObject) -> JsonObject:

@@ -16,12 +16,6 @@ MOST_FINDINGS: Final = 200_000
 """Findings of one report that are read."""
 
 _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
-_SAME_SEVERITY: Final = {
-    "moderate": "medium",
-    "important": "high",
-    "minimal": "negligible",
-    "none": "negligible",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +63,6 @@ def package_name(purl: str, name: str, version: str) -> str:
 def with_database(scanner: str, built: str) -> str:
     """Return the name of a scanner with the date of its database, if ``built`` begins with one."""
     return f"{scanner} (database of {built[:10]})" if _DATE.match(built) else scanner
-
-
-def read_severity(word: str) -> str:
-    """Return one of :data:`SEVERITIES`; empty for a word that is none of a severity."""
-    lower = word.strip().lower()
-    lower = _SAME_SEVERITY.get(lower, lower)
-    return lower if lower in SEVERITIES else ""
 
 
 def read_report_time(text: str) -> datetime.datetime | None:

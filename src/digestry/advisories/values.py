@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import datetime
 import re
+from typing import Final
 
 import msgspec
 
-from digestry.advisories.statements import STATUSES, Status
+from digestry.advisories.statements import SEVERITIES, STATUSES, Status
 from digestry.errors import InvalidDigest
 from digestry.model.digest import Digest
 from digestry.model.json_values import as_text
+
+_SAME_SEVERITY: Final = {
+    "moderate": "medium",
+    "important": "high",
+    "minimal": "negligible",
+    "none": "negligible",
+}
 
 
 def read_digest(value: str) -> Digest | None:
@@ -19,6 +27,11 @@ def read_digest(value: str) -> Digest | None:
         return Digest.parse(value)
     except InvalidDigest:
         return None
+
+
+def is_image_purl(name: str) -> bool:
+    """Return whether a name is the package URL of an image (purl-spec, types ``oci`` and ``docker``)."""
+    return name.lower().startswith(("pkg:oci/", "pkg:docker/"))
 
 
 def read_version(value: object, default: int = 1) -> int:
@@ -40,6 +53,13 @@ def read_status(value: object) -> Status | None:
     """Return one of :data:`STATUSES`, written in any case; None for anything else."""
     word = as_text(value).strip().lower().replace("-", "_").replace(" ", "_")
     return next((known for known in STATUSES if known == word), None)
+
+
+def read_severity(word: str) -> str:
+    """Return one of :data:`SEVERITIES`; empty for a word that is none of a severity."""
+    lower = word.strip().lower()
+    lower = _SAME_SEVERITY.get(lower, lower)
+    return lower if lower in SEVERITIES else ""
 
 
 def as_key(value: object) -> str:

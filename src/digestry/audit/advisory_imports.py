@@ -89,7 +89,7 @@ class ImportPlanner:
                     continue
                 for product in statement.products or (Product(),):
                     image, components = importing.image_and_components(product, file.document)
-                    found = self._images(image, lone=lone)
+                    found = self._images(image, file.document, lone=lone)
                     if not found.images:
                         key = file.name, image.shown if image != Product() else "", found.reason
                         unmatched[key] = unmatched.get(key, 0) + 1
@@ -101,10 +101,16 @@ class ImportPlanner:
         plan.images = [self._image_plan(image, by_image[image]) for image in sorted(by_image, key=str)]
         return plan
 
-    def _images(self, product: Product, *, lone: bool) -> NamedImages:
+    def _images(self, product: Product, document: Document, *, lone: bool) -> NamedImages:
         if self._only is None or self._graph is None:
             if not product.names and not product.hashes:
-                return NamedImages(reason="it does not say which image it is about: --for IMAGE does")
+                linked = document.kind == "CycloneDX" and importing.refers_to_others(document)
+                also = (
+                    ", or the bill of materials that it refers to, if it is imported with it"
+                    if linked
+                    else ""
+                )
+                return NamedImages(reason=f"it does not say which image it is about: --for IMAGE does{also}")
             return self._finder.find(product)
         only, digest = self._only.image, self._only.digest
         identity = identify_product(product)

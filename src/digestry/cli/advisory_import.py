@@ -16,7 +16,7 @@ from digestry.cli.timeout_options import timeout_option
 from digestry.model.text import number_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from digestry.advisories.attestation_forms import Signing
     from digestry.advisories.publish import NewStatement, PublishedAdvisory, TargetImage
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from digestry.cli.documents import AdvisoryImport
     from digestry.cli.settings import Settings
     from digestry.client.session import Session
+    from digestry.model.json_values import JsonObject
     from digestry.model.reference import Reference
 
 _MOST_SHOWN: Final = 20
@@ -63,10 +64,11 @@ def import_(
 ) -> None:
     """State what reports of scanners, and advisories of others, say about images.
 
-    FILE is JSON, - for standard input: a report of Trivy or Grype, SARIF, CycloneDX with vulnerabilities,
-    SPDX 3 with its security profile, CSAF 2.0, or OpenVEX. Images are found by the digests, package URLs and
-    names in it, in the registries that these name and in the one of the setting `registry`, which knows
-    digests that no tag points to any more. Each image gets one document, however many statements it has.
+    FILE is JSON, - for standard input: a report of Trivy (on an image or a cluster), Grype or Snyk,
+    SARIF, CycloneDX with vulnerabilities, SPDX 3 with its security profile, CSAF 2.0, or OpenVEX. Images
+    are found by the digests, package URLs and names in it, in the registries that these name and in the
+    one of the setting `registry`, which knows digests that no tag points to any more. Each image gets one
+    document, however many statements it has.
 
     What a scanner found is left out where somebody has stated that the image does not have it. What is
     stated already is not stated again. What matched no image is listed; exit code 4 if nothing matched.
@@ -74,14 +76,20 @@ def import_(
     JSON: an object with images (name, digest, new, stated, assessed, advisories), unmatched (file, product,
     statements, reason), less_severe, problems, dry_run.
     """
+    from digestry.advisories import importing
     from digestry.cli import exit_codes
     from digestry.cli.sessions import open_session
     from digestry.cli.settings import load
 
     settings = load()
     outcome = ImportOutcome(dry_run=dry_run)
+    contents = [_named_content(path) for path in files]
+    linked = importing.linked_documents([content for content, _ in contents])
     documents = [
-        document for path in files for document in read_documents(*_named_content(path), outcome.problems)
+        document
+        for number, (content, name) in enumerate(contents)
+        if number not in linked.lists
+        for document in read_documents(content, name, outcome.problems, linked.by_serial)
     ]
     with open_session(settings) as session:
         only = None if image is None else find_target(settings, session, image)
@@ -96,14 +104,17 @@ def import_(
         ctx.exit(exit_codes.NOT_FOUND)
 
 
-def read_documents(content: bytes, name: str, problems: list[str]) -> list[ImportFile]:
-    """Return the documents in a file, and add to ``problems`` what could not be read of it."""
+def read_documents(
+    content: bytes, name: str, problems: list[str], linked: Mapping[str, JsonObject] | None = None
+) -> list[ImportFile]:
+    """Return the documents in a file, which may refer to ``linked`` ones, and add to ``problems`` what could
+    not be read of it."""
     from digestry.advisories import importing
     from digestry.advisories.statements import Document, ForeignDocument
     from digestry.audit.advisory_imports import ImportFile
 
     documents: list[ImportFile] = []
-    for read in importing.read_file(content):
+    for read in importing.read_file(content, linked):
         if isinstance(read, Document):
             documents.append(ImportFile(name, read))
             problems += [f"{name}: {fault}" for fault in read.faults]

@@ -24,7 +24,8 @@ class FleetVerdict(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tr
 
     ``vulnerabilities`` are those that affect it; ``layer`` is the layer that the advisory is about, ``base``
     the image (``name:tag@digest``) that it came with. ``fixed`` is the way out, an image's reference;
-    ``reasons`` are the audit's.
+    ``reasons`` are the audit's. The image has been in its state since ``since``, or for longer if that is
+    None.
     """
 
     state: FleetState
@@ -36,6 +37,7 @@ class FleetVerdict(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tr
     tag: str = ""
     reasons: tuple[str, ...] = ()
     foreign: str = ""
+    since: datetime.datetime | None = None
 
 
 class FleetImage(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):

@@ -20,7 +20,7 @@ from digestry.catalog.postgresql import connection as connections
 from digestry.catalog.postgresql import requirements
 from digestry.catalog.postgresql.address import parse_address
 from digestry.catalog.postgresql.database import PostgresqlDatabase
-from digestry.catalog.postgresql.failures import failure
+from digestry.catalog.postgresql.failures import failure, is_lost
 from digestry.catalog.transactions import OutcomeUnknown, retried
 from digestry.errors import InvalidConfiguration, StorageBusy, StorageError
 from digestry.model.digest import Digest
@@ -460,3 +460,21 @@ def test_who_is_undone_again_and_again_is_told(catalog: Catalog) -> None:
     with pytest.raises(StorageBusy, match="duplicate key"):
         twice()
     assert len(attempts) == 5
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (psycopg.OperationalError("consuming input failed: server closed the connection"), True),
+        # What psycopg makes of a result that libpq wrote itself, since nothing came from the server.
+        (psycopg.DatabaseError("server closed the connection unexpectedly"), True),
+        (psycopg.errors.AdminShutdown("terminating connection"), True),
+        (psycopg.errors.UniqueViolation("duplicate key"), False),
+        (psycopg.InterfaceError("the cursor is closed"), False),
+    ],
+)
+def test_a_connection_that_is_gone_is_told_from_a_statement_that_failed(
+    error: psycopg.Error, lost: bool
+) -> None:
+    assert is_lost(error) is lost
+    assert ("cannot be reached" in failure("postgresql://x", error).message) is lost

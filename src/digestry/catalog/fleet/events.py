@@ -17,6 +17,8 @@ from sqlalchemy import Connection, Row, Select, exists, func, select, update
 from digestry.catalog import clock, delivery_queue, dialect
 from digestry.catalog.database import Database
 from digestry.catalog.delivery_queue import Subscription
+from digestry.catalog.fleet.images import verdict_of
+from digestry.catalog.fleet.late_runs import MissingRuns, missing_between, still_awaited, there_by_now
 from digestry.catalog.fleet.silence import agent_could_report, agent_silent
 from digestry.catalog.fleet_schema import (
     fleet_agents,
@@ -53,13 +55,14 @@ _Item = TypeVar("_Item")
 
 
 class _State(msgspec.Struct, frozen=True):
-    """What was found last: the last run, the affected images that run, their vulnerabilities, and the agents
-    that are silent."""
+    """What was found last: the last run, and those before it that were not there; the affected images that
+    run, their vulnerabilities, and the agents that are silent."""
 
     last_run: int = 0
     images: tuple[int, ...] = ()
     vulnerabilities: tuple[str, ...] = ()
     silent: tuple[str, ...] = ()
+    missing: tuple[MissingRuns, ...] = ()
 
 
 @dataclass(slots=True)
@@ -132,14 +135,25 @@ def _look(connection: Connection, before: _State | None, now: int, heard_since: 
     images = _affected_that_run(connection)
     running = _vulnerabilities(connection, images)
     known = before or _State(last_run)
-    started = _started(connection, known, images)
-    stopped = _stopped(connection, sorted(set(known.vulnerabilities) - running))
+    late = there_by_now(connection, known.missing)
+    missing = [*known.missing, *missing_between(connection, known.last_run, last_run, now)]
+    started = _started(connection, known, images, late)
+    # What started and ended since then was in no state.
+    brief = _vulnerabilities(connection, {run.image for run in started} - images)
+    stopped = _stopped(connection, sorted((set(known.vulnerabilities) | brief) - running))
     silent = _silent(connection, now, heard_since)
     still = {agent.id for agent in silent}
     new = [agent for agent in silent if agent.id not in known.silent]
     heard = _agents(connection, sorted(set(known.silent) - still))
     found = _Found(
-        _State(last_run, tuple(sorted(images)), tuple(sorted(running)), tuple(sorted(still))), silent=new
+        _State(
+            last_run,
+            tuple(sorted(images)),
+            tuple(sorted(running)),
+            tuple(sorted(still)),
+            still_awaited(missing, late, now),
+        ),
+        silent=new,
     )
     if started:
         found.events.append(_event("affected-started", now, _affected(connection, started)))
@@ -168,8 +182,9 @@ def _vulnerabilities(connection: Connection, images: Iterable[int]) -> set[str]:
     return found
 
 
-def _started(connection: Connection, known: _State, images: set[int]) -> list[Row[Any]]:
-    """Return the runs of affected images that are new, and all that run of images that are newly affected."""
+def _started(connection: Connection, known: _State, images: set[int], late: Sequence[int]) -> list[Row[Any]]:
+    """Return the runs of affected images that are new, ``late`` ones too, and all that run of images that are
+    newly affected."""
     query: Select[Any] = (
         select(
             fleet_runs.c.image,
@@ -177,22 +192,34 @@ def _started(connection: Connection, known: _State, images: set[int]) -> list[Ro
             fleet_runs.c.name,
             fleet_runs.c.namespace,
             fleet_runs.c.started_at,
+            fleet_runs.c.ended_at,
             fleet_sources.c.place,
             fleet_images.c.reference,
             fleet_images.c.digest,
+            fleet_images.c.verdict,
         )
         .join_from(fleet_runs, fleet_images, fleet_images.c.number == fleet_runs.c.image)
         .join(fleet_sources, fleet_sources.c.number == fleet_runs.c.source)
         .order_by(fleet_runs.c.number)
     )
-    later = (fleet_runs.c.number > known.last_run) & (fleet_images.c.state == "affected")
-    found: list[Row[Any]] = []
-    found += [row for row in connection.execute(query.where(later)) if row.image in known.images]
+    affected = fleet_images.c.state == "affected"
+    new = list(connection.execute(query.where(affected & (fleet_runs.c.number > known.last_run))))
+    for some in _parts(late):
+        new += connection.execute(query.where(affected & fleet_runs.c.number.in_(some)))
+    found = [row for row in new if row.image in known.images or _was_brief(row)]
     # Of an image that is newly affected, what has ended is over.
     for some in _parts(sorted(images.difference(known.images))):
         runs = fleet_runs.c.image.in_(some) & fleet_runs.c.ended_at.is_(None)
         found += connection.execute(query.where(runs)).all()
     return found
+
+
+def _was_brief(run: Row[Any]) -> bool:
+    """Return whether a run of an affected image has ended, and the image was known to be so at its start."""
+    if run.ended_at is None:
+        return False
+    since = verdict_of(run.verdict, "affected").since
+    return since is None or clock.from_datetime(since) <= run.started_at
 
 
 def _affected(connection: Connection, runs: Sequence[Row[Any]]) -> AffectedStarted:

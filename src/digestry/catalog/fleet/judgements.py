@@ -9,9 +9,10 @@ from typing import Any, Final, TypeVar
 import msgspec
 from sqlalchemy import Connection, delete, insert, select, update
 
-from digestry.catalog import dialect
+from digestry.catalog import clock, dialect
 from digestry.catalog.database import Database
 from digestry.catalog.fleet.image_relations import relate_images
+from digestry.catalog.fleet.images import verdict_of
 from digestry.catalog.fleet_schema import (
     fleet_image_digests,
     fleet_image_vulnerabilities,
@@ -247,7 +248,7 @@ class FleetJudgements:
                 )
             }
             there = [judgement for judgement in judgements if judgement.number in rows]
-            _change_verdicts(connection, there, {number: row.verdict for number, row in rows.items()})
+            _change_verdicts(connection, there, {number: row.verdict for number, row in rows.items()}, at)
             connection.execute(
                 update(fleet_images).where(fleet_images.c.number.in_(numbers)).values(judged_at=at)
             )
@@ -298,17 +299,20 @@ class FleetJudgements:
 
 
 def _change_verdicts(
-    connection: Connection, judgements: Sequence[Judgement], before: Mapping[int, str | None]
+    connection: Connection, judgements: Sequence[Judgement], before: Mapping[int, str | None], at: int
 ) -> None:
     for judgement in judgements:
-        verdict = _encoder.encode(judgement.verdict).decode()
-        if verdict == before[judgement.number]:
+        stored, state = before[judgement.number], judgement.verdict.state
+        known = None if stored is None else verdict_of(stored, state)
+        since = clock.to_datetime(at) if known is None or known.state != state else known.since
+        verdict = _encoder.encode(msgspec.structs.replace(judgement.verdict, since=since)).decode()
+        if verdict == stored:
             continue
-        known = {} if judgement.digest is None else {"digest": judgement.digest, "kind": judgement.kind}
+        digest = {} if judgement.digest is None else {"digest": judgement.digest, "kind": judgement.kind}
         connection.execute(
             update(fleet_images)
             .where(fleet_images.c.number == judgement.number)
-            .values(state=judgement.verdict.state, verdict=verdict, **known)
+            .values(state=judgement.verdict.state, verdict=verdict, **digest)
         )
 
 

@@ -45,7 +45,9 @@ def is_lost(error: BaseException) -> bool:
     cause = _cause(error)
     state = getattr(cause, "sqlstate", None)
     if state is None:
-        return isinstance(cause, psycopg.OperationalError)
+        # An error that the server has not sent is libpq's own. psycopg raises the base class if it came in
+        # place of a result.
+        return isinstance(cause, psycopg.OperationalError) or type(cause) is psycopg.DatabaseError
     return state in _AWAY or state == _READ_ONLY or state.startswith("08")
 
 
