@@ -16,6 +16,7 @@ from digestry.errors import Conflict, StorageError
 from digestry.model.json_types import prepared
 
 _NOTE: Final = "relocation"
+_GO_ON: Final = "digestry migrate-storage, called once more, goes on where it was broken off"
 _HERE: Final = notes.c.name == _NOTE
 
 FROZEN_TABLES: Final = (
@@ -93,13 +94,14 @@ class Relocations:
         if found.stage is Stage.ARRIVING:
             raise Conflict(
                 f"the catalog {name} is not complete: a registry is being moved to it from {found.other}",
-                hint="digestry migrate-storage, called once more, goes on where it was broken off",
+                hint=_GO_ON,
             )
         if not read_only:
-            moved = "has moved" if found.stage is Stage.LEFT else "is being moved"
+            left = found.stage is Stage.LEFT
+            moved, then = ("has moved", "serve that") if left else ("is being moved", _GO_ON)
             raise Conflict(
                 f"the registry of the catalog {name} {moved} to {found.other}",
-                hint="serve that; this one can be read with read-only = true, and taken back with"
+                hint=f"{then}; this one can be read with read-only = true, and taken back with"
                 " digestry migrate-storage --reopen",
             )
 

@@ -62,9 +62,10 @@ class Interrupts:
 
 @contextlib.contextmanager
 def stopping(stop: Callable[[], None]) -> Iterator[None]:
-    """Make SIGINT call ``stop``, which takes no lock, besides raising KeyboardInterrupt.
+    """Make SIGINT and SIGTERM call ``stop``, which takes no lock, and raise KeyboardInterrupt.
 
-    Code that swallows the exception is ended by the error that comes of ``stop``.
+    What the command has begun is undone then, as far as it undoes it. Code that swallows the exception is
+    ended by the error that comes of ``stop``.
     """
     came = False
 
@@ -74,7 +75,7 @@ def stopping(stop: Callable[[], None]) -> Iterator[None]:
         stop()
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGINT, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     except Exception:
@@ -82,7 +83,8 @@ def stopping(stop: Callable[[], None]) -> Iterator[None]:
             raise KeyboardInterrupt from None
         raise
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def end_promptly() -> None:

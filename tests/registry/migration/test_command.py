@@ -249,3 +249,38 @@ def test_killed_in_the_last_step(old: Place, new_place: MakePlace, kind: str, *,
     assert everything(new.backend) == everything(old.backend)
     assert content(new.backend).items() <= content(old.backend).items()  # the refused push left a blob
     prepare(new)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("kind", ["disk", NODES[0]])
+def test_stopped_in_the_last_step(
+    old: Place, new_place: MakePlace, kind: str, number: signal.Signals
+) -> None:
+    """The old registry takes pushes again at once."""
+    new = new_place(kind)
+    migrate(old, new, copy_only=True)
+    database = new.backend.catalog_store.open()
+    try:
+        with database.write() as connection:  # the rows wait for this
+            connection.execute(insert(schema.repositories), {"name": "in/the/way", "created_at": 1})
+            process = start_digestry(*call(old, new), env=dict(os.environ), stderr=subprocess.PIPE)
+            wait_until(lambda: _relocation(old), what="the old catalog is frozen")
+            process.send_signal(number)
+            assert process.wait(timeout=PATIENCE) == 130
+            assert process.stderr is not None
+            assert b"interrupted" in process.stderr.read()
+            process.stderr.close()
+            connection.execute(delete(schema.usage))
+            connection.execute(delete(schema.repositories))
+    finally:
+        database.close()
+    assert _relocation(old) is None
+    prepare(old)
+    push(root_of(old), "golftrack", "1.6", b"later")
+    with pytest.raises(Conflict, match="is not complete"):
+        prepare(new)
+    done = run_digestry(*call(old, new), env=dict(os.environ))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert everything(new.backend) == everything(old.backend)
+    assert content(new.backend) == content(old.backend)
