@@ -31,6 +31,8 @@ class Intake:
     poison: str = ""
     tokens: set[str] = field(default_factory=set)
     again: bool = False
+    ahead: datetime.timedelta = datetime.timedelta()
+    """How far the registry's clock is ahead."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def take(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
@@ -56,7 +58,7 @@ class Intake:
                     known = number
             self.received[report.agent] = known
             self.reports.append(report)
-            receipt = FleetReceipt(known, datetime.datetime.now(datetime.UTC), resynchronize)
+            receipt = FleetReceipt(known, datetime.datetime.now(datetime.UTC) + self.ahead, resynchronize)
             return 200, {}, msgspec.json.encode(receipt)
 
     def seen(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 from pathlib import Path
 
@@ -79,6 +80,27 @@ def test_what_happens_while_the_registry_is_away_arrives_later_once(tmp_path: Pa
     told = [text for text in registry.seen() if text.startswith("+")]
     assert told == [f"+c{number}" for number in range(200)]
     assert len(registry.received) == 1
+
+
+def test_the_registry_is_asked_for_its_time_before_what_has_waited_is_sent(tmp_path: Path) -> None:
+    follower = Scripted()
+    port = free_port()
+    with intake(port) as registry, running(agent(registry, [follower], tmp_path)):
+        wait_for(lambda: registry.seen() == ["="])
+    assert registry.reports[0].ahead is None
+    assert registry.reports[0].entries
+    with running(agent(registry, [follower], tmp_path)):  # nobody is there
+        follower.put(started("c1"))
+        wait_for(lambda: not follower._changes.qsize())
+    before = len(registry.reports)
+    registry.ahead = datetime.timedelta(hours=-1)
+    with intake(port, registry), running(agent(registry, [follower], tmp_path)):
+        wait_for(lambda: "+c1" in registry.seen())
+    question, answer = registry.reports[before : before + 2]
+    assert (question.entries, question.sources, question.ahead) == ((), (), None)
+    assert question.behind > 0
+    assert answer.entries
+    assert answer.ahead == pytest.approx(3600, abs=2)
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 503])

@@ -315,6 +315,34 @@ def test_a_clock_that_is_off_is_corrected(agent: Agent, catalog: Catalog, clock:
     assert {run.container: run.from_ for run in all_runs(catalog, clock)}["c2"] == real
 
 
+@pytest.mark.parametrize("set_back", [0, 3600])
+def test_reports_that_were_held_up_and_come_together(
+    agent: Agent, catalog: Catalog, clock: Clock, set_back: int
+) -> None:
+    """A cut network let none pass for ten minutes, and then all: each looks behind by another time."""
+    agent.ahead = 3600 * times.SECOND
+    agent.send(agent.started("c0"))
+    agent.ahead -= set_back * times.SECOND  # which the agent sees
+    ahead = agent.ahead / times.SECOND
+    held, real = [], {}
+    for number in range(1, 6):
+        pass_time(clock, 60)
+        real[f"c{number}"] = times.to_datetime(clock.now - 5 * times.SECOND)
+        held.append(agent.report(agent.started(f"c{number}", -5), ahead=ahead, first=number + 1))
+    pass_time(clock, 300)
+    for report in held:
+        agent.record(report)
+    runs = {run.container: run.from_ for run in all_runs(catalog, clock)}
+    assert {name: runs[name] for name in real} == real
+
+
+def test_a_clock_that_is_ahead_of_what_the_agent_states(agent: Agent, catalog: Catalog, clock: Clock) -> None:
+    agent.ahead = 3600 * times.SECOND
+    real = times.to_datetime(clock.now - 5 * times.SECOND)
+    agent.send(agent.started("c1", -5), ahead=0.0)  # no report comes before it was sent
+    assert all_runs(catalog, clock)[0].from_ == real
+
+
 def test_impossible_times_are_replaced_and_said(agent: Agent, catalog: Catalog, clock: Clock) -> None:
     zero = datetime.datetime(1, 1, 1, tzinfo=datetime.timezone(datetime.timedelta(hours=14)))
     far = datetime.datetime(9999, 12, 31, 23, 59, tzinfo=datetime.UTC)

@@ -8,12 +8,13 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from digestry.agent.buffer import Batch, EntryBuffer
 from digestry.agent.gaps import gaps_for
+from digestry.agent.registry_clock import RegistryClock
 from digestry.client.fleet_reports import FleetIntake, ReportRefusal
 from digestry.errors import DigestryError, InvalidConfiguration
 from digestry.fsio import read_file
@@ -33,6 +34,7 @@ _NOT_ALLOWED: Final = frozenset({401, 403, 404, 405})
 _TOO_LARGE: Final = 413
 _MALFORMED: Final = frozenset({400, 422})
 _LONGEST_TOKEN: Final = 4096
+_MOST_QUESTIONS: Final = 3
 
 
 class _Report(msgspec.Struct, rename="camel", omit_defaults=True):
@@ -49,6 +51,7 @@ class _Report(msgspec.Struct, rename="camel", omit_defaults=True):
     sources: tuple[SourceReport, ...] = ()
     stopping: bool = False
     behind: int = 0
+    ahead: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,9 @@ class Reporter:
         self._most = MOST_ENTRIES
         self._failures = 0
         self._said = ""
+        self._clock = RegistryClock()
+        # What waits has waited for a while, and its times need the registry's.
+        self._questions = _MOST_QUESTIONS if self.waiting else 0
 
     @property
     def waiting(self) -> int:
@@ -99,8 +105,11 @@ class Reporter:
     def send(self, *, stopping: bool = False) -> Outcome:
         """Send one report, with the entries that wait, or without any as a heartbeat.
 
-        Raises :class:`~digestry.errors.StorageError` of the buffer alone.
+        Before entries that have waited, the registry is asked for its time: a report may be held up on its
+        way, and come together with others. Raises :class:`~digestry.errors.StorageError` of the buffer alone.
         """
+        if self._questions and not stopping and self._clock.ahead is None:
+            return self._ask_time()
         # The state first: what it confirms must not have entries that were appended after the batch.
         sources = tuple(self._sources())
         batch = self._buffer.batch(self._sent + 1, self._largest, self._most)
@@ -110,12 +119,7 @@ class Reporter:
             sources = tuple(msgspec.structs.replace(source, confirmed_at=None) for source in sources)
         if batch.entries:
             self._buffer.sync()
-        report = _Report(
-            agent=self._buffer.agent,
-            place=self._place,
-            version=__version__,
-            interval=self._interval,
-            sent_at=datetime.datetime.now(datetime.UTC),
+        answer = self._send(
             first=batch.first,
             images=batch.images,
             entries=batch.entries,
@@ -123,13 +127,41 @@ class Reporter:
             stopping=stopping,
             behind=behind,
         )
+        if isinstance(answer, Outcome):
+            return answer
+        if isinstance(answer, ReportRefusal):
+            return self._refused(answer, batch)
+        return self._received(answer, batch, behind)
+
+    def _ask_time(self) -> Outcome:
+        """Send a report that says nothing, for the time in its receipt."""
+        answer = self._send(behind=self.waiting)
+        if isinstance(answer, Outcome):
+            return answer
+        if isinstance(answer, ReportRefusal):
+            return self._refused(answer, Batch(1))
+        self._questions -= 1
+        return Outcome(more=True)
+
+    def _send(self, **content: Any) -> FleetReceipt | ReportRefusal | Outcome:
+        """Send a report with this ``content``; return the registry's answer, or what came of it."""
+        reading, sent_at = self._clock.read(), datetime.datetime.now(datetime.UTC)
+        report = _Report(
+            agent=self._buffer.agent,
+            place=self._place,
+            version=__version__,
+            interval=self._interval,
+            sent_at=sent_at,
+            ahead=self._clock.ahead,
+            **content,
+        )
         try:
             answer = self._intake.send(msgspec.json.encode(report, enc_hook=encode_hook), self._token())
         except DigestryError as error:
             return self._failed(error.message, error.hint)
-        if isinstance(answer, ReportRefusal):
-            return self._refused(answer, batch)
-        return self._received(answer, batch, behind)
+        if isinstance(answer, FleetReceipt):
+            self._clock.learn(sent_at, reading, answer.time)
+        return answer
 
     def _token(self) -> str:
         """Return the token, read anew: it may have been replaced. Raises :class:`InvalidConfiguration`."""
@@ -187,6 +219,7 @@ class Reporter:
         if message != self._said:
             log.warning("registry %s: %s%s", self._intake.host, message, f"; {hint}" if hint else "")
             self._said = message
+        self._questions = _MOST_QUESTIONS
         pause = min(_LONGEST_PAUSE, _SHORTEST_PAUSE * 2 ** min(self._failures, 10))
         self._failures += 1
         if asked is not None:

@@ -172,7 +172,8 @@ class FleetReport(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tru
 
     ``place`` is the host or cluster, which the agent's token must allow: the token's own place, or one
     within it, such as ``cluster/node``. ``interval`` is the most seconds until the next report. ``stopping``:
-    the agent ends on purpose. ``behind``: entries that wait in its buffer after these.
+    the agent ends on purpose. ``behind``: entries that wait in its buffer after these. ``ahead``: the
+    seconds by which the agent's clock is ahead of the registry's, as an earlier receipt has told it.
     """
 
     agent: AgentId
@@ -186,6 +187,7 @@ class FleetReport(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tru
     sources: Annotated[tuple[SourceReport, ...], msgspec.Meta(max_length=MOST_SOURCES)] = ()
     stopping: bool = False
     behind: Sequence = 0
+    ahead: Annotated[float, msgspec.Meta(ge=-1e10, le=1e10)] | None = None
 
 
 class FleetReceipt(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):

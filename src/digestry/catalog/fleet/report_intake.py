@@ -51,14 +51,17 @@ def record_report(
     last = report.first + len(report.entries) - 1
     fresh = report.entries[max(0, agent.sequence + 1 - report.first) :]
     measured = clock.from_datetime(report.sent_at) - came_at
-    times = ReportTimes(now, clock_ahead(measured, None if new else agent.clock_offset))
+    stated = None if report.ahead is None else int(report.ahead * clock.SECOND)
+    ahead = clock_ahead(measured, None if new else agent.clock_offset, stated)
+    times = ReportTimes(now, ahead)
+    noted = measured if stated is None else ahead
     lost = _lost_numbers(report, last, agent.sequence)
     reception = _Reception(connection, report, agent.number, times, whole=not lost and not report.behind)
     reception.record(fresh)
     usage = usage_after(connection, agent, runs=reception.new_runs, images=reception.new_images, now=now)
     received = max(agent.sequence, last)
     agents.update_agent(
-        connection, agent.number, report, actor=actor, sequence=received, ahead=measured, usage=usage, now=now
+        connection, agent.number, report, actor=actor, sequence=received, ahead=noted, usage=usage, now=now
     )
     return FleetReceipt(received=received, time=clock.to_datetime(now), resynchronize=lost)
 

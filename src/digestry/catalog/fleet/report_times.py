@@ -46,11 +46,15 @@ class ReportTimes:
         return at - self._ahead
 
 
-def clock_ahead(measured: int, before: int | None) -> int:
+def clock_ahead(measured: int, before: int | None, stated: int | None = None) -> int:
     """Return by how much an agent's clock is ahead of the registry's.
 
     ``measured`` is the time that a report says it was sent at less the time that it came, and ``before`` that
     of the report before it. A report that was held up on its way looks as if the clock were behind, so the
     larger of the two is right. A clock that was set back is believed at the second report.
+
+    Several reports may have been held up and come together. So an agent has ``stated`` what it measured by
+    an earlier receipt; that counts instead of ``before``, for it knows when its clock was set.
     """
-    return measured if before is None else max(measured, before)
+    known = before if stated is None else stated
+    return measured if known is None else max(measured, known)
