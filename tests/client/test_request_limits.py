@@ -115,6 +115,26 @@ def test_one_registry_s_pause_is_not_another_s(liar: Liar) -> None:
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.parametrize("status", [408, 500, 502, 522])
+def test_a_failure_that_passes_is_not_told(liar: Liar, status: int) -> None:
+    liar.answer = lambda _: Reply(status) if len(liar.seen) < 2 else manifest_reply()
+    assert repository(liar).pull_manifest("1").digest == DIGEST
+    assert [request.method for request in liar.seen] == ["GET", "GET"]
+
+
+def test_a_failure_that_stays_is_told_after_a_few_attempts(liar: Liar) -> None:
+    liar.answer = lambda _: Reply(500)
+    with pytest.raises(Refused, match="answers 500"):
+        repository(liar, retries=2).pull_manifest("1")
+    assert len(liar.seen) == 3
+
+
+def test_a_head_that_fails_is_followed_by_a_get(liar: Liar) -> None:
+    liar.answer = lambda request: Reply(500) if request.method == "HEAD" else manifest_reply()
+    assert repository(liar).resolve("1").digest == DIGEST
+    assert [request.method for request in liar.seen] == ["HEAD", "GET"]
+
+
 @pytest.mark.long
 def test_pauses_that_are_asked_for_are_no_failures(liar: Liar) -> None:
     liar.answer = lambda _: (

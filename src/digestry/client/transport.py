@@ -42,7 +42,10 @@ _PROBING: Final = frozenset({"GET", "HEAD"})
 _SPEAKS_TLS: Final = 400  # what nginx and Go say to plain HTTP on a TLS port
 _BACKOFF: Final = 0.2
 _WORTH_WAITING: Final = 1.0
-_TRANSIENT: Final = frozenset({429, 502, 503, 504})
+_TRANSIENT: Final = frozenset({408, 429, 502, 503, 504, 520, 521, 522, 523, 524})
+"""Statuses of a server or a proxy that may answer next time; those from 520 are Cloudflare's."""
+_FAILED: Final = 500
+"""A failure that may pass. A HEAD is not repeated after it: a GET follows, which tells more."""
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _TO_SEE: Final = 303
 """Tells to read something else: what is sent is not sent there (RFC 9110, 15.4.4)."""
@@ -289,7 +292,10 @@ class Transport:
                     raise
             else:
                 pause = self._limits.note(host, response.status, response.headers)
-                if response.status not in _TRANSIENT or not attempts:
+                passes = response.status in _TRANSIENT or (
+                    response.status == _FAILED and call.method != "HEAD"
+                )
+                if not passes or not attempts:
                     return response
                 # A pause that is asked for is no failure, where the time for waiting has an end.
                 fails = pause is None or pause < _WORTH_WAITING or self.waiting.left() is None
