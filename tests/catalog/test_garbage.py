@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from digestry.backend import Backend
-from digestry.catalog import expired_tags
+from digestry.catalog import expired_tags, garbage
 from digestry.catalog.blob_links import LEASE
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.clock import SECOND
@@ -31,6 +31,7 @@ from tests.catalog.support import (
     ORIGIN,
     Clock,
     collected,
+    give_positions,
     image,
     index,
     names,
@@ -453,6 +454,34 @@ def test_an_immutable_tag_stays_and_it_is_said(catalog: Catalog, clock: Clock, b
     assert [row.name for row in catalog.tags("x")] == ["v1"]
 
 
+def test_one_transaction_deletes_many_tags_and_leaves_those_that_stay(
+    catalog: Catalog, clock: Clock, backend: Backend
+) -> None:
+    """What is refused among them takes nothing of the others back, and the chain has each deletion once."""
+    policy = TagPolicy((TagRule("immutable", tags=("v*",)),))
+    strict = with_options(backend, policy=policy).open_catalog()
+    tags = [f"{'v' if number % 10 == 3 else 'd'}{number}" for number in range(45)]
+    for tag in tags:
+        put(strict, "x", image(strict, "x"), tag)
+        clock.now += SECOND
+    items = collected(strict, rules(TagRetention(newest=2)))
+    strict.close()
+    stay = {"v3", "v13", "v23", "v33", "v43", "d44"}
+    assert {item.name for item in items if isinstance(item, Stayed)} == stay - {"v43", "d44"}
+    assert set(names(items, "tag")) == set(tags) - stay
+    assert {row.name for row in catalog.tags("x")} == stay
+    give_positions(catalog)
+    assert backend.catalog_store.verify_journal().broken is None
+    assert backend.catalog_store.verify_journal().entries == len(tags) + len(tags) - len(stay)
+
+
+@pytest.fixture
+def one_tag_a_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let others do something between two tags."""
+    monkeypatch.setattr(garbage, "_TAGS", 1)
+
+
+@pytest.mark.usefixtures("one_tag_a_transaction")
 @pytest.mark.long
 def test_a_tag_that_moves_meanwhile_stays(catalog: Catalog, later: Clock) -> None:
     put(catalog, "x", image(catalog, "x"), "a")
@@ -471,6 +500,7 @@ def test_a_tag_that_moves_meanwhile_stays(catalog: Catalog, later: Clock) -> Non
     assert [(row.name, row.digest) for row in catalog.tags("x")] == [(other, new.digest)]
 
 
+@pytest.mark.usefixtures("one_tag_a_transaction")
 def test_a_tag_that_left_and_came_back_meanwhile_stays(catalog: Catalog, later: Clock) -> None:
     first, second = (put(catalog, "x", image(catalog, "x"), "t") for _ in range(2))
     put(catalog, "x", first, "t")
@@ -488,6 +518,7 @@ def test_a_tag_that_left_and_came_back_meanwhile_stays(catalog: Catalog, later: 
     assert [(row.name, row.digest) for row in catalog.tags("x")] == [("t", first.digest)]
 
 
+@pytest.mark.usefixtures("one_tag_a_transaction")
 def test_a_tag_whose_image_is_seen_running_meanwhile_stays(catalog: Catalog, later: Clock) -> None:
     for name in ("a", "b"):
         put(catalog, "x", image(catalog, "x"), name)
@@ -528,6 +559,7 @@ def test_a_push_again_is_a_promise_under_any_rule(catalog: Catalog, later: Clock
     assert (tag.name, tag.why) == ("old", why)
 
 
+@pytest.mark.usefixtures("one_tag_a_transaction")
 def test_a_tag_whose_image_is_pushed_again_meanwhile_stays(catalog: Catalog, later: Clock) -> None:
     images = {name: put(catalog, "x", image(catalog, "x"), name) for name in ("a", "b")}
     later.now += LEASE
@@ -600,6 +632,7 @@ def test_what_is_attached_to_another_repositorys_image_is_attached_to_nothing(
     assert names(collected(catalog, rules(TagRetention(newest=1))), "tag") == [tag]
 
 
+@pytest.mark.usefixtures("one_tag_a_transaction")
 def test_what_a_tag_is_attached_to_comes_back_meanwhile(catalog: Catalog, later: Clock) -> None:
     signed = image(catalog, "x")
     for tag in (f"sha256-{signed.digest.encoded}.sig", "newer"):

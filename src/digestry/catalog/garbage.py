@@ -13,6 +13,7 @@ removal.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ from digestry.catalog.age_policy import AgePolicy
 from digestry.catalog.database import Database
 from digestry.catalog.expired_tags import (
     ExpiredTag,
+    TagColumns,
     date,
     find_expired_tags,
     is_attachment,
@@ -60,6 +62,8 @@ _WINDOW: Final = 5000
 """Rows that one question looks at."""
 _BATCH: Final = 100
 """Rows that one transaction removes: a push waits for no longer than that takes."""
+_TAGS: Final = 20
+"""Tags that one transaction deletes, for the same reason: each takes some statements."""
 _LONGEST_PAUSE: Final = 0.1
 _AGED_TAGS: Final = 200
 """So many tags with a minimum age are looked at together."""
@@ -144,34 +148,43 @@ class Garbage:
             return
         now = self._rules.now()
         seen_running = self._tag_runs(key, now)
-        for due in find_expired_tags(self._database, key, rules, seen_running, now, lease=self._lease):
-            yield [self._drop(key, due)]
+        found = find_expired_tags(self._database, key, rules, seen_running, now, lease=self._lease)
+        while expired := list(itertools.islice(found, _TAGS)):
+            yield self._drop(key, expired)
 
     def _tag_runs(self, key: RepositoryKey, now: int) -> ColumnElement[bool]:
         return seen_running(tag_rows.c.digest, key, self._retention, now, beside=tag_rows.c.name)
 
     @retried
-    def _drop(self, key: RepositoryKey, due: ExpiredTag) -> Removed | Stayed:
+    def _drop(self, key: RepositoryKey, expired: Sequence[ExpiredTag]) -> Batch:
+        with self._writing(key, {due.digest for due in expired}) as connection:
+            query = tags_of(key, self._tag_runs(key, self._rules.now()))
+            names = [due.tag for due in expired]
+            rows = {row.name: row for row in connection.execute(query.where(tag_rows.c.name.in_(names)))}
+            return [self._drop_one(connection, key, due, rows.get(due.tag)) for due in expired]
+
+    def _drop_one(
+        self, connection: Connection, key: RepositoryKey, due: ExpiredTag, row: Row[*TagColumns] | None
+    ) -> Removed | Stayed:
+        """Delete a tag whose ``row`` is read again, in the transaction of ``connection``."""
+        moved = "it was moved meanwhile"
+        if row is None or row.moved_at != due.moved_at:
+            # Also if it came back to the same digest: it did so now.
+            return Stayed("tag", key.name, due.tag, moved)
+        held = {
+            "it was seen running meanwhile": row.seen_running,
+            "its image was pushed again meanwhile": row.pushed_at != due.pushed_at,
+            "somebody asked for it meanwhile": row.checked_at != due.checked_at,
+            "it is observed in another registry": row.observed,
+            "what it is attached to was pushed meanwhile": row.attached and is_attachment(due.tag),
+        }
+        for why in filter(held.get, held):
+            return Stayed("tag", key.name, due.tag, why)
         origin = Origin(actor=ACTOR, address="", client="retention")
         expected = Expected(any_of=frozenset([due.digest]))
-        moved = "it was moved meanwhile"
         try:
-            with self._writing(key) as connection:
-                query = tags_of(key, self._tag_runs(key, self._rules.now()))
-                row = connection.execute(query.where(tag_rows.c.name == due.tag)).first()
-                if row is None or row.moved_at != due.moved_at:
-                    # Also if it came back to the same digest: it did so now.
-                    return Stayed("tag", key.name, due.tag, moved)
-                held = {
-                    "it was seen running meanwhile": row.seen_running,
-                    "its image was pushed again meanwhile": row.pushed_at != due.pushed_at,
-                    "somebody asked for it meanwhile": row.checked_at != due.checked_at,
-                    "it is observed in another registry": row.observed,
-                    "what it is attached to was pushed meanwhile": row.attached and is_attachment(due.tag),
-                }
-                for why in filter(held.get, held):
-                    return Stayed("tag", key.name, due.tag, why)
-                tag_moves.drop(connection, self._rules, key, due.tag, origin=origin, expected=expected)
+            # These errors come before it changes anything.
+            tag_moves.drop(connection, self._rules, key, due.tag, origin=origin, expected=expected)
         except TagRefused as error:
             return Stayed("tag", key.name, due.tag, error.message)
         except (TagChanged, NotFound):
