@@ -160,6 +160,32 @@ def test_referrers(repository: Repository) -> None:
     assert found.annotations == {"note": "c/d"}
 
 
+def test_what_is_deleted_is_no_referrer_any_more(repository: Repository) -> None:
+    """Also where another client has kept a list at the referrers tag."""
+    subject = Manifest.parse(image(repository))
+    repository.push_manifest(subject.raw, subject.media_type, tags=["1"])
+    target = plain(subject.descriptor(), media_types.OCI_MANIFEST)
+    raws = [image(repository, kind, subject=target, artifactType=kind) for kind in ("a/b", "c/d")]
+    pushed = [repository.push_manifest(raw, media_types.OCI_MANIFEST) for raw in raws]
+    listing = {
+        "schemaVersion": 2,
+        "mediaType": media_types.OCI_INDEX,
+        "manifests": [
+            {"mediaType": media_types.OCI_MANIFEST, "digest": str(digest), "size": len(raw)}
+            for digest, raw in zip(pushed, raws, strict=True)
+        ],
+        "annotations": {"kept": "by others"},
+    }
+    tag = f"sha256-{subject.digest.encoded}"
+    repository.push_manifest(json.dumps(listing).encode(), media_types.OCI_INDEX, tags=[tag])
+    for gone, left in ((pushed[0], pushed[1:]), (pushed[1], [])):
+        repository.delete(str(gone))
+        assert [entry.digest for entry in repository.referrers(subject.digest)] == left
+        kept = repository.pull_manifest(tag)
+        assert [entry.digest for entry in kept.manifests] == left
+        assert kept.annotations == {"kept": "by others"}
+
+
 @pytest.mark.peer("docker-registry")
 def test_the_image_at_its_own_referrers_tag_is_no_list(docker_registry: str, session: Session) -> None:
     """``cosign copy`` leaves the image there, an index too, whose images are no referrers of it."""

@@ -13,6 +13,7 @@ from digestry.client.session import Session
 from digestry.copy.places import Surroundings
 from digestry.images.store import ImageStore
 from digestry.model.reference import Reference
+from tests.client.docker_registry import running_docker_registry
 from tests.support import PATIENCE, RegistryServer
 
 
@@ -31,3 +32,10 @@ def around(session: Session, tmp_path: Path) -> Surroundings:
 def repository(registry: RegistryServer) -> str:
     """The name of a repository that nobody else uses."""
     return f"copy/{secrets.token_hex(6)}"
+
+
+@pytest.fixture(scope="module")
+def docker_registry() -> Iterator[str]:
+    """The address of a running docker-registry."""
+    with running_docker_registry() as host:
+        yield host

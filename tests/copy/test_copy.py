@@ -10,6 +10,7 @@ import os
 import tarfile
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -217,6 +218,50 @@ def test_what_refers_to_an_image_comes_too(
         assert back.images[0].referrers == (sbom,)
     listed = registry.request("GET", f"/v2/{repository}/r/referrers/{digest}").json()
     assert [entry["digest"] for entry in listed["manifests"]] == [str(sbom)]
+
+
+@pytest.mark.peer("docker-registry")
+def test_all_tags_leave_the_targets_own_lists_of_referrers(
+    around: Surroundings, docker_registry: str, registry: RegistryServer, repository: str
+) -> None:
+    digest = registry.push_image(repository, "1")
+    size = int(registry.request("HEAD", f"/v2/{repository}/manifests/1").headers["content-length"])
+    subject = descriptor(media_types.OCI_MANIFEST, digest, size)
+    one, two = (
+        registry.push_image(f"{repository}/{kind}", kind, kind.encode(), subject=subject, artifactType="a/b")
+        for kind in ("one", "two")
+    )
+    plain = f"{docker_registry}/{repository}"
+    for kind in ("one", "two"):
+        registry.push_image(f"{repository}/{kind}", "1")
+        copy(around, f"{registry.host}/{repository}/{kind}:1", f"{plain}/{kind}:1", referrers=True)
+    made = copy(around, f"{plain}/one", f"{plain}/two", all_tags=True, referrers=True)
+    assert [image.name for image in made.images] == ["1"]
+    remote = around.session.repository(Reference.parse(f"{plain}/two"))
+    assert {entry.digest for entry in remote.referrers(digest)} == {one, two}
+    whole = copy(around, f"{plain}/one", f"{plain}/three", all_tags=True)
+    assert {image.name for image in whole.images} == {"1", f"sha256-{digest.encoded}"}
+
+
+@pytest.mark.peer("docker-registry")
+def test_a_referrer_that_is_listed_and_was_deleted_is_skipped(
+    around: Surroundings, docker_registry: str, registry: RegistryServer, repository: str
+) -> None:
+    """By a client that does not keep the list at the referrers tag."""
+    digest = registry.push_image(repository, "1")
+    size = int(registry.request("HEAD", f"/v2/{repository}/manifests/1").headers["content-length"])
+    subject = descriptor(media_types.OCI_MANIFEST, digest, size)
+    kept, gone = (
+        registry.push_image(repository, kind, kind.encode(), subject=subject, artifactType=f"a/{kind}")
+        for kind in ("kept", "gone")
+    )
+    copy(around, f"{registry.host}/{repository}:1", f"{docker_registry}/{repository}:1", referrers=True)
+    url = f"http://{docker_registry}/v2/{repository}/manifests/{gone}"
+    with urlopen(Request(url, method="DELETE")):
+        pass
+    made = copy(around, f"{docker_registry}/{repository}:1", "local:left:1", referrers=True)
+    assert made.images[0].referrers == (kept,)
+    assert [one.descriptor.digest for one in made.skipped] == [gone]
 
 
 def test_a_dry_run_moves_nothing(around: Surroundings, registry: RegistryServer, repository: str) -> None:

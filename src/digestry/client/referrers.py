@@ -13,7 +13,12 @@ import msgspec
 from digestry.client import manifests
 from digestry.client.endpoint import RepositoryEndpoint
 from digestry.client.paging import pages
-from digestry.errors import InvalidManifest, ProtocolViolation, RemoteDamaged, RemoteNotFound
+from digestry.errors import (
+    InvalidManifest,
+    ProtocolViolation,
+    RemoteDamaged,
+    RemoteNotFound,
+)
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
@@ -112,3 +117,27 @@ def add_to_referrers_tag(endpoint: RepositoryEndpoint, manifest: Manifest) -> No
         entry["annotations"] = manifest.annotations
     index["manifests"].append(entry)
     manifests.push(endpoint, encode(index), media_types.OCI_INDEX, tags=[tag])
+
+
+def remove_from_referrers_tag(
+    endpoint: RepositoryEndpoint, subject: Digest, referrer: Digest
+) -> Digest | None:
+    """Take ``referrer`` out of the list at the referrers tag of ``subject``.
+
+    Returns the digest of the list that the tag pointed to before; None if ``referrer`` was not in it.
+    """
+    tag = fallback_tag(subject)
+    try:
+        present = manifests.pull(endpoint, tag)
+    except RemoteNotFound:
+        return None
+    if not present.is_index or present.digest == subject:
+        return None
+    # Any: as above.
+    index: dict[str, Any] = msgspec.json.decode(present.raw)
+    kept = [entry for entry in index["manifests"] if entry.get("digest") != str(referrer)]
+    if len(kept) == len(index["manifests"]):
+        return None
+    index["manifests"] = kept
+    manifests.push(endpoint, encode(index), present.media_type, tags=[tag])
+    return present.digest

@@ -98,8 +98,17 @@ class Repository:
         return manifest.digest
 
     def delete(self, target: str) -> None:
-        """Delete a tag, or the manifest of a digest. Raises :class:`~digestry.errors.RemoteNotFound`."""
-        manifests.delete(self.endpoint, target)
+        """Delete a tag, or the manifest of a digest. Raises :class:`~digestry.errors.RemoteNotFound`.
+
+        A manifest with a subject also leaves the list at its subject's referrers tag (distribution-spec,
+        "Deleting Manifests").
+        """
+        if ":" not in target:
+            manifests.delete(self.endpoint, target)
+            return
+        from digestry.client import manifest_removal
+
+        manifest_removal.delete_manifest(self.endpoint, Digest.parse(target))
 
     def delete_tag(self, tag: str) -> bool:
         """Delete a tag, and keep its manifest; return False if the registry deletes digests only.

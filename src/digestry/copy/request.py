@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Final
 
 from digestry.copy.copy import CopyOptions, CopyResult, copy_images
 from digestry.copy.location import Location
 from digestry.copy.places import OpenSource, OpenTarget, Surroundings, open_source, open_target
 from digestry.errors import InvalidConfiguration, InvalidReference, NotFound
 from digestry.images.transfer import TransferObserver
+from digestry.model import media_types
 from digestry.model.name_pattern import check_pattern, matches
 from digestry.model.reference import DEFAULT_TAG, Reference
+from digestry.model.text import number_of
 
 _ENGINES = frozenset({"docker-archive", "docker-daemon", "containers-storage"})
 """Transports whose images have full names."""
 _LAYOUTS = frozenset({"oci", "oci-archive"})
 """Transports whose images may have any names."""
+_LIST_TAG: Final = re.compile("(?:sha256|sha512)-([0-9a-f]{64})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +65,37 @@ def run_copy(
         if tell is not None and target.target.loss:
             tell(f"{target.target.description}: {target.target.loss}")
         names = _many(request, source) if request.is_many else [_single(request, source, target)]
+        if request.all_tags and options.referrers:
+            names = _without_lists(source, names, tell)
         if request.min_age is not None:
             names = _aged(request, around, names, tell)
         return copy_images(source.source, target.target, names, options, observer=observer, tell=tell)
+
+
+def _without_lists(
+    source: OpenSource,
+    names: list[tuple[str | None, str | None]],
+    tell: Callable[[str], None] | None,
+) -> list[tuple[str | None, str | None]]:
+    """Return the names without the tags that list referrers, which are copied as what they are.
+
+    The target has lists of its own, in which other referrers may be ("Referrers Tag Schema").
+    """
+    lists = {name for name, _ in names if name is not None and _is_list(source, name)}
+    if not lists or len(lists) == len(names):
+        return names
+    if tell is not None:
+        tell(f"{number_of(len(lists), 'tag')} of lists of referrers: the target gets what they list")
+    return [(name, new) for name, new in names if name not in lists]
+
+
+def _is_list(source: OpenSource, name: str) -> bool:
+    of = _LIST_TAG.fullmatch(name)
+    if of is None:
+        return False
+    found = source.source.resolve(name)
+    # `cosign copy` leaves the image itself at such a tag.
+    return found.media_type in media_types.INDEXES and not found.digest.encoded.startswith(of[1])
 
 
 def _aged(

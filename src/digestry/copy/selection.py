@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from digestry.copy.protocols import ImageSource, ImageTarget
-from digestry.errors import ContentError, NotFound, RemoteNotFound, TooLarge
+from digestry.errors import ContentError, NotFound, RemoteDamaged, RemoteNotFound, TooLarge
 from digestry.images.index_content import IndexContent, all_manifests
 from digestry.images.transfer import Skipped
 from digestry.model import media_types
@@ -165,10 +165,14 @@ class _Whole:
 
 
 def _with_referrers(source: ImageSource, content: IndexContent, selection: Selection) -> Selection:
-    """Return ``selection`` with the referrers of its manifests, and their referrers."""
+    """Return ``selection`` with the referrers of its manifests, and their referrers.
+
+    A list may name a referrer that was deleted, which is skipped.
+    """
     seen = {manifest.digest for manifest in selection.manifests}
     waiting = list(seen)
     found: list[Image | Index] = []
+    skipped = list(selection.skipped)
     while waiting:
         for entry in source.referrers(waiting.pop()):
             if entry.digest in seen or entry.media_type not in media_types.MANIFESTS:
@@ -179,13 +183,19 @@ def _with_referrers(source: ImageSource, content: IndexContent, selection: Selec
                     f"more than {_MOST_REFERRERS} manifests refer to {selection.top.digest}",
                     limit=_MOST_REFERRERS,
                 )
-            found.append(content.pull(entry))
+            try:
+                found.append(content.pull(entry))
+            except RemoteDamaged:
+                raise
+            except (NotFound, RemoteNotFound):
+                skipped.append(Skipped(entry, "it is listed as a referrer, and is not there"))
+                continue
             waiting.append(entry.digest)
     return Selection(
         selection.source,
         selection.top,
         selection.manifests,
-        selection.skipped,
+        tuple(skipped),
         tuple(found),
         selection.remark,
     )
