@@ -15,6 +15,7 @@ import pytest
 
 from digestry.copy.places import Surroundings
 from digestry.errors import ContentError, DigestryError, InvalidConfiguration, InvalidManifest, NotFound
+from digestry.images.validation import content_of, validate
 from digestry.model import media_types
 from digestry.model.digest import Digest
 from digestry.model.reference import Reference
@@ -213,6 +214,36 @@ def test_a_file_for_docker_lacks_nothing(around: Surroundings, tmp_path: Path) -
     with pytest.raises(InvalidManifest, match="kept elsewhere by its licence"):
         copy(around, f"oci:{layout.path}:1", f"docker-archive:{tmp_path}/saved.tar:app:1")
     assert not (tmp_path / "saved.tar").exists()
+
+
+def test_an_index_takes_the_blobs_along_that_it_lists(
+    around: Surroundings, registry: RegistryServer, repository: str, tmp_path: Path
+) -> None:
+    """BuildKit's caches list layers in an index, and a config of their own."""
+    layout = LayoutDirectory(tmp_path / "made")
+    contents = {b"a layer": media_types.OCI_LAYER_GZIP, b"{}": "application/vnd.buildkit.cacheconfig.v0"}
+    listed = [layout.blob(content, kind) for content, kind in contents.items()]
+    gone = layout.blob(b"gone", "application/vnd.example.other")
+    layout.name(layout.index(*listed))
+    layout.name(layout.index(*listed, gone), "incomplete")
+    layout.remove(gone)
+    base = f"{registry.host}/{repository}"
+    for source, target in pairwise(
+        (f"oci:{layout.path}:1", f"{base}/a:1", f"{base}/b:1", f"oci:{tmp_path}/b:1")
+    ):
+        made = copy(around, source, target)
+        assert str(made.images[0].digest) == layout.entries[0]["digest"]
+        assert not made.skipped
+    for entry in listed:
+        assert (tmp_path / "b/blobs/sha256" / entry["digest"].partition(":")[2]).exists()
+        assert registry.request("HEAD", f"/v2/{repository}/b/blobs/{entry['digest']}").status == 200
+    remote = around.session.repository(Reference.parse(f"{base}/b"))
+    checked = validate(content_of(remote), remote.resolve("1"))
+    assert (checked.problems, checked.not_checked, checked.blobs) == ([], [], len(listed))
+    some = copy(around, f"oci:{layout.path}:incomplete", f"oci:{tmp_path}/some:1")
+    assert [str(one.descriptor.digest) for one in some.skipped] == [gone["digest"]]
+    with pytest.raises(DigestryError, match=gone["digest"]):
+        copy(around, f"oci:{layout.path}:incomplete", f"{base}/c:1")
 
 
 def sparse(layout: LayoutDirectory) -> None:

@@ -19,7 +19,7 @@ _WORDS: Final[dict[Stage, str]] = {
     "done": "pulled",
     "mounted": "mounted from another repository",
     "sent": "pushed",
-    "skipped": "skipped: not kept in registries",
+    "skipped": "skipped",
 }
 
 

@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 
 from digestry.copy.protocols import BlobContent, ImageSource, ImageTarget, Outcome, digest_of_name
 from digestry.copy.selection import Selection, select
-from digestry.errors import Conflict, DigestMismatch, NotFound, SizeMismatch
+from digestry.errors import Conflict, DigestMismatch, NotFound, RemoteNotFound, SizeMismatch
 from digestry.images.transfer import (
     SilentObserver,
     Skipped,
@@ -19,6 +19,7 @@ from digestry.images.transfer import (
     transfer_each,
     transferable_blobs,
 )
+from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.manifest import Image, Index
@@ -148,6 +149,7 @@ class _Copy:
         self.tally = TransferTally()
         self.copied: list[CopiedImage] = []
         self._done: set[Digest] = set()
+        self._loose: set[Digest] = set()
         self._manifests: dict[Digest, None] = {}
         self._spent: list[BlobContent] = []
         self._lock = threading.Lock()
@@ -169,8 +171,9 @@ class _Copy:
             self._skip(selection.skipped)
             self._manifests |= dict.fromkeys(manifest.digest for manifest in selection.manifests)
         missing = [manifest for plan in plans for manifest in plan.missing]
-        found = transferable_blobs(missing, self.tally, self.observer)
-        blobs = [blob for blob in found if blob.digest not in self._done]
+        loose = self._loose_blobs(missing)
+        found = [*transferable_blobs(missing, self.tally, self.observer), *loose]
+        blobs = list({blob.digest: blob for blob in found if blob.digest not in self._done}.values())
         self._done |= {blob.digest for blob in blobs}
         if self.options.dry_run:
             self._look(blobs)
@@ -178,6 +181,17 @@ class _Copy:
             transfer_each(blobs, self._move, self.observer, self.options.parallel)
             self._put([(plan, plan.selection) for plan in plans if plan.selection is not None])
         self.copied += [_copied(plan) for plan in plans]
+
+    def _loose_blobs(self, manifests: Sequence[Image | Index]) -> list[Descriptor]:
+        """Return what indexes list that is no manifest: BuildKit's caches list layers so."""
+        loose = [
+            entry
+            for manifest in manifests
+            for entry in manifest.manifests
+            if entry.media_type not in media_types.MANIFESTS
+        ]
+        self._loose |= {entry.digest for entry in loose}
+        return loose
 
     def attached_names(self) -> list[tuple[str | None, str | None]]:
         """Return the names under which cosign attached artifacts to the copied manifests."""
@@ -235,6 +249,13 @@ class _Copy:
                 outcome: Outcome = "present"
             else:
                 outcome = self._send(descriptor, content, progress)
+        except (NotFound, RemoteNotFound):
+            content.close()
+            if descriptor.digest not in self._loose:
+                raise
+            reason = f"{descriptor.media_type} is not a kind of manifest, and there is no blob of that digest"
+            self._skip([Skipped(descriptor, reason)])
+            return
         except BaseException:
             content.close()
             raise

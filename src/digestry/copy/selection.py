@@ -82,7 +82,8 @@ def _of_index(
 ) -> Selection:
     if not wanted:
         whole = _Whole(source, content, target, top)
-        manifests = all_manifests(top, whole.pull, whole.skip)
+        # What is no manifest is a blob, as in a build cache: it moves with the index's other content.
+        manifests = all_manifests(top, whole.pull, lambda _entry, _reason: None)
         return Selection(descriptor, top, tuple(manifests), tuple(whole.skipped))
     from digestry.images.platform_selection import select_image  # noqa: PLC0415 - for an index alone
 

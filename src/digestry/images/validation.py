@@ -190,7 +190,7 @@ class _Run:
                 continue
             absent = self.content.is_absent(child)
             if child.media_type not in media_types.MANIFESTS:
-                self.found.not_checked.append(NotChecked(child.digest, f"{child.media_type} is no manifest"))
+                self.check_listed_blob(child)
             elif absent:
                 self.found.not_checked.append(NotChecked(child.digest, absent))
             elif len(self.seen) >= MOST_MANIFESTS:
@@ -200,6 +200,21 @@ class _Run:
                 inner = self.read_manifest(child)
                 if inner is not None:
                     self.check(inner, depth + 1, child)
+
+    def check_listed_blob(self, entry: Descriptor) -> None:
+        """Check what an index lists that is no manifest: a blob, as in BuildKit's caches."""
+        if not self.layers:
+            self.found.not_checked.append(NotChecked(entry.digest, "layers are not read"))
+            return
+        try:
+            with self.content.open(entry) as file:
+                for _ in self.verified(file, entry):
+                    pass
+        except (NotFound, RemoteNotFound):
+            reason = f"{entry.media_type} is no manifest, and there is no blob of that digest"
+            self.found.not_checked.append(NotChecked(entry.digest, reason))
+        except _ABOUT_CONTENT as error:
+            self.problem(entry.digest, "layer", error.message)
 
     def check_image(self, image: Image, entry: Descriptor | None) -> None:
         config = self.read_config(image)
