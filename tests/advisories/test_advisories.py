@@ -231,6 +231,23 @@ def test_what_cannot_be_decoded_could_have_said_anything(
 
 
 @pytest.mark.parametrize(
+    ("written", "read_as"),
+    [
+        ("2024-05-01t10:00:00z", "2024-05-01T10:00:00+00:00"),
+        ("2024-05-01 10:00:00.5+02:00", "2024-05-01T08:00:00.500000+00:00"),
+        ("2016-12-31T23:59:60Z", "2016-12-31T23:59:59+00:00"),
+    ],
+)
+def test_every_form_of_rfc_3339_is_a_time(
+    registries: FakeRegistries, app: FakeRepository, written: str, read_as: str
+) -> None:
+    image = app.image("one", "1")
+    app.attach(image.manifest, json.dumps(attestation(image.manifest, timestamp=written)).encode())
+    (one,) = read(registries, image.manifest).current()
+    assert one.statement.timestamp.isoformat() == read_as
+
+
+@pytest.mark.parametrize(
     "fault",
     [
         {"status": "fine"},

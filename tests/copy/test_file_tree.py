@@ -116,3 +116,32 @@ def test_xz_that_takes_gigabytes_of_memory_to_inflate(tmp_path: Path) -> None:
     content[12 + length - 4 : 12 + length] = zlib.crc32(content[12 : 12 + length - 4]).to_bytes(4, "little")
     with pytest.raises(ContentError, match="Memory usage limit"):
         opened(tmp_path / "x.tar", bytes(content))
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "content"),
+    [
+        (tarfile.LNKTYPE, "l/layer.tar", b"x"), (tarfile.LNKTYPE, "./l/layer.tar", b"x"),
+        (tarfile.SYMTYPE, "../l/layer.tar", b"x"), (tarfile.SYMTYPE, "/l/layer.tar", b"x"),
+        (tarfile.SYMTYPE, "/etc/passwd", None), (tarfile.LNKTYPE, "../../etc/passwd", None),
+        (tarfile.LNKTYPE, "m/layer.tar", None),
+    ],
+)  # fmt: skip
+def test_links_inside_an_archive_are_followed(
+    tmp_path: Path, kind: bytes, target: str, content: bytes | None
+) -> None:
+    link = tarfile.TarInfo("m/layer.tar")
+    link.type, link.linkname = kind, target
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as file:
+        info = tarfile.TarInfo("l/layer.tar")
+        info.size = 1
+        file.addfile(info, io.BytesIO(b"x"))
+        file.addfile(link)
+    tree = opened(tmp_path / "x.tar", buffer.getvalue())
+    if content is None:
+        assert tree.size("m/layer.tar") is None
+    else:
+        with tree.open("m/layer.tar") as linked:
+            assert linked.read() == content
+    tree.close()

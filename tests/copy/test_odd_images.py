@@ -14,7 +14,14 @@ from typing import Any
 import pytest
 
 from digestry.copy.places import Surroundings
-from digestry.errors import ContentError, DigestryError, InvalidConfiguration, InvalidManifest, NotFound
+from digestry.errors import (
+    Ambiguous,
+    ContentError,
+    DigestryError,
+    InvalidConfiguration,
+    InvalidManifest,
+    NotFound,
+)
 from digestry.images.validation import content_of, validate
 from digestry.model import media_types
 from digestry.model.digest import Digest
@@ -348,3 +355,25 @@ def test_names_in_engines_are_dockers(around: Surroundings, tmp_path: Path) -> N
         elsewhere, f"docker-archive:{tmp_path}/saved.tar:app:1", f"docker-archive:{tmp_path}/b.tar:other:2"
     )
     assert made.images[0].name == "docker.io/library/other:2"
+
+
+def test_a_name_that_two_images_of_a_layout_have_is_ambiguous(tmp_path: Path, around: Surroundings) -> None:
+    layout = LayoutDirectory(tmp_path / "layout")
+    first, second = layout.image(b"one"), layout.image(b"two")
+    for image, name in ((first, "reg.example/app:1"), (second, "reg.example/other:1")):
+        layout.name(image, "1", **{"io.containerd.image.name": name})
+    with pytest.raises(Ambiguous, match=r"several images 1: reg\.example/app:1, reg\.example/other:1"):
+        copy(around, f"oci:{layout.path}:1", f"oci:{tmp_path / 'out'}:1")
+    copy(around, f"oci:{layout.path}:reg.example/other:1", f"oci:{tmp_path / 'out'}:1")
+    (entry,) = json.loads((tmp_path / "out" / "index.json").read_bytes())["manifests"]
+    assert entry["digest"] == second["digest"]
+
+
+def test_a_name_that_is_listed_twice_for_one_image_is_its_name(tmp_path: Path, around: Surroundings) -> None:
+    layout = LayoutDirectory(tmp_path / "layout")
+    image = layout.image(b"one")
+    layout.name(image)
+    layout.name(image)
+    copy(around, f"oci:{layout.path}:1", f"oci:{tmp_path / 'out'}:1")
+    (entry,) = json.loads((tmp_path / "out" / "index.json").read_bytes())["manifests"]
+    assert entry["digest"] == image["digest"]

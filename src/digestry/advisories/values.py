@@ -19,6 +19,7 @@ _SAME_SEVERITY: Final = {
     "minimal": "negligible",
     "none": "negligible",
 }
+_LEAP: Final = re.compile(r"(T[0-9]{2}:[0-9]{2}|\s[0-9]{2}:[0-9]{2}):60")
 
 
 def read_digest(value: str) -> Digest | None:
@@ -68,8 +69,12 @@ def as_key(value: object) -> str:
 
 
 def read_time(value: str) -> datetime.datetime:
-    """Return the time that RFC 3339 names; one without a zone is in UTC. Raises ``ValueError``."""
-    read = datetime.datetime.fromisoformat(value)
+    """Return the time that RFC 3339 names; one without a zone is in UTC. Raises ``ValueError``.
+
+    ``T`` and ``Z`` may be small letters, and a minute may have a leap second (RFC 3339, 5.6), which counts as
+    the one before it.
+    """
+    read = datetime.datetime.fromisoformat(_LEAP.sub(r"\1:59", value.strip().upper()))
     if read.tzinfo is None:
         return read.replace(tzinfo=datetime.UTC)
     try:

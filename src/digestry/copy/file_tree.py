@@ -14,7 +14,7 @@ from digestry.errors import ContentError, DigestryError, NotFound, TooLarge
 from digestry.fsio import NotRegular, open_regular, storage_error, storage_errors
 from digestry.images.layer_stream import decompressed
 from digestry.images.read_through import ReadThrough
-from digestry.images.tar_reader import REGULAR, SYMLINK, TarEntry, TarReader
+from digestry.images.tar_reader import HARD_LINK, REGULAR, SYMLINK, TarEntry, TarReader
 from digestry.model.digest import shown
 
 if TYPE_CHECKING:
@@ -94,7 +94,8 @@ class DirectoryTree:
 class ArchiveTree:
     """The files of a tar file, plain or compressed; a compressed one is inflated into a file of its own.
 
-    Links that stay inside the archive are followed, as old versions of ``docker save`` write them. Raises
+    Links that stay inside the archive are followed, as old versions of ``docker save`` write them, and tar
+    where two names have one file. Raises
     :class:`NotFound`, :class:`ContentError`, :class:`TooLarge` and :class:`StorageError`.
     """
 
@@ -161,7 +162,7 @@ class ArchiveTree:
             link = self._links.get(name)
             if link is None:
                 return None
-            name = posixpath.normpath(posixpath.join(posixpath.dirname(name), link))
+            name = posixpath.normpath(posixpath.join(posixpath.dirname(name), link)).lstrip("/")
         return None
 
     def size(self, name: str) -> int | None:
@@ -253,5 +254,9 @@ def _list(entries: Iterable[TarEntry], tell: Callable[[], int], path: Path) -> _
             links.pop(name, None)
         elif entry.kind == SYMLINK:
             links[name] = os.fsdecode(entry.link)
+            files.pop(name, None)
+        elif entry.kind == HARD_LINK:
+            # Its target is named from the root of the archive (POSIX pax, "ustar", linkname).
+            links[name] = f"/{os.fsdecode(entry.link)}"
             files.pop(name, None)
     return files, links

@@ -121,9 +121,17 @@ class LayoutSource:
         digest = digest_of_name(name)
         if digest is not None:
             return self._by_digest(digest)
-        for entry in self._entries:
-            if name in _names(entry):
-                return plain_descriptor(entry)
+        named = [entry for entry in self._entries if name in _names(entry)]
+        if len({entry.digest for entry in named}) > 1:
+            # As `ctr images export` writes app:1 and other:1: both are called "1" as well.
+            each = [_names(entry)[0] for entry in named]
+            others = each if len(set(each)) == len(each) else [f"@{entry.digest}" for entry in named]
+            raise Ambiguous(
+                f"{self.description} has several images {name}: {', '.join(others[:_LISTED])}",
+                hint=f"name one: {self.description}:NAME or {self.description}@DIGEST",
+            )
+        if named:
+            return plain_descriptor(named[0])
         listed = list(self.names())
         there = f"it has {', '.join(listed[:_LISTED])}" if listed else "its images have no names"
         raise NotFound(f"{self.description} has no image {name}", hint=there)
