@@ -4,8 +4,9 @@
 [WHAT …]``. ``WHAT`` is ``pull`` (into digestry's local store; into an OCI layout with the others), ``copy``
 (into an OCI layout), ``push`` (from an OCI layout), and images: ``small`` (2 KB), ``large`` (one layer of
 200 MB), ``many`` (20 layers of 20 MB), and ``again``: a pull of ``small`` once more, with nothing new.
-``--far`` puts a line of 50 ms with 1 MB/s a connection before the registry, and measures ``small``, ``far``
-(one layer of 40 MB) and ``eight`` (eight of 5 MB).
+``--far`` puts a line of 50 ms (a round trip) and 100 Mbit/s before the registry, which speaks TLS there
+(``bench/line.py``; as root), and loses ``--loss`` of the packets; it measures ``small``, ``again``, ``usual``
+(four layers of 20 to 60 KB), ``far`` (one layer of 40 MB) and ``eight`` (eight of 5 MB).
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.client.far_line import far_line
-from tests.support import RegistryServer, descriptor
+from tests import certificates
+from tests.support import RegistryServer, descriptor, wait_until
 
-from bench import servers
+from bench import line, servers
 from digestry.client.session import Session
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
@@ -41,13 +42,14 @@ _SIZES = {
     "small": [500],
     "large": [200 << 20],
     "many": [20 << 20] * 20,
+    "usual": [20_000, 40_000, 50_000, 60_000],
     "far": [40 << 20],
     "eight": [5 << 20] * 8,
 }
 _NEAR = ("small", "large", "many", "again")
-_FAR = ("small", "far", "eight")
+_FAR = ("small", "usual", "again", "far", "eight")
 _ACTIONS = ("pull", "copy", "push")
-_DELAY, _RATE = 0.025, 1e6  # of the line
+_DELAY = 0.025  # of the line, one way
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ def main() -> None:
     parser.add_argument("--crane", default=shutil.which("crane"))
     parser.add_argument("--skopeo", default=shutil.which("skopeo"))
     parser.add_argument("--far", action="store_true")
+    parser.add_argument("--loss", type=float, default=0.0, help="of the far line's packets, such as 0.01")
     parser.add_argument("what", nargs="*", metavar="WHAT")
     options = parser.parse_args()
     images = [name for name in _FAR if options.far] or list(_NEAR)
@@ -79,15 +82,44 @@ def main() -> None:
         servers.peer(Path(scratch, "r"), program=options.registry) as server,
         contextlib.ExitStack() as opened,
     ):
-        host = server.host
+        for image in images:
+            _push(server, "small" if image == "again" else image)
+        host, ends = server.host, None
         if options.far:
-            port = int(host.rpartition(":")[2])
-            host = opened.enter_context(far_line(port, rate=_RATE, delay=_DELAY)).host
+            ends = opened.enter_context(line.line(delay=_DELAY, loss=options.loss))
+            host = opened.enter_context(_behind(ends, Path(scratch), options.registry))
         for image in images:
             name = "small" if image == "again" else image
-            _push(server, name)
             for action in ("pull",) if image == "again" else actions:
-                _measure(options, Task(action, image, f"{host}/bench/{name}:1", Path(scratch)))
+                _measure(options, Task(action, image, f"{host}/bench/{name}:1", Path(scratch), ends))
+
+
+@contextlib.contextmanager
+def _behind(ends: line.Line, scratch: Path, program: str) -> Iterator[str]:
+    """Run a second registry over the same files at the far end of a line, with TLS. Its host is yielded."""
+    pki = certificates.make(scratch / "pki", f"IP:{line.FAR}")
+    certificate, key = pki.server
+    host = f"{line.FAR}:5000"
+    config = scratch / "far.yml"
+    config.write_text(
+        "version: 0.1\n"
+        "log: {accesslog: {disabled: true}, level: error}\n"
+        f"storage: {{cache: {{blobdescriptor: inmemory}}, filesystem: {{rootdirectory: {scratch / 'r'}}}}}\n"
+        f"http: {{addr: '{host}', tls: {{certificate: {certificate}, key: {key}}}}}\n"
+    )
+    os.environ["SSL_CERT_FILE"] = str(pki.authority)
+    with (scratch / "far.log").open("wb") as log:
+        process = subprocess.Popen(ends.at_far([program, "serve", str(config)]), stdout=log, stderr=log)
+    try:
+        check = [sys.executable, "-c", f"import socket; socket.create_connection(('{line.FAR}', 5000), 5)"]
+        wait_until(
+            lambda: subprocess.run(ends.at_far(check), capture_output=True, check=False).returncode == 0,
+            what="the far registry",
+        )
+        yield host
+    finally:
+        process.terminate()
+        process.wait()
 
 
 @dataclass(frozen=True)
@@ -98,6 +130,7 @@ class Task:
     image: str
     reference: str
     scratch: Path
+    line: line.Line | None = None
 
     @property
     def work(self) -> Path:
@@ -113,13 +146,23 @@ class Task:
 def _measure(options: argparse.Namespace, task: Task) -> None:
     task.work.mkdir(exist_ok=True)
     if task.action == "push" and not task.layout.exists():
-        _run([_digestry(), "copy", "-q", f"docker://{task.reference}", f"oci:{task.layout}:1"], task.work)
+        source = f"docker://{task.reference}"
+        _run(_placed(task, [_digestry(), "copy", "-q", source, f"oci:{task.layout}:1"]), task.work)
     programs = _programs(options, task)
     if task.image == "again":
         programs = {"digestry": programs["digestry"]}
-    runs = _in_turns(programs, task.work, options.rounds, fresh=task.image != "again")
+    placed = {name: _always_placed(task, command) for name, command in programs.items()}
+    runs = _in_turns(placed, task.work, options.rounds, fresh=task.image != "again")
     for program, each in runs.items():
         print(_line(f"{task.action} {task.image}", program, each, runs["digestry"]), flush=True)
+
+
+def _placed(task: Task, command: list[str]) -> list[str]:
+    return command if task.line is None else task.line.at_near(command)
+
+
+def _always_placed(task: Task, command: Callable[[int], list[str]]) -> Callable[[int], list[str]]:
+    return lambda number: _placed(task, command(number))
 
 
 def _digestry() -> str:
@@ -129,6 +172,7 @@ def _digestry() -> str:
 def _programs(options: argparse.Namespace, task: Task) -> dict[str, Callable[[int], list[str]]]:
     """Return the command of each program, by the number of the round: a push is to a new repository."""
     source, work, layout = task.reference, task.work, f"oci:{task.layout}:1"
+    insecure = [] if task.line else ["--insecure"]
 
     def target(program: str, number: int) -> str:
         return f"{source.removesuffix(':1')}-{program}-{number}:1"
@@ -143,14 +187,14 @@ def _programs(options: argparse.Namespace, task: Task) -> dict[str, Callable[[in
 
     def crane(number: int) -> list[str]:
         if task.action == "push":
-            return [options.crane, "push", "--insecure", str(task.layout), target("crane", number)]
-        return [options.crane, "pull", "--insecure", "--format=oci", source, str(work / "crane")]
+            return [options.crane, "push", *insecure, str(task.layout), target("crane", number)]
+        return [options.crane, "pull", *insecure, "--format=oci", source, str(work / "crane")]
 
     def skopeo(number: int) -> list[str]:
         ends = [f"docker://{source}", f"oci:{work / 'skopeo'}:1"]
         if task.action == "push":
             ends = [layout, f"docker://{target('skopeo', number)}"]
-        plain = ("--src-tls-verify=false", "--dest-tls-verify=false")
+        plain = () if task.line else ("--src-tls-verify=false", "--dest-tls-verify=false")
         return [options.skopeo, "--insecure-policy", "copy", "-q", *plain, *ends]
 
     found: dict[str, Callable[[int], list[str]]] = {"digestry": ours}

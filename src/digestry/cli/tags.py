@@ -116,10 +116,14 @@ def _names(remote: Repository) -> list[_Row]:
 def _now(remote: Repository) -> list[_Row]:
     from concurrent.futures import ThreadPoolExecutor
 
-    names, odd = _listed(remote)
+    remote.expect(2)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
+        journal = pool.submit(_updated, remote)
+        names, odd = _listed(remote)
         rows = list(pool.map(lambda name: _row(remote, name), names))
-    updated = _updated(remote)
+        updated, problem = journal.result()
+    if problem:
+        note(printable(f"digestry: since when is not known: {problem}"))
     return [replace(row, updated_at=updated.get(row.tag or "")) for row in rows] + odd
 
 
@@ -143,8 +147,8 @@ def _listed(remote: Repository) -> tuple[list[str], list[_Row]]:
     return list(names), odd
 
 
-def _updated(remote: Repository) -> dict[str, str]:
-    """Return since when tags point where they point, if the registry says it."""
+def _updated(remote: Repository) -> tuple[dict[str, str], str]:
+    """Return since when tags point where they point, if the registry says it, and why that is not known."""
     from digestry.errors import RemoteError
 
     updated: dict[str, str] = {}
@@ -152,8 +156,8 @@ def _updated(remote: Repository) -> dict[str, str]:
         for event in remote.journal(limit=_MOST_EVENTS) or []:
             updated.setdefault(event.tag, rfc3339(event.at))
     except RemoteError as error:
-        note(printable(f"digestry: since when is not known: {error.message}"))
-    return updated
+        return updated, error.message
+    return updated, ""
 
 
 def _then(remote: Repository, at: datetime.datetime) -> list[_Row]:

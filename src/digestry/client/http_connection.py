@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import socket
 import ssl
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -50,6 +51,8 @@ class HttpConnection(http.client.HTTPConnection):
     committed: int = 0
     outside: bool = False
     """Whether it must not go to this machine or its link, because a remote host named the address."""
+    opened: Callable[[socket.socket], None] | None = None
+    """Called with the TCP connection, before its TLS."""
     peer: str = ""
     """The IP address of the other side; empty through a proxy, and before it is open."""
 
@@ -82,6 +85,12 @@ class HttpConnection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         """Open the connection, with its tunnel and its TLS."""
+        self.open()
+
+    def open(self) -> None:
+        """Open the connection as :meth:`connect` does, for no request yet: the time counts for none."""
+        if self.scheme == "https":
+            self.trust.begin()
         try:
             self.sock = self.open_socket()
         except ConnectFailed as error:
@@ -93,6 +102,8 @@ class HttpConnection(http.client.HTTPConnection):
                 self.peer = str(self.sock.getpeername()[0])
                 self.check_peer()
             self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self.opened is not None:
+                self.opened(self.sock)
             if self.proxy is not None:
                 self._pass_proxy(self.proxy)
             if self.scheme == "https":

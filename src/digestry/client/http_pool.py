@@ -10,11 +10,13 @@ import select
 import socket
 import ssl
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlsplit
 
+from digestry.client.connections_ahead import ConnectionsAhead
 from digestry.client.headers import Headers
 from digestry.client.http_connection import DEFAULT_PORTS, GatheringResponse, HttpConnection, Proxy
 
@@ -46,7 +48,37 @@ class HttpPool:
         self._most = most
         self._lock = threading.Lock()
         self._idle: dict[Origin, list[HttpConnection]] = {}
+        self._ahead: dict[Origin, ConnectionsAhead] = {}
+        self._times_closed = 0
         weakref.finalize(self, _close_all, self._idle)  # for callers that never close a session
+
+    def expect(self, origin: Origin, count: int, timeout: float) -> None:
+        """Have ``count`` connections to an origin open soon, if it is far away.
+
+        ``timeout`` is the seconds that one may take.
+        """
+        with self._lock:
+            closed = self._times_closed
+
+            def ready(connection: HttpConnection) -> None:
+                if closed == self._times_closed:
+                    self._put(origin, connection)
+                else:
+                    connection.close()
+
+            ahead = self._ahead.get(origin)
+            if ahead is None:
+                ahead = ConnectionsAhead(
+                    lambda: self._make(*origin, self._trust, self._proxy), ready, timeout
+                )
+                self._ahead[origin] = ahead
+            idle = len(self._idle.get(origin, []))
+        ahead.expect(count, idle)
+
+    def is_far(self, origin: Origin) -> bool:
+        """Return whether an origin that was expected is known to be far away."""
+        ahead = self._ahead.get(origin)
+        return ahead is not None and ahead.is_far
 
     def request(
         self,
@@ -113,26 +145,38 @@ class HttpPool:
         )
 
     def _take(self, origin: Origin) -> HttpConnection:
-        with self._lock:
-            idle = self._idle.get(origin, [])
-            while idle:
-                connection = idle.pop()
-                if not _has_ended(connection):
-                    return connection
-                connection.close()
-        return self._make(*origin, self._trust, self._proxy)
+        began = time.monotonic()
+        while True:
+            with self._lock:
+                ahead = self._ahead.get(origin)
+                idle = self._idle.get(origin, [])
+                while idle:
+                    connection = idle.pop()
+                    if not _has_ended(connection):
+                        return connection
+                    connection.close()
+            if ahead is None or not ahead.wait(began):
+                break
+        connection = self._make(*origin, self._trust, self._proxy)
+        connection.opened = None if ahead is None else ahead.opened
+        return connection
 
     def _put(self, origin: Origin, connection: HttpConnection) -> None:
         with self._lock:
             idle = self._idle.setdefault(origin, [])
             if connection.sock is not None and len(idle) < self._most:
                 idle.append(connection)
+                ahead = self._ahead.get(origin)
+                if ahead is not None:
+                    ahead.came()
                 return
         connection.close()
 
     def close_idle(self) -> None:
         """Close the connections that are not in use."""
         with self._lock:
+            self._times_closed += 1
+            self._ahead.clear()
             _close_all(self._idle)
 
 
@@ -251,7 +295,29 @@ def _close_all(idle: dict[Origin, list[HttpConnection]]) -> None:
 
 def _has_ended(connection: HttpConnection) -> bool:
     """Return whether the other side closed an idle connection, or sent unrequested bytes."""
-    return connection.sock is None or _can_read(connection.sock.fileno(), 0)
+    sock = connection.sock
+    if sock is None:
+        return True
+    if not _can_read(sock.fileno(), 0):
+        return False
+    return connection.scheme != "https" or not _says_nothing(sock)
+
+
+def _says_nothing(sock: socket.socket) -> bool:
+    """Return whether what came over TLS has no content, as the tickets that follow a handshake (RFC 8446)."""
+    if not isinstance(sock, ssl.SSLSocket):
+        return False
+    before = sock.gettimeout()
+    sock.settimeout(0)
+    try:
+        sock.recv(1)
+    except ssl.SSLWantReadError:
+        return True
+    except OSError:
+        return False
+    finally:
+        sock.settimeout(before)
+    return False
 
 
 def _can_read(descriptor: int, seconds: float) -> bool:

@@ -20,24 +20,40 @@ LARGEST_MANIFEST: Final = 16 << 20
 """The most bytes of a manifest that are read, unless a caller allows another number."""
 ACCEPT: Final = {"Accept": ", ".join(sorted(media_types.MANIFESTS))}
 _ASK_LATER: Final = frozenset({429, 502, 503, 504})
+_NOT_FOUND: Final = 404
 _RATE_LIMIT: Final = "RateLimit-Limit"
 """A header of registries that count pulls, which are the GETs of manifests."""
 
 
 def resolve(endpoint: RepositoryEndpoint, target: str, *, limit: int = LARGEST_MANIFEST) -> Descriptor:
     """Return the descriptor of a tag or digest. See :meth:`Repository.resolve`."""
-    with endpoint.request("HEAD", f"manifests/{target}", headers=ACCEPT) as response:
-        if response.status == 200:
-            found = described(response, target)
-            if found is not None:
-                if ":" not in target and _RATE_LIMIT not in response.headers:
-                    endpoint.connection.cache.head_digests[endpoint.name, target] = found.digest
-                return found
-        elif response.status in _ASK_LATER:  # asking again would make it worse
-            response.fail(f"find {endpoint.display_name(target)}")
     # A registry that refuses a HEAD, or answers it without a digest, may answer a GET. HEAD comes first all
     # the same, since rate limits count pulls.
-    return pull(endpoint, target, limit=limit).descriptor()
+    return _head(endpoint, target)[1] or pull(endpoint, target, limit=limit).descriptor()
+
+
+def find(endpoint: RepositoryEndpoint, target: str) -> Descriptor | None:
+    """Return the descriptor of a tag or digest; None if there is none. See :meth:`Repository.find`."""
+    status, found = _head(endpoint, target)
+    if found is not None or status == _NOT_FOUND:
+        return found
+    try:
+        return pull(endpoint, target).descriptor()
+    except RemoteNotFound:
+        return None
+
+
+def _head(endpoint: RepositoryEndpoint, target: str) -> tuple[int, Descriptor | None]:
+    """Return the status of the response to HEAD, and the descriptor in its headers, if it is there."""
+    with endpoint.request("HEAD", f"manifests/{target}", headers=ACCEPT) as response:
+        found = None
+        if response.status == 200:
+            found = described(response, target)
+            if found is not None and ":" not in target and _RATE_LIMIT not in response.headers:
+                endpoint.connection.cache.head_digests[endpoint.name, target] = found.digest
+        elif response.status in _ASK_LATER:  # asking again would make it worse
+            response.fail(f"find {endpoint.display_name(target)}")
+        return response.status, found
 
 
 def described(response: Response, target: str) -> Descriptor | None:

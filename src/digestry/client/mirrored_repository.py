@@ -64,9 +64,31 @@ class MirroredRepository(Repository):
         self._left_out: set[str] = connection.cache.mirrors_left_out
         self._reported: set[str] = set()
 
+    def expect(self, requests: int) -> None:
+        """Prepare for so many requests to the first mirror, or else to the registry."""
+        self._likely.expect(requests)
+
+    @property
+    def is_far(self) -> bool:
+        """Whether the first mirror, or else the registry, is known to be far away."""
+        return self._likely.is_far
+
+    @property
+    def _likely(self) -> Repository:
+        """The first mirror that may answer, or else the registry."""
+        mirrors = [one.repository for one in self._mirrors]
+        return next((one for one in mirrors if one.reference.name not in self._left_out), self._last)
+
     def resolve(self, target: str, *, limit: int = LARGEST_MANIFEST) -> Descriptor:
         """Return the descriptor of a tag or digest from a mirror or the registry."""
         return self._first(target, lambda place: place.resolve(target, limit=limit))
+
+    def find(self, target: str) -> Descriptor | None:
+        """Return the descriptor of a tag or digest from a mirror or the registry; None if all lack it."""
+        try:
+            return self.resolve(target)
+        except RemoteNotFound:
+            return None
 
     def pull_manifest(self, target: str, *, limit: int = LARGEST_MANIFEST) -> Image | Index:
         """Return the image or index that a tag or digest points to, verified."""

@@ -48,6 +48,18 @@ class Repository:
         self.endpoint = RepositoryEndpoint(connection, reference)
         self.reference = self.endpoint.repository
 
+    def expect(self, requests: int) -> None:
+        """Prepare for so many requests at the same time: if the registry is far away, connections are
+        opened ahead, beside the next request. Sends none.
+        """
+        self.connection.transport.expect(self.endpoint.host, requests)
+
+    @property
+    def is_far(self) -> bool:
+        """Whether the registry is known to be so far away that two requests at once are faster than two in
+        a row. Only one that was told to :meth:`expect` requests is."""
+        return self.connection.transport.is_far(self.endpoint.host)
+
     # -- manifests ----------------------------------------------------------------------------
 
     def resolve(self, target: str, *, limit: int = LARGEST_MANIFEST) -> Descriptor:
@@ -57,6 +69,13 @@ class Repository:
         Raises :class:`~digestry.errors.RemoteNotFound`.
         """
         return manifests.resolve(self.endpoint, target, limit=limit)
+
+    def find(self, target: str) -> Descriptor | None:
+        """Return the descriptor of a tag or digest; None if the registry does not have it.
+
+        Costs one HEAD, whose 404 is believed. If its response is incomplete, the manifest is pulled.
+        """
+        return manifests.find(self.endpoint, target)
 
     def pull_manifest(self, target: str, *, limit: int = LARGEST_MANIFEST) -> Image | Index:
         """Return the image or index that a tag or digest points to, verified.

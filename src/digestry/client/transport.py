@@ -8,13 +8,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 import msgspec
 
 from digestry.client.bounded_http import BoundedConnection, ResponseTimeouts
 from digestry.client.http_connection import DEFAULT_PORTS
-from digestry.client.http_pool import ConnectionClass, HttpPool, InvalidAddress
+from digestry.client.http_pool import ConnectionClass, HttpPool, InvalidAddress, Origin
 from digestry.client.options import ClientOptions, is_inside, is_loopback
 from digestry.client.proxies import chosen_proxy, proxy_for
 from digestry.client.request_limits import RequestLimits
@@ -235,31 +235,9 @@ class Transport:
 
         Raises :class:`ProtocolViolation` if that is not a web address, or goes from TLS to plain HTTP.
         """
-        from digestry.client.token_servers import parts_of  # noqa: PLC0415 - few responses redirect
+        from digestry.client.redirects import redirect_target  # noqa: PLC0415 - few responses redirect
 
-        host = urlsplit(url).netloc
-        try:
-            target = urljoin(url, location)
-        except ValueError as error:
-            raise ProtocolViolation(
-                f"{host} sends to {shown(location.partition('?')[0])}, which is not an address"
-            ) from error
-        parts = parts_of(target)
-        if parts is None:
-            raise ProtocolViolation(
-                f"{host} sends to {shown(location.partition('?')[0])}, which is not a web address"
-            )
-        inside = is_inside(parts.netloc) and not is_inside(host)
-        if self.options.is_insecure(parts.netloc):
-            return target
-        if inside:
-            raise ProtocolViolation(f"{host} sends to this machine itself, at {shown(parts.netloc)}")
-        if parts.scheme == "http" and not (is_inside(parts.netloc) or urlsplit(url).scheme == "http"):
-            raise ProtocolViolation(
-                f"{host} sends from TLS to plain HTTP at {shown(parts.netloc)}",
-                hint="a registry behind a TLS proxy must be told its own address (X-Forwarded-Proto)",
-            )
-        return target
+        return redirect_target(self.options, url, location)
 
     def _open(self, call: Call, authorization: Mapping[str, str]) -> Response:
         """Make one request without following redirects, and again after a transient failure.
@@ -359,6 +337,25 @@ class Transport:
         if host == named_by or self.options.is_insecure(host):
             return False
         return not is_inside(self._peers.get(named_by) or named_by)
+
+    def expect(self, host: str, count: int) -> None:
+        """Have ``count`` connections to a registry open soon, if it is far away. Sends no request."""
+        if host in self._bases or not self.options.may_be_plain(host):  # else the first request shows it
+            pool, origin = self._pool_of(host)
+            pool.expect(origin, count, self.options.connect_timeout)
+
+    def is_far(self, host: str) -> bool:
+        """Return whether a registry whose requests were expected is known to be far away."""
+        if host not in self._bases:
+            return False
+        pool, origin = self._pool_of(host)
+        return pool.is_far(origin)
+
+    def _pool_of(self, host: str) -> tuple[HttpPool, Origin]:
+        base = self.base(host)
+        parts = urlsplit(base)
+        origin = (parts.scheme, parts.hostname or "", parts.port or DEFAULT_PORTS[parts.scheme])
+        return self._pool(Call("GET", base, registry=host)), origin
 
     def _pool(self, call: Call) -> HttpPool:
         parts = urlsplit(call.url)

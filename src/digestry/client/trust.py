@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import ssl
@@ -60,6 +61,15 @@ class Trust:
                 self._shown += 1
                 self._context = None
             return True
+
+    def begin(self) -> None:
+        """Begin to make the TLS context, while the caller waits for a connection."""
+        if self._context is None:
+            threading.Thread(target=self._begin, name="digestry-trust", daemon=True).start()
+
+    def _begin(self) -> None:
+        with contextlib.suppress(InvalidConfiguration, OSError):  # whoever needs it hears of it
+            self.context()
 
     def context(self) -> ssl.SSLContext:
         """Return the TLS context, made when it is first needed. Raises :class:`InvalidConfiguration`."""

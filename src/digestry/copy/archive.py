@@ -41,6 +41,7 @@ class ArchiveTarget:
     """
 
     repository: Final = None
+    is_far: Final = False
     keeps_index: Final = False
     is_written_whole: Final = True
 

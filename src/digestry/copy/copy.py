@@ -178,7 +178,8 @@ class _Copy:
         if self.options.dry_run:
             self._look(blobs)
         else:
-            transfer_each(blobs, self._move, self.observer, self.options.parallel)
+            is_far = self.source.is_far or self.target.is_far
+            transfer_each(blobs, self._move, self.observer, self.options.parallel, is_far=is_far)
             self._put([(plan, plan.selection) for plan in plans if plan.selection is not None])
         self.copied += [_copied(plan) for plan in plans]
 
@@ -207,12 +208,18 @@ class _Copy:
             return list(pool.map(work, things))
 
     def _plan(self, source_name: str | None, name: str | None) -> _Plan:
-        descriptor = self.source.resolve(source_name)
         wanted = digest_of_name(name)
         named = None if wanted is not None else name
-        before = self.target.current(named)
         options = self.options
         whole = not options.platforms and not options.referrers and not self.target.may_lack_images
+        if self._is_between_registries:
+            descriptor, before = _both(
+                lambda: self.source.resolve(source_name), lambda: self.target.current(named)
+            )
+        else:
+            before = self.target.current(named)
+            # Of a name that is new here, the manifest is needed in any case.
+            descriptor = self.source.resolve(source_name, read=before is None or not whole)
         if whole and before == descriptor.digest and wanted is None:
             return _Plan(source_name, named, descriptor, before, None)
         selection = select(
@@ -223,12 +230,36 @@ class _Copy:
                 f"{self.target.description} was to get {wanted}; {selection.top.digest} is another"
             )
         plan = _Plan(source_name, named, descriptor, before, selection)
-        manifests = [*selection.manifests, *selection.referrers]
-        if not self.target.has_manifest(selection.top.descriptor()):
-            plan.missing = [m for m in manifests if not self.target.has_manifest(m.descriptor())]
-        else:
-            plan.missing = [m for m in selection.referrers if not self.target.has_manifest(m.descriptor())]
+        plan.missing = self._missing(selection)
         return plan
+
+    @property
+    def _is_between_registries(self) -> bool:
+        """Whether both places have to be asked over a network."""
+        return self.source.repository is not None and self.target.repository is not None
+
+    def _missing(self, selection: Selection) -> list[Image | Index]:
+        """Return the manifests that the target lacks, and whose blobs it may lack."""
+        top, target = selection.top, self.target
+        others = [*selection.manifests, *selection.referrers]
+        others.remove(top)
+        if target.repository is None:
+            if target.has_manifest(top.descriptor()):
+                others = list(selection.referrers)
+                return [one for one in others if not target.has_manifest(one.descriptor())]
+            return [one for one in (*others, top) if not target.has_manifest(one.descriptor())]
+        if not others:
+            if self.source.repository == target.repository and top.digest == selection.source.digest:
+                return []  # it was found there
+            if len(top.blobs()) <= self.options.parallel:
+                return [top]  # to ask for its blobs takes no longer
+        asked = [*others, top]
+        there = self._each(target.has_manifest, [one.descriptor() for one in asked])
+        missing = [one for one, found in zip(asked, there, strict=True) if not found]
+        if top in missing:
+            return missing
+        # Whoever has an index has what it lists.
+        return [one for one in missing if one in selection.referrers]
 
     def _skip(self, skipped: Sequence[Skipped]) -> None:
         for item in skipped:
@@ -288,14 +319,31 @@ class _Copy:
     def _put(self, chosen: Sequence[tuple[_Plan, Selection]]) -> None:
         """Store the images' manifests, and point their names to them."""
         for plan, selection in chosen:
-            for manifest in plan.missing:
-                if manifest.digest != selection.top.digest and manifest not in selection.referrers:
+            inner = [
+                manifest
+                for manifest in plan.missing
+                if manifest.digest != selection.top.digest and manifest not in selection.referrers
+            ]
+            images = [manifest for manifest in inner if isinstance(manifest, Image)]
+            if self.target.repository is None or len(images) < len(inner):
+                for manifest in inner:  # an index after what it lists
                     self.target.put_manifest(manifest)
+            elif images:
+                self._each(self.target.put_manifest, images)
         self.target.point([(plan.name, selection.top) for plan, selection in chosen])
         for plan, selection in chosen:
             for manifest in plan.missing:
                 if manifest in selection.referrers:
                     self.target.put_manifest(manifest)
+
+
+def _both(first: Callable[[], T], second: Callable[[], R]) -> tuple[T, R]:
+    """Return what both return, called at the same time. Raises what ``first`` raises, or else the other."""
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - between registries alone
+
+    with ThreadPoolExecutor(1, "digestry-copy") as pool:
+        other = pool.submit(second)
+        return first(), other.result()
 
 
 def _copied(plan: _Plan) -> CopiedImage:

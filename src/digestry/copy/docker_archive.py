@@ -62,6 +62,7 @@ class DockerArchiveSource:
     """The images of an archive that has no manifests."""
 
     repository: Final = None
+    is_far: Final = False
     remark: Final = "it has no manifest: one is made, of its config and its layers, which are compressed"
 
     def __init__(self, tree: ArchiveTree, description: str, scratch: Path | None = None) -> None:
@@ -89,7 +90,7 @@ class DockerArchiveSource:
     def names(self) -> Iterable[str]:
         return [_full(tag) for image in self._images for tag in image.tags or ()]
 
-    def resolve(self, name: str | None) -> Descriptor:
+    def resolve(self, name: str | None, *, read: bool = False) -> Descriptor:
         """Return the descriptor of ``name``; None is the only image. Raises :class:`Ambiguous` too."""
         if name is None:
             if len(self._images) > 1:

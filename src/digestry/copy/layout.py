@@ -90,6 +90,7 @@ class LayoutSource:
     """The images of an OCI image layout."""
 
     repository: Final = None
+    is_far: Final = False
 
     def __init__(self, tree: FileTree, description: str) -> None:
         self._tree = tree
@@ -99,7 +100,7 @@ class LayoutSource:
     def names(self) -> Iterable[str]:
         return list(dict.fromkeys(name for entry in self._entries for name in _names(entry)[:1]))
 
-    def resolve(self, name: str | None) -> Descriptor:
+    def resolve(self, name: str | None, *, read: bool = False) -> Descriptor:
         """Return the descriptor of ``name``; None is the only image. Raises :class:`Ambiguous` too."""
         if name is None:
             attached = {name for entry in self._entries for name in cosign_names(entry.digest)}
@@ -226,6 +227,7 @@ class LayoutTarget:
     """A directory that images are copied into, as an OCI image layout; other images in it stay."""
 
     repository: Final = None
+    is_far: Final = False
     may_lack_images: Final = True
     keeps_index: Final = False
     holds_indexes: Final = True

@@ -28,6 +28,7 @@ class LocalSource:
     """
 
     repository: Final = None
+    is_far: Final = False
 
     def __init__(
         self, store: ImageStore, repository: Reference | None = None, descriptor: Descriptor | None = None
@@ -37,7 +38,7 @@ class LocalSource:
         self._descriptor = descriptor
         self.description = "the local store"
 
-    def resolve(self, name: str | None) -> Descriptor:
+    def resolve(self, name: str | None, *, read: bool = False) -> Descriptor:
         if name is None and self._descriptor is not None:
             return self._descriptor
         if name is None:
@@ -115,6 +116,7 @@ class LocalTarget:
     """
 
     repository: Final = None
+    is_far: Final = False
     may_lack_images: Final = True
     keeps_index: Final = True
     holds_indexes: Final = True

@@ -85,8 +85,16 @@ class ImageSource(Protocol):
         """The repository that the images are in, if it is a registry's."""
         ...
 
-    def resolve(self, name: str | None) -> Descriptor:
-        """Return the descriptor of ``name``. Raises :class:`NotFound` or :class:`RemoteNotFound`."""
+    @property
+    def is_far(self) -> bool:
+        """Whether each question to the place takes long, so that several are asked at the same time."""
+        ...
+
+    def resolve(self, name: str | None, *, read: bool = False) -> Descriptor:
+        """Return the descriptor of ``name``. With ``read``, its manifest is asked for next.
+
+        Raises :class:`NotFound` or :class:`RemoteNotFound`.
+        """
         ...
 
     def names(self) -> Iterable[str]:
@@ -136,6 +144,11 @@ class ImageTarget(Protocol):
     @property
     def repository(self) -> RepositoryLocation | None:
         """The repository that the images come into, if it is a registry's."""
+        ...
+
+    @property
+    def is_far(self) -> bool:
+        """Whether each question to the place takes long, so that several are asked at the same time."""
         ...
 
     @property

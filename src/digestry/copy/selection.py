@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -15,10 +15,15 @@ from digestry.images.transfer import Skipped
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
-from digestry.model.manifest import Image, Index, encode, parse_manifest
+from digestry.model.manifest import MOST_MANIFESTS, Image, Index, encode, parse_manifest
 from digestry.model.platform import Platform
 
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
 _MOST_REFERRERS: Final = 2_000
+_AT_ONCE: Final = 4
+"""Manifests that are read at once."""
 _LISTED: Final = 20
 """Entries of an index that a message names."""
 _REFERS_TO: Final = "vnd.docker.reference.digest"
@@ -82,6 +87,8 @@ def _of_index(
 ) -> Selection:
     if not wanted:
         whole = _Whole(source, content, target, top)
+        if source.repository is not None:
+            whole.read_ahead()
         # What is no manifest is a blob, as in a build cache: it moves with the index's other content.
         manifests = all_manifests(top, whole.pull, lambda _entry, _reason: None)
         return Selection(descriptor, top, tuple(manifests), tuple(whole.skipped))
@@ -132,6 +139,17 @@ class _Whole:
     target: ImageTarget
     top: Index
     skipped: list[Skipped] = field(default_factory=list)
+    _ahead: dict[Digest, Future[Image | Index]] = field(default_factory=dict)
+
+    def read_ahead(self) -> None:
+        """Read the manifests that the index lists, some at the same time, for :meth:`pull`."""
+        entries = {one.digest: one for one in self.top.manifests if one.media_type in media_types.MANIFESTS}
+        if not 1 < len(entries) <= MOST_MANIFESTS:
+            return
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - for an index alone
+
+        with ThreadPoolExecutor(_AT_ONCE, "digestry-read") as pool:
+            self._ahead = {digest: pool.submit(self.content.pull, one) for digest, one in entries.items()}
 
     def skip(self, entry: Descriptor, reason: str) -> None:
         """Leave an entry out."""
@@ -140,7 +158,8 @@ class _Whole:
     def pull(self, entry: Descriptor) -> Image | Index | None:
         """Return the manifest of an entry; None if it stays out, or is in the target already."""
         try:
-            return self.content.pull(entry)
+            ahead = self._ahead.pop(entry.digest, None)
+            return self.content.pull(entry) if ahead is None else ahead.result()
         except (NotFound, RemoteNotFound) as error:
             called = entry.platform or entry.digest
             if self.target.may_lack_images:

@@ -11,11 +11,12 @@ import msgspec
 
 from digestry.client.repository import Repository
 from digestry.client.session import Session
-from digestry.errors import ContentError, InvalidManifest, NotFound, RemoteNotFound, TooLarge
+from digestry.errors import ContentError, InvalidManifest, NotFound, TooLarge
 from digestry.images.blob_fetch import fetch_blob
 from digestry.images.index_content import IndexContent, all_manifests
 from digestry.images.store import LARGEST_MANIFEST, ImageStore
 from digestry.images.transfer import (
+    EXPECTED,
     SilentObserver,
     Skipped,
     Stage,
@@ -98,7 +99,7 @@ def pull(
             tally.add(descriptor, stage)
             observer.stage(descriptor, stage)
 
-        transfer_each(blobs, fetch, observer, session.options.parallel)
+        transfer_each(blobs, fetch, observer, session.options.parallel, is_far=remote.is_far)
         content.keep((*manifests, top))
         name = reference
         if not under_tag and reference.digest is not None and tag_now != top.digest:
@@ -120,10 +121,8 @@ def _tag_now(remote: Repository, reference: Reference) -> Digest | None:
     """Return the digest of the registry's tag, for a reference with a tag and a digest."""
     if reference.tag is None or reference.digest is None:
         return None
-    try:
-        return remote.resolve(reference.tag).digest
-    except RemoteNotFound:
-        return None
+    found = remote.find(reference.tag)
+    return None if found is None else found.digest
 
 
 class Source(Protocol):
@@ -157,6 +156,7 @@ class _Content:
         try:
             self._store.find(reference)
         except NotFound:
+            self._remote.expect(EXPECTED)
             return self._remote.pull_manifest(reference.target)
         stored = self._in_store(self._remote.resolve(reference.target).digest)
         return stored or self._remote.pull_manifest(reference.target)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from digestry.client.repository import Repository
 from digestry.client.session import Session
-from digestry.errors import ContentError, NotFound, RemoteNotFound
+from digestry.errors import ContentError, NotFound
 from digestry.images.store import ImageStore
 from digestry.images.transfer import (
+    EXPECTED,
     SilentObserver,
     Skipped,
     Stage,
@@ -60,6 +61,7 @@ def push(
     tally = TransferTally()
     with store.adding():  # so that what is being sent is not removed meanwhile
         top = store.manifest(source or store.find(reference))
+        remote.expect(EXPECTED)
         before = _tag_before(remote, reference)
         manifests = _manifests(store, remote, top)
         origins = _mount_origins(store, reference)
@@ -77,7 +79,7 @@ def push(
             observer.stage(descriptor, stage)
 
         blobs = transferable_blobs(manifests, tally, observer)
-        transfer_each(blobs, send, observer, session.options.parallel)
+        transfer_each(blobs, send, observer, session.options.parallel, is_far=remote.is_far)
         for manifest in manifests:
             if manifest is not top:
                 remote.push_manifest(manifest.raw, manifest.media_type, digest=manifest.digest)
@@ -98,10 +100,8 @@ def _tag_before(remote: Repository, reference: Reference) -> Digest | None:
     """Return what the registry's tag points to; None if there is none."""
     if reference.tag is None:
         return None
-    try:
-        return remote.resolve(reference.tag).digest
-    except RemoteNotFound:
-        return None
+    found = remote.find(reference.tag)
+    return None if found is None else found.digest
 
 
 def _send(
@@ -142,14 +142,12 @@ def _manifests(store: ImageStore, remote: Repository, top: Image | Index) -> lis
             if store.blobs.stat(child.digest) is not None:
                 walk(store.manifest(child), depth + 1)
                 continue
-            try:
-                remote.resolve(str(child.digest))
-            except RemoteNotFound as error:
+            if remote.find(str(child.digest)) is None:
                 raise NotFound(
                     f"{manifest.digest} lists {child.platform or child.digest}, which is neither here nor "
                     f"in {remote.reference}",
                     hint="pull it with --all-platforms first, then push it",
-                ) from error
+                )
         found.setdefault(manifest.digest, manifest)
 
     walk(top, 0)

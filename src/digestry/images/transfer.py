@@ -18,6 +18,9 @@ _WORTH_THREADS: Final = 64 << 10
 _FEW: Final = 2
 """Small blobs that are asked for one after the other: another connection would take as long to open."""
 
+EXPECTED: Final = 3
+"""Requests that follow the first one at the same time: nearly every image has a config and two layers."""
+
 Stage = Literal["waiting", "present", "done", "mounted", "sent", "skipped"]
 """How far a blob is: its transfer has not begun; it was there already; it was pulled; it was mounted from
 another repository; it was pushed; it is not transferred."""
@@ -99,17 +102,20 @@ def transfer_each(
     work: Callable[[Descriptor, Callable[[int], None]], None],
     observer: TransferObserver,
     parallel: int,
+    *,
+    is_far: bool = False,
 ) -> None:
     """Call ``work`` for each blob, each in a thread, so that ``parallel`` have their bytes under way.
 
     ``work`` gets the blob and a function to report bytes with. While one whose bytes have all come is made
-    durable, the bytes of another come. The first failure stops the others and is raised.
+    durable, the bytes of another come. The first failure stops the others and is raised. A few small ones
+    come one after the other, unless the registry ``is_far`` away.
     """
     for descriptor in descriptors:
         observer.stage(descriptor, "waiting")
     crew = _Crew(descriptors, work, observer, max(1, parallel))
     few = len(descriptors) <= _FEW and sum(descriptor.size for descriptor in descriptors) <= _WORTH_THREADS
-    if few or len(descriptors) == 1:
+    if (few and not is_far) or len(descriptors) == 1:
         crew.run()  # threads would cost more than they save
     else:
         threads = [
