@@ -251,7 +251,7 @@ class _Copy:
         if not others:
             if self.source.repository == target.repository and top.digest == selection.source.digest:
                 return []  # it was found there
-            if len(top.blobs()) <= self.options.parallel:
+            if isinstance(top, Image) and len(top.blobs()) <= self.options.parallel:
                 return [top]  # to ask for its blobs takes no longer
         asked = [*others, top]
         there = self._each(target.has_manifest, [one.descriptor() for one in asked])
