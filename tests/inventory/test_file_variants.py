@@ -137,6 +137,14 @@ def test_attributes_of_open_telemetry(tmp_path: Path) -> None:
     assert seen.digests("pod/web") == [A]
 
 
+def test_a_table_in_markdown(tmp_path: Path) -> None:
+    seen = see(tmp_path, f"| name | image |\n|------|:-----:|\n| web | docker://{APP}:1@{A} |\n")
+    assert list(seen.rows) == ["web"]
+    assert seen.rows["web"].image.reference == f"{APP}:1@{A}"
+    assert seen.digests("web") == [A]
+    assert not seen.problems
+
+
 # -- clouds -------------------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ from digestry.model.digest import shown
 from digestry.model.text import number_of
 
 _SEPARATORS: Final = ",\t;|"
+_RULE: Final = re.compile(r"^ *:?-{3,}:? *$")
 _EXCELS: Final = re.compile(r"sep=.\s*", re.IGNORECASE)
 """What Excel writes before the headings, or needs to be told."""
 
@@ -96,6 +97,8 @@ class _Table:
                         f"{number_of(len(cells), 'field')} where the headings have {len(self._headings)}",
                     )
                 continue
+            if not any(_RULE.sub("", cell) for cell in cells):
+                continue  # the line below the headings of Markdown's tables
             for at in self._others:
                 if holds_digest(self._headings[at], cells[at]):
                     yield from self._inventory.not_read((self._headings[at],), f"line {line}")

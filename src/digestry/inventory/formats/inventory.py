@@ -164,6 +164,7 @@ class Inventory:
             raise InvalidReference(_NOTHING)
         where = self._reading.where
         remarks = list(notes)
+        reference = reference.removeprefix("docker://")  # as skopeo, Nomad's podman and cri-tools write it
         repository: Reference | None = None
         unpublished = False
         own = repository_of(reference)
