@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 from digestry.errors import DigestryError, RemoteDamaged, RemoteNotFound, TooLarge
 from digestry.model import media_types
+from digestry.model.age_answers import PassedOver
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.history import Holder, Holders, TagEvent, TagSpan
@@ -299,6 +300,9 @@ class FakeRegistries:
 
     def staleness(self, repository: Reference, target: str) -> str:
         return self.outdated.get((repository.name, target), "")
+
+    def passed_over(self, repository: Reference, tag: str) -> PassedOver | None:
+        return None
 
     def head_get_mismatch(self, repository: Reference, tag: str) -> str:
         return ""

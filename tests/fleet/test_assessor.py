@@ -189,3 +189,30 @@ def test_a_tag_is_what_a_pull_of_it_gets_where_a_minimum_age_serves_an_older_ima
             assert any(reason.startswith(why) for reason in row["reasons"]), row["reasons"]
         for run in runs(server):
             assert any(reason.startswith(why) for reason in run["verdict"]["reasons"]), run["verdict"]
+
+
+@pytest.mark.long
+def test_a_tag_whose_digests_are_all_too_young_is_judged_by_where_it_points(tmp_path: Path) -> None:
+    """A pull by it is refused. The fleet's verdicts and the audit, in bulk and tag by tag, say the same."""
+    (tmp_path / "registry.toml").write_text('[[min-age]]\nage = "7d"\n')
+    with running_registry("--config", str(tmp_path / "registry.toml")) as server:
+        digests = {}
+        for salt, hours in (("gone", 3), ("young", 1)):
+            document = server.image("team/fresh", salt.encode())
+            raw = json.dumps(document).encode()
+            digests[salt] = server.push_manifest("team/fresh", str(Digest.of(raw)), document)
+            tag_at(server.root, "team/fresh", "1", raw, clock.now() - hours * 3600 * clock.SECOND)
+        agent = SimulatedAgent(server, "h1")
+        agent.start({salt: f"team/fresh:1@{digest}" for salt, digest in digests.items()})
+        judged(server, {"not_assessed": 2})
+        expected = {"gone": "moved", "young": "current"}
+        assert {run["container"]: run["verdict"]["tag"] for run in runs(server)} == expected
+        why = f"the tag points to {digests['young']}, and a pull by it is refused: the registry's minimum age"
+        for run in runs(server):
+            assert why in run["verdict"]["reasons"], run["verdict"]
+        done = run_digestry("audit", "--fleet", server.host, "--format", "json", timeout=60)
+        rows = {row["name"].removeprefix("name-of-"): row for row in json.loads(done.stdout)["containers"]}
+        assert {name: row["tag_state"] for name, row in rows.items()} == expected, done.stderr
+        for row in rows.values():
+            assert row["tag_digest"] == str(digests["young"])
+            assert why in row["reasons"], row["reasons"]

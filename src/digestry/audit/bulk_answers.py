@@ -9,6 +9,7 @@ from digestry.audit.query_cache import Question
 from digestry.audit.referred_parts import ReferredPart, ReferredParts, base_reference
 from digestry.errors import InvalidManifest, InvalidReference
 from digestry.model import media_types
+from digestry.model.age_answers import PassedOver
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.history import Holders, TagSpan
@@ -35,12 +36,13 @@ def single_answers(
             spans = [span for holder in holding for span in resolution.spans[str(holder)]]
             yield ("whose", repository, digest), tuple(sorted(spans, key=_since, reverse=True))
     for state in resolution.tags:
-        if state.served is None:
+        if state.target is not None and (state.served is not None or state.refused):
+            passed_over = PassedOver(state.target.digest, state.refused)
+            yield ("passed over", repository, state.tag), passed_over
+        elif state.served is None:
             yield ("resolve", repository, state.tag), state.target
             # There was no HEAD that a GET could contradict.
             yield ("contradiction", repository, state.tag), ""
-        elif state.target is not None:
-            yield ("passed over", repository, state.tag), state.target.digest
         if not state.more:
             yield ("history", repository, state.tag), state.events
     for encoded, digests in resolution.prefixes.items():

@@ -15,6 +15,7 @@ from digestry.audit.bulk_answers import single_answers
 from digestry.audit.query_cache import TIMEOUT, QueryCache
 from digestry.audit.referred_parts import ReferredParts, base_reference
 from digestry.errors import DigestryError, RemoteDamaged, RemoteError, RemoteNotFound, Unreachable
+from digestry.model.age_answers import PassedOver
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.history import Holders, TagEvent, TagSpan
@@ -67,6 +68,8 @@ class Registries(Protocol):
 
     def staleness(self, repository: Reference, target: str) -> str: ...
 
+    def passed_over(self, repository: Reference, tag: str) -> PassedOver | None: ...
+
     def head_get_mismatch(self, repository: Reference, tag: str) -> str: ...
 
     def record_sightings(self, host: str, sightings: Sequence[SightingReport]) -> SightingsReceipt | None: ...
@@ -109,12 +112,12 @@ class RegistryQueries:
 
         return self._cache.ask_once(repository.host, ("resolve", repository, tag), ask)
 
-    def passed_over(self, repository: Reference, tag: str) -> Digest | None:
-        """Return the digest that a tag points to by the registry's journal, if a pull gets an older one for a
-        minimum age, as far as the registry said so."""
+    def passed_over(self, repository: Reference, tag: str) -> PassedOver | None:
+        """Return where a tag points that was resolved, if a minimum age has a pull get an older digest or,
+        when :meth:`resolve` fails, none; as far as the registry said so."""
         question = "passed over", repository, tag
         if question not in self._cache:
-            return None
+            return self._registries.passed_over(repository, tag)
         return self._cache.ask_once(repository.host, question, lambda: None)
 
     def manifest(self, repository: Reference, digest: Digest) -> Manifest | None:

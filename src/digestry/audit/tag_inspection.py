@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 
 from digestry.audit.graph_explorer import GraphExplorer
@@ -10,7 +11,7 @@ from digestry.audit.image_identity import ImageIdentity
 from digestry.audit.image_names import NO_NAMES, ImageNames
 from digestry.audit.registry_queries import RegistryQueries
 from digestry.audit.tag_verdict import TagFacts, contradicted, cut_off, left_at
-from digestry.errors import DigestryError, Unreachable
+from digestry.errors import DigestryError, RemoteError, Unreachable
 from digestry.model.digest import Digest
 from digestry.model.history import TagEvent
 from digestry.model.platform import Platform
@@ -42,8 +43,12 @@ class TagInspector:
         except Unreachable as error:
             return self.inspect_elsewhere(reference, error)
         except DigestryError as error:
-            return _failed(TagFacts(reference), "the tag could not be looked up", error)
-        newest = self.queries.passed_over(reference.repository_only(), reference.tag)
+            young = self.queries.passed_over(reference.repository_only(), reference.tag)
+            if young is None or not young.refused:
+                return _failed(TagFacts(reference), "the tag could not be looked up", error)
+            return self._inspect_refused(TagFacts(reference, target=young.digest, refused=True))
+        passed = self.queries.passed_over(reference.repository_only(), reference.tag)
+        newest = None if passed is None or passed.refused else passed.digest
         facts = TagFacts(reference, target=None if target is None else target.digest, passed_over=newest)
         identity = self.identity
         if identity is None:
@@ -65,6 +70,17 @@ class TagInspector:
             return _failed(facts, "what the tag points to could not be read", error)
         return facts if facts.instead is not None else self._with_history(facts)
 
+    def _inspect_refused(self, facts: TagFacts) -> TagFacts:
+        """Return the facts about a tag to whose target no pull leads."""
+        reference, identity, target = facts.reference, self.identity, facts.target
+        if reference is None or identity is None or target is None:
+            return self._with_history(facts)
+        # What is too young may not be readable by its digest either.
+        with contextlib.suppress(RemoteError):
+            identity = self._extended(identity, reference.repository_only(), target)
+        facts = replace(facts, closure=identity.closure)
+        return facts if target in identity.closure else self._with_history(facts)
+
     def inspect_elsewhere(self, reference: Reference, error: Unreachable) -> TagFacts:
         """Return the facts about the tag after an ``error`` of the reference's own registry: from the first
         of the repository's other names whose tags count. A mirror may be behind."""
@@ -84,6 +100,9 @@ class TagInspector:
         try:
             target = self.queries.resolve(reference.repository_only(), reference.tag or "")
         except DigestryError as error:
+            young = self.queries.passed_over(reference.repository_only(), reference.tag or "")
+            if young is not None and young.refused:
+                return replace(facts, target=young.digest, refused=True)
             return _failed(facts, "the tag could not be looked up", error)
         return replace(facts, target=None if target is None else target.digest)
 

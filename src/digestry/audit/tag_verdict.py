@@ -38,6 +38,8 @@ class TagFacts:
     """False if no digest is known to compare with the tag."""
     target: Digest | None = None
     """What a pull by the tag gets now; None if there is no such tag."""
+    refused: bool = False
+    """Whether a pull by the tag, which points to ``target``, gets nothing: that is too young."""
     passed_over: Digest | None = None
     """Where the tag points by the journal, if a minimum age has the registry serve the older ``target``."""
     closure: frozenset[Digest] = frozenset()
@@ -154,6 +156,8 @@ def _compared(facts: TagFacts, reference: Reference, identity: ImageIdentity | N
 
 def _aged(facts: TagFacts) -> tuple[str, ...]:
     """Return what a minimum age makes of the tag."""
+    if facts.refused:
+        return (f"the tag points to {facts.target}, and a pull by it is refused: the registry's minimum age",)
     if facts.passed_over is None:
         return ()
     served = f"a pull by it gets the older {facts.target}: the registry's minimum age"

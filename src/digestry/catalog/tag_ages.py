@@ -97,7 +97,11 @@ class TagAges:
         if not aged:
             return answer
         served = self.served(answer.repository, aged, now)
-        states = tuple(_with_served(state, served.get(state.tag)) for state in answer.tags)
+        covered = {tag for tag, _ in aged}
+        states = tuple(
+            _with_served(state, served.get(state.tag)) if state.tag in covered else state
+            for state in answer.tags
+        )
         return structs.replace(answer, tags=states)
 
     def served(self, repository: str, tags: Iterable[tuple[str, AgeRule]], now: int) -> dict[str, str]:
@@ -107,7 +111,9 @@ class TagAges:
 
 
 def _with_served(state: StateOfTag, digest: str | None) -> StateOfTag:
-    if digest is None or state.target is None or digest == str(state.target.digest):
+    if digest is None:
+        return structs.replace(state, refused=True)
+    if state.target is None or digest == str(state.target.digest):
         return state
     return structs.replace(state, served=Digest.parse(digest))
 

@@ -21,6 +21,7 @@ LARGEST_MANIFEST: Final = 16 << 20
 ACCEPT: Final = {"Accept": ", ".join(sorted(media_types.MANIFESTS))}
 _ASK_LATER: Final = frozenset({429, 502, 503, 504})
 _NOT_FOUND: Final = 404
+_AGE: Final = "Digestry-Age"  # model/age_answers.py has it too, and takes long to load
 _RATE_LIMIT: Final = "RateLimit-Limit"
 """A header of registries that count pulls, which are the GETs of manifests."""
 
@@ -47,6 +48,8 @@ def _head(endpoint: RepositoryEndpoint, target: str) -> tuple[int, Descriptor | 
     """Return the status of the response to HEAD, and the descriptor in its headers, if it is there."""
     with endpoint.request("HEAD", f"manifests/{target}", headers=ACCEPT) as response:
         found = None
+        if ":" not in target:
+            endpoint.connection.cache.ages[endpoint.name, target] = response.headers.get(_AGE, "")
         if response.status == 200:
             found = described(response, target)
             if found is not None and ":" not in target and _RATE_LIMIT not in response.headers:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from digestry.blobs.ingests import Ingest
     from digestry.client.blob_upload import Outcome
     from digestry.client.tag_removal import DigestTags
-    from digestry.model.age_answers import AgeOverrideRequest, OverrideEntry, TagAge
+    from digestry.model.age_answers import AgeOverrideRequest, OverrideEntry, PassedOver, TagAge
     from digestry.model.digest_prefix import DigestPrefix
     from digestry.model.history import Holders, Restored, TagEvent, TagSpan
     from digestry.model.image_parts import LayerImages
@@ -374,6 +374,13 @@ class Repository:
         """
         status = self.connection.cache.upstream_status.get((self.endpoint.name, target), "")
         return "" if status.partition(";")[0].strip() in {"", "current"} else status
+
+    def passed_over(self, tag: str) -> PassedOver | None:
+        """Return where a tag that was resolved points, if the registry's minimum age has a pull by it get an
+        older digest, or none; None if it points to what a pull gets (docs/min-age.md)."""
+        from digestry.model.age_answers import read_header
+
+        return read_header(self.connection.cache.ages.get((self.endpoint.name, tag), ""))
 
     def head_get_mismatch(self, tag: str) -> str:
         """Return how a GET contradicts the HEAD of a resolved tag; empty if it does not.

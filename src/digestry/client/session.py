@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from digestry.client.configuration.policy import Policy
     from digestry.client.credentials import Credentials
     from digestry.client.registry import Registry
+    from digestry.model.age_answers import PassedOver
     from digestry.model.changes import Changes
     from digestry.model.resolution import Resolutions, ResolveQuery
     from digestry.model.sightings import SightingReport, SightingsReceipt
@@ -84,6 +85,10 @@ class Session:
         """Return why the answer for ``target`` may differ from the upstream now. See
         :meth:`Repository.staleness`."""
         return self.repository(repository).staleness(target)
+
+    def passed_over(self, repository: Reference, tag: str) -> PassedOver | None:
+        """Return where a tag points that a minimum age passes over. See :meth:`Repository.passed_over`."""
+        return self.repository(repository).passed_over(tag)
 
     def head_get_mismatch(self, repository: Reference, tag: str) -> str:
         """Return how GET contradicts HEAD of a tag. See :meth:`Repository.head_get_mismatch`."""

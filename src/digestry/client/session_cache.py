@@ -26,6 +26,7 @@ class SessionCache(msgspec.Struct):
     upstream_status: MutableMapping[Name, str] = msgspec.field(default_factory=dict)
     """The statements of pull-through registries about their upstreams (``Digestry-Upstream``)."""
     head_digests: MutableMapping[Name, Digest] = msgspec.field(default_factory=dict)
+    ages: MutableMapping[Name, str] = msgspec.field(default_factory=dict)
     """The digests of tags that are known from HEAD alone, of registries that count no pulls."""
     mounts_refused: set[tuple[str, str]] = msgspec.field(default_factory=set)
     """Pairs of repositories (``host/name``): the first does not mount blobs from the second."""

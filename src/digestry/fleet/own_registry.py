@@ -8,7 +8,7 @@ from typing import Final, NoReturn
 from digestry.audit.registry_queries import RegistryRepository
 from digestry.blobs.failures import BytesLost
 from digestry.blobs.protocols import BlobStore
-from digestry.catalog import clock
+from digestry.catalog import clock, signature_tags
 from digestry.catalog.age_policy import AgePolicy
 from digestry.catalog.blob_links import UnknownRepository
 from digestry.catalog.catalog import Catalog
@@ -24,6 +24,7 @@ from digestry.errors import (
     StorageError,
     TooLarge,
 )
+from digestry.model.age_answers import PassedOver, header, read_header
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.history import Holders, TagEvent, TagSpan
@@ -99,6 +100,14 @@ class OwnRegistries:
         """Return an empty text: the registry's own answers are current."""
         return ""
 
+    def passed_over(self, repository: Reference, tag: str) -> PassedOver | None:
+        """Return where a tag points that a minimum age passes over."""
+        rule = self._ages.rule(repository.repository, tag)
+        if not self._is_own(repository.host) or not rule.age or signature_tags.is_about(tag):
+            return None
+        found = self._catalog.tag_ages.tag(repository.repository, tag, rule, self._now())
+        return read_header(header(found.aged))
+
     def head_get_mismatch(self, repository: Reference, tag: str) -> str:
         """Return an empty text: there is one answer."""
         return ""
@@ -128,6 +137,10 @@ class OwnRepository:
         answer = self._catalog.tag_ages.with_served(answer, self._ages, self._now())
         if not answer.tags or answer.tags[0].target is None:
             raise self._lacks(f"tag {target}")
+        if answer.tags[0].refused:
+            raise RemoteError(
+                f"no digest of {self._name}:{target} has stood under it for the registry's minimum age"
+            )
         served = answer.tags[0].served
         if served is None:
             return answer.tags[0].target

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import datetime
 import re
+from dataclasses import dataclass
 from typing import Final, Literal
 
 import msgspec
 
+from digestry.errors import InvalidDigest
 from digestry.model.digest import Digest
 from digestry.model.tag_age import AgedTag, Refusal, Standing
 from digestry.model.timestamps import rfc3339
@@ -135,20 +137,44 @@ def answer(
 
 
 def header(aged: AgedTag) -> str:
-    """Return the value of the header :data:`HEADER` for a tag that resolves."""
+    """Return the value of the header :data:`HEADER`."""
     chosen = aged.chosen
     if chosen is None:
-        return f"refused; least={aged.least // _SECOND}; why={aged.refusal}"
+        return f"refused; least={aged.least // _SECOND}; why={aged.refusal}{_newest(aged)}"
     word = "allowed" if aged.let_through else "older" if aged.newer else "current"
     text = f"{word}; least={aged.least // _SECOND}; stood={chosen.age // _SECOND}"
     if chosen.since is not None and chosen.until is not None:
         text += f"; since={rfc3339(_time(chosen.since))}; until={rfc3339(_time(chosen.until))}"
     if aged.let_through:
         text += f"; why=advisory; advisory={aged.advisory}" if aged.advisory else "; why=override"
-    if aged.newer:
-        newest = aged.newer[0]
-        text += f"; newer={newest.digest}; newer-stood={newest.age // _SECOND}"
-    return text
+    return text + _newest(aged)
+
+
+def _newest(aged: AgedTag) -> str:
+    if not aged.newer:
+        return ""
+    newest = aged.newer[0]
+    return f"; newer={newest.digest}; newer-stood={newest.age // _SECOND}"
+
+
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """The digest that a tag points to, where a pull by it gets an older one or, if ``refused``, none."""
+
+    digest: Digest
+    refused: bool
+
+
+def read_header(value: str) -> PassedOver | None:
+    """Return what a header :data:`HEADER` says was passed over; None if nothing was, or it is no such one."""
+    word, *rest = (part.strip() for part in value.split(";"))
+    newest = dict(part.partition("=")[::2] for part in rest).get("newer")
+    if word not in {"older", "refused"} or newest is None:
+        return None
+    try:
+        return PassedOver(Digest.parse(newest), word == "refused")
+    except InvalidDigest:
+        return None
 
 
 def explanation(repository: str, tag: str, aged: AgedTag, *, basis: Basis) -> str:

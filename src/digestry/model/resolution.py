@@ -56,7 +56,8 @@ class TagState(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """A tag: where it points now (None: there is no such tag), and its newest events, newest first.
 
     An event's origin is only its ``actor``. ``more`` means that there are older events. ``served`` is the
-    digest that a pull by the tag gets where a minimum age makes it another one than the target.
+    digest that a pull by the tag gets where a minimum age makes it another one than the target; ``refused``:
+    it gets none.
     """
 
     tag: str
@@ -64,6 +65,7 @@ class TagState(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     events: tuple[TagEvent, ...] = ()
     more: bool = False
     served: Digest | None = None
+    refused: bool = False
 
 
 class Resolution(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):

@@ -132,7 +132,7 @@ class GuardedConnection(Connection):
             options,
             transport=transport,
             authenticator=_Authenticator(transport, credentials),
-            cache=SessionCache(upstream_status=_Latest(), head_digests=_Latest()),
+            cache=SessionCache(upstream_status=_Latest(), head_digests=_Latest(), ages=_Latest()),
         )
 
 
