@@ -99,6 +99,7 @@ def test_what_other_tools_say_leads_to_a_command() -> None:
     for words, ours in other_tools._COMMANDS.items():
         assert ours in ALL, (words, ours)
         assert words not in ALL, words
+    assert not other_tools._OF_ENGINES & ({name.partition(" ")[0] for name in ALL})
     for command in other_tools._OPTIONS:
         assert command in ALL, command
         known = {name for name, option in options() if name == command for name in option.opts}

@@ -139,12 +139,21 @@ def test_wrong_usage(run: Run, arguments: list[str]) -> None:
         (["images", "-a"], "All images are listed"),
         (["copy", "--all", "a", "b"], "--all-platforms"),
         (["pull", "--tls-verify=false", "a"], "config set insecure-registries"),
+        (["run", "alpine"], "runs no containers"),
+        (["ls", "-q", "example.com"], "{{.Repository}}"),
     ],
 )
 def test_what_was_meant(run: Run, arguments: list[str], proposal: str) -> None:
     code, _, err = run(*arguments)
     assert code == exit_codes.USAGE
     assert proposal in err
+
+
+@pytest.mark.parametrize("command", ["pull", "tags", "inspect", "digest"])
+def test_a_name_as_skopeo_writes_it(run: Run, command: str) -> None:
+    code, _, err = run(command, "docker://example.com/team/app:1")
+    assert code == exit_codes.USAGE
+    assert "leave out docker://, and write example.com/team/app:1" in err
 
 
 def test_what_nothing_is_like(run: Run) -> None:

@@ -150,6 +150,13 @@ def test_a_bad_name_is_refused_by_what_is_wrong(text: str, complaint: str) -> No
     assert raised.value.message.isprintable()
 
 
+@pytest.mark.parametrize("scheme", ["docker", "https"])
+def test_an_address_given_as_a_name_comes_with_the_way_to_write_it(scheme: str) -> None:
+    with pytest.raises(InvalidReference) as raised:
+        Reference.parse(f"{scheme}://example.com/team/app:1")
+    assert raised.value.hint == f"leave out {scheme}://, and write example.com/team/app:1"
+
+
 def test_a_digest_given_as_a_name_comes_with_the_way_to_write_it() -> None:
     with pytest.raises(InvalidReference) as raised:
         Reference.parse(str(DIGEST))

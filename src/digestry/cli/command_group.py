@@ -22,7 +22,7 @@ class Group(click.Group):
         name = args[0]
         if name.startswith("-") or self.get_command(ctx, name) is not None:
             return super().resolve_command(ctx, args)
-        from digestry.cli.other_tools import command_for
+        from digestry.cli.other_tools import command_for, is_of_engines
 
         # The name of the program is not one of the command's words.
         before = ctx.command_path.split()[1:]
@@ -30,6 +30,11 @@ class Group(click.Group):
         other = command_for(words)
         if other:
             return ctx.fail(f"There is no command {name!r}. Did you mean digestry {other}?")
+        if not before and is_of_engines(name):
+            return ctx.fail(
+                f"There is no command {name!r}: digestry runs no containers, an engine does. "
+                "Did you mean digestry audit, which shows what image each runs?"
+            )
         return ctx.fail(f"There is no command {name!r}{did_you_mean(name, self.list_commands(ctx))}")
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -96,6 +96,11 @@ _COMMANDS: Final = {
     "verify": "validate",
     "vex": "advisory",
 }
+_OF_ENGINES: Final = frozenset(
+    {"compose", "create", "events", "exec", "kill", "logs", "network", "pause", "port", "restart", "run"}
+    | {"start", "stats", "stop", "top", "unpause", "volume", "wait"}
+)
+"""Docker's commands for containers."""
 _PLAIN_HTTP: Final = "`digestry config set insecure-registries HOST` names the registries without TLS."
 _LOGIN: Final = "`digestry login` keeps logins."
 _EVERYWHERE: Final = {
@@ -132,7 +137,11 @@ _OPTIONS: Final = {
         "-f": "Did you mean --format?",
         "--config": "--format '{{json .Config}}' has the config; `digestry blob get` prints its bytes.",
     },
-    "ls": {"--tags": "`digestry tags REPO` lists the tags of a repository."},
+    "ls": {
+        "-q": "Did you mean --format '{{.Repository}}'?",
+        "--quiet": "Did you mean --format '{{.Repository}}'?",
+        "--tags": "`digestry tags REPO` lists the tags of a repository.",
+    },
     "prune": dict.fromkeys(("-f", "--force"), "Did you mean --yes?")
     | dict.fromkeys(("-a", "--all"), "What has no tag is removed unless --keep-untagged is given."),
     "pull": {"-a": _ALL_TAGS_HERE, "--all-tags": _ALL_TAGS_HERE},
@@ -146,6 +155,11 @@ _OPTIONS: Final = {
 def command_for(words: Sequence[str]) -> str:
     """Return the name here of the command that ``words`` begin with; empty if that is not known."""
     return _COMMANDS.get(" ".join(words[:2]), _COMMANDS.get(words[0], ""))
+
+
+def is_of_engines(word: str) -> bool:
+    """Return whether ``word`` is a command of docker's for containers, which are not run here."""
+    return word in _OF_ENGINES
 
 
 def option_for(command: str, option: str) -> str:

@@ -23,6 +23,8 @@ _REPOSITORY: Final = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*", re.ASCII)
 _TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
 _LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _HOST: Final = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:]+\])(?::([0-9]{{1,5}}))?", re.ASCII)
+_SCHEMES: Final = frozenset({"docker", "http", "https", "oci"})
+"""What other programs write before the names of images, and browsers before addresses."""
 _BARE_HEX: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _HIGHEST_PORT: Final = 65535
 
@@ -143,7 +145,11 @@ class Reference:
         try:
             return cls(host, path, tag, digest)
         except InvalidReference as error:
-            raise InvalidReference(f"in {shown(text)}: {error.message}", hint=error.hint) from error
+            hint = error.hint
+            scheme, separator, rest = text.partition("://")
+            if separator and rest and rest.isprintable() and scheme in _SCHEMES:
+                hint = f"leave out {scheme}://, and write {rest}"
+            raise InvalidReference(f"in {shown(text)}: {error.message}", hint=hint) from error
 
     @property
     def name(self) -> str:
