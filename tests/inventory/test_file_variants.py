@@ -21,6 +21,12 @@ def test_docker_ps_shows_the_whole_id_of_an_image_that_lost_its_name(tmp_path: P
     assert not seen.problems
 
 
+def test_a_name_with_a_digest_is_not_said_to_have_none(tmp_path: Path) -> None:
+    seen = see(tmp_path, lines({"ID": "c", "Image": PAIR, "Names": "web", "Status": "Up"}))
+    assert seen.digests("web") == [A]
+    assert seen.rows["web"].remarks == ()
+
+
 def test_a_state_of_an_old_docker_is_a_flag_alone(tmp_path: Path) -> None:
     def box(name: str, state: dict[str, Any]) -> dict[str, Any]:
         config = {"Image": f"{APP}:1", "Labels": None}

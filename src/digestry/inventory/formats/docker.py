@@ -169,7 +169,8 @@ class DockerList(EntryFormat[_Listed]):
         state = state_of(word) if word else "runs"
         if self._reading.left_out(runs=state != "ended"):
             return ()
-        remarks = (_NO_DIGEST, *remarks_on(state, word))
+        named = () if "@" in entry.image else (_NO_DIGEST,)
+        remarks = (*named, *remarks_on(state, word))
         project = entry.project or _label(entry.labels, COMPOSE_PROJECT)
         image_id = entry.image_id or _label(entry.labels, COMPOSE_IMAGE)
         name = (entry.names or entry.name).partition(",")[0]
