@@ -15,13 +15,17 @@ from pathlib import Path
 
 import pytest
 
+from digestry.blobs.disk import DiskBlobs
+from digestry.blobs.ingests import Ingest
 from digestry.blobs.protocols import FullSpeed
 from digestry.client.options import ClientOptions
 from digestry.client.session import Session
-from digestry.errors import DigestMismatch, Refused
+from digestry.errors import DigestMismatch, Refused, StorageFull
+from digestry.images.blob_fetch import Progress, fetch_blob
 from digestry.images.pull import pull
 from digestry.images.store import ImageStore
 from digestry.model import media_types
+from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
 from digestry.model.reference import Reference
 from tests.client.liar import Liar, Reply, Request, lying
@@ -207,3 +211,16 @@ def test_two_commands_fetch_the_same_blob(source: Source, store: ImageStore, ses
         pull(session, source.name, store)
         assert store.blobs.verify(source.digest, _SIZE, FullSpeed()).problem is None
         assert other.offset == 1000
+
+
+def test_a_full_disk_gets_its_room_back(tmp_path: Path) -> None:
+    blobs, content = DiskBlobs(tmp_path), os.urandom(1 << 20)
+    wanted = Descriptor(media_types.OCI_LAYER, Digest.of(content), len(content))
+
+    def fetch(sink: Ingest, progress: Progress) -> None:
+        sink.write(content[: len(content) // 2])
+        raise StorageFull("cannot write: No space left on device")
+
+    with pytest.raises(StorageFull):
+        fetch_blob(fetch, blobs, wanted, lambda _: None)
+    assert sum(path.stat().st_size for path in tmp_path.rglob("pull-*")) == 0

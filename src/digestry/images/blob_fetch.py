@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Literal
 
-from digestry.errors import Conflict, ContentError, DigestMismatch, ProtocolViolation, RemoteNotFound
+from digestry.errors import (
+    Conflict,
+    ContentError,
+    DigestMismatch,
+    ProtocolViolation,
+    RemoteNotFound,
+    StorageFull,
+)
 
 if TYPE_CHECKING:
     from digestry.blobs.ingests import Ingest
@@ -27,7 +34,7 @@ def fetch_blob(
 
     ``fetch`` writes into the ingest what that lacks, and commits it, as :meth:`Repository.pull_blob` does.
     What has arrived when the transfer breaks off, or the process is killed, is where the next command goes
-    on; its bytes are verified with the rest. Raises what ``fetch`` does.
+    on; its bytes are verified with the rest. On a full disk it is removed. Raises what ``fetch`` does.
     """
     if blobs.stat(descriptor.digest) == descriptor.size:
         return "present"
@@ -61,6 +68,9 @@ def _go_on(
                 raise  # the commit has removed the file
         except (ContentError, ProtocolViolation, RemoteNotFound):
             sink.abort()  # nobody goes on with what a registry lied about, or does not have
+            raise
+        except StorageFull:
+            sink.abort()  # its beginning would keep the disk full, for everybody
             raise
     # What was there from before may be what is damaged, as after a power loss.
     progress(-descriptor.size)
