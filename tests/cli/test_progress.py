@@ -89,7 +89,7 @@ def test_a_count_without_an_end_ends_with_its_amount(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize(
     ("stage", "said"),
-    [("done", "pulled (1kB)"), ("present", "already there (1kB)"), ("skipped", "skipped: not kept")],
+    [("done", "pulled (1kB)"), ("present", "already there (1kB)"), ("skipped", "skipped")],
 )
 def test_there_is_a_line_for_each_blob_without_a_terminal(
     capsys: pytest.CaptureFixture[str], stage: Stage, said: str

@@ -412,6 +412,10 @@ def test_what_cosign_attached_is_no_image_of_a_layout(
     made = copy(around, f"oci:{tmp_path}/layout", "local:signed:1", referrers=True)
     assert made.images[0].digest == digest
     assert len(made.images) == 4
+    every = copy(
+        around, f"{registry.host}/{repository}", f"oci:{tmp_path}/every", all_tags=True, referrers=True
+    )
+    assert len(every.images) == len({image.name for image in every.images}) == 4
 
 
 def test_a_layout_whose_bytes_are_damaged(

@@ -114,7 +114,7 @@ def copy_images(
         for start in range(0, len(names), _AT_ONCE):
             copying.together(names[start : start + _AT_ONCE])
         if options.referrers and target.holds_indexes:
-            attached = copying.attached_names()
+            attached = [pair for pair in copying.attached_names() if pair not in names]
             for start in range(0, len(attached), _AT_ONCE):
                 copying.together(attached[start : start + _AT_ONCE])
         if not options.dry_run:
