@@ -52,6 +52,7 @@ def test_an_image_has_its_layers_with_the_steps_that_made_them(server: RegistryS
     assert at == sorted(at)
     assert "Entry point /run" in text
     assert "LANG=C.UTF-8" in text
+    assert "attached to its layers in other repositories are not listed here" in text
 
 
 def test_an_image_whose_history_does_not_fit_shows_its_layers_alone(server: RegistryServer) -> None:
