@@ -68,6 +68,13 @@ def test_files_that_say_what_is_wrong(tmp_path: Path, text: str, says: str) -> N
     assert says in raised.value.message
 
 
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
+    file = tmp_path / "sync.toml"
+    file.write_text("[[copy]]\nsource = 'a/b'\ntarget = 'c/d'\ntags = ['1.*']", encoding="utf-8-sig")
+    ((request, _),) = sync_file.read_sync_file(file, Reference.parse)
+    assert request.tags == ("1.*",)
+
+
 def test_yaml_is_the_same(tmp_path: Path) -> None:
     file = written(
         tmp_path / "sync.yaml",

@@ -241,7 +241,8 @@ def test_a_page_does_not_read_on_loopback_what_needs_no_login(tmp_path: Path) ->
     (tmp_path / "users").write_text("")
     file.write_text(
         f'hosts = "registry.example.com"\n[auth]\nhtpasswd = "users"\n[cors]\norigins = "{UI}"\n'
-        '[[rule]]\nwho = "anonymous"\nactions = "pull"\n'
+        '[[rule]]\nwho = "anonymous"\nactions = "pull"\n',
+        encoding="utf-8-sig",  # as editors of Windows write it
     )
     with running_registry("--config", str(file)) as server:
         for more in ({}, {"Origin": UI}):

@@ -164,7 +164,7 @@ def _host(parts: SplitResult) -> str:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InvalidConfiguration(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

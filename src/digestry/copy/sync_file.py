@@ -76,7 +76,7 @@ def _document(path: Path) -> object:
             raw = file.read(_LARGEST_FILE + 1)
         if len(raw) > _LARGEST_FILE:
             raise InvalidConfiguration(f"{path} has more than {_LARGEST_FILE} bytes")
-        text = raw.decode()
+        text = raw.decode("utf-8-sig")
     except OSError as error:
         raise InvalidConfiguration(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -360,7 +360,7 @@ def load(
 
 def _read(file: Path) -> dict[str, object]:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InvalidConfiguration(f"cannot read {file}: {error.strerror}") from error
     except RecursionError as error:

@@ -11,7 +11,7 @@ from digestry.errors import InvalidConfiguration
 def read_text(path: Path) -> str | None:
     """Return the text of a file; None if there is no such file. Raises :class:`InvalidConfiguration`."""
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         return None
     except OSError as error:
