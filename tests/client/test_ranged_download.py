@@ -33,6 +33,7 @@ _BLOB = Descriptor(media_types.OCI_LAYER, Digest.of(_CONTENT), _SIZE)
 def small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
     """What takes seconds and megabytes takes less here."""
     monkeypatch.setattr(ranged_download, "WORTH", 512 << 10)
+    monkeypatch.setattr(ranged_download, "WORTH_IF_SLOW", 512 << 10)
     monkeypatch.setattr(ranged_download, "_RANGE", 128 << 10)
     monkeypatch.setattr(blob_download, "_WATCHED", 0.05)
 
@@ -68,6 +69,22 @@ def test_a_slow_connection_gets_help(line: FarLine, session: Session, store: Dis
     assert sum(moved) == _SIZE
     assert line.connections >= ranged_download.MOST_CONNECTIONS
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("digestry-range")]
+
+
+@pytest.mark.parametrize(
+    ("megabytes", "rate", "is_worth"),
+    [
+        pytest.param(16, 20e6, True, id="much"),
+        pytest.param(12, 0.3e6, True, id="less, and slow"),
+        pytest.param(12, 10e6, False, id="less"),
+        pytest.param(3, 0.3e6, False, id="little"),
+    ],
+)
+def test_how_much_is_worth_ranges(
+    megabytes: int, rate: float, is_worth: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    assert ranged_download.is_worth(megabytes << 20, rate) is is_worth
 
 
 @pytest.mark.long

@@ -39,6 +39,17 @@ def test_while_one_is_made_durable_the_bytes_of_the_next_come() -> None:
     assert set(ended) == {first.digest, second.digest}
 
 
+@pytest.mark.parametrize("count", [2, 6])
+def test_from_far_away_half_as_many_again_come_at_once(count: int) -> None:
+    together = threading.Barrier(count)
+    few = [Descriptor(media_types.OCI_LAYER, Digest.of(bytes([n])), 10) for n in range(count)]
+
+    def work(_: Descriptor, __: Callable[[int], None]) -> None:
+        together.wait(PATIENCE)
+
+    transfer_each(few, work, SilentObserver(), 4, is_far=True)
+
+
 @pytest.mark.parametrize("parallel", [1, 3])
 def test_no_more_than_so_many_have_their_bytes_under_way(parallel: int) -> None:
     lock = threading.Lock()

@@ -100,10 +100,14 @@ class _Way:
         """Whether several connections were no faster, or could not be had."""
         self.slow_rate: float | None = None
 
-    def is_slow(self, count: int, began: float) -> bool:
-        """Return whether ``count`` bytes since ``began`` are so few that ranges are worth trying."""
+    def is_slow(self, count: int, began: float, left: int) -> bool:
+        """Return whether ``count`` bytes since ``began`` are so few that ranges are worth trying for those
+        that are ``left``.
+        """
         took = time.monotonic() - began
         if self.is_encoded or self.is_single or took < _WATCHED or count > took * _FAST:
+            return False
+        if not ranged_download.is_worth(left, count / took):
             return False
         if _under_way.connections() > 1:
             self.slow_rate = count / took
@@ -239,7 +243,7 @@ def _pump(
         left -= count
         if progress is not None:
             progress(count)
-        if left >= ranged_download.WORTH and way.is_slow(descriptor.size - start - left, began):
+        if left >= ranged_download.WORTH_IF_SLOW and way.is_slow(descriptor.size - start - left, began, left):
             return
     if left:
         raise too_short(descriptor.digest, descriptor.size, descriptor.size - left)

@@ -38,7 +38,7 @@ class ClientOptions(msgspec.Struct, frozen=True):
     retries: int = 3
     """Further attempts after a failure that may pass."""
     parallel: int = 4
-    """Blobs that are transferred at once."""
+    """Blobs that are transferred at once; half as many again from or to a registry that is far away."""
     authorities: Path | None = None
     """A file of certificates (PEM) that are trusted beside the system's."""
     patience: float | None = None

@@ -25,6 +25,9 @@ MOST_CONNECTIONS: Final = 6
 """Connections that download blobs, of one process."""
 WORTH: Final = 16 << 20
 """Bytes that are left of a blob from which ranges are worth trying."""
+WORTH_IF_SLOW: Final = 4 << 20
+"""The same, of a blob whose connection is so slow that the rest would take :data:`SLOW_SECONDS`."""
+SLOW_SECONDS: Final = 4.0
 _RANGE: Final = 2 << 20
 _AHEAD: Final = 2
 """Ranges in memory that came before it was their turn, beside one for each connection."""
@@ -63,6 +66,11 @@ def fill(
                 ranges.end()
     finally:
         ranges.stop()
+
+
+def is_worth(left: int, rate: float) -> bool:
+    """Return whether ranges are worth trying for ``left`` bytes that come at ``rate`` bytes a second."""
+    return left >= WORTH or (left >= WORTH_IF_SLOW and left > rate * SLOW_SECONDS)
 
 
 def check_start(response: Response, descriptor: Descriptor, start: int) -> None:

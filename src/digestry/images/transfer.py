@@ -109,18 +109,20 @@ def transfer_each(
 
     ``work`` gets the blob and a function to report bytes with. While one whose bytes have all come is made
     durable, the bytes of another come. The first failure stops the others and is raised. A few small ones
-    come one after the other, unless the registry ``is_far`` away.
+    come one after the other, unless the registry ``is_far`` away. Then half as many again as ``parallel`` are
+    under way, since each connection has a rate of its own where packets are lost.
     """
     for descriptor in descriptors:
         observer.stage(descriptor, "waiting")
-    crew = _Crew(descriptors, work, observer, max(1, parallel))
+    parallel = max(1, parallel * 3 // 2 if is_far else parallel)
+    crew = _Crew(descriptors, work, observer, parallel)
     few = len(descriptors) <= _FEW and sum(descriptor.size for descriptor in descriptors) <= _WORTH_THREADS
     if (few and not is_far) or len(descriptors) == 1:
         crew.run()  # threads would cost more than they save
     else:
         threads = [
             threading.Thread(target=crew.run, name=f"digestry-blob-{number}", daemon=True)
-            for number in range(min(2 * max(1, parallel), len(descriptors)))
+            for number in range(min(2 * parallel, len(descriptors)))
         ]
         try:
             for thread in threads:
