@@ -108,6 +108,12 @@ class Campaign:
                     fail(number)
                     back.append(load.wait_for_pushes(4, seconds=BACK_SECONDS))
             seconds = time.monotonic() - began
+            print(
+                f"{times} failures in {seconds:.0f} s; {load.pushed} images acknowledged, {load.refused}"
+                f" pushes refused; the next came after {statistics.median(back):.1f} s, at most"
+                f" {max(back):.1f} s",
+                flush=True,
+            )
             load.check(*self.running)
             self._check_events(load, times)
             self._check_collections(began, times)
@@ -116,11 +122,7 @@ class Campaign:
             companions.check(_backend(self.nodes).catalog_store.export_journal(), self.running)
         verify_journal(self.nodes)
         self._check_remains()
-        print(
-            f"{times} failures in {seconds:.0f} s; {load.pushed} images acknowledged, {load.refused} pushes"
-            f" refused; the next came after {statistics.median(back):.1f} s, at most {max(back):.1f} s;"
-            f" {companions.figures}"
-        )
+        print(companions.figures)
 
     def _wait_for_retention(self, load: Load) -> None:
         """Wait until no node shows more tags than are kept, while they get fewer; ``latest`` is one more."""
