@@ -69,7 +69,7 @@ class Cluster:
         self.port = free_port()
         self._numbers = itertools.count(1)
         self._settings = {**_SETTINGS, **(settings or {})}
-        self._databases: list[str] = []
+        self._was_started = False
 
     def run(self, program: str, *arguments: str, check: bool = True) -> None:
         """Run one of the server's programs as the server's user."""
@@ -104,6 +104,20 @@ class Cluster:
             connection.execute(f"CREATE ROLE {USER} LOGIN PASSWORD '{PASSWORD}'")
 
     def start(self) -> None:
+        """Start the server. The first time, a port that another process took meanwhile is not insisted on."""
+        for _ in range(2):
+            try:
+                self._start()
+            except subprocess.CalledProcessError:
+                if self._was_started:
+                    raise
+                self.port = free_port()
+            else:
+                self._was_started = True
+                return
+        self._start()
+
+    def _start(self) -> None:
         options = " ".join(f"-c {name}='{value}'" for name, value in self._settings.items())
         self.run(
             "pg_ctl", "-D", str(self.data), "-w", "-l", str(self.directory / "server.log"),

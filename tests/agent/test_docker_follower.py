@@ -300,6 +300,23 @@ def test_an_end_of_which_start_the_engine_forgot(is_there: bool) -> None:
         assert stop.after < stop.at
 
 
+def test_a_first_start_is_not_the_next_one_that_came_before_anybody_asked() -> None:
+    """As of a container that ends at once, and that its policy starts again, on a busy host."""
+    with engine() as docker, following(follower(docker)) as told:
+        with docker.lock:
+            docker.run("a")
+            docker.die("a")
+            docker.start("a")
+        docker.flash("b")
+        told.wait("-b")
+    one, two = [run for run in told.runs() if run.container == "a"]
+    assert one.instance == "first"
+    assert two.instance not in {"first", ""}
+    assert one.started_at < two.started_at
+    stop = next(change for change in told.changes if isinstance(change, RunStopped))
+    assert (stop.container, stop.instance) == ("a", "first")
+
+
 @pytest.mark.long
 def test_two_followers_tell_the_same_runs() -> None:
     with engine() as docker, following(follower(docker)) as one, following(follower(docker)) as two:

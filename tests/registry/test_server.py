@@ -203,11 +203,15 @@ def test_a_server_that_stops_answers_until_its_drain_ends(tmp_path: Path, more: 
         answer = server.request("HEAD", "/v2/drain/x/manifests/t")
         assert answer.headers["docker-content-digest"] == str(digest)
     wait_until(lambda: _says_close(server.port), what="the workers' notice of it")
-    kept.request("GET", "/v2/")
-    assert kept.sock is kept_socket  # it was not closed while it was idle
-    last = kept.getresponse()
-    assert last.headers["connection"] == "close"
-    assert last.read() == b"{}"
+
+    def is_last() -> bool:
+        kept.request("GET", "/v2/")
+        assert kept.sock is kept_socket  # it was not closed while it was idle
+        answer = kept.getresponse()
+        assert answer.read() == b"{}"
+        return answer.headers["connection"] == "close"
+
+    wait_until(is_last, what="the notice of it of the worker that has the connection")
     server.push_image("drain/x", "more")
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(timeout=PATIENCE) == 0

@@ -210,7 +210,10 @@ class EngineFollower:
         seen = self._api.source.container(entry, self._host, self._platform, self._image, still_listed=False)
         if not isinstance(seen, ContainerObservation) or seen.started_at is None:
             return self._gone(entry, event)
-        if seen.started_at > event.at + _BEHIND:
+        again = seen.ended_at is None and seen.instance != FIRST_START
+        if seen.started_at > event.at + _BEHIND or (
+            again and self._starts.is_first(event.identity, event.at)
+        ):
             return _run(seen, self._starts.instance(event), event.at)  # it was started again since
         run = self._run(seen, seen.started_at, event)
         # Docker writes the container's time down when it begins to start it, up to half a second before.
