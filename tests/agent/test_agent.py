@@ -154,6 +154,16 @@ def test_an_entry_that_the_registry_refuses_is_a_gap_and_stops_no_other(tmp_path
 
 
 @pytest.mark.long
+@pytest.mark.long
+def test_all_that_runs_is_told_once_more_after_a_source_was_away(tmp_path: Path) -> None:
+    """The list right after it ends no run that had just begun."""
+    follower = Scripted("a")
+    with intake() as registry, running(agent(registry, [follower], tmp_path)):
+        wait_for(lambda: registry.seen() == ["=a"])
+        follower.put(Unreachable("the engine is away"))
+        wait_for(lambda: registry.seen() == ["=a", "=a", "=a"])
+
+
 def test_a_registry_that_lost_entries_gets_all_that_runs_again(tmp_path: Path) -> None:
     with intake() as registry, running(agent(registry, [Scripted("web")], tmp_path)):
         wait_for(lambda: registry.seen() == ["=web"])

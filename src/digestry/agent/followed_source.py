@@ -23,6 +23,9 @@ _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 30.0
 _POSITION_EVERY: Final = 60.0
 _LAST_STEPS: Final = 10.0
+_LISTED_AGAIN: Final = 3.0
+"""Seconds after a source is followed again until all that runs is reported once more. A list ends no run that
+began in the two seconds before it, and what ended while nobody followed has no event."""
 
 
 class FollowedSource:
@@ -40,6 +43,8 @@ class FollowedSource:
         self._reported = ""
         self._position_at = 0.0
         self._first = threading.Event()
+        self._was_away = False
+        self._lists_again: threading.Timer | None = None
         self._thread = threading.Thread(target=self._run, name=f"source {follower.name}", daemon=True)
 
     @property
@@ -59,6 +64,7 @@ class FollowedSource:
         """Wait until the follower has ended, for some seconds."""
         self._thread.join(_LAST_STEPS)
         if not self._thread.is_alive():
+            self._cancel_list()
             self._wakeup.close()
 
     def wait_for_first(self, seconds: float) -> bool:
@@ -76,6 +82,17 @@ class FollowedSource:
             if self._is_idle:
                 self._confirmed = self._known_until()
             return SourceReport(text_of(self.name, 256), self._confirmed, text_of(self._problem))
+
+    def _list_soon(self) -> None:
+        self._lists_again = threading.Timer(_LISTED_AGAIN, self._wakeup.request_all_runs)
+        self._lists_again.daemon = True
+        self._lists_again.start()
+
+    def _cancel_list(self) -> None:
+        if self._lists_again is not None:
+            self._lists_again.cancel()
+            self._lists_again.join()
+            self._lists_again = None
 
     def _known_until(self) -> datetime.datetime:
         return self._wakeup.known_until() - LATE
@@ -126,11 +143,16 @@ class FollowedSource:
         with self._lock:
             self._is_idle = step.idle
             self._problem = step.problem
+        if step.idle and self._was_away:
+            self._was_away = False
+            self._cancel_list()
+            self._list_soon()
         self._say(step.problem, "")
         if step.idle or step.problem:
             self._first.set()
 
     def _fail(self, problem: str, hint: str) -> None:
+        self._was_away = True
         with self._lock:
             if self._is_idle:
                 self._confirmed = self._known_until()
