@@ -13,12 +13,7 @@ import msgspec
 from digestry.client import manifests
 from digestry.client.endpoint import RepositoryEndpoint
 from digestry.client.paging import pages
-from digestry.errors import (
-    InvalidManifest,
-    ProtocolViolation,
-    RemoteDamaged,
-    RemoteNotFound,
-)
+from digestry.errors import InvalidManifest, ProtocolViolation, RemoteDamaged, RemoteNotFound
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest

@@ -95,6 +95,14 @@ class _Inspected(msgspec.Struct):
     info: _Info | None = None
 
 
+def _inspected_status(fields: Fields) -> bytes | None:
+    """Return the status in what an ``inspect`` of crictl prints; None for another document."""
+    status = fields.get("status")
+    if status is None or not begins_with(status, "{") or not _BESIDE.isdisjoint(fields):
+        return None
+    return bytes(status)
+
+
 class CriInspect(EntryFormat[_Inspected]):
     """``crictl inspect`` of a container, and ``crictl inspectp`` of a sandbox."""
 
@@ -104,10 +112,9 @@ class CriInspect(EntryFormat[_Inspected]):
 
     @staticmethod
     def recognises(fields: Fields, kind: str) -> bool:
-        status = fields.get("status")
-        if not begins_with(status, "{") or not _BESIDE.isdisjoint(fields):
+        known = _inspected_status(fields)
+        if known is None:
             return False
-        known = bytes(status or b"")
         return "info" in fields or b'"imageRef"' in known or b'"CONTAINER_' in known or b'"SANDBOX_' in known
 
     def read_entry(self, entry: _Inspected, fields: Fields, place: SourceLocation) -> Iterable[Item]:
@@ -227,10 +234,9 @@ class CriImageInspect(ImageListFormat[_InspectedImage]):
 
     @staticmethod
     def recognises(fields: Fields, kind: str) -> bool:
-        status = fields.get("status")
-        if not begins_with(status, "{") or not _BESIDE.isdisjoint(fields):
+        known = _inspected_status(fields)
+        if known is None:
             return False
-        known = bytes(status or b"")
         return (b'"repoDigests"' in known or b'"repoTags"' in known) and b'"imageRef"' not in known
 
     def image_record(self, image: _InspectedImage) -> tuple[Digest, ImageRecord] | None:
