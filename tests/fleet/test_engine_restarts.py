@@ -85,9 +85,10 @@ def test_an_engine_is_started_again_while_containers_run(name: str, runs_on: boo
             return known() and not compared().wrong
 
         agent = AgentProcess(tmp_path / "agent", server.host, PLACE, runtime.source)
+        begin("stays")  # before the agent, which finds it in a list
         agent.start()
         try:
-            begin("stays")
+            wait_until(lambda: "it follows" in agent.log.read_text(), what="the agent", log=agent.log)
             ends = begin("ends")
             wait_until(known, what="both runs")
             inside = process("ends")
@@ -96,7 +97,6 @@ def test_an_engine_is_started_again_while_containers_run(name: str, runs_on: boo
             if runs_on:
                 runtime.root.engine("sh", "-c")('kill -KILL "$1"', "sh", inside)
             runtime._start()
-            # A start that is listed, not told, would be looked up among the processes of this namespace.
             wait_until(lambda: "followed again" in agent.log.read_text(), what="its events", log=agent.log)
             for life in ledger.lives if not runs_on else [ends]:
                 life.ended = (low, time.time() + 5)

@@ -7,7 +7,6 @@ it may be gone soon after. A start is known by the number of its process, since 
 from __future__ import annotations
 
 import datetime
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Final
 
 from digestry.errors import RemoteNotFound
 from digestry.inventory.engines.containerd_api import Containerd, ContainerdEvent, Process
+from digestry.inventory.followers.task_processes import began_at
 from digestry.inventory.observation import ContainerObservation, ImageFacts
 from digestry.inventory.runs import (
     AllRuns,
@@ -43,9 +43,6 @@ _STARTED: Final = "/tasks/start"
 _ENDED: Final = "/tasks/exit"
 _IMAGES: Final = ("/images/create", "/images/update", "/images/delete")
 _TOPICS: Final = (_CREATED, _UPDATED, _DELETED, _STARTED, _ENDED, *_IMAGES)
-_HOSTS_PROCESSES: Final = "pid:[4026531836]"
-"""The namespace of processes that a machine starts with, always of this number."""
-_OWN_PROCESSES: Final = Path("/proc/self/ns/pid")
 _Key = tuple[str, str]
 
 
@@ -201,7 +198,9 @@ class ContainerdFollower:
                 runs[key] = known
                 continue
             made = self._made[key] = self._observe(key)
-            runs[key] = self._run(key, process.number, _start_of(process.number, made.at, at))
+            # Without the process, all that is known is that its container was made before.
+            began = began_at(key[1], process.number) or made.at or at
+            runs[key] = self._run(key, process.number, min(at, began))
         self._running = runs
         yield AllRuns(at, tuple(runs.values()))
 
@@ -221,21 +220,6 @@ def _boot() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
     except OSError:
         return ""
-
-
-def _start_of(process: int, created_at: datetime.datetime | None, at: datetime.datetime) -> datetime.datetime:
-    """Return when a process began, if it can be seen from here; else when its container was made."""
-    made = created_at or at
-    try:
-        if str(_OWN_PROCESSES.readlink()) != _HOSTS_PROCESSES:
-            return made
-        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-        since_boot = int(fields[19]) / os.sysconf("SC_CLK_TCK")
-    except (OSError, ValueError, IndexError):
-        return made
-    booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-    began = datetime.datetime.fromtimestamp(booted + since_boot, datetime.UTC)
-    return min(at, began)
 
 
 def _time(position: str) -> datetime.datetime | None:
