@@ -10,10 +10,10 @@ from typing import Any
 
 from digestry.backend import Backend
 from digestry.catalog.catalog import Catalog
-from digestry.catalog.garbage import Removed, Stayed
 from digestry.catalog.journal import Origin
 from digestry.catalog.journal_sequencing import JournalSequencing
 from digestry.catalog.options import CatalogOptions
+from digestry.catalog.removals import Removed, Stayed
 from digestry.catalog.retention_rules import Retention, TagRetention
 from digestry.model import media_types
 from digestry.model.digest import Digest

@@ -13,13 +13,14 @@ import pytest
 from sqlalchemy import Connection, text
 
 from digestry.backend import Backend
-from digestry.catalog import expired_tags, garbage
+from digestry.catalog import expired_tags, tag_retention
 from digestry.catalog.blob_links import LEASE
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.clock import SECOND
-from digestry.catalog.garbage import ACTOR, Removed, Stayed
+from digestry.catalog.removals import Removed, Stayed
 from digestry.catalog.retention_rules import Retention, TagRetention
 from digestry.catalog.tag_policy import TagPolicy, TagRule
+from digestry.catalog.tag_retention import ACTOR
 from digestry.errors import StorageError
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
@@ -478,7 +479,7 @@ def test_one_transaction_deletes_many_tags_and_leaves_those_that_stay(
 @pytest.fixture
 def one_tag_a_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let others do something between two tags."""
-    monkeypatch.setattr(garbage, "_TAGS", 1)
+    monkeypatch.setattr(tag_retention, "_TAGS", 1)
 
 
 @pytest.mark.usefixtures("one_tag_a_transaction")
@@ -696,7 +697,7 @@ def test_what_is_tagged_between_the_question_and_the_removal_stays(
     collection = catalog.garbage(AT_ONCE)
     [key] = collection.repositories()
     done = threading.Event()
-    writing = collection._writing
+    writing = collection._removals.writing
 
     def later_than_a_tag(*about: Any) -> AbstractContextManager[Connection]:
         # The question was asked; as its transaction is about to begin, another process tags it.
@@ -707,7 +708,7 @@ def test_what_is_tagged_between_the_question_and_the_removal_stays(
             other.close()
         return writing(*about)
 
-    monkeypatch.setattr(collection, "_writing", later_than_a_tag)
+    monkeypatch.setattr(collection._removals, "writing", later_than_a_tag)
     assert not any(collection.delete_manifests(key))
     assert done.is_set()
     assert there(catalog, loose) == [True]

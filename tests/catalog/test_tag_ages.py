@@ -14,8 +14,8 @@ from digestry.catalog import tag_ages
 from digestry.catalog.age_overrides import AgeOverride
 from digestry.catalog.age_policy import AgePolicy, AgeRule
 from digestry.catalog.catalog import Catalog
-from digestry.catalog.garbage import Removed
 from digestry.catalog.options import CatalogOptions
+from digestry.catalog.removals import Removed
 from digestry.catalog.retention_rules import Retention
 from digestry.errors import CallerError, Conflict, NotFound
 from digestry.model.digest import Digest

@@ -12,11 +12,7 @@ removal.
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -30,72 +26,31 @@ from sqlalchemy import (
     func,
     or_,
     select,
-    true,
     tuple_,
     update,
 )
 
-from digestry.catalog import clock, lease_rows, liveness, repository_rows, tag_ages, tag_moves
+from digestry.catalog import clock, lease_rows, liveness, tag_ages
 from digestry.catalog.age_policy import AgePolicy
 from digestry.catalog.database import Database
-from digestry.catalog.expired_tags import (
-    ExpiredTag,
-    TagColumns,
-    date,
-    find_expired_tags,
-    is_attachment,
-    seen_running,
-    tags_of,
-)
-from digestry.catalog.journal import Origin
+from digestry.catalog.expired_tags import date
+from digestry.catalog.removals import WINDOW, Batch, Removals, Removed, Stayed
 from digestry.catalog.retention_rules import Retention
 from digestry.catalog.schema import journal, leases, links, manifest_references, manifests, repositories
 from digestry.catalog.schema import tags as tag_rows
 from digestry.catalog.sightings import Sightings
-from digestry.catalog.tag_moves import Expected, RepositoryKey, Rules, TagChanged, TagRefused
+from digestry.catalog.tag_moves import RepositoryKey, Rules
+from digestry.catalog.tag_retention import ExpiredTagRemoval
 from digestry.catalog.throttle import Throttle
 from digestry.catalog.transactions import retried
-from digestry.errors import NotFound
 from digestry.model.digest import Digest
 
-_WINDOW: Final = 5000
-"""Rows that one question looks at."""
 _BATCH: Final = 100
 """Rows that one transaction removes: a push waits for no longer than that takes."""
-_TAGS: Final = 20
-"""Tags that one transaction deletes, for the same reason: each takes some statements."""
-_LONGEST_PAUSE: Final = 0.1
 _AGED_TAGS: Final = 200
 """So many tags with a minimum age are looked at together."""
 _PASSES: Final = 64  # how deep indexes of indexes, and referrers of referrers, are followed
 _CIRCLE: Final = 10_000
-ACTOR: Final = "digestry"
-"""The actor in the journal for a tag that no rule keeps."""
-
-
-@dataclass(frozen=True, slots=True)
-class Removed:
-    """Something that went. ``name`` is a tag or a digest; ``size`` in bytes, where it has one."""
-
-    kind: str  # tag, manifest, link, blob
-    repository: str
-    name: str
-    why: str
-    size: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Stayed:
-    """Something that should have gone and did not, and the reason."""
-
-    kind: str
-    repository: str
-    name: str
-    why: str
-
-
-Batch = Sequence[Removed | Stayed]
-"""The result of one transaction."""
 
 
 class Garbage:
@@ -121,7 +76,8 @@ class Garbage:
         self._retention = retention
         self._lease = lease
         self._ages = ages
-        self._proven = False
+        self._removals = Removals(database, throttle)
+        self._tags = ExpiredTagRemoval(database, rules, retention, self._removals, lease=lease)
 
     def repositories(self, *, after: int = -1, until: int | None = None) -> Iterator[RepositoryKey]:
         """Yield the repositories in the order of their rows: those after the row ``after``, up to the row
@@ -132,64 +88,20 @@ class Garbage:
                 query = select(repositories.c.id, repositories.c.name).where(repositories.c.id > last)
                 if until is not None:
                     query = query.where(repositories.c.id <= until)
-                rows = connection.execute(query.order_by(repositories.c.id).limit(_WINDOW)).all()
+                rows = connection.execute(query.order_by(repositories.c.id).limit(WINDOW)).all()
             for row in rows:
                 yield RepositoryKey(row.id, row.name)
-            if len(rows) < _WINDOW:
+            if len(rows) < WINDOW:
                 return
             last = rows[-1].id
 
-    # -- tags ------------------------------------------------------------------------------------
+    def check_consistency(self) -> None:
+        """See :meth:`Removals.check_consistency`."""
+        self._removals.check_consistency()
 
     def drop_tags(self, key: RepositoryKey) -> Iterator[Batch]:
         """Delete, each with its journal entry, the tags that a rule covers and no longer keeps."""
-        rules = [rule for rule in self._retention.rules if rule.about(key.name)]
-        if not rules:
-            return
-        now = self._rules.now()
-        seen_running = self._tag_runs(key, now)
-        found = find_expired_tags(self._database, key, rules, seen_running, now, lease=self._lease)
-        while expired := list(itertools.islice(found, _TAGS)):
-            yield self._drop(key, expired)
-
-    def _tag_runs(self, key: RepositoryKey, now: int) -> ColumnElement[bool]:
-        return seen_running(tag_rows.c.digest, key, self._retention, now, beside=tag_rows.c.name)
-
-    @retried
-    def _drop(self, key: RepositoryKey, expired: Sequence[ExpiredTag]) -> Batch:
-        with self._writing(key, {due.digest for due in expired}) as connection:
-            query = tags_of(key, self._tag_runs(key, self._rules.now()))
-            names = [due.tag for due in expired]
-            rows = {row.name: row for row in connection.execute(query.where(tag_rows.c.name.in_(names)))}
-            return [self._drop_one(connection, key, due, rows.get(due.tag)) for due in expired]
-
-    def _drop_one(
-        self, connection: Connection, key: RepositoryKey, due: ExpiredTag, row: Row[*TagColumns] | None
-    ) -> Removed | Stayed:
-        """Delete a tag whose ``row`` is read again, in the transaction of ``connection``."""
-        moved = "it was moved meanwhile"
-        if row is None or row.moved_at != due.moved_at:
-            # Also if it came back to the same digest: it did so now.
-            return Stayed("tag", key.name, due.tag, moved)
-        held = {
-            "it was seen running meanwhile": row.seen_running,
-            "its image was pushed again meanwhile": row.pushed_at != due.pushed_at,
-            "somebody asked for it meanwhile": row.checked_at != due.checked_at,
-            "it is observed in another registry": row.observed,
-            "what it is attached to was pushed meanwhile": row.attached and is_attachment(due.tag),
-        }
-        for why in filter(held.get, held):
-            return Stayed("tag", key.name, due.tag, why)
-        origin = Origin(actor=ACTOR, address="", client="retention")
-        expected = Expected(any_of=frozenset([due.digest]))
-        try:
-            # These errors come before it changes anything.
-            tag_moves.drop(connection, self._rules, key, due.tag, origin=origin, expected=expected)
-        except TagRefused as error:
-            return Stayed("tag", key.name, due.tag, error.message)
-        except (TagChanged, NotFound):
-            return Stayed("tag", key.name, due.tag, moved)
-        return Removed("tag", key.name, due.tag, due.why)
+        return self._tags.drop(key)
 
     # -- manifests -------------------------------------------------------------------------------
 
@@ -216,7 +128,9 @@ class Garbage:
             query = select(tag_rows.c.name).where(
                 tag_rows.c.repository_id == key.row, tag_rows.c.name > after
             )
-            names = [row.name for row in self._read(query.order_by(tag_rows.c.name).limit(_AGED_TAGS))]
+            names = [
+                row.name for row in self._removals.read(query.order_by(tag_rows.c.name).limit(_AGED_TAGS))
+            ]
             self._lease_aged(key, names)
             if len(names) < _AGED_TAGS:
                 return
@@ -243,8 +157,10 @@ class Garbage:
         visible = (manifests.c.repository_id == key.row) & manifests.c.deleted_at.is_(None)
         held = liveness.manifest(key, self._retention, self._rules.now())
         columns = func.count(), func.coalesce(func.sum(case((held, 0), else_=1)), 0)
-        for window in self._windows(manifests.c.digest, visible):
-            ((total, dead),) = self._read(select(*columns).select_from(manifests).where(window, visible))
+        for window in self._removals.windows(manifests.c.digest, visible):
+            ((total, dead),) = self._removals.read(
+                select(*columns).select_from(manifests).where(window, visible)
+            )
             yield total, dead
 
     def _pass(self, key: RepositoryKey) -> Iterator[Batch]:
@@ -252,8 +168,8 @@ class Garbage:
         columns = manifests.c.digest, manifests.c.size, manifests.c.pushed_at
         visible = (manifests.c.repository_id == key.row) & manifests.c.deleted_at.is_(None)
         dead = visible & ~liveness.manifest(key, self._retention, now)
-        for window in self._windows(manifests.c.digest, visible):
-            rows = self._read(select(*columns).where(window, dead))
+        for window in self._removals.windows(manifests.c.digest, visible):
+            rows = self._removals.read(select(*columns).where(window, dead))
             for start in range(0, len(rows), _BATCH):
                 batch = {row.digest: row for row in rows[start : start + _BATCH]}
                 yield self._end(key, dead, batch)
@@ -261,7 +177,7 @@ class Garbage:
     @retried
     def _end(self, key: RepositoryKey, dead: ColumnElement[bool], batch: Mapping[str, Row[Any]]) -> Batch:
         statement = update(manifests).where(dead, manifests.c.digest.in_(batch))
-        with self._writing(key, batch) as connection:
+        with self._removals.writing(key, batch) as connection:
             # With the present time: content that was pushed again since the run began is held again.
             gone = connection.execute(
                 statement.values(deleted_at=self._rules.now()).returning(manifests.c.digest)
@@ -278,7 +194,7 @@ class Garbage:
         refer = select(manifests.c.digest).where(
             manifests.c.repository_id == key.row, manifests.c.subject.is_not(None)
         )
-        if not self._read(refer.limit(1)):
+        if not self._removals.read(refer.limit(1)):
             return  # as in most repositories
         now = self._rules.now()
         lists = exists().where(
@@ -290,14 +206,14 @@ class Garbage:
         suspect = (
             visible & manifests.c.subject.is_not(None) & lists & ~liveness.alone(key, self._retention, now)
         )
-        for window in self._windows(manifests.c.digest, visible & manifests.c.subject.is_not(None)):
-            for row in self._read(select(manifests.c.digest).where(window, suspect)):
+        for window in self._removals.windows(manifests.c.digest, visible & manifests.c.subject.is_not(None)):
+            for row in self._removals.read(select(manifests.c.digest).where(window, suspect)):
                 yield self._circle(key, row.digest)
 
     @retried
     def _circle(self, key: RepositoryKey, start: str) -> Batch:
         gone: list[Row[Any]] = []
-        with self._writing(key) as connection:
+        with self._removals.writing(key) as connection:
             root = or_(
                 liveness.alone(key, self._retention, self._rules.now()),
                 liveness.about_part(repositories.c.id != key.row),
@@ -336,8 +252,8 @@ class Garbage:
         now = self._rules.now()
         mine = links.c.repository_id == key.row
         dead = mine & ~or_(liveness.link(), liveness.leased(links.c.digest, now))
-        for window in self._windows(links.c.digest, mine):
-            rows = self._read(select(links.c.digest).where(window, dead))
+        for window in self._removals.windows(links.c.digest, mine):
+            rows = self._removals.read(select(links.c.digest).where(window, dead))
             for start in range(0, len(rows), _BATCH):
                 batch = [row.digest for row in rows[start : start + _BATCH]]
                 yield self._unlink(key, dead, batch)
@@ -345,7 +261,7 @@ class Garbage:
     @retried
     def _unlink(self, key: RepositoryKey, dead: ColumnElement[bool], batch: Sequence[str]) -> Batch:
         statement = delete(links).where(dead, links.c.digest.in_(batch))
-        with self._writing(key, batch) as connection:
+        with self._removals.writing(key, batch) as connection:
             gone = connection.execute(statement.returning(links.c.digest, links.c.size)).all()
         why = f"no manifest of {key.name} needs it"
         return [Removed("link", key.name, row.digest, why, row.size) for row in sorted(gone)]
@@ -369,73 +285,18 @@ class Garbage:
     def forget(self) -> None:
         """Remove leases that have ended, and sightings that no longer keep content."""
         now = self._rules.now()
-        while self._forget_leases(now) == _WINDOW:
+        while self._forget_leases(now) == WINDOW:
             pass
         if self._retention.sighted is not None:
             Sightings(self._database).prune(now - int(self._retention.sighted * clock.SECOND) + 1)
 
     @retried
     def _forget_leases(self, now: int) -> int:
-        ended = select(leases.c.digest).where(leases.c.expires_at <= now).limit(_WINDOW)
+        ended = select(leases.c.digest).where(leases.c.expires_at <= now).limit(WINDOW)
         # Checked again: a lease may have been renewed since the search.
         statement = delete(leases).where(leases.c.digest.in_(ended), leases.c.expires_at <= now)
-        with self._writing() as connection:
+        with self._removals.writing() as connection:
             return connection.execute(statement).rowcount
-
-    def check_consistency(self) -> None:
-        """Check, once, that the catalog is consistent, before its answers decide on removals.
-
-        Raises :class:`StorageError` if it is not.
-        """
-        if not self._proven:
-            self._database.check(
-                liveness.TABLES, pause=self._throttle.pause if self._throttle else lambda: None
-            )
-            self._proven = True
-
-    @contextlib.contextmanager
-    def _writing(
-        self, key: RepositoryKey | None = None, digests: Collection[str] = ()
-    ) -> Iterator[Connection]:
-        """Open a transaction that excludes other changes of the repository and leases of this content. Pause
-        as long after it, so that others have a turn."""
-        self.check_consistency()
-        with self._database.write() as connection:
-            began = time.monotonic()
-            if key is not None:
-                repository_rows.lock(connection, key.name)
-            if digests:
-                lease_rows.lock(connection, digests)
-            yield connection
-        if self._throttle is not None:
-            time.sleep(min(time.monotonic() - began, _LONGEST_PAUSE))
-            self._throttle.pause(working=True)
-
-    # -- windows ---------------------------------------------------------------------------------
-
-    def _windows(
-        self, digest: ColumnElement[str], where: ColumnElement[bool]
-    ) -> Iterator[ColumnElement[bool]]:
-        """Cut the rows of ``where`` into ranges of digests with some thousand each."""
-        last: str | None = None
-        while True:
-            rest = where if last is None else where & (digest > last)
-            with self._database.read() as connection:
-                end = connection.execute(
-                    select(digest).where(rest).order_by(digest).offset(_WINDOW - 1).limit(1)
-                ).scalar()
-            if self._throttle is not None:
-                self._throttle.pause()
-            after = true() if last is None else digest > last
-            if end is None:
-                yield after
-                return
-            yield after & (digest <= end)
-            last = end
-
-    def _read(self, query: Select[Any]) -> Sequence[Any]:
-        with self._database.read() as connection:
-            return connection.execute(query).all()
 
 
 def _left(connection: Connection, key: RepositoryKey, digests: Sequence[str]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from digestry.cli.registry_options import ROOT_HELP, chosen_registry
 from digestry.model.text import number_of, printable_json
 
 if TYPE_CHECKING:
-    from digestry.catalog.garbage import Removed, Stayed
+    from digestry.catalog.removals import Removed, Stayed
     from digestry.registry.garbage_run import CollectionCounts
     from digestry.registry.removal_limit import RemovalShare
 
@@ -87,7 +87,7 @@ def _ignore(_: Removed | Stayed) -> None:
 
 
 def _tell(item: Removed | Stayed) -> None:
-    from digestry.catalog.garbage import Stayed
+    from digestry.catalog.removals import Stayed
 
     what = f"{item.repository} {item.name}" if item.repository else item.name
     word = "STAYS " if isinstance(item, Stayed) else ""
@@ -101,7 +101,7 @@ class _Items:
         self._before = f'{{"dry_run": {"true" if dry_run else "false"}, "items": ['
 
     def tell(self, item: Removed | Stayed) -> None:
-        from digestry.catalog.garbage import Stayed
+        from digestry.catalog.removals import Stayed
 
         fields = {**asdict(item), "stays": isinstance(item, Stayed)}
         say(f"{self._before}\n  {_json(fields)}", end="")

@@ -21,8 +21,8 @@ from digestry import fsio
 from digestry.backend import Backend
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
-from digestry.catalog.garbage import Removed, Stayed
 from digestry.catalog.job_states import COLLECTION, JobState
+from digestry.catalog.removals import Removed, Stayed
 from digestry.catalog.throttle import Throttle
 from digestry.coordination.protocol import FencedLock, Job
 from digestry.errors import Conflict, StorageError, StorageFull

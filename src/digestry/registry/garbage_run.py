@@ -11,7 +11,8 @@ from typing import Final
 
 from digestry.blobs.protocols import BlobStore
 from digestry.catalog.catalog import Catalog
-from digestry.catalog.garbage import Batch, Garbage, Removed, Stayed
+from digestry.catalog.garbage import Garbage
+from digestry.catalog.removals import Batch, Removed, Stayed
 from digestry.catalog.throttle import Throttle
 from digestry.coordination.protocol import Coordination, Lock
 from digestry.errors import Conflict, StorageError

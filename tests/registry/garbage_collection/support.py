@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from digestry.catalog import clock
-from digestry.catalog.garbage import Removed, Stayed
+from digestry.catalog.removals import Removed, Stayed
 from digestry.registry.config import RegistryConfig, load
 from digestry.registry.garbage_run import CollectionCounts
 from tests.support import RegistryServer

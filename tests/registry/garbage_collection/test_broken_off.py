@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from digestry.catalog.garbage import Batch, Garbage, Removed, Stayed
+from digestry.catalog.garbage import Garbage
 from digestry.catalog.job_states import COLLECTION
+from digestry.catalog.removals import Batch, Removed, Stayed
 from digestry.catalog.tag_moves import RepositoryKey
 from digestry.errors import StorageError
 from digestry.registry import garbage_run

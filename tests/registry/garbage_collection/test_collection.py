@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from digestry.catalog import clock
-from digestry.catalog.garbage import Garbage, Removed, Stayed
+from digestry.catalog.garbage import Garbage
 from digestry.catalog.job_states import COLLECTION, JobState
+from digestry.catalog.removals import Removed, Stayed
 from digestry.catalog.retention_rules import Retention, TagRetention
 from digestry.catalog.sqlite.database import SqliteDatabase
 from digestry.coordination.files import lock_file

@@ -21,8 +21,8 @@ from digestry.backend import Backend
 from digestry.blobs.protocols import BlobStore
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
-from digestry.catalog.garbage import Removed, Stayed
 from digestry.catalog.job_states import COLLECTION, JobState
+from digestry.catalog.removals import Removed, Stayed
 from digestry.coordination.files import FileCoordination, lock_file
 from digestry.coordination.protocol import Job
 from digestry.errors import Conflict, StorageError

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from digestry.catalog.garbage import Removed, Stayed
+from digestry.catalog.removals import Removed, Stayed
 from digestry.errors import StorageError
 from digestry.registry.config import RegistryConfig
 from digestry.registry.server import prepare

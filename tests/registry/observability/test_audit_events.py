@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from digestry.catalog.garbage import Removed, Stayed
+from digestry.catalog.removals import Removed, Stayed
 from digestry.cli.main import digestry as command
 from digestry.model import media_types
 from digestry.model.digest import Digest

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Final
 
 from digestry.catalog import clock
-from digestry.catalog.garbage import ACTOR, Removed, Stayed
 from digestry.catalog.job_states import COLLECTION, SCRUB
 from digestry.catalog.journal import Origin
+from digestry.catalog.removals import Removed, Stayed
+from digestry.catalog.tag_retention import ACTOR
 from digestry.model.digest import Digest
 from digestry.model.history import TagEvent
 from digestry.registry.exchange import READS, Exchange
