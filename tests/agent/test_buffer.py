@@ -144,17 +144,65 @@ def test_what_the_registry_has_is_deleted_by_whole_files(tmp_path: Path) -> None
     assert containers(read(opened(tmp_path), 1001)) == ["c1001"]
 
 
-def test_a_full_buffer_drops_the_oldest_and_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_full_buffer_drops_the_oldest_and_says_so(tmp_path: Path, killed: bool) -> None:
+    buffer = opened(tmp_path, limit=256 << 10)
+    for number in range(1, 2001):
+        append(buffer, number)
+        if killed and number % 300 == 0:
+            buffer = opened(tmp_path, limit=256 << 10)
+    assert sum(path.stat().st_size for _, path in segments.segments(tmp_path)) <= (256 + 64) << 10
+    if killed:
+        buffer = opened(tmp_path, limit=256 << 10)
+    assert buffer.append_gaps()
+    assert not buffer.append_gaps()  # each is told once
+    assert not opened(tmp_path, limit=256 << 10).append_gaps()
+    entries = read(buffer, buffer.first)
+    (gap,) = [entry for entry in entries if isinstance(entry, Gap)]  # it was dropped in many steps
+    kept = {int(name[1:]) for name in containers(entries)}
+    lost = set(range(1, 2001)) - kept
+    assert 2000 in kept
+    assert (gap.source, gap.from_, gap.until) == ("docker", at(1), at(max(lost)))
+    assert lost == set(range(1, max(lost) + 1))
+
+
+def test_a_gap_that_was_told_is_not_told_again_with_the_next_one(tmp_path: Path) -> None:
     buffer = opened(tmp_path, limit=256 << 10)
     append(buffer, *range(1, 2001))
-    assert sum(path.stat().st_size for _, path in segments.segments(tmp_path)) <= (256 + 64) << 10
-    entries = read(buffer, buffer.first)
-    gaps = [entry for entry in entries if isinstance(entry, Gap)]
-    kept = {int(name[1:]) for name in containers(entries)}
-    assert 2000 in kept
-    assert 1 not in kept
-    for number in set(range(1, 2001)) - kept:
-        assert any(gap.from_ <= at(number) <= gap.until for gap in gaps), number
+    assert buffer.append_gaps()
+    buffer.acknowledge(buffer.next - 1)
+    append(buffer, *range(3001, 5001))
+    assert buffer.append_gaps()
+    gap = next(entry for entry in read(buffer, buffer.first) if isinstance(entry, Gap))
+    assert at(3000) <= gap.from_ <= at(3010)
+
+
+def test_each_source_has_its_own_gap(tmp_path: Path) -> None:
+    buffer = opened(tmp_path, limit=256 << 10)
+    for number in range(1, 1001):
+        append(buffer, number)
+        stop = Stopped("podman", f"p{number}", at(5000 + number))
+        buffer.append([stop], {}, source="podman", position=str(number))
+    assert buffer.append_gaps()
+    gaps = {entry.source: entry for entry in read(buffer, buffer.first) if isinstance(entry, Gap)}
+    assert gaps.keys() == {"docker", "podman"}
+    assert (gaps["docker"].from_, gaps["podman"].from_) == (at(1), at(5001))
+    assert at(100) < gaps["docker"].until < at(1000)
+
+
+def test_a_gap_is_corrected_when_the_clock_is_set(tmp_path: Path) -> None:
+    clock, hour = SetClock(), datetime.timedelta(hours=1)
+    buffer = opened(tmp_path, clock=clock, limit=256 << 10)
+    append(buffer, *range(1, 1001))
+    clock.reading = ClockReading(1000.0 + 3600, "boot")  # it was an hour behind
+    append(buffer, *range(4601, 5601))
+    again = opened(tmp_path, clock=clock, limit=256 << 10)
+    clock.reading = ClockReading(1000.0 + 7200, "boot")
+    assert again.append_gaps()
+    (gap,) = [entry for entry in read(again, again.first) if isinstance(entry, Gap)]
+    assert gap.from_ == at(1) + 2 * hour
+    first = min(int(name[1:]) for name in containers(read(again, again.first)))
+    assert gap.until <= at(first) + (2 * hour if first <= 1000 else hour)
 
 
 def test_a_batch_ends_where_a_report_would_be_too_large(tmp_path: Path) -> None:

@@ -21,11 +21,11 @@ import msgspec
 
 from digestry.agent import segments
 from digestry.agent.clock import ClockReading, HostClock, shifted
-from digestry.agent.gaps import gaps_for
+from digestry.agent.gaps import DroppedEntries, decode_entry
 from digestry.errors import InvalidConfiguration
 from digestry.fsio import PRIVATE, make_directory, read_file, remove_file, storage_errors, write_file
-from digestry.model.descriptor import decode_hook, encode_hook
-from digestry.model.fleet import MOST_ENTRIES, Entry, Gap, ImageReport
+from digestry.model.descriptor import encode_hook
+from digestry.model.fleet import MOST_ENTRIES, Entry, ImageReport
 from digestry.model.json_types import prepared
 
 LARGEST: Final = 64 << 20
@@ -97,6 +97,7 @@ class EntryBuffer:
         self._positions: dict[str, str] = {}
         self._keys: set[str] = set()
         self._reading = ClockReading(0.0)
+        self._dropped = DroppedEntries()
         self._file: FileIO | None = None
         self._size = 0
         self._sizes: dict[int, int] = {}
@@ -128,7 +129,7 @@ class EntryBuffer:
     ) -> None:
         """Append entries, with the images that they name, and where the follower of ``source`` goes on then.
 
-        If the buffer is full, its oldest entries are dropped, and entries about that gap are appended.
+        If the buffer is full, its oldest entries are dropped: :meth:`append_gaps` says so in their place.
         """
         with self._lock:
             self._write(entries, images, source, position)
@@ -142,8 +143,7 @@ class EntryBuffer:
         parts = []
         reading = self._clock.read()
         if self._reading.boot != reading.boot or self._reading.step_to(reading):
-            self._reading = reading
-            parts.append(segments.encode("clock", msgspec.json.encode(reading)))
+            parts.append(self._read_clock(reading))
         for key, image in images.items():
             if key not in self._keys:
                 self._keys.add(key)
@@ -158,6 +158,12 @@ class EntryBuffer:
             self._positions[source] = position
             parts.append(segments.encode("position", msgspec.json.encode(_Position(source, position))))
         self._put(b"".join(parts), len(entries))
+
+    def _read_clock(self, reading: ClockReading) -> bytes:
+        """Go on by the clock ``reading``, and return its record."""
+        self._dropped.shift(self._reading.step_to(reading))
+        self._reading = reading
+        return segments.encode("clock", msgspec.json.encode(reading))
 
     def _put(self, content: bytes, count: int) -> None:
         assert self._file is not None  # noqa: S101 - its callers made it
@@ -179,7 +185,7 @@ class EntryBuffer:
         self._is_dirty = self._is_dirty or count > 0
 
     def _start_segment(self) -> None:
-        """Begin a file, with the positions and the clock, so that it needs none before it."""
+        """Begin a file, with the positions, the clock and the gaps, so that it needs none before it."""
         if self._file is not None:
             self._sync()
             self._file.close()
@@ -188,8 +194,9 @@ class EntryBuffer:
             self._file = path.open("wb", buffering=0)
         self._sizes[self._next] = self._size = 0
         self._keys = set()
-        self._reading = self._clock.read()
-        parts = [segments.encode("clock", msgspec.json.encode(self._reading))]
+        parts = [self._read_clock(self._clock.read())]
+        if self._dropped.gaps:
+            parts.append(self._dropped.encoded())
         parts += [
             segments.encode("position", msgspec.json.encode(_Position(source, position)))
             for source, position in self._positions.items()
@@ -230,18 +237,46 @@ class EntryBuffer:
                 self._remove(segment)
 
     def _drop_oldest(self) -> None:
-        gaps: list[Gap] = []
-        while sum(self._sizes.values()) > self._limit and len(self._sizes) > 1:
-            oldest = min(self._sizes)
-            gaps += gaps_for(self._entries_of(oldest), "the agent's buffer was full")
-            self._remove(oldest)
-            self._first = max(self._first, min(self._sizes))
-        for gap in gaps:
-            self._write((gap,), {}, gap.source, self._positions.get(gap.source, ""))
+        size, numbers, lost = sum(self._sizes.values()), sorted(self._sizes), list[Entry]()
+        dropped = []
+        while size > self._limit and len(numbers) > 1:
+            dropped.append(numbers.pop(0))
+            size -= self._sizes[dropped[-1]]
+            lost += self._entries_of(dropped[-1])
+        if not dropped:
+            return
+        # First, so that a kill loses no entry without a word.
+        self._dropped.add(lost)
+        self._put(self._dropped.encoded(), 0)
+        for segment in dropped:
+            self._remove(segment)
+        self._first = max(self._first, numbers[0])
 
-    def _entries_of(self, segment: int) -> list[bytes]:
-        path = segments.segment_path(self._directory, segment)
-        return [record.content for record in segments.read(path) if record.kind == "entry"]
+    def append_gaps(self) -> bool:
+        """Append an entry for each gap that dropped entries have left, and return whether there are any."""
+        with self._lock:
+            gaps = self._dropped.gaps
+            if gaps:
+                parts = [self._read_clock(self._clock.read())]
+                parts += [
+                    segments.encode("entry", msgspec.json.encode(gap, enc_hook=encode_hook))
+                    for gap in self._dropped.gaps
+                ]
+                self._put(b"".join([*parts, DroppedEntries().encoded()]), len(gaps))
+                self._dropped = DroppedEntries()
+            return bool(gaps)
+
+    def _entries_of(self, segment: int) -> list[Entry]:
+        """Return the entries of a segment that no registry has, by the clock of the last reading."""
+        found, reading, number = [], self._reading, segment - 1
+        for record in segments.read(segments.segment_path(self._directory, segment)):
+            if record.kind == "clock":
+                reading = msgspec.json.decode(record.content, type=prepared(ClockReading))
+            elif record.kind == "entry":
+                number += 1
+                if number >= self._first:
+                    found.append(shifted(decode_entry(record.content), reading.step_to(self._reading)))
+        return found
 
     def _remove(self, segment: int) -> None:
         remove_file(segments.segment_path(self._directory, segment), durable=False)
@@ -336,6 +371,10 @@ class EntryBuffer:
                 end = record.end
                 if record.kind == "entry":
                     number += 1
+                elif record.kind == "clock":
+                    self._read_clock(msgspec.json.decode(record.content, type=prepared(ClockReading)))
+                elif record.kind == "dropped":
+                    self._dropped = DroppedEntries.decoded(record.content)
                 elif record.kind == "position":
                     left = msgspec.json.decode(record.content, type=prepared(_Position))
                     self._positions[left.source] = left.position
@@ -356,5 +395,4 @@ class EntryBuffer:
 def _corrected(content: bytes, seconds: float) -> msgspec.Raw:
     if not seconds:
         return msgspec.Raw(content)
-    entry: Entry = msgspec.json.decode(content, type=prepared(Entry), dec_hook=decode_hook)
-    return msgspec.Raw(msgspec.json.encode(shifted(entry, seconds), enc_hook=encode_hook))
+    return msgspec.Raw(msgspec.json.encode(shifted(decode_entry(content), seconds), enc_hook=encode_hook))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import logging
 import random
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ _TOO_LARGE: Final = 413
 _MALFORMED: Final = frozenset({400, 422})
 _LONGEST_TOKEN: Final = 4096
 _MOST_QUESTIONS: Final = 3
+_BETWEEN_GAPS: Final = 60.0
+"""Seconds. What the buffer drops within them is one gap, if entries wait all the time."""
 
 
 class _Report(msgspec.Struct, rename="camel", omit_defaults=True):
@@ -94,6 +97,7 @@ class Reporter:
         self._failures = 0
         self._said = ""
         self._clock = RegistryClock()
+        self._gaps_at = time.monotonic()
         # What waits has waited for a while, and its times need the registry's.
         self._questions = _MOST_QUESTIONS if self.waiting else 0
 
@@ -192,7 +196,14 @@ class Reporter:
         self._buffer.acknowledge(self._sent)
         self._largest = min(LARGEST, 2 * self._largest)
         self._most = min(MOST_ENTRIES, 2 * self._most)
-        return Outcome(more=behind > 0, resynchronize=receipt.resynchronize)
+        return Outcome(more=self._append_gaps(behind) or behind > 0, resynchronize=receipt.resynchronize)
+
+    def _append_gaps(self, behind: int) -> bool:
+        """Report what the buffer has dropped, once nothing waits, or it has waited for long."""
+        if behind and time.monotonic() - self._gaps_at < _BETWEEN_GAPS:
+            return False
+        self._gaps_at = time.monotonic()
+        return self._buffer.append_gaps()
 
     def _refused(self, refusal: ReportRefusal, batch: Batch) -> Outcome:
         if refusal.status in _MALFORMED | {_TOO_LARGE}:

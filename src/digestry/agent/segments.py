@@ -15,11 +15,12 @@ from typing import Final, Literal, TypeAlias
 
 from digestry.fsio import storage_errors
 
-Kind: TypeAlias = Literal["entry", "image", "position", "clock"]
+Kind: TypeAlias = Literal["entry", "image", "position", "clock", "dropped"]
 """An entry of a report; an image that the entries after it name; the position of a source after the entries
-before it; and the clock that the entries after it were told by."""
+before it; the clock that the entries after it were told by; and the gaps of dropped entries that are not
+entries yet, by the clock before it."""
 
-_KINDS: Final[tuple[Kind, ...]] = ("entry", "image", "position", "clock")
+_KINDS: Final[tuple[Kind, ...]] = ("entry", "image", "position", "clock", "dropped")
 _HEADER: Final = 9
 _LONGEST: Final = 16 << 20
 _PATTERN: Final = "entries-*.log"
