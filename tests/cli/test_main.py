@@ -238,8 +238,9 @@ def test_a_reader_that_left_is_no_finding_and_no_noise(arguments: list[str]) -> 
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_under_the_output() -> None:
-    with Path("/dev/full").open("wb") as full, script("config", "show", stdout=full) as process:
+@pytest.mark.parametrize("arguments", [["config", "show"], ["--help"], ["images", "--help"], ["--version"]])
+def test_a_full_disk_under_the_output(arguments: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full, script(*arguments, stdout=full) as process:
         _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == exit_codes.STORAGE
     assert err == b"digestry: cannot write the output: No space left on device\n"
@@ -254,6 +255,33 @@ def test_an_output_that_cannot_say_a_name(home: Path) -> None:
     assert (process.returncode, out, err) == (0, b"/k\xe4se/\\U0001f433\n", b"")
 
 
-def test_closed_streams() -> None:
-    command = f"exec {sys.executable} -c 'from digestry.cli.main import main; main()' config show >&- 2>&-"
-    assert subprocess.run(["/bin/sh", "-c", command], check=False).returncode == 0
+@pytest.mark.parametrize(
+    ("closed", "code", "said"),
+    [
+        (">&-", exit_codes.STORAGE, "digestry: cannot write the output: standard output is closed\n"),
+        (">&- 2>&- <&-", exit_codes.STORAGE, ""),
+        ("2>&- <&-", exit_codes.OK, ""),
+    ],
+)
+@pytest.mark.parametrize("arguments", ["config show", "--help", "images --help", "--version", "images"])
+def test_closed_streams(closed: str, code: int, said: str, arguments: str) -> None:
+    """What nobody can have read is no success."""
+    command = f"exec {sys.executable} -c 'from digestry.cli.main import main; main()' {arguments} {closed}"
+    done = subprocess.run(["/bin/sh", "-c", command], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (code, said)
+
+
+def test_no_file_gets_the_number_of_a_closed_stream() -> None:
+    """Else what is printed would be in it."""
+    check = """
+import os, sys
+from digestry.cli.main import main
+try:
+    main()
+finally:
+    os._exit(os.open(os.devnull, os.O_RDONLY))
+"""
+    command = f'exec {sys.executable} -c "$CHECK" version <&- >&- 2>&-'
+    environment = {**os.environ, "CHECK": check}
+    done = subprocess.run(["/bin/sh", "-c", command], check=False, env=environment)
+    assert done.returncode >= 3

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from digestry.blobs.bounded_read import SMALL, read_up_to
 from digestry.blobs.file_errors import NO_FILE, file_error
+from digestry.blobs.layout_version import LAYOUT, LAYOUT_FILE, check_layout
 from digestry.errors import Conflict, DigestMismatch, DigestryError, NotFound, StorageError, TooLarge
 from digestry.fsio import (
     NotRegular,
@@ -50,9 +51,6 @@ if TYPE_CHECKING:
         Throttle,
         Verification,
     )
-
-LAYOUT_FILE: Final = "oci-layout"
-LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
 
 _AGAIN: Final = "pull or push the image that holds it once more: that replaces the damaged file"
 _AT_ONCE: Final = 64 << 10
@@ -83,7 +81,11 @@ class DiskBlobs:
         self._quarantine = root / "quarantine"
 
     def prepare(self) -> None:
-        """Make the directories and the layout file where they are missing, durably."""
+        """Make the directories and the layout file where they are missing, durably.
+
+        Raises :class:`~digestry.errors.ContentError`, and makes nothing, in a layout of another version.
+        """
+        check_layout(self.root)
         for algorithm in ALGORITHMS:
             make_directory(self._blobs / algorithm)
         make_directory(self._ingests)

@@ -153,6 +153,10 @@ def digestry() -> None:
 
 def main() -> None:
     """Run the command line, and end the process with one of the documented exit codes."""
+    if sys.stdout is None or sys.stderr is None or sys.stdin is None:
+        from digestry.cli.closed_streams import occupy
+
+        occupy()
     for stream in (sys.stdout, sys.stderr):
         # A name that the terminal's encoding does not have is escaped; it is no reason to fail.
         if isinstance(stream, io.TextIOWrapper):
@@ -161,9 +165,11 @@ def main() -> None:
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
-    except OSError:
-        # Already reported where it was written. Point stdout elsewhere, so that the interpreter's
-        # own last flush neither complains nor changes the exit code.
+    except OSError as error:
+        if status == exit_codes.OK:  # otherwise it was reported where it was written
+            status = _unwritten(error)
+        # Point stdout elsewhere, so that the interpreter's own last flush neither complains nor changes the
+        # exit code.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.exit(status)
 
@@ -196,6 +202,8 @@ def _run() -> int:
             return exit_codes.UNREAD
         raise
     except Exception as error:  # noqa: BLE001 - the last resort; exit code 1 means findings
+        if isinstance(error, OSError) and _is_of_output(error):
+            return _unwritten(error)
         import traceback  # takes as long as a tenth of `digestry images`
 
         for line in traceback.format_exc().splitlines():
@@ -206,6 +214,24 @@ def _run() -> int:
         )
         return exit_codes.INTERNAL
     return status if isinstance(status, int) else exit_codes.OK
+
+
+def _unwritten(error: OSError) -> int:
+    """Report that the output could not be written, and return the exit code for it."""
+    if isinstance(error, BrokenPipeError):
+        return exit_codes.UNREAD
+    complain(f"cannot write the output: {error.strerror or error}")
+    return exit_codes.STORAGE
+
+
+def _is_of_output(error: OSError) -> bool:
+    """Return whether an error came while click printed something, such as the help."""
+    at = error.__traceback__
+    while at is not None:
+        if at.tb_frame.f_code is click.echo.__code__:
+            return True
+        at = at.tb_next
+    return False
 
 
 def _explained(error: click.NoSuchOption) -> click.UsageError:

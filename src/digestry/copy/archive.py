@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from digestry.blobs.layout_version import LAYOUT, LAYOUT_FILE
 from digestry.blobs.verify import verified
 from digestry.copy.layout import CONTAINERD_NAME, blob_name
 from digestry.copy.protocols import BlobContent, Outcome, Progress
@@ -27,8 +28,6 @@ from digestry.model.manifest import Image, Manifest, encode
 from digestry.model.reference import Reference
 
 DOCKER_MANIFEST_FILE: Final = "manifest.json"
-_LAYOUT_FILE: Final = "oci-layout"
-_LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
 _CHUNK: Final = 1 << 20
 _LEFTOVER_SECONDS: Final = 24 * 3600.0
 
@@ -64,7 +63,7 @@ class ArchiveTarget:
             sweep_temporaries(path.parent, older_than=_LEFTOVER_SECONDS)
             file = self._replacing.enter_context(replacing(path))
         self._file = file
-        self._add(_LAYOUT_FILE, _LAYOUT)
+        self._add(LAYOUT_FILE, LAYOUT)
 
     def current(self, name: str | None) -> Digest | None:
         """Return None: the file is written anew."""

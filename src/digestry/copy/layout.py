@@ -11,6 +11,7 @@ import msgspec
 
 from digestry.blobs.bounded_read import SMALL
 from digestry.blobs.disk import open_layout
+from digestry.blobs.layout_version import LAYOUT, LAYOUT_FILE, check_version
 from digestry.blobs.verify import Verifier
 from digestry.copy.protocols import BlobContent, Outcome, Progress, cosign_names, digest_of_name
 from digestry.errors import (
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 CONTAINERD_NAME: Final = "io.containerd.image.name"
 """Annotation with an image's full name, as containerd and docker write it."""
 _LARGEST_INDEX: Final = 64 << 20
+_LARGEST_MARK: Final = 1 << 20
 _CHUNK: Final = 1 << 20
 _LISTED: Final = 10
 _LOCK: Final = ".index.lock"
@@ -87,7 +89,7 @@ def blob_name(digest: Digest) -> str:
 
 
 class LayoutSource:
-    """The images of an OCI image layout."""
+    """The images of an OCI image layout, whose ``tree`` it closes."""
 
     repository: Final = None
     is_far: Final = False
@@ -95,7 +97,11 @@ class LayoutSource:
     def __init__(self, tree: FileTree, description: str) -> None:
         self._tree = tree
         self.description = description
-        self._entries = _read_index(tree)
+        try:
+            self._entries = _read_index(tree)
+        except BaseException:
+            tree.close()
+            raise
 
     def names(self) -> Iterable[str]:
         return list(dict.fromkeys(name for entry in self._entries for name in _names(entry)[:1]))
@@ -212,6 +218,10 @@ def _names(entry: Descriptor) -> list[str]:
 def _read_index(tree: FileTree) -> tuple[Descriptor, ...]:
     from digestry.copy.file_tree import read  # noqa: PLC0415 - as above
 
+    with contextlib.suppress(NotFound):  # as some programs leave it out
+        stated = read(tree, LAYOUT_FILE, _LARGEST_MARK)
+        if stated != LAYOUT:
+            check_version(stated, f"{LAYOUT_FILE} of {tree.path}")
     try:
         raw = read(tree, INDEX_FILE, _LARGEST_INDEX)
     except NotFound as error:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from digestry.blobs.disk import LAYOUT_FILE, open_layout
+from digestry.blobs.disk import open_layout
+from digestry.blobs.layout_version import LAYOUT_FILE, check_layout
 from digestry.errors import ContentError, InvalidManifest, NotFound
 from digestry.file_locks import locked
 from digestry.fsio import PRIVATE, make_directory, storage_errors
@@ -67,11 +68,15 @@ class ImageStore:
         if not all((self.root / name).exists() for name in paths):
             make_directory(self.root, mode=PRIVATE)
             self.blobs.prepare()
+        else:
+            check_layout(self.root)
 
     # -- names --------------------------------------------------------------------------------
 
     def entries(self) -> list[LayoutEntry]:
-        """Return all names. Raises :class:`ContentError` if the layout's index is damaged."""
+        """Return all names. Raises :class:`ContentError` if the layout's index is damaged, or its version is
+        not known."""
+        check_layout(self.root)
         return read_entries(self.root)
 
     def find(self, reference: Reference) -> Descriptor:

@@ -15,7 +15,7 @@ from typing import Final
 
 from digestry import fsio
 from digestry.backend import Backend
-from digestry.blobs.disk import LAYOUT_FILE
+from digestry.blobs.layout_version import LAYOUT_FILE
 from digestry.blobs.protocols import StoreMark
 from digestry.catalog.snapshot import Held, Snapshot
 from digestry.catalog.store import CatalogFile

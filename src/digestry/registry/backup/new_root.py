@@ -12,7 +12,7 @@ from typing import Final
 
 from digestry import fsio
 from digestry.backend import Backend, catalog_file
-from digestry.blobs.disk import LAYOUT_FILE
+from digestry.blobs.layout_version import LAYOUT_FILE
 from digestry.catalog.store import CatalogFile
 from digestry.coordination import key_files
 from digestry.coordination.files import lock_file

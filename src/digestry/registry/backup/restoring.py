@@ -14,7 +14,8 @@ from typing import Final
 
 from digestry import fsio
 from digestry.backend import Backend
-from digestry.blobs.disk import LAYOUT_FILE, open_layout
+from digestry.blobs.disk import open_layout
+from digestry.blobs.layout_version import LAYOUT_FILE
 from digestry.blobs.protocols import BlobStore
 from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog

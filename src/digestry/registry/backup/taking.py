@@ -15,8 +15,9 @@ from typing import Protocol
 
 from digestry import fsio
 from digestry.backend import Backend
-from digestry.blobs.disk import LAYOUT, LAYOUT_FILE, open_layout
+from digestry.blobs.disk import open_layout
 from digestry.blobs.ingests import Chunk
+from digestry.blobs.layout_version import LAYOUT, LAYOUT_FILE
 from digestry.blobs.protocols import BlobStore
 from digestry.catalog.snapshot import Held, Snapshot
 from digestry.coordination import key_files
