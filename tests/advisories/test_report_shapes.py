@@ -401,6 +401,120 @@ def test_an_image_that_is_a_part_of_a_platform_is_the_product() -> None:
     assert (inside.names, inside.components) == ((IMAGE,), (PURL,))
 
 
+RED_HAT_OPERATOR = f"registry.redhat.io/rhacm2/operator-rhel8@{MANIFEST}"
+
+
+def vendor_document(
+    publisher: str, names: dict[str, dict[str, str]], relations: list[tuple[str, str]], **status: list[str]
+) -> dict[str, Any]:
+    """A CSAF document with products by their IDs, and products that are a part of others, ``OF:PART``."""
+    return {
+        "document": {
+            "category": "csaf_vex", "csaf_version": "2.0",
+            "publisher": {"category": "vendor", "name": "Vendor", "namespace": publisher},
+            "tracking": {"id": "CVE-2026-1", "version": "3", "current_release_date": "2026-11-27T10:00:00Z"},
+        },
+        "product_tree": {
+            "branches": [
+                {
+                    "category": "vendor", "name": "Vendor",
+                    "branches": [
+                        {
+                            "category": "product_version", "name": name,
+                            "product": {
+                                "name": name, "product_id": name,
+                                **({"product_identification_helper": helper} if helper else {}),
+                            },
+                        }
+                        for name, helper in names.items()
+                    ],
+                }
+            ],
+            "relationships": [
+                {
+                    "category": "default_component_of",
+                    "full_product_name": {"name": f"{part} in {of}", "product_id": f"{of}:{part}"},
+                    "product_reference": part, "relates_to_product_reference": of,
+                }
+                for part, of in relations
+            ],
+        },
+        "vulnerabilities": [{"cve": "CVE-2026-1", "product_status": status}],
+    }  # fmt: skip
+
+
+def products_of(value: dict[str, Any]) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    return [(one.names, one.components) for said in read(value).statements for one in said.products]
+
+
+SLES = "SUSE Linux Enterprise Server 15 SP6"
+RPM = "libopenssl3-3.1.4-150600.5.7.1.x86_64"
+RPM_PURL = "pkg:rpm/suse/libopenssl3@3.1.4-150600.5.7.1?arch=x86_64"
+
+
+def suse(publisher: str = "https://www.suse.com/") -> dict[str, Any]:
+    base = "Container bci/bci-base:15.6"
+    return vendor_document(
+        publisher,
+        {
+            SLES: {"cpe": "cpe:/o:suse:sles:15:sp6"},
+            base: {},
+            RPM: {"cpe": "cpe:2.3:a:suse:libopenssl3:*:*:*:*:*:*:*:*", "purl": RPM_PURL},
+        },
+        [(RPM, SLES), (RPM, base)],
+        known_affected=[f"{base}:{RPM}", f"{SLES}:{RPM}", base],
+    )
+
+
+def test_an_image_of_suse_is_named_by_the_name_of_its_product() -> None:
+    image = "https://registry.suse.com/bci/bci-base:15.6"
+    inside, package, whole = products_of(suse())
+    assert inside == ((image,), (RPM_PURL,))
+    assert whole == ((image,), ())
+    assert package[0] == ("cpe:/o:suse:sles:15:sp6",)  # a system, and no image
+    # Anybody else may call anything a container.
+    elsewhere = products_of(suse("https://www.example.com/suse.com/"))
+    assert elsewhere[0][0] == ("urn:csaf:Container bci/bci-base:15.6",)
+
+
+@pytest.mark.parametrize(
+    ("name", "image"),
+    [
+        ("registry.suse.com/suse/sle15:15.6", "https://registry.suse.com/suse/sle15:15.6"),
+        (f"openshift4/ose-cli@{MANIFEST}_arm64", f"https://openshift4/ose-cli@{MANIFEST}"),
+        (f"{RED_HAT_OPERATOR}_s390x", f"https://{RED_HAT_OPERATOR}"),
+        ("github.com/some/module", ""),
+        ("Example Server 2.0", ""),
+        ("Container", ""),
+        ("registry.suse.com/Not An Image:1", ""),
+    ],
+)
+def test_which_names_of_products_are_images(name: str, image: str) -> None:
+    document = vendor_document("https://example.com", {name: {}}, [], known_affected=[name])
+    assert products_of(document) == [((image or f"urn:csaf:{name}",), ())]
+
+
+def test_images_of_red_hat_are_identified_by_their_package_urls() -> None:
+    where = "arch=s390x&repository_url=registry.redhat.io/rhacm2/operator-rhel8&tag=v2.6.1-1"
+    fixed = f"pkg:oci/operator-rhel8@{MANIFEST}?{where}"
+    unfixed = "pkg:oci/ose-cli?repository_url=registry.redhat.io/openshift4/ose-cli"
+    acm, name = "8Base-RHACM-2.6", f"rhacm2/operator-rhel8@{MANIFEST}_s390x"
+    value = vendor_document(
+        "https://www.redhat.com",
+        {
+            acm: {"cpe": "cpe:/a:redhat:acm:2.6::el8"},
+            name: {"purl": fixed},
+            "openshift4/ose-cli": {"purl": unfixed},
+            RPM: {"purl": RPM_PURL},
+        },
+        # The part of an image is said before the image that is part of the platform.
+        [(RPM, f"{acm}:{name}"), (name, acm), ("openshift4/ose-cli", acm)],
+        fixed=[f"{acm}:{name}", f"{acm}:{name}:{RPM}"],
+        known_affected=[f"{acm}:openshift4/ose-cli"],
+    )
+    assert products_of(value) == [((fixed,), ()), ((fixed,), (RPM_PURL,)), ((unfixed,), ())]
+
+
 # -- what is not read ----------------------------------------------------------------------------------
 
 

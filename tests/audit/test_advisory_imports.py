@@ -130,6 +130,57 @@ def test_a_name_with_a_tag_is_what_it_points_to_now(registries: FakeRegistries, 
     assert [one.image.digest for one in found.images] == [image.manifest]
 
 
+def csaf(purl: str, *others: str, status: str = "known_affected", name: str = "app") -> dict[str, Any]:
+    products = {"P": purl, **{f"P{number}": other for number, other in enumerate(others)}}
+    return {
+        "document": {
+            "category": "csaf_vex", "csaf_version": "2.0",
+            "publisher": {"name": "Example", "namespace": "https://www.suse.com/"},
+            "tracking": {"id": "EX-1", "version": "1", "current_release_date": "2026-11-01T00:00:00Z"},
+        },
+        "product_tree": {
+            "full_product_names": [
+                {
+                    "product_id": key, "name": name,
+                    **({"product_identification_helper": {"purl": one}} if one else {}),
+                }
+                for key, one in products.items()
+            ]
+        },
+        "vulnerabilities": [{"cve": "CVE-1", "product_status": {status: list(products)}}],
+    }  # fmt: skip
+
+
+def test_a_package_url_without_a_version_is_every_tag_of_a_repository_of_the_registry(
+    registries: FakeRegistries, image: Image
+) -> None:
+    other = registries.at(APP).image("two", "2")
+    found = plan(registries, csaf(f"pkg:oci/app?repository_url={APP}&arch=amd64"))
+    assert {one.image.digest for one in found.images} == {image.manifest, other.manifest}
+    assert all(one.new[0].status == "affected" for one in found.images)
+    (lost,) = plan(registries, csaf(f"pkg:oci/other?repository_url={HOST}/team/other")).unmatched
+    assert "it has no tags" in lost.reason
+    (lost,) = plan(registries, csaf("pkg:oci/app?repository_url=registry.redhat.io/app")).unmatched
+    assert "neither a tag nor a digest is named" in lost.reason  # no other registry is listed
+
+
+def test_of_many_products_the_one_of_the_repository_is_about_the_image_that_is_given(
+    registries: FakeRegistries, image: Image
+) -> None:
+    value = csaf(f"pkg:oci/app?repository_url={APP}", "pkg:oci/x?repository_url=registry.redhat.io/x")
+    found = plan(registries, value, only=f"{APP}:1")
+    assert [one.image.digest for one in found.images] == [image.manifest]
+    (lost,) = found.unmatched
+    assert "pkg:oci/x" in lost.product
+
+
+def test_an_image_of_suse_is_asked_about_at_its_registry(registries: FakeRegistries) -> None:
+    image = registries.at("registry.suse.com/bci/bci-base").image("base", "15.6")
+    found = plan(registries, csaf("", name="Container bci/bci-base:15.6"))
+    assert [one.image.digest for one in found.images] == [image.manifest]
+    assert found.images[0].image.host == "registry.suse.com"
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [

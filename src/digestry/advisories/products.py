@@ -56,10 +56,11 @@ class ProductMatch:
 @dataclass(frozen=True, slots=True)
 class ProductIdentity:
     """The digests and images in a product's names: ``digests`` of any kind, and ``images``, repositories with
-    their tag or digest, if any."""
+    their tag or digest, if any. Of these, a package URL without a version means ``whole`` repositories."""
 
     digests: tuple[Digest, ...]
     images: tuple[Reference, ...]
+    whole: tuple[Reference, ...] = ()
 
     @property
     def is_image(self) -> bool:
@@ -72,12 +73,15 @@ def identify_product(product: Product, *, default_host: str = DOCKER_HUB) -> Pro
     ``default_host``."""
     digests: dict[Digest, None] = {}
     images: dict[Reference, None] = {}
+    whole: dict[Reference, None] = {}
     for name in product.names:
         for digest, image in _identified(name.strip(), default_host):
             if digest is not None:
                 digests.setdefault(digest)
             if image is not None:
                 images.setdefault(image)
+                if name.strip().lower().startswith("pkg:") and digest is None and image.tag is None:
+                    whole.setdefault(image)
     if any(is_package(name) for name in product.names) and not images:
         return ProductIdentity((), ())  # the hash is its file's
     for algorithm, encoded in product.hashes:
@@ -85,7 +89,7 @@ def identify_product(product: Product, *, default_host: str = DOCKER_HUB) -> Pro
         found = None if known is None else read_digest(f"{known}:{encoded.lower()}")
         if found is not None:
             digests.setdefault(found)
-    return ProductIdentity(tuple(digests), tuple(images))
+    return ProductIdentity(tuple(digests), tuple(images), tuple(whole))
 
 
 def is_package(name: str) -> bool:

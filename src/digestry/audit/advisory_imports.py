@@ -127,6 +127,8 @@ class ImportPlanner:
         mine = only.repository_only()
         if named and not lone and all(image.repository_only() != mine for image in named):
             return NamedImages(reason=f"it is about another image than {only}")
+        if any(image.repository_only() == mine for image in identity.images):
+            return NamedImages((only,))
         if not named and (product.names or product.hashes) and not lone:
             return NamedImages(reason=f"nothing says that this product is {only}")
         return NamedImages((only,))

@@ -18,6 +18,8 @@ from digestry.model.reference import DOCKER_HUB, Reference
 
 _MOST_REPOSITORIES: Final = 64
 """Repositories of one registry in which a digest alone is looked for."""
+_MOST_TAGS: Final = 256
+"""Tags of a repository that is named without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,16 +141,26 @@ class ImageFinder:
         return tuple(found)
 
     def _tagged(self, identity: ProductIdentity) -> NamedImages:
-        """Return the images that the names' tags point to now."""
+        """Return the images that the names' tags point to now. A package URL without
+        a version, of a repository of the registry, means all of its tags."""
         found: dict[Reference, None] = {}
+        left = 0
         tagged = [image for image in identity.images if image.tag is not None]
+        whole = [] if tagged else [image for image in identity.whole if image.host == self._host]
+        for repository in whole:
+            tags = self._queries.tags(repository, most=_MOST_TAGS + 1)
+            left += max(0, len(tags) - _MOST_TAGS)
+            self._queries.prefetch_tags(repository, tags[:_MOST_TAGS])
+            tagged += [repository.with_tag(tag) for tag in tags[:_MOST_TAGS]]
         for image in tagged:
             target = self._queries.resolve(image.repository_only(), image.tag or "")
             if target is not None:
-                found.setdefault(image.with_digest(target.digest))
+                found.setdefault(image.repository_only().with_digest(target.digest))
         if found:
-            return NamedImages(tuple(found))
+            more = f"of {whole[0].name} the first {_MOST_TAGS} tags were looked at" if left else ""
+            return NamedImages(tuple(found), more)
         names = ", ".join(map(str, tagged or identity.images))
         if not tagged:
-            return NamedImages(reason=f"{names}: neither a tag nor a digest is named")
+            lacks = "it has no tags" if whole else "neither a tag nor a digest is named"
+            return NamedImages(reason=f"{names}: {lacks}")
         return NamedImages(reason=f"{names}: there is no such tag")
