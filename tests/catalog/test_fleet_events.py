@@ -11,10 +11,12 @@ from digestry.catalog import clock
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.delivery_queue import Subscription
 from digestry.catalog.fleet.judgements import Judgement, StatementRow
+from digestry.catalog.fleet.run_pages import RunFilter
 from digestry.catalog.fleet.scans import RunningImage
+from digestry.catalog.fleet.selection import EVERYBODY, ImageFilter
 from digestry.model.digest import Digest
 from digestry.model.fleet import ClaimReport, FleetReport, ImageReport, RunReport, Started, Stopped
-from digestry.model.fleet_answers import FleetVerdict
+from digestry.model.fleet_answers import FleetState, FleetVerdict
 from digestry.model.fleet_events import FLEET_EVENTS, FleetEvent
 from tests.catalog.raw import Raw
 from tests.catalog.support import pushed
@@ -67,14 +69,21 @@ class Fleet:
             *(Stopped("docker", name, clock.to_datetime(self.now), "", after) for name in containers),
         )
 
-    def judge(self, *vulnerabilities: str, image: str = "bad") -> None:
+    def judge(
+        self,
+        *vulnerabilities: str,
+        image: str = "bad",
+        aliases: tuple[str, ...] = (),
+        state: FleetState | None = None,
+    ) -> None:
         """Let all images of this name be affected by ``vulnerabilities``, or by none."""
         store = self.catalog.fleet_judgements
-        state = FleetVerdict("affected" if vulnerabilities else "not_assessed", vulnerabilities)
-        statuses = dict.fromkeys(vulnerabilities, "affected")
+        state = state or ("affected" if vulnerabilities else "not_assessed")
+        verdict = FleetVerdict(state, vulnerabilities)
+        statuses = dict.fromkeys(vulnerabilities + aliases, "affected")
         store.record(
             [
-                Judgement(one.number, state, statuses, {})
+                Judgement(one.number, verdict, statuses, {})
                 for one in store.reports(store.every())
                 if one.report.reference == image
             ],
@@ -196,6 +205,83 @@ def test_an_advisory_that_is_withdrawn_is_no_end(fleet: Fleet) -> None:
     assert fleet.happened() == {}
 
 
+def test_a_verdict_that_is_not_known_for_a_while_is_neither_an_end_nor_news(fleet: Fleet) -> None:
+    fleet.start("h1", "ended", image="other")
+    fleet.start("h1", "a")
+    fleet.judge("CVE-1", image="other")
+    fleet.judge("CVE-1")
+    assert fleet.happened()["affected-started"]["containers"] == 2
+    fleet.stop("h1", "ended")
+    fleet.judge(state="unknown")  # the advisories cannot be read
+    assert fleet.happened() == {}
+    fleet.now += 30 * MINUTE
+    fleet.report("h1")
+    fleet.start("h1", "meanwhile")
+    assert fleet.happened() == {}
+    fleet.start("h1", "brief")
+    fleet.now += clock.SECOND
+    fleet.stop("h1", "brief")
+    assert fleet.happened() == {}
+    fleet.judge("CVE-1")
+    assert names(fleet.happened()) == ["meanwhile", "brief"]
+    assert fleet.happened() == {}
+    fleet.judge(state="unknown")
+    assert fleet.happened() == {}
+    fleet.now += MINUTE
+    fleet.stop("h1", "a", "meanwhile")  # while it is not known
+    (stopped,) = fleet.happened()["last-affected-stopped"]["listed"]
+    assert (stopped["vulnerability"], stopped["lastEnd"]) == ("CVE-1", text(fleet.now))
+    fleet.judge("CVE-1")
+    assert fleet.happened() == {}
+
+
+def test_an_end_is_told_once_the_other_verdicts_are_known(fleet: Fleet) -> None:
+    fleet.start("h1", "a")
+    fleet.start("h1", "b", image="other")
+    fleet.judge("CVE-1")
+    fleet.judge("CVE-1", image="other")
+    assert fleet.happened()["affected-started"]["containers"] == 2
+    fleet.judge(image="other", state="unknown")
+    fleet.now += MINUTE
+    fleet.stop("h1", "a")
+    assert fleet.happened() == {}  # the other one may still be affected
+    fleet.judge(image="other", state="not_affected")
+    assert fleet.happened() == {}
+    fleet.now += MINUTE
+    assert fleet.happened()["last-affected-stopped"]["listed"][0]["lastEnd"] == text(fleet.now - MINUTE)
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(10, False), (61, True)])
+def test_an_advisory_that_is_replaced_in_two_steps_is_no_news(fleet: Fleet, seconds: int, told: bool) -> None:
+    fleet.start("h1", "a")
+    fleet.judge("CVE-1")
+    assert fleet.happened().keys() == {"affected-started"}
+    fleet.judge()
+    assert fleet.happened() == {}
+    fleet.now += seconds * clock.SECOND
+    assert fleet.happened() == {}
+    fleet.judge("CVE-1")
+    assert fleet.happened().keys() == ({"affected-started"} if told else set())
+    assert fleet.happened() == {}
+
+
+def test_another_vulnerability_of_what_is_affected_already_is_news(fleet: Fleet) -> None:
+    fleet.start("h1", "a")
+    fleet.start("h1", "b", image="other")
+    fleet.judge("CVE-1")
+    fleet.judge("CVE-1", image="other")
+    assert fleet.happened()["affected-started"]["containers"] == 2
+    fleet.judge("CVE-1", "CVE-2")
+    data = fleet.happened()["affected-started"]
+    assert (names({"affected-started": data}), data["vulnerabilities"]) == (["a"], ["CVE-2", "CVE-1"])
+    assert fleet.happened() == {}
+    fleet.judge("CVE-1", "CVE-2", aliases=("GHSA-2",))  # the same by another name
+    assert fleet.happened() == {}
+    fleet.judge("CVE-1")
+    fleet.judge("CVE-1", "CVE-2")
+    assert fleet.happened() == {}
+
+
 def test_an_agent_that_is_silent_is_reported_once_and_its_containers_run(fleet: Fleet) -> None:
     fleet.start("h1", "a")
     fleet.start("h2", "b")
@@ -239,6 +325,23 @@ def test_counts(fleet: Fleet) -> None:
     assert found.agents == {"reporting": 1, "silent": 1}
     fleet.catalog.fleet_counts.store(found, fleet.now)
     fleet.catalog.fleet_counts.store(found, fleet.now)
+
+
+def test_a_vulnerability_is_not_gone_while_the_verdict_is_not_known(fleet: Fleet) -> None:
+    choice = RunFilter(ImageFilter(vulnerability="CVE-1"), ever=True)
+
+    def running() -> int:
+        return fleet.catalog.fleet.timeline(choice, EVERYBODY, now=fleet.now).running
+
+    fleet.start("h1", "a")
+    fleet.judge("CVE-1")
+    assert running() == 1
+    fleet.judge(state="unknown")
+    assert running() == 1
+    fleet.judge("CVE-2", state="unknown")  # what else can be read
+    assert running() == 1
+    fleet.judge()
+    assert running() == 0
 
 
 def test_what_is_to_be_judged(fleet: Fleet) -> None:

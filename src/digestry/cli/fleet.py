@@ -12,7 +12,13 @@ from digestry.cli.fleet_changes import since
 from digestry.cli.fleet_rows import RUN_COLUMNS, row_of, short_time
 from digestry.cli.fleet_silent import silent
 from digestry.cli.fleet_summary import summary
-from digestry.cli.fleet_target import limit_option, open_fleet, place_option, registry_option
+from digestry.cli.fleet_target import (
+    is_vulnerability,
+    limit_option,
+    open_fleet,
+    place_option,
+    registry_option,
+)
 from digestry.cli.fleet_timeline import timeline
 from digestry.cli.listing import Listing, View, listing_options
 from digestry.cli.output import note
@@ -73,8 +79,8 @@ def who(
     ended), layer, reference, vulnerabilities, fixed, base, until_after, last_seen, silent and more; digestry
     schema fleet who describes them.
 
-    Exit code 1 if one of them is affected; 3 if none is, but a place is silent or an image is not judged, so
-    that there may be more; 0 only if all is known.
+    Exit code 1 if one of them is affected; 3 if none is, but a place is silent, an image is not judged, or a
+    vulnerability may be in an image of which nothing is known; 0 only if all is known.
     """
     if at is not None and ever:
         raise click.UsageError("--at and --ever are two different times")
@@ -104,4 +110,7 @@ def who(
         note(f"digestry: no container {verb} {target}{when}")
     affected = any(row["state"] == "affected" for row in rows)
     uncertain = any(row["silent"] or row["state"] in {"unknown", "unjudged"} for row in rows)
-    raise click.exceptions.Exit(status(known, host, affected=affected, uncertain=uncertain))
+    named = is_vulnerability(target)
+    raise click.exceptions.Exit(
+        status(known, host, affected=affected, uncertain=uncertain, by_vulnerability=named)
+    )

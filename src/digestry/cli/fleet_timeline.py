@@ -47,15 +47,16 @@ def timeline(
     JSON: one object with target, points (at, containers), exact, running, unknown, total, first, last_end,
     last_end_after, silent (place, since, containers: where the end is not known), sentence and registry.
 
-    Exit code 1 if an affected container runs; 3 if none is known to, but something is not known; 0 only if
-    all is known.
+    Exit code 1 if an affected container runs; 3 if none is known to, but something is not known, as of an
+    image whose verdict is unknown; 0 only if all is known.
     """
     from digestry.cli.documents import FleetHistory, HistoryPoint, SilentRuns
     from digestry.cli.fleet_unknowns import status
 
     with open_fleet(registry, target, place) as asked:
         found = asked.fleet.timeline(asked.choice)
-        dark, affected = _running(asked, found, by_name=is_vulnerability(target))
+        by_name = is_vulnerability(target)
+        dark, affected = _running(asked, found, by_name=by_name)
         known = asked.fleet.summary()
         host = asked.host
     sentence = last_end(found, dark)
@@ -84,7 +85,10 @@ def timeline(
         if lines:
             say()
         say(printable(sentence))
-    raise click.exceptions.Exit(status(known, host, affected=affected, uncertain=bool(found.unknown)))
+    uncertain = bool(found.unknown)
+    raise click.exceptions.Exit(
+        status(known, host, affected=affected, uncertain=uncertain, by_vulnerability=by_name)
+    )
 
 
 def _running(

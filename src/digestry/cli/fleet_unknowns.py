@@ -30,9 +30,24 @@ def unknown_parts(summary: FleetSummary, host: str) -> list[str]:
     return found
 
 
-def status(summary: FleetSummary, host: str, *, affected: bool, uncertain: bool = False) -> int:
-    """Return the exit code: as the audit's; and say on standard error what is not known."""
+def status(
+    summary: FleetSummary,
+    host: str,
+    *,
+    affected: bool,
+    uncertain: bool = False,
+    by_vulnerability: bool = False,
+) -> int:
+    """Return the exit code: as the audit's; and say on standard error what is not known.
+
+    ``by_vulnerability``: the question was which images have one, which is not known of unknown images.
+    """
     reasons = unknown_parts(summary, host)
+    unknown = summary.containers.get("unknown", 0) if by_vulnerability else 0
+    if unknown:
+        runs = "runs an image" if unknown == 1 else "run images"
+        what = "it" if unknown == 1 else "them"
+        reasons.append(f"{number_of(unknown, 'container')} {runs} of which is not known what affects {what}")
     for reason in reasons:
         note(f"digestry: {reason}")
     if affected:

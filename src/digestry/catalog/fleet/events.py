@@ -7,7 +7,7 @@ transaction. One process at a time looks. Many changes of one kind at once are o
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -18,6 +18,7 @@ from digestry.catalog import clock, delivery_queue, dialect
 from digestry.catalog.database import Database
 from digestry.catalog.delivery_queue import Subscription
 from digestry.catalog.fleet.images import verdict_of
+from digestry.catalog.fleet.lapsed_verdicts import LapsedVerdict, lapsed_verdicts
 from digestry.catalog.fleet.late_runs import MissingRuns, missing_between, still_awaited, there_by_now
 from digestry.catalog.fleet.silence import agent_could_report, agent_silent
 from digestry.catalog.fleet_schema import (
@@ -56,13 +57,15 @@ _Item = TypeVar("_Item")
 
 class _State(msgspec.Struct, frozen=True):
     """What was found last: the last run, and those before it that were not there; the affected images that
-    run, their vulnerabilities, and the agents that are silent."""
+    run, their vulnerabilities, and the agents that are silent; images that were affected, and of which that
+    is not known now. While there are any, the vulnerabilities are those that somebody may still run."""
 
     last_run: int = 0
     images: tuple[int, ...] = ()
     vulnerabilities: tuple[str, ...] = ()
     silent: tuple[str, ...] = ()
     missing: tuple[MissingRuns, ...] = ()
+    lapsed: tuple[LapsedVerdict, ...] = ()
 
 
 @dataclass(slots=True)
@@ -137,10 +140,22 @@ def _look(connection: Connection, before: _State | None, now: int, heard_since: 
     known = before or _State(last_run)
     late = there_by_now(connection, known.missing)
     missing = [*known.missing, *missing_between(connection, known.last_run, last_run, now)]
-    started = _started(connection, known, images, late)
+    before_lapse = {one.image: one for one in known.lapsed}
+    not_now = (set(known.images) | before_lapse.keys()) - images
+    lapsed = tuple(lapsed_verdicts(connection, before_lapse, not_now, last_run=known.last_run, now=now))
+    names = running - set(known.vulnerabilities) if before else set()
+    fresh = images.difference(known.images, before_lapse) | _with_new(connection, images, names)
+    started = _started(connection, known, fresh, late)
+    for image in sorted((images & before_lapse.keys()) - fresh):
+        started += _runs_after(connection, image, before_lapse[image].last_run)
     # What started and ended since then was in no state.
     brief = _vulnerabilities(connection, {run.image for run in started} - images)
-    stopped = _stopped(connection, sorted((set(known.vulnerabilities) | brief) - running))
+    # Of an image whose verdict is not known the vulnerabilities are those of the last one. Of one whose
+    # advisory may be about to be replaced they are not there, and may be any.
+    possible = _vulnerabilities(connection, {one.image for one in lapsed if one.unknown}) - running
+    if any(not one.unknown for one in lapsed):
+        possible |= set(known.vulnerabilities) - running
+    stopped = _stopped(connection, sorted((set(known.vulnerabilities) | brief) - running - possible))
     silent = _silent(connection, now, heard_since)
     still = {agent.id for agent in silent}
     new = [agent for agent in silent if agent.id not in known.silent]
@@ -149,14 +164,15 @@ def _look(connection: Connection, before: _State | None, now: int, heard_since: 
         _State(
             last_run,
             tuple(sorted(images)),
-            tuple(sorted(running)),
+            tuple(sorted(running | possible)),
             tuple(sorted(still)),
             still_awaited(missing, late, now),
+            lapsed,
         ),
         silent=new,
     )
     if started:
-        found.events.append(_event("affected-started", now, _affected(connection, started)))
+        found.events.append(_event("affected-started", now, _affected(connection, started, names)))
     if stopped:
         data = LastAffectedStopped(len(stopped), tuple(stopped[:MOST_LISTED]))
         found.events.append(_event("last-affected-stopped", now, data))
@@ -182,36 +198,68 @@ def _vulnerabilities(connection: Connection, images: Iterable[int]) -> set[str]:
     return found
 
 
-def _started(connection: Connection, known: _State, images: set[int], late: Sequence[int]) -> list[Row[Any]]:
-    """Return the runs of affected images that are new, ``late`` ones too, and all that run of images that are
-    newly affected."""
-    query: Select[Any] = (
-        select(
-            fleet_runs.c.image,
-            fleet_runs.c.container,
-            fleet_runs.c.name,
-            fleet_runs.c.namespace,
-            fleet_runs.c.started_at,
-            fleet_runs.c.ended_at,
-            fleet_sources.c.place,
-            fleet_images.c.reference,
-            fleet_images.c.digest,
-            fleet_images.c.verdict,
+def _with_new(connection: Connection, images: Collection[int], names: Collection[str]) -> set[int]:
+    """Return those of ``images`` that have one of the vulnerabilities ``names``, which nothing that runs had
+    before, by that name and not by another name of theirs."""
+    found: set[int] = set()
+    table = fleet_image_vulnerabilities
+    for some in _parts(sorted(names)):
+        query = (
+            select(table.c.vulnerability, table.c.image, fleet_images.c.verdict)
+            .join_from(table, fleet_images, fleet_images.c.number == table.c.image)
+            .where(table.c.vulnerability.in_(some), table.c.status == "affected")
         )
-        .join_from(fleet_runs, fleet_images, fleet_images.c.number == fleet_runs.c.image)
-        .join(fleet_sources, fleet_sources.c.number == fleet_runs.c.source)
-        .order_by(fleet_runs.c.number)
-    )
-    affected = fleet_images.c.state == "affected"
-    new = list(connection.execute(query.where(affected & (fleet_runs.c.number > known.last_run))))
-    for some in _parts(late):
-        new += connection.execute(query.where(affected & fleet_runs.c.number.in_(some)))
-    found = [row for row in new if row.image in known.images or _was_brief(row)]
-    # Of an image that is newly affected, what has ended is over.
-    for some in _parts(sorted(images.difference(known.images))):
-        runs = fleet_runs.c.image.in_(some) & fleet_runs.c.ended_at.is_(None)
-        found += connection.execute(query.where(runs)).all()
+        for row in connection.execute(query):
+            if row.image in images and row.image not in found:
+                listed = verdict_of(row.verdict, "affected").vulnerabilities
+                if row.vulnerability in listed or len(listed) >= MOST_LISTED:
+                    found.add(row.image)
     return found
+
+
+_RUNS: Final[Select[Any]] = (
+    select(
+        fleet_runs.c.image,
+        fleet_runs.c.container,
+        fleet_runs.c.name,
+        fleet_runs.c.namespace,
+        fleet_runs.c.started_at,
+        fleet_runs.c.ended_at,
+        fleet_sources.c.place,
+        fleet_images.c.reference,
+        fleet_images.c.digest,
+        fleet_images.c.verdict,
+    )
+    .join_from(fleet_runs, fleet_images, fleet_images.c.number == fleet_runs.c.image)
+    .join(fleet_sources, fleet_sources.c.number == fleet_runs.c.source)
+    .order_by(fleet_runs.c.number)
+)
+
+
+def _started(connection: Connection, known: _State, fresh: set[int], late: Sequence[int]) -> list[Row[Any]]:
+    """Return the runs of affected images that are new, ``late`` ones too, and all that run of ``fresh``
+    images, which are newly affected."""
+    affected = fleet_images.c.state == "affected"
+    new = list(connection.execute(_RUNS.where(affected & (fleet_runs.c.number > known.last_run))))
+    for some in _parts(late):
+        new += connection.execute(_RUNS.where(affected & fleet_runs.c.number.in_(some)))
+    told = set(known.images)
+    lapsed = {one.image for one in known.lapsed}
+    found = [
+        row
+        for row in new
+        if row.image not in lapsed and ((row.image in told and row.image not in fresh) or _was_brief(row))
+    ]
+    # Of an image that is newly affected, what has ended is over.
+    for some in _parts(sorted(fresh)):
+        runs = fleet_runs.c.image.in_(some) & fleet_runs.c.ended_at.is_(None)
+        found += connection.execute(_RUNS.where(runs)).all()
+    return found
+
+
+def _runs_after(connection: Connection, image: int, last: int) -> Sequence[Row[Any]]:
+    """Return the runs of an image after ``last``: none of them was told while its verdict had lapsed."""
+    return connection.execute(_RUNS.where((fleet_runs.c.image == image) & (fleet_runs.c.number > last))).all()
 
 
 def _was_brief(run: Row[Any]) -> bool:
@@ -222,12 +270,14 @@ def _was_brief(run: Row[Any]) -> bool:
     return since is None or clock.from_datetime(since) <= run.started_at
 
 
-def _affected(connection: Connection, runs: Sequence[Row[Any]]) -> AffectedStarted:
+def _affected(connection: Connection, runs: Sequence[Row[Any]], new: Collection[str]) -> AffectedStarted:
+    """Return the data about ``runs``, with the vulnerabilities that are ``new`` first."""
     images = {run.image for run in runs}
+    names = sorted(_vulnerabilities(connection, images), key=lambda name: (name not in new, name))
     return AffectedStarted(
         len(runs),
         len(images),
-        tuple(sorted(_vulnerabilities(connection, images))[:MOST_LISTED]),
+        tuple(names[:MOST_LISTED]),
         tuple(
             AffectedContainer(
                 run.place,

@@ -322,17 +322,27 @@ def _replace_vulnerabilities(connection: Connection, judgements: Sequence[Judgem
     query = select(table).where(table.c.image.in_([judgement.number for judgement in judgements]))
     for row in connection.execute(query):
         before.setdefault(row.image, {})[row.vulnerability] = row.status
-    changed = [one for one in judgements if before.get(one.number, {}) != dict(one.statuses)]
+    after = {one.number: _statuses_after(before.get(one.number, {}), one) for one in judgements}
+    changed = [one for one in judgements if before.get(one.number, {}) != after[one.number]]
     if not changed:
         return
     connection.execute(delete(table).where(table.c.image.in_([judgement.number for judgement in changed])))
     rows = [
         {"vulnerability": vulnerability, "image": judgement.number, "status": status}
         for judgement in changed
-        for vulnerability, status in sorted(judgement.statuses.items())
+        for vulnerability, status in sorted(after[judgement.number].items())
     ]
     if rows:
         connection.execute(insert(table), rows)
+
+
+def _statuses_after(before: Mapping[str, str], judgement: Judgement) -> dict[str, str]:
+    """Return the worst status of each vulnerability. What was affected stays so while the verdict is not
+    known, as when an advisory cannot be read: otherwise a question about it would find that nothing is."""
+    after = dict(judgement.statuses)
+    if judgement.verdict.state == "unknown":
+        return {name: status for name, status in before.items() if status == "affected"} | after
+    return after
 
 
 def _add_digests(connection: Connection, judgements: Sequence[Judgement]) -> None:
