@@ -97,16 +97,16 @@ def test_a_digest_has_what_refers_to_it_and_is_remembered_when_deleted(
     put(catalog, "x", child)
     parent = index(child)
     put(catalog, "x", parent, "t")
-    details = catalog.browsing.digest("x", str(child.digest), limit=9)
+    details = catalog.browsing.digest("x", str(child.digest), limit=9, visible=bool)
     assert details.manifest is not None
     assert details.manifest.deleted_at is None
     assert [(user.digest, user.role) for user in details.users] == [(str(parent.digest), "manifest")]
     layer = str(child.layers[0].digest)
-    details = catalog.browsing.digest("x", layer, limit=9)
+    details = catalog.browsing.digest("x", layer, limit=9, visible=bool)
     assert (details.manifest, details.blob) == (None, child.layers[0].size)
     assert [(user.digest, user.role) for user in details.users] == [(str(child.digest), "layer")]
     catalog.delete_manifest("x", parent.digest, origin=ORIGIN)
-    details = catalog.browsing.digest("x", str(parent.digest), limit=9)
+    details = catalog.browsing.digest("x", str(parent.digest), limit=9, visible=bool)
     assert details.manifest is not None
     assert details.manifest.deleted_at == clock.now
 

@@ -6,16 +6,25 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from digestry.model import media_types
 from digestry.model.digest import Digest
 from tests.advisories.signed import RECORDED
-from tests.support import RegistryServer, descriptor, run_digestry, running_registry, start_registry
-from tests.web.browser import Browser
+from tests.registry.access.support import basic, guarded
+from tests.support import (
+    RegistryServer,
+    Response,
+    descriptor,
+    run_digestry,
+    running_registry,
+    start_registry,
+)
+from tests.web.browser import Browser, signed_in
 from tests.web.images import attach, image, openvex, push_index
 
 
@@ -52,7 +61,6 @@ def test_an_image_has_its_layers_with_the_steps_that_made_them(server: RegistryS
     assert at == sorted(at)
     assert "Entry point /run" in text
     assert "LANG=C.UTF-8" in text
-    assert "attached to its layers in other repositories are not listed here" in text
 
 
 def test_an_image_whose_history_does_not_fit_shows_its_layers_alone(server: RegistryServer) -> None:
@@ -195,3 +203,45 @@ def test_what_counts_is_what_the_configuration_trusts(tmp_path: Path) -> None:
         assert "A statement does not count: only team may state fixed." in text
     finally:
         server.stop()
+
+
+class AsCarol(RegistryServer):
+    """A registry with users, asked by one who may do everything."""
+
+    def request(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> Response:
+        return super().request(method, path, body, {**basic("carol"), **(headers or {})})
+
+
+def test_an_advisory_on_a_layer_is_shown_from_the_repositories_that_a_visitor_may_read() -> None:
+    with guarded() as guarded_server:
+        as_carol = AsCarol(guarded_server.host, guarded_server.process, guarded_server.root)
+        manifests = {}
+        for name in ("public/base", "secret/base", "team/app"):
+            content = image(as_carol, name, name)  # they share their first layer
+            manifests[name] = as_carol.push_manifest(name, "1", content)
+            layer = Digest.parse(content["layers"][0]["digest"])
+        for name in ("public/base", "secret/base"):
+            for status, number in (("affected", 1), ("not_affected", 2)):
+                statement = {
+                    "vulnerability": {"name": f"CVE-2026-{number}-{name.partition('/')[0]}"},
+                    "status": status,
+                    "impact_statement": "none",
+                }
+                attach(as_carol, name, layer, openvex(statement, author="the base's team"))
+        path = f"/r/team/app@{manifests['team/app']}"
+        carol, alice = (signed_in(guarded_server, user).text(path) for user in ("carol", "alice"))
+        for page, shown in ((carol, True), (alice, False)):
+            text = plain(page)
+            assert "CVE-2026-1-public" in text
+            assert f'href="/r/public/base@{layer}"' in page
+            assert "stated in public/base" in text
+            assert ("CVE-2026-1-secret" in text) == shown
+            assert ("secret/base" in page) == shown
+            assert "CVE-2026-2" not in text  # a good word about a layer says nothing of the image
+        # The page of the layer in that repository says all of it.
+        text = plain(signed_in(guarded_server, "alice").text(f"/r/team/app@{layer}"))
+        assert "CVE-2026-1-public" in text
+        assert "CVE-2026-2-public" in text
+        assert "secret" not in text

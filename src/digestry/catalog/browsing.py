@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from digestry.catalog import (
     image_details,
+    image_parts,
     image_summaries,
     repository_pages,
     repository_rows,
@@ -45,7 +46,9 @@ class DigestDetails:
     is known of the ``images`` below it.
 
     Up to a limit, the newest first, it has the ``users``, which refer to the digest, and the ``referrers`` of
-    it, of the indexes that list it, and of its config and layers.
+    it, of the indexes that list it, and of its config and layers; ``elsewhere`` are those that other
+    repositories have of its config and layers, or of the digest if it is no manifest, each with the name of
+    its repository.
     """
 
     manifest: ManifestDetails | None
@@ -53,6 +56,7 @@ class DigestDetails:
     images: Summaries
     users: tuple[User, ...]
     referrers: tuple[StoredManifest, ...]
+    elsewhere: tuple[tuple[str, StoredManifest], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,22 +127,30 @@ class Browsing:
             images = _summaries(connection, repository, name, digests, runs_at=runs_at)
         return TagsPage(page, len(found) > limit, images)
 
-    def digest(self, name: str, digest: str, *, limit: int) -> DigestDetails:
-        """Return what a repository knows about a digest, with up to ``limit`` users and referrers. Raises
-        :class:`UnknownRepository`."""
+    def digest(self, name: str, digest: str, *, limit: int, visible: image_parts.Visible) -> DigestDetails:
+        """Return what a repository knows about a digest, with up to ``limit`` users and referrers; of other
+        repositories those that are ``visible`` count. Raises :class:`UnknownRepository`."""
         with self._database.read() as connection:
             repository = repository_rows.find(connection, name)
             if repository is None:
                 raise UnknownRepository(name)
             users = image_details.users_of(connection, repository, digest, limit=limit)
             subjects = [digest, *(user.digest for user in users if user.role == "manifest")]
-            subjects += image_details.parts_of(connection, repository, digest)
+            parts = image_details.parts_of(connection, repository, digest)
+            manifest = image_details.manifest_details(connection, repository, digest)
             return DigestDetails(
-                image_details.manifest_details(connection, repository, digest),
+                manifest,
                 image_details.blob_size(connection, repository, digest),
                 _summaries(connection, repository, name, [digest], runs_at=None),
                 users,
-                image_details.referrers_of(connection, repository, subjects, limit=limit),
+                image_details.referrers_of(connection, repository, [*subjects, *parts], limit=limit),
+                image_parts.referrers_elsewhere(
+                    connection,
+                    name,
+                    [digest] if manifest is None else parts,
+                    visible=visible,
+                    limit=limit,
+                ),
             )
 
     def tags_beginning(

@@ -12,9 +12,10 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, Select, exists, func, select, true
 
-from digestry.catalog import dialect, tag_history
+from digestry.catalog import dialect, manifest_rows, tag_history
 from digestry.catalog.holders import find_holders
 from digestry.catalog.image_graph import MOST_ROWS, Key, TooMuch, rows_of
+from digestry.catalog.manifest_rows import StoredManifest
 from digestry.catalog.schema import manifest_references, manifests, repositories
 from digestry.model import media_types
 from digestry.model.digest import Digest
@@ -96,6 +97,18 @@ def referrers_of(connection: Connection, parts: Collection[str], visible: Visibl
         raise TooMuch
     rows = sorted(rows, key=lambda row: (-int(row.pushed_at), row.digest))
     return [Referrer(row.subject, row.name, row) for row in rows if visible(row.name)]
+
+
+def referrers_elsewhere(
+    connection: Connection, name: str, parts: Collection[str], *, visible: Visible, limit: int
+) -> tuple[tuple[str, StoredManifest], ...]:
+    """Return the manifests of other repositories than ``name``, which are ``visible``, that refer to one of
+    ``parts``, the newest first; none if there are too many to look at."""
+    try:
+        found = referrers_of(connection, parts, lambda other: other != name and visible(other))
+    except TooMuch:
+        return ()
+    return tuple((one.repository, manifest_rows.to_stored(one.row)) for one in found[:limit])
 
 
 def repositories_with(connection: Connection, layer: str) -> dict[int, str]:

@@ -39,7 +39,7 @@ _HOST: Final = "here.invalid"
 class Stated:
     """A statement in force. ``at`` is None where the document does not say; ``signed`` says whether a trusted
     key has signed it. ``subject`` is what it is attached to: the image, an index that lists it, or a layer
-    of it."""
+    of it; ``repository`` is where that is."""
 
     vulnerability: str
     aliases: tuple[str, ...]
@@ -53,6 +53,15 @@ class Stated:
     referrer: Digest
     subject: Digest
     layer: bool
+    repository: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadAdvisory:
+    """A referrer that could not be read, of a repository."""
+
+    repository: str
+    digest: Digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,30 +70,40 @@ class Attached:
     ``uncounted`` the reasons why statements do not count."""
 
     statements: tuple[Stated, ...]
-    unread: tuple[Digest, ...]
+    unread: tuple[UnreadAdvisory, ...]
     uncounted: tuple[str, ...] = ()
 
 
 def read_attached(
-    host: Host, name: str, referrers: Iterable[StoredManifest], *, whole: frozenset[Digest]
+    host: Host,
+    name: str,
+    referrers: Iterable[StoredManifest],
+    elsewhere: Iterable[tuple[str, StoredManifest]] = (),
+    *,
+    digest: Digest,
+    whole: frozenset[Digest],
 ) -> Attached:
-    """Read the advisories among the ``referrers`` of an image of the repository ``name``, of its indexes and
-    of its layers: the newest of them, and of each the statements that count and no newer one replaces.
+    """Read the advisories about ``digest``, an image or a layer of the repository ``name``.
 
-    ``whole`` are the digests of all of it: what is attached to others is about a layer, and says nothing good
-    of the rest.
+    They are among the ``referrers`` of it, of its indexes and of its layers, and among those that other
+    repositories have ``elsewhere`` of its layers and config: the newest of them, and of each the statements
+    that count and no newer one replaces. ``whole`` are the digests of all of an image: what is attached to
+    others is about a layer, and says nothing good of the rest. Nor does what other repositories have, except
+    about ``digest`` itself.
     """
     reading = AdvisoryReading()
-    counting = _Counting(host.trust, Reference(_HOST, name), reading, whole)
-    unread: list[Digest] = []
-    wanted = [referrer for referrer in referrers if _may_state(referrer)]
-    for referrer in wanted[:_MOST_DOCUMENTS]:
+    counting = _Counting(host.trust, Reference(_HOST, name), reading, digest, whole)
+    unread: list[UnreadAdvisory] = []
+    wanted = [(name, referrer) for referrer in referrers if _may_state(referrer)]
+    wanted += [(other, referrer) for other, referrer in elsewhere if _may_state(referrer)]
+    wanted.sort(key=lambda one: -one[1].pushed_at)
+    for where, referrer in wanted[:_MOST_DOCUMENTS]:
         documents = _documents(host, referrer)
         if documents is None:
-            unread.append(referrer.digest)
+            unread.append(UnreadAdvisory(where, referrer.digest))
         for document in documents or ():
-            counting.add(document, referrer)
-    unread += [referrer.digest for referrer in wanted[_MOST_DOCUMENTS:]]
+            counting.add(document, referrer, Reference(_HOST, where))
+    unread += [UnreadAdvisory(where, referrer.digest) for where, referrer in wanted[_MOST_DOCUMENTS:]]
     drop_superseded(reading)
     current = in_force(reading.advisories)
     uncounted = tuple(dict.fromkeys(reading.reasons))
@@ -119,45 +138,53 @@ def _documents(host: Host, referrer: StoredManifest) -> Sequence[Document] | Non
 
 
 class _Counting:
-    """Adds to ``reading`` the statements that count in ``repository``, and the reasons why others do not."""
+    """Adds to ``reading`` the statements that count of an image in ``repository``, and the reasons why others
+    do not."""
 
     def __init__(
         self,
         trust: TrustPolicy,
         repository: Reference,
         reading: AdvisoryReading,
+        digest: Digest,
         whole: frozenset[Digest],
     ) -> None:
+        self._digest = digest
         self._whole = whole
         self._trust = trust
         self._repository = repository
         self._reading = reading
 
-    def add(self, document: Document, referrer: StoredManifest) -> None:
-        """Add a document, unless it says that it is about another image."""
+    def add(self, document: Document, referrer: StoredManifest, where: Reference) -> None:
+        """Add a document of the repository ``where``, unless it says that it is about another image."""
         subject = referrer.subject
         if subject is None or (document.subjects and subject not in document.subjects):
             return
-        signature = self._trust.verify(document, self._repository)
-        self._reading.attached.append(
-            AttachedDocument(document, self._repository, subject, referrer.digest, signature)
-        )
+        signature = self._trust.verify(document, where)
+        self._reading.attached.append(AttachedDocument(document, where, subject, referrer.digest, signature))
+        rules = tuple(dict.fromkeys((where, self._repository)))
+        part = None
+        if subject not in self._whole:
+            part = ImagePart("layer", subject)
+        elif where != self._repository and subject != self._digest:
+            part = ImagePart("config", subject)
         for statement in document.statements:
-            objection = self._trust.objection(signature, statement.status, self._repository)
+            objections = (self._trust.objection(signature, statement.status, rule) for rule in rules)
+            objection = next(filter(None, objections), "")
             if objection:
                 self._reading.note(objection.replace(f" of {self._repository.name}", ""))
                 continue
-            components = [part for product in statement.products for part in product.components]
+            components = [one for product in statement.products for one in product.components]
             self._reading.advisories += [
                 Advisory(
                     statement,
-                    self._repository,
+                    where,
                     subject,
                     referrer.digest,
                     statement.author,
                     signature,
                     component=component,
-                    part=None if subject in self._whole else ImagePart("layer", subject),
+                    part=part,
                 )
                 for component in components or [""]
             ]
@@ -187,4 +214,5 @@ def _stated(advisory: Advisory) -> Stated:
         advisory.referrer,
         advisory.subject,
         advisory.part is not None,
+        advisory.repository.repository,
     )

@@ -79,7 +79,7 @@ def show(visit: Visit) -> Page:
     name = visit.repository()
     digest = Digest.parse(visit.path["digest"])
     audits = visit.visitor.audits(name)
-    details = visit.catalog.browsing.digest(name, str(digest), limit=_MOST)
+    details = visit.catalog.browsing.digest(name, str(digest), limit=_MOST, visible=visit.visitor.may_see)
     if details.manifest is None and details.blob is None and not details.users:
         raise NotFound(f"repository {name} never had {digest}")
     spans = tuple(visit.catalog.tag_history.tags_for_digest(name, digest, limit=_SPANS))
@@ -124,7 +124,14 @@ def _view(
         spans=spans,
         users=details.users,
         referrers=mine,
-        attached=advisories.read_attached(visit.host, name, details.referrers, whole=_whole(digest, details)),
+        attached=advisories.read_attached(
+            visit.host,
+            name,
+            details.referrers,
+            details.elsewhere,
+            digest=digest,
+            whole=_whole(digest, details),
+        ),
         places=places,
         pull=f"docker pull {visit.registry}/{name}{':' if tag else ''}{tag}@{digest}" if there else "",
     )
