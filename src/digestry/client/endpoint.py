@@ -24,7 +24,7 @@ class RegistryEndpoint:
 
     def url(self, path: str) -> str:
         """Return the address of ``path``, such as ``_catalog``."""
-        return f"{self.connection.base(self.host)}/v2/{path}"
+        return f"{self.connection.likely_base(self.host)}/v2/{path}"
 
     def request(self, method: str, path: str) -> Response:
         """Send one request, and return the response, with any status. See :meth:`Connection.send`."""

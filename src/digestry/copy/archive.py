@@ -49,6 +49,7 @@ class ArchiveTarget:
     ) -> None:
         self.description = description
         self.holds_indexes = not for_docker
+        self.doubtful_layers = _ZSTD if for_docker else frozenset[str]()
         self.may_lack_images = not for_docker
         self.loss = _DOCKER_LOSS if for_docker else ""
         self._path = path
@@ -168,6 +169,7 @@ def _entry(manifest: Manifest) -> dict[str, object]:
     return {"mediaType": manifest.media_type, "digest": str(manifest.digest), "size": manifest.size}
 
 
+_ZSTD: Final = frozenset({media_types.OCI_LAYER_ZSTD, media_types.DOCKER_LAYER_ZSTD})
 _DOCKER_LOSS: Final = (
     "an engine without the containerd image store keeps the image ID, and not the digest, of what it loads"
 )

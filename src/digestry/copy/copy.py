@@ -22,7 +22,7 @@ from digestry.images.transfer import (
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
-from digestry.model.manifest import Image, Index
+from digestry.model.manifest import Image, Index, Manifest
 from digestry.model.platform import Platform
 
 T = TypeVar("T")
@@ -171,6 +171,7 @@ class _Copy:
             self._skip(selection.skipped)
             self._manifests |= dict.fromkeys(manifest.digest for manifest in selection.manifests)
         missing = [manifest for plan in plans for manifest in plan.missing]
+        self._doubt(missing)
         loose = self._loose_blobs(missing)
         found = [*transferable_blobs(missing, self.tally, self.observer), *loose]
         blobs = list({blob.digest: blob for blob in found if blob.digest not in self._done}.values())
@@ -182,6 +183,13 @@ class _Copy:
             transfer_each(blobs, self._move, self.observer, self.options.parallel, is_far=is_far)
             self._put([(plan, plan.selection) for plan in plans if plan.selection is not None])
         self.copied += [_copied(plan) for plan in plans]
+
+    def _doubt(self, manifests: Sequence[Manifest]) -> None:
+        """Say before a byte moves which images an old reader of the target will not take."""
+        doubtful = self.target.doubtful_layers
+        for manifest in manifests:
+            if any(layer.media_type in doubtful for layer in manifest.layers):
+                self.tell(f"{manifest.digest} has layers in zstd, which docker 20.10 cannot load")
 
     def _loose_blobs(self, manifests: Sequence[Image | Index]) -> list[Descriptor]:
         """Return what indexes list that is no manifest: BuildKit's caches list layers so."""

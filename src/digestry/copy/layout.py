@@ -241,6 +241,7 @@ class LayoutTarget:
     may_lack_images: Final = True
     keeps_index: Final = False
     holds_indexes: Final = True
+    doubtful_layers: Final[frozenset[str]] = frozenset()
     is_written_whole: Final = False
     loss: Final = ""
 

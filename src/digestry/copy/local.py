@@ -120,6 +120,7 @@ class LocalTarget:
     may_lack_images: Final = True
     keeps_index: Final = True
     holds_indexes: Final = True
+    doubtful_layers: Final[frozenset[str]] = frozenset()
     is_written_whole: Final = False
     loss: Final = ""
 

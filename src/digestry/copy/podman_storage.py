@@ -82,6 +82,7 @@ class PodmanTarget(ArchiveTarget):
     def __init__(self, directory: Path, description: str) -> None:
         self._scratch = new_scratch_file(directory, "to-podman")
         super().__init__(self._scratch, description, for_docker=True)
+        self.doubtful_layers = frozenset()
         self.loss = "podman keeps layers unpacked: what it pushes or saves later may have another digest"
 
     def finish(self) -> None:

@@ -167,6 +167,11 @@ class ImageTarget(Protocol):
         ...
 
     @property
+    def doubtful_layers(self) -> frozenset[str]:
+        """The media types of layers that some programs which read the target do not know."""
+        ...
+
+    @property
     def is_written_whole(self) -> bool:
         """Whether everything is written anew, and is there after :meth:`finish` and not before."""
         ...

@@ -147,6 +147,7 @@ class RegistryTarget:
     may_lack_images: Final = False
     keeps_index: Final = False
     holds_indexes: Final = True
+    doubtful_layers: Final[frozenset[str]] = frozenset()
     is_written_whole: Final = False
     loss: Final = ""
 
