@@ -22,6 +22,7 @@ from digestry.catalog.dialect import OPTION
 from digestry.catalog.frequent_statements import PreparedStatements
 from digestry.catalog.migrations.upgrade import upgrade
 from digestry.catalog.sqlite import schema_version
+from digestry.catalog.sqlite.checkpoints import LAST_RESORT, Checkpoints
 from digestry.catalog.sqlite.connection import BUSY_SECONDS
 from digestry.catalog.sqlite.dialect import DIALECT
 from digestry.catalog.sqlite.failures import BUSY, RESTORE, failure
@@ -80,7 +81,10 @@ class SqliteDatabase:
         self._statements = PreparedStatements(PreparedStatement)
         self._writing = self._engine(self._begin_writing, query_only=False, pool_size=1)
         self._reading = self._engine(_begin_reading, query_only=True, pool_size=_READERS)
-        self._writer = Writer(lambda: PreparedConnection(self._writing, self._statements))
+        self._checkpoints = Checkpoints(self.path)
+        self._writer = Writer(
+            lambda: PreparedConnection(self._writing, self._statements), self._checkpoints.committed
+        )
         self._readers: queue.LifoQueue[PreparedConnection | None] = queue.LifoQueue()
         for _ in range(_READERS):
             self._readers.put(None)
@@ -125,6 +129,7 @@ class SqliteDatabase:
                 connection.execute("PRAGMA query_only=ON")
             else:
                 connection.execute("PRAGMA busy_timeout=0")  # the write queue waits
+                connection.execute(f"PRAGMA wal_autocheckpoint={LAST_RESORT}")
                 if not self._migrating:  # which sorts whole tables for their new indices
                     # Statements of a push change many pages: SQLite makes a file for the undoing of each.
                     connection.execute("PRAGMA temp_store=MEMORY")
@@ -207,6 +212,7 @@ class SqliteDatabase:
 
     def close(self) -> None:
         """End all connections."""
+        self._checkpoints.close()
         self._writer.close()
         for _ in range(_READERS):
             connection = self._readers.get()

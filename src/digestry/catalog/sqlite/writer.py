@@ -39,9 +39,15 @@ def _attempt_in(bare: sqlite3.Connection, job: Job) -> Outcome:
 class Writer:
     """The one connection of a process that writes. Thread-safe: its threads take turns."""
 
-    def __init__(self, connect: Callable[[], PreparedConnection]) -> None:
-        """``connect`` opens the connection, whose transactions are as SQLAlchemy begins them."""
+    def __init__(
+        self, connect: Callable[[], PreparedConnection], committed: Callable[[], object] = lambda: None
+    ) -> None:
+        """``connect`` opens the connection, whose transactions are as SQLAlchemy begins them.
+
+        ``committed`` is called after each commit.
+        """
         self._connect = connect
+        self._committed = committed
         self._connection: PreparedConnection | None = None
         self._turn = threading.Lock()
         self._waits = True
@@ -76,6 +82,7 @@ class Writer:
             self._waits = durable
         with connection.transaction():
             yield connection
+        self._committed()
 
     def group_commit(self, jobs: Sequence[Job], *, durable: bool) -> list[Outcome]:
         """Call ``jobs`` in one transaction; see :meth:`Database.group_commit`.
