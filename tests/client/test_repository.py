@@ -6,7 +6,9 @@ import datetime
 import io
 import json
 import secrets
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -20,7 +22,7 @@ from digestry.model.digest import Digest
 from digestry.model.history import TAG_EVENT, TAG_TIMESTAMP
 from digestry.model.manifest import Manifest
 from digestry.model.reference import Reference
-from tests.client.liar import Liar, Reply, Request
+from tests.client.liar import Liar, Reply, Request, not_found
 from tests.stores import blob_file
 from tests.support import RegistryServer, run_digestry
 
@@ -184,6 +186,48 @@ def test_what_is_deleted_is_no_referrer_any_more(repository: Repository) -> None
         kept = repository.pull_manifest(tag)
         assert [entry.digest for entry in kept.manifests] == left
         assert kept.annotations == {"kept": "by others"}
+
+
+@pytest.mark.peer("docker-registry")
+def test_referrers_that_are_added_and_deleted_at_once_are_all_listed_right(
+    docker_registry: str, session: Session
+) -> None:
+    """Of two clients that put the list at the referrers tag at once, one overwrites the other's."""
+    repository = session.repository(Reference(docker_registry, f"client/{secrets.token_hex(6)}"))
+    subject = Manifest.parse(image(repository))
+    repository.push_manifest(subject.raw, subject.media_type, tags=["1"])
+    target = plain(subject.descriptor(), media_types.OCI_MANIFEST)
+
+    def attach(number: int) -> Digest:
+        raw = image(repository, f"note {number}", subject=target, artifactType="a/b")
+        return repository.push_manifest(raw, media_types.OCI_MANIFEST)
+
+    gone = [attach(number) for number in range(2)]
+    with ThreadPoolExecutor(6) as pool:
+        deleted = [pool.submit(repository.delete, str(digest)) for digest in gone]
+        added = {future.result() for future in [pool.submit(attach, number) for number in range(2, 6)]}
+        for future in deleted:
+            future.result()
+    assert {entry.digest for entry in repository.referrers(subject.digest)} == added
+
+
+def test_a_list_of_referrers_that_others_overwrite_is_an_error(liar: Liar, hostile: Repository) -> None:
+    """The tag never shows what was put there."""
+    liar.answer = lambda request: Reply(201) if request.method == "PUT" else not_found(request)
+    raw = json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": media_types.OCI_MANIFEST,
+            "config": {"mediaType": media_types.OCI_EMPTY, "digest": str(Digest.of(b"{}")), "size": 2},
+            "layers": [],
+            "subject": {"mediaType": media_types.OCI_MANIFEST, "digest": str(Digest.of(b"s")), "size": 1},
+        }
+    ).encode()
+    with (
+        patch("digestry.client.referrers._LONGEST_PAUSE", 0.01),
+        pytest.raises(ProtocolViolation, match="other clients overwrote it"),
+    ):
+        hostile.push_manifest(raw, media_types.OCI_MANIFEST)
 
 
 @pytest.mark.peer("docker-registry")

@@ -151,6 +151,30 @@ def test_a_table_in_markdown(tmp_path: Path) -> None:
     assert not seen.problems
 
 
+@pytest.mark.parametrize("word", ["docker://", "oci://", "docker-image://", "https://", " "])
+def test_a_word_before_a_name_says_how_it_is_fetched(tmp_path: Path, word: str) -> None:
+    seen = see(tmp_path, [{"name": "web", "image": f"{word}{APP}:1@{A}"}])
+    assert seen.rows["web"].image.reference == f"{APP}:1@{A}"
+    assert seen.digests("web") == [A]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"ID": "4c01", "Image": f"{APP}@{A}", "Name": "w", "Status": "died", "Time": "2026-01-01T00:00:00Z",
+         "Type": "container", "Attributes": {"a": "b"}},
+        {"Name": "v", "Status": "create", "Time": "2026-01-01T00:00:00Z", "Type": "volume",
+         "Attributes": None},
+        {"ID": "4c01", "Image": f"{APP}@{A}", "Name": "w", "Status": "start", "Type": "container", "time": 1,
+         "timeNano": 1},
+    ],
+)  # fmt: skip
+def test_podmans_events_are_no_containers(tmp_path: Path, event: dict[str, Any]) -> None:
+    seen = see(tmp_path, [event])
+    assert not seen.rows
+    assert any("events of an engine" in problem.message for problem in seen.problems)
+
+
 # -- clouds -------------------------------------------------------------------------------------
 
 

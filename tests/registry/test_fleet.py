@@ -59,6 +59,17 @@ def test_reported_and_asked(registry: RegistryServer) -> None:
     assert registry.request("GET", f"{RUNS}?digest={digest}&place=h2").json()["total"] == 0
 
 
+def test_a_state_that_there_is_not_is_no_filter(registry: RegistryServer) -> None:
+    """An empty page would look as if nothing were affected."""
+    for route in ("runs", "changes", "timeline"):
+        answer = registry.request(
+            "GET", f"/v2/_digestry/fleet/{route}?state=afected&vulnerability=CVE-2026-1"
+        )
+        assert answer.status == 400, route
+        assert "affected, unknown" in answer.json()["errors"][0]["message"]
+    assert registry.request("GET", f"{RUNS}?state=unjudged").status == 200
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[RegistryServer]:
     with guarded() as server:

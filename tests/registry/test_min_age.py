@@ -407,6 +407,17 @@ def test_an_override_is_a_journalled_act_with_a_reason(shared: RegistryServer) -
     assert any(line["action"] == "allow-young" and line.get("newest") for line in mine)
 
 
+def test_a_key_that_an_override_does_not_have_is_refused(shared: RegistryServer) -> None:
+    """``untill`` would let it through for ever."""
+    push(shared, "typed", b"typed")
+    path = "/v2/typed/_digestry/age-overrides"
+    wanted = json.dumps({"tag": "1", "reason": "an urgent fix", "untill": "2040-01-01T00:00:00Z"})
+    answer = ask(shared, "mover", "POST", path, wanted)
+    assert answer.status == 400
+    assert "untill" in answer.json()["errors"][0]["message"]
+    assert ask(shared, "reader", "GET", path).json()["overrides"] == []
+
+
 def test_the_answer_about_an_age(shared: RegistryServer) -> None:
     old, young = push(shared, "asked", b"old"), push(shared, "asked", b"young")
     age(shared, "asked", "1", old.raw, 30 * DAY)

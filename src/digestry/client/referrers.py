@@ -5,6 +5,9 @@ Distribution-spec, "Listing Referrers", "Referrers Tag Schema", "Pushing Manifes
 
 from __future__ import annotations
 
+import random
+import time
+from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -13,7 +16,7 @@ import msgspec
 from digestry.client import manifests
 from digestry.client.endpoint import RepositoryEndpoint
 from digestry.client.paging import pages
-from digestry.errors import InvalidManifest, ProtocolViolation, RemoteDamaged, RemoteNotFound
+from digestry.errors import InvalidManifest, ProtocolViolation, Refused, RemoteDamaged, RemoteNotFound
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
@@ -21,6 +24,12 @@ from digestry.model.manifest import Manifest, encode
 
 _LARGEST_LIST: Final = 16 << 20
 _LONGEST_HEX: Final = 64
+_MOST_TRIES: Final = 12
+_MOST_REFUSALS: Final = 4
+_UNKNOWN: Final = frozenset({"MANIFEST_BLOB_UNKNOWN", "MANIFEST_UNKNOWN", "BLOB_UNKNOWN"})
+_PAUSE: Final = 0.02
+_LONGEST_PAUSE: Final = 5.0
+"""Seconds; some registries show for a moment what a tag pointed to before."""
 
 
 def fallback_tag(digest: Digest) -> str:
@@ -78,10 +87,19 @@ def _by_tag(endpoint: RepositoryEndpoint, digest: Digest) -> tuple[Descriptor, .
 def add_to_referrers_tag(endpoint: RepositoryEndpoint, manifest: Manifest) -> None:
     """Add ``manifest`` to its subject's referrers tag, for a registry without the endpoint.
 
-    Raises :class:`ProtocolViolation` if that tag is no list of referrers ("Pushing Manifests with Subject").
+    Raises :class:`ProtocolViolation` if that tag is no list of referrers ("Pushing Manifests with Subject"),
+    or if other clients write it all the time.
     """
     assert manifest.subject is not None  # noqa: S101 - the caller has looked
-    tag = fallback_tag(manifest.subject.digest)
+    subject = manifest.subject.digest
+    _change_list(endpoint, subject, lambda: _added(endpoint, subject, manifest))
+
+
+def _added(
+    endpoint: RepositoryEndpoint, subject: Digest, manifest: Manifest
+) -> tuple[dict[str, Any], str] | None:
+    """Return the list with ``manifest`` and its media type; None if it is there already."""
+    tag = fallback_tag(subject)
     # Any: the index of another tool keeps the fields that it has.
     index: dict[str, Any] = {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": []}
     try:
@@ -89,7 +107,7 @@ def add_to_referrers_tag(endpoint: RepositoryEndpoint, manifest: Manifest) -> No
     except RemoteNotFound:
         pass
     else:
-        if present.digest == manifest.subject.digest:
+        if present.digest == subject:
             # The image's own index is no list either: an entry in it would look like one of its platforms.
             name = endpoint.display_name(tag)
             raise ProtocolViolation(
@@ -100,7 +118,7 @@ def add_to_referrers_tag(endpoint: RepositoryEndpoint, manifest: Manifest) -> No
             raise ProtocolViolation(f"{endpoint.display_name(tag)} should list referrers, but is an image")
         index = msgspec.json.decode(present.raw)
     if any(entry.get("digest") == str(manifest.digest) for entry in index["manifests"]):
-        return
+        return None
     entry: dict[str, object] = {
         "mediaType": manifest.media_type,
         "digest": str(manifest.digest),
@@ -111,7 +129,7 @@ def add_to_referrers_tag(endpoint: RepositoryEndpoint, manifest: Manifest) -> No
     if manifest.annotations:
         entry["annotations"] = manifest.annotations
     index["manifests"].append(entry)
-    manifests.push(endpoint, encode(index), media_types.OCI_INDEX, tags=[tag])
+    return index, media_types.OCI_INDEX
 
 
 def remove_from_referrers_tag(
@@ -119,20 +137,61 @@ def remove_from_referrers_tag(
 ) -> Digest | None:
     """Take ``referrer`` out of the list at the referrers tag of ``subject``.
 
-    Returns the digest of the list that the tag pointed to before; None if ``referrer`` was not in it.
+    Returns the digest of the list that the tag pointed to before; None if ``referrer`` was not in it. Raises
+    :class:`ProtocolViolation` if other clients write it all the time.
+    """
+    replaced: list[Digest] = []
+
+    def removed() -> tuple[dict[str, Any], str] | None:
+        try:
+            present = manifests.pull(endpoint, fallback_tag(subject))
+        except RemoteNotFound:
+            return None
+        if not present.is_index or present.digest == subject:
+            return None
+        # Any: as above.
+        index: dict[str, Any] = msgspec.json.decode(present.raw)
+        kept = [entry for entry in index["manifests"] if entry.get("digest") != str(referrer)]
+        if len(kept) == len(index["manifests"]):
+            return None
+        index["manifests"] = kept
+        replaced.append(present.digest)
+        return index, present.media_type
+
+    _change_list(endpoint, subject, removed)
+    return replaced[-1] if replaced else None
+
+
+def _change_list(
+    endpoint: RepositoryEndpoint, subject: Digest, change: Callable[[], tuple[dict[str, Any], str] | None]
+) -> None:
+    """Put the list that ``change`` makes of the present one under the referrers tag of ``subject``, until it
+    has nothing more to change.
+
+    Registries do not compare before they move a tag: of two clients that extend a list at once, one
+    overwrites the other's. Each therefore looks again, after as long as the other may have needed.
     """
     tag = fallback_tag(subject)
-    try:
-        present = manifests.pull(endpoint, tag)
-    except RemoteNotFound:
-        return None
-    if not present.is_index or present.digest == subject:
-        return None
-    # Any: as above.
-    index: dict[str, Any] = msgspec.json.decode(present.raw)
-    kept = [entry for entry in index["manifests"] if entry.get("digest") != str(referrer)]
-    if len(kept) == len(index["manifests"]):
-        return None
-    index["manifests"] = kept
-    manifests.push(endpoint, encode(index), present.media_type, tags=[tag])
-    return present.digest
+    refused = 0
+    for number in range(_MOST_TRIES):
+        began = time.monotonic()
+        changed = change()
+        if changed is None:
+            return
+        index, media_type = changed
+        try:
+            manifests.push(endpoint, encode(index), media_type, tags=[tag])
+        except Refused as error:
+            # Another client deleted what the list still names, and is about to take it out.
+            refused += 1
+            if error.code not in _UNKNOWN or refused == _MOST_REFUSALS:
+                raise
+        took = time.monotonic() - began
+        # Not all who met each other here look again at the same moment.
+        pause = max(took * random.uniform(1.5, 3), _PAUSE * 2**number)  # noqa: S311 - no secret
+        time.sleep(min(_LONGEST_PAUSE, pause))
+    raise ProtocolViolation(
+        f"{endpoint.display_name(tag)} lists what refers to {subject}, and other clients overwrote it "
+        f"{_MOST_TRIES} times",
+        hint="try again when they are done: what they wrote is in the list, and this may be missing in it",
+    )

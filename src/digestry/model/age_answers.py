@@ -77,7 +77,9 @@ class TagAge(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     ready_at: datetime.datetime | None = None
 
 
-class AgeOverrideRequest(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+class AgeOverrideRequest(
+    msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True
+):
     """``POST /v2/<name>/_digestry/age-overrides``: let ``digest`` through under ``tag``, either of which may
     be missing, for a ``reason``, ``until`` a time (RFC 3339)."""
 

@@ -39,6 +39,9 @@ from digestry.model.reference import Reference
 
 KEYS: Final = ("host", "namespace", "name", "id", "reference", "image", "digest", "image_id", "platform")
 
+_TRANSPORTS: Final = ("docker://", "oci://", "docker-image://", "https://", "http://")
+"""As skopeo, Nomad's podman and cri-tools write a name, helm, BuildKit, and who copies it from a browser."""
+
 _NOTHING: Final = "it has none of reference, digest, image_id"
 UNREAD: Final = "could hold what runs, and is not read"
 RENAME: Final = "call it digest or image_id if it is what runs; leave it out if it is not"
@@ -164,7 +167,7 @@ class Inventory:
             raise InvalidReference(_NOTHING)
         where = self._reading.where
         remarks = list(notes)
-        reference = reference.removeprefix("docker://")  # as skopeo, Nomad's podman and cri-tools write it
+        reference = _without_transport(reference.strip())
         repository: Reference | None = None
         unpublished = False
         own = repository_of(reference)
@@ -285,6 +288,11 @@ def _inner_states(value: object, depth: int = 0) -> Iterator[str]:
         if is_state(key) and (word := _state(inner)):
             yield word
         yield from _inner_states(inner, depth + 1)
+
+
+def _without_transport(reference: str) -> str:
+    """Return an image's name without the word for a registry before it that other programs write."""
+    return next((reference[len(word) :] for word in _TRANSPORTS if reference.startswith(word)), reference)
 
 
 def _is_id(reference: str) -> bool:

@@ -14,6 +14,7 @@ from digestry.model.json_values import JsonObject
 
 _RUNS: Final = "audit what runs: --source kubernetes, docker, podman, or what they print"
 _IMPORT: Final = f"`digestry advisory import` reads advisories; {_RUNS}"
+_EVENTS: Final = "events of an engine, which say what happened and not what runs"
 _INSPECT: Final = "`docker inspect` of the containers has what they run"
 
 
@@ -37,7 +38,10 @@ _KINDS: Final = (
     _kind("$schema runs version", "a SARIF log of a scanner", _IMPORT),
     _kind("runs version tool", "a SARIF log of a scanner", _IMPORT),
     _kind("critical optional", "a verified signature, as `cosign verify` prints it", _RUNS),
-    _kind("Type Action Actor", "events of an engine, which say what happened and not what runs", _INSPECT),
+    _kind("Type Action Actor", _EVENTS, _INSPECT),
+    _kind("Type Status Time", _EVENTS, _INSPECT),
+    _kind("Type Status time", _EVENTS, _INSPECT),
+    _kind("Type Status Attributes", _EVENTS, _INSPECT),
     _kind("CPUPerc MemPerc Container", "`docker stats`, which names no image", _INSPECT),
     _kind("terraform_version resources", "a state of Terraform, which says what is to be there", _RUNS),
     _kind("chart app_version revision", "`helm list`, which names no image", _RUNS),

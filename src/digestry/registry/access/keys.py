@@ -6,6 +6,7 @@ about.
 
 from __future__ import annotations
 
+import hmac
 import json
 import os
 import time
@@ -86,3 +87,12 @@ class KeyRing:
     def get(self, kid: object) -> OKPKey | None:
         """Return the key of this ID, as of the last :meth:`refresh`."""
         return self._keys.get(kid) if isinstance(kid, str) else None
+
+    def secrets(self, purpose: bytes) -> list[bytes]:
+        """Return a secret of 32 bytes for ``purpose`` from each key, the newest key's first; as of the last
+        :meth:`refresh`, without blocking. Empty if there is no key."""
+        keys = self._keys
+        return [
+            hmac.digest(str(keys[kid].as_dict(private=True)["d"]).encode(), purpose, "sha256")
+            for kid in sorted(keys, reverse=True)
+        ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final, TypeVar
+from typing import Final, TypeVar, get_args
 
 from digestry.catalog import clock
 from digestry.catalog.fleet.changes import ChangeCursor
@@ -14,7 +14,7 @@ from digestry.catalog.fleet.selection import Asker, ImageFilter
 from digestry.errors import InvalidReference
 from digestry.model.digest import Digest
 from digestry.model.fleet import LONGEST_TEXT
-from digestry.model.fleet_answers import MOST_ROWS
+from digestry.model.fleet_answers import MOST_ROWS, FleetState
 from digestry.model.reference import Reference
 from digestry.registry.error_responses import ErrorResponse, bad_parameter
 from digestry.registry.exchange import Exchange
@@ -25,6 +25,7 @@ NO_HOST: Final = "registry.invalid"
 """The host of an image's name without one: it is of this registry."""
 
 _PAGE: Final = 100
+_STATES: Final[tuple[str, ...]] = get_args(FleetState)
 _DAY: Final = 86_400 * clock.SECOND
 
 _Cursor = TypeVar("_Cursor")
@@ -139,9 +140,16 @@ def image_filter(exchange: Exchange, *, ever: bool = False) -> ImageFilter:
         reference=reference,
         own=reference is None or reference.host in here,
         vulnerability=(exchange.parameter("vulnerability") or "")[:LONGEST_TEXT],
-        state=exchange.parameter("state") or "",
+        state=_state(exchange),
         ever=ever,
     )
+
+
+def _state(exchange: Exchange) -> str:
+    state = exchange.parameter("state") or ""
+    if state and state not in _STATES:
+        raise bad_parameter("state", state, f"it is one of {', '.join(_STATES)}")
+    return state
 
 
 def _reference(name: str) -> Reference:
