@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from digestry.blobs.s3.config import S3Config
-from digestry.blobs.s3.credentials import Credentials
+from digestry.blobs.s3.credentials import Credentials, FixedCredentials
 from digestry.blobs.s3.transport import Request, Transport
 from tests.peers.wheels import place
 from tests.support import PATIENCE, free_port, lacking
@@ -70,7 +70,7 @@ class S3Server:
 def make_bucket(endpoint: str, name: str) -> None:
     """Make a bucket."""
     config = S3Config(name, endpoint=endpoint, patience=60)
-    Transport(config, credentials).send(Request("make", "PUT", "", {}, {}))
+    Transport(config, FixedCredentials(credentials())).send(Request("make", "PUT", "", {}, {}))
 
 
 @contextlib.contextmanager

@@ -197,5 +197,9 @@ class StorageFull(StorageError):
     """There is no room for more; stored content is whole, and can be read."""
 
 
+class StorageDenied(StorageError):
+    """The store refuses this server, such as for its credentials; nothing is wrong with the request."""
+
+
 class StorageBusy(StorageError):
     """Somebody else holds the database for too long; later it may be free."""

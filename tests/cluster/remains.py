@@ -8,6 +8,7 @@ from sqlalchemy import select
 
 from digestry.blobs.s3.client import S3Client
 from digestry.blobs.s3.config import parse_s3_url
+from digestry.blobs.s3.credentials import FixedCredentials
 from digestry.blobs.s3.removal import ObjectRemoval
 from digestry.catalog.postgresql.address import parse_address
 from digestry.catalog.postgresql.store import PostgresqlStore
@@ -24,7 +25,7 @@ class Remains:
         self._database = PostgresqlStore(parse_address(nodes.database)).open()
         self._rows = StoredObjects(self._database)
         self._config = parse_s3_url(nodes.blobs, {}, endpoint=nodes.endpoint)
-        self._client = S3Client(self._config, seaweed.credentials)
+        self._client = S3Client(self._config, FixedCredentials(seaweed.credentials()))
 
     def close(self) -> None:
         """Close the connections to the database."""

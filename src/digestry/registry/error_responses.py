@@ -27,6 +27,7 @@ from digestry.errors import (
     NotFound,
     SizeMismatch,
     StorageBusy,
+    StorageDenied,
     StorageFull,
     TooLarge,
     TooMany,
@@ -187,6 +188,11 @@ def from_error(error: DigestryError) -> ErrorResponse:
         case StorageBusy():
             text = "the registry's catalog or store is busy; the request was not carried out: try again"
             return ErrorResponse(503, "UNAVAILABLE", text, headers={"Retry-After": "5"})
+        case StorageDenied():
+            text = (
+                "the registry's store refuses the registry; its log says why; the request can be tried again"
+            )
+            return ErrorResponse(503, "UNAVAILABLE", text, headers={"Retry-After": "5"}, reason="store")
     return ErrorResponse(500, "UNKNOWN", "the registry's storage failed; its log says why")
 
 

@@ -7,7 +7,7 @@ from typing import Final
 from urllib3.exceptions import NewConnectionError, SSLError
 from urllib3.exceptions import TimeoutError as ReadTimeout
 
-from digestry.errors import StorageBusy, StorageError
+from digestry.errors import StorageBusy, StorageDenied, StorageError
 
 _TRANSIENT: Final = frozenset(
     {
@@ -22,15 +22,33 @@ _TRANSIENT: Final = frozenset(
         "XAmzContentChecksumMismatch",
     }
 )
+_DENIED: Final = frozenset(
+    {
+        "AccessDenied",
+        "AuthorizationHeaderMalformed",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InvalidAccessKeyId",
+        "InvalidToken",
+        "RequestTimeTooSkewed",
+        "SignatureDoesNotMatch",
+        "TokenRefreshRequired",
+    }
+)
+"""Some of them come with the status 400."""
 _HINTS: Final = {
     "AccessDenied": "check the credentials, and what their policy allows in that bucket",
     "AuthorizationHeaderMalformed": "check the region: it must be the bucket's",
+    "ExpiredToken": "renew the credentials",
+    "ExpiredTokenException": "renew the credentials",
     "InvalidAccessKeyId": "check AWS_ACCESS_KEY_ID",
+    "InvalidToken": "check AWS_SESSION_TOKEN",
     "NoSuchBucket": "create the bucket, or check its name",
     "PermanentRedirect": "check the endpoint and the region: the bucket is elsewhere",
     "QuotaExceeded": "make room in the store",
     "RequestTimeTooSkewed": "set this machine's clock",
     "SignatureDoesNotMatch": "check AWS_SECRET_ACCESS_KEY and the region",
+    "TokenRefreshRequired": "renew the credentials",
 }
 
 
@@ -64,13 +82,21 @@ class S3Refusal(StorageError):
         return self.status == 404 and self.code in {"NoSuchKey", "NotFound", ""}
 
 
+class S3Denied(S3Refusal, StorageDenied):
+    """The service does not accept who asks: the credentials, what they may do, or the clock."""
+
+
 def refusal(action: str, where: str, status: int, code: str, text: str) -> S3Refusal:
     """Return the error for an answer to ``action``, such as ``read``, at ``where``."""
     reason = code or f"status {status}"
     shown = "".join(char if char.isprintable() else " " for char in text)[:200]
     # A service's message about a signature may repeat the signed text.
     detail = f": {shown}" if shown and code not in {"SignatureDoesNotMatch", "InvalidAccessKeyId"} else ""
-    return S3Refusal(f"cannot {action} {where}: the store answers {reason}{detail}", status=status, code=code)
+    # The answer to a HEAD has no code: 400 may be a token that has expired.
+    unsaid = status == 400 and not code
+    denied = code in _DENIED or unsaid or (status in {401, 403} and code != "QuotaExceeded")
+    kind = S3Denied if denied else S3Refusal
+    return kind(f"cannot {action} {where}: the store answers {reason}{detail}", status=status, code=code)
 
 
 def unavailable(action: str, where: str, reason: str, *, hint: str = STORE_IS_UP) -> StorageBusy:

@@ -17,9 +17,10 @@ from urllib3.exceptions import HTTPError, LocationValueError
 
 from digestry.blobs.s3 import documents
 from digestry.blobs.s3.config import S3Config
-from digestry.blobs.s3.credentials import CredentialSource
+from digestry.blobs.s3.credentials import Credentials, CredentialSource
 from digestry.blobs.s3.failures import (
     STORE_IS_UP,
+    S3Denied,
     S3Refusal,
     broken,
     refusal,
@@ -112,13 +113,16 @@ class Transport:
         """Send a GET, and return its body, to be read, and its headers. Raises as :meth:`send` does."""
         return self._repeat(request, self._begun)
 
-    def _repeat(self, request: Request, attempt: Callable[[Request, float], T]) -> T:
+    def _repeat(self, request: Request, attempt: Callable[[Request, Credentials, float], T]) -> T:
         deadline = time.monotonic() + self._config.patience
         pause = _FIRST_PAUSE
         while True:
+            credentials = self._credentials()
             try:
-                return attempt(request, deadline)
+                return attempt(request, credentials, deadline)
             except S3Refusal as error:
+                if isinstance(error, S3Denied) and self._credentials.renewed(credentials):
+                    continue
                 if not error.transient:
                     raise
                 problem: StorageError = error
@@ -131,8 +135,8 @@ class Transport:
             time.sleep(wait)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
-    def _whole(self, request: Request, deadline: float) -> Response:
-        response = self._open(request, deadline)
+    def _whole(self, request: Request, credentials: Credentials, deadline: float) -> Response:
+        response = self._open(request, credentials, deadline)
         content = self._read(request, response)
         code, text = "", ""
         failed = response.status >= 300
@@ -144,8 +148,10 @@ class Transport:
             raise refusal(request.action, self._where(request.key), status, code, text)
         return Response(response.status, response.headers, content)
 
-    def _begun(self, request: Request, deadline: float) -> tuple[BodyStream, Mapping[str, str]]:
-        response = self._open(request, deadline)
+    def _begun(
+        self, request: Request, credentials: Credentials, deadline: float
+    ) -> tuple[BodyStream, Mapping[str, str]]:
+        response = self._open(request, credentials, deadline)
         if response.status < 300:
             return BodyStream(response), response.headers
         code, text = documents.parse_error(self._read(request, response))
@@ -164,10 +170,10 @@ class Transport:
         response.release_conn()
         return content
 
-    def _open(self, request: Request, deadline: float) -> urllib3.BaseHTTPResponse:
+    def _open(self, request: Request, credentials: Credentials, deadline: float) -> urllib3.BaseHTTPResponse:
         path, query = self._base.path(request.key), quote_query(request.query)
         headers = self._signer.headers(
-            self._credentials(),
+            credentials,
             f"{request.method}\n{path}\n{query}",
             request.headers,
             host=self._base.host,
