@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +85,8 @@ class BlockingReads:
     def content(self, repository: str, digest: str) -> CachedContent | None:
         return self._runner.run(self.reads.content(repository, digest))
 
-    def serves_all(self, repository: str, digests: Sequence[str], *, manifests: bool = False) -> bool:
-        return self._runner.run(self.reads.serves_all(repository, digests, manifests=manifests))
+    def serves_all(self, repository: str, sizes: Mapping[str, int], *, manifests: bool = False) -> bool:
+        return self._runner.run(self.reads.serves_all(repository, sizes, manifests=manifests))
 
     def damaged(self, repository: str, target: str) -> bool:
         return self._runner.run(self.reads.damaged(repository, target))

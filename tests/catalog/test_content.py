@@ -412,17 +412,22 @@ def test_hot_content_is_a_blob_or_a_manifest(
 def test_hot_reads_tell_whether_a_manifest_may_come(catalog: Catalog, clock: Clock, backend: Backend) -> None:
     manifest, other = pushed(catalog, "x"), str(Digest.of(b"never pushed"))
     reads = BlockingReads(backend)
-    blobs = [str(each.digest) for each in manifest.blobs()]
-    assert reads.serves_all("x", [*blobs, blobs[0]])
-    assert reads.serves_all("x", [str(manifest.digest)], manifests=True)
-    assert not reads.serves_all("x", [*blobs, other])
+    blobs = {str(each.digest): each.size for each in manifest.blobs()}
+    last = str(manifest.blobs()[-1].digest)
+    itself = {str(manifest.digest): manifest.size}
+    assert reads.serves_all("x", blobs)
+    assert reads.serves_all("x", itself, manifests=True)
+    assert not reads.serves_all("x", {**blobs, other: 12})
+    assert not reads.serves_all("x", {**blobs, last: blobs[last] + 1})
+    assert not reads.serves_all("x", {**blobs, last: 2**63 - 1})
+    assert not reads.serves_all("x", {str(manifest.digest): manifest.size + 1}, manifests=True)
     assert not reads.serves_all("x", blobs, manifests=True)
-    assert not reads.serves_all("x", [str(manifest.digest)])
+    assert not reads.serves_all("x", itself)
     assert not reads.serves_all("y", blobs)
-    catalog.damage.note(Digest.parse(blobs[-1]), "bad", clock.now)
+    catalog.damage.note(Digest.parse(last), "bad", clock.now)
     assert not reads.serves_all("x", blobs)
     catalog.delete_manifest("x", manifest.digest, origin=ORIGIN)
-    assert not reads.serves_all("x", [str(manifest.digest)], manifests=True)
+    assert not reads.serves_all("x", itself, manifests=True)
     reads.close()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from digestry.client.registry_warnings import read_warnings
 from digestry.model import media_types
 from digestry.model.digest import Digest
 from tests.registry.support import (
@@ -542,3 +543,42 @@ def test_the_connection_serves_on_after_an_error_whose_body_was_read(registry: R
     refused = b"PUT /v2/manifests/early/manifests/-bad HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"
     base = b"GET /v2/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     assert statuses(raw_exchange(registry, refused, refused, base)) == [400, 400, 200]
+
+
+def _said(registry: RegistryServer, name: str, manifest: dict[str, Any], target: str = "t") -> list[str]:
+    """Pushes a manifest, which is taken; returns what the registry warns of."""
+    kind = manifest["mediaType"]
+    answer = registry.request(
+        "PUT", f"/v2/{name}/manifests/{target}", json.dumps(manifest).encode(), {"Content-Type": kind}
+    )
+    assert answer.status == 201
+    assert registry.request("GET", f"/v2/{name}/manifests/{target}").body == json.dumps(manifest).encode()
+    said = answer.headers.get("warning")
+    return [] if said is None else list(read_warnings([said]))
+
+
+def test_a_wrong_size_is_warned_of(registry: RegistryServer) -> None:
+    name = "sizes/image"
+    image = registry.image(name, os.urandom(20))
+    assert _said(registry, name, image) == []
+    layer = {**image["layers"][0], "size": 21}
+    (text,) = _said(registry, name, {**image, "layers": [layer]})
+    assert text.startswith(f"{layer['digest']} has 20 bytes, and not 21 as the manifest says; some clients ")
+    config = {**image["config"], "size": 0}
+    (text,) = _said(registry, name, {**image, "config": config})
+    assert f"{config['digest']} has {image['config']['size']} bytes, and not 0" in text
+    twice = [image["layers"][0], layer]
+    (text,) = _said(registry, name, {**image, "layers": twice})
+    assert "not 21" in text
+
+
+def test_a_wrong_size_of_what_an_index_lists_is_warned_of(registry: RegistryServer) -> None:
+    name = "sizes/index"
+    image = registry.image(name, os.urandom(20))
+    digest = registry.push_manifest(name, "one", image)
+    size = int(registry.request("HEAD", f"/v2/{name}/manifests/{digest}").headers["content-length"])
+    for stated in (size, size + 1):
+        child = descriptor(media_types.OCI_MANIFEST, digest, stated)
+        index = {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": [child]}
+        said = _said(registry, name, index, "all")
+        assert [str(digest) in text and f"not {stated}" in text for text in said] == [True] * (stated != size)

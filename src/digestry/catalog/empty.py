@@ -5,7 +5,7 @@ It answers for a repository that the rules hide, so that the answers are those o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Final, NoReturn
 
 from digestry.catalog.blob_links import UnknownRepository
@@ -99,7 +99,7 @@ class EmptyReads(CatalogReads):
     async def content(self, repository: str, digest: str) -> None:
         return None
 
-    async def serves_all(self, repository: str, digests: Sequence[str], *, manifests: bool) -> bool:
+    async def serves_all(self, repository: str, sizes: Mapping[str, int], *, manifests: bool) -> bool:
         return False
 
     async def damaged(self, repository: str, target: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 
@@ -69,8 +69,9 @@ class CatalogReads(Protocol):
         """Return what the repository has under a digest, a blob or a manifest, damaged or not; or None."""
         ...
 
-    async def serves_all(self, repository: str, digests: Sequence[str], *, manifests: bool) -> bool:
-        """Return whether the repository can serve all of these blobs, or with ``manifests`` manifests."""
+    async def serves_all(self, repository: str, sizes: Mapping[str, int], *, manifests: bool) -> bool:
+        """Return whether the repository can serve all of these blobs, or with ``manifests`` manifests, and
+        they have these sizes in bytes."""
         ...
 
     async def damaged(self, repository: str, target: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Final
 
 from digestry.catalog.postgresql.address import DatabaseAddress
@@ -49,21 +49,26 @@ _CONTENT: Final = question(
     " LEFT JOIN leases e ON e.digest = w.target"
     f" WHERE r.name = w.repository AND (l.digest IS NOT NULL OR m.digest IS NOT NULL){_END}"
 )
-# The digests of one target are divided by spaces.
+# The digests of one target, each with its size, are divided by spaces.
 _SERVES: Final = (
     f"{_EACH} 1{_HERE} WHERE r.name = w.repository AND NOT EXISTS ("
-    "SELECT 1 FROM unnest(string_to_array(w.target, ' ')) AS n(digest)"
+    "SELECT 1 FROM (SELECT split_part(pair, '=', 1) AS digest, split_part(pair, '=', 2)::bigint AS size"
+    " FROM unnest(string_to_array(w.target, ' ')) AS p(pair)) AS n"
     " LEFT JOIN LATERAL ({found} LIMIT 1) h ON true"
     " LEFT JOIN LATERAL (SELECT 1 AS bad FROM damaged d WHERE d.digest = n.digest LIMIT 1) d ON true"
     f" WHERE h.one IS NULL OR d.bad IS NOT NULL){_END}"
 )
 _SERVES_BLOBS: Final = question(
-    _SERVES.format(found="SELECT 1 AS one FROM links l WHERE l.repository_id = r.id AND l.digest = n.digest")
+    _SERVES.format(
+        found="SELECT 1 AS one FROM links l"
+        " WHERE l.repository_id = r.id AND l.digest = n.digest AND l.size = n.size"
+    )
 )
 _SERVES_MANIFESTS: Final = question(
     _SERVES.format(
         found="SELECT 1 AS one FROM manifests m"
-        " WHERE m.repository_id = r.id AND m.digest = n.digest AND m.deleted_at IS NULL"
+        " WHERE m.repository_id = r.id AND m.digest = n.digest AND m.size = n.size"
+        " AND m.deleted_at IS NULL"
     )
 )
 # What the first three above leave out for its damage alone.
@@ -122,10 +127,12 @@ class PostgresqlReads:
         row = await self._gathering.ask(_CONTENT, (repository, digest))
         return None if row is None else CachedContent(*row)
 
-    async def serves_all(self, repository: str, digests: Sequence[str], *, manifests: bool) -> bool:
-        """Return whether the repository can serve all of these blobs, or with ``manifests`` manifests."""
+    async def serves_all(self, repository: str, sizes: Mapping[str, int], *, manifests: bool) -> bool:
+        """Return whether the repository can serve all of these blobs, or with ``manifests`` manifests, and
+        they have these sizes in bytes."""
+        target = " ".join(f"{digest}={size}" for digest, size in sizes.items())
         question = _SERVES_MANIFESTS if manifests else _SERVES_BLOBS
-        return await self._gathering.ask(question, (repository, " ".join(digests))) is not None
+        return await self._gathering.ask(question, (repository, target)) is not None
 
     async def damaged(self, repository: str, target: str) -> bool:
         """Return whether ``target``, a tag or a digest, would be served but for the damage to its content."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -47,15 +47,15 @@ _CONTENT: Final = (
 )
 _SERVES: Final = (
     "SELECT NOT EXISTS (SELECT 1 FROM json_each(?2) w WHERE"
-    " EXISTS (SELECT 1 FROM damaged d WHERE d.digest = w.value) OR NOT EXISTS {found})"
+    " EXISTS (SELECT 1 FROM damaged d WHERE d.digest = w.key) OR NOT EXISTS {found})"
     " FROM repositories r WHERE r.name = ?1"
 )
 _SERVES_BLOBS: Final = _SERVES.format(
-    found="(SELECT 1 FROM links l WHERE l.repository_id = r.id AND l.digest = w.value)"
+    found="(SELECT 1 FROM links l WHERE l.repository_id = r.id AND l.digest = w.key AND l.size = w.value)"
 )
 _SERVES_MANIFESTS: Final = _SERVES.format(
-    found="(SELECT 1 FROM manifests m WHERE m.repository_id = r.id AND m.digest = w.value"
-    " AND m.deleted_at IS NULL)"
+    found="(SELECT 1 FROM manifests m WHERE m.repository_id = r.id AND m.digest = w.key"
+    " AND m.size = w.value AND m.deleted_at IS NULL)"
 )
 # What the first three above leave out for its damage alone.
 _DAMAGED_TAG: Final = (
@@ -156,11 +156,12 @@ class ReadCache:
         found = self._contents[key] = None if row is None else CachedContent(*row)
         return found
 
-    async def serves_all(self, repository: str, digests: Sequence[str], *, manifests: bool) -> bool:
-        """Return whether the repository can serve all of these blobs, or with ``manifests`` manifests."""
+    async def serves_all(self, repository: str, sizes: Mapping[str, int], *, manifests: bool) -> bool:
+        """Return whether the repository can serve all of these blobs, or with ``manifests`` manifests, and
+        they have these sizes in bytes."""
         query = _SERVES_MANIFESTS if manifests else _SERVES_BLOBS
         try:
-            row = self._connection.execute(query, (repository, json.dumps(digests))).fetchone()
+            row = self._connection.execute(query, (repository, json.dumps(sizes))).fetchone()
         except sqlite3.Error as error:
             raise self._failure(error) from error
         return row is not None and bool(row[0])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from typing import Final
 
 from digestry.catalog.manifest_rows import MissingContent
@@ -28,11 +30,14 @@ from digestry.registry.resources import age_gate, conditional, expected_blobs, m
 from digestry.registry.service import Service
 from digestry.registry.stores import ContentDamaged
 
+log: Final = logging.getLogger("digestry.registry")
+
 _DOCKERS: Final = frozenset({media_types.DOCKER_MANIFEST, media_types.DOCKER_LIST})
 _PARSED_AT_ONCE: Final = 128 << 10
 """Larger ones take so long that others are answered meanwhile."""
 _LOOKED_UP_AT_ONCE: Final = 100
 """References of a manifest; more are looked up in a thread."""
+_WARNED_OF: Final = 3
 _MOST_TAGS: Final = 100
 _TAGS_IN_A_HEADER: Final = 20
 _LONGEST_TARGET: Final = len("sha512:") + 128
@@ -180,11 +185,10 @@ async def put_manifest(service: Service, exchange: Exchange, name: str, target: 
     extends = await manifest_growth.extended(service, name, manifest, tags)
     catalog = service.stores.catalog
     # Asked here too, so that a manifest that will be refused leaves no file behind.
-    check: Callable[[], object] | None = None
-    if not await _may_come(service, name, manifest, tags, expected):
-        check = functools.partial(
-            catalog.check_references, name, manifest, tag_names=tags, expected=expected, extends=extends
-        )
+    known_good = await _may_come(service, name, manifest, tags, expected)
+    check = functools.partial(
+        catalog.check_references, name, manifest, tag_names=tags, expected=expected, extends=extends
+    )
     put = functools.partial(
         catalog.put_manifest,
         name,
@@ -196,11 +200,15 @@ async def put_manifest(service: Service, exchange: Exchange, name: str, target: 
     )
     note = functools.partial(_audit_lines, service, exchange)
     try:
-        await service.small_pushes.push(raw, manifest.digest, put, check=check, note=note)
+        await service.small_pushes.push(
+            raw, manifest.digest, put, check=None if known_good else check, note=note
+        )
     except MissingContent as error:
         if not await expected_blobs.link_expected(service, exchange, name, error.digests):
             raise
-        await service.small_pushes.push(raw, manifest.digest, put, check=check, note=note)
+        await service.small_pushes.push(
+            raw, manifest.digest, put, check=None if known_good else check, note=note
+        )
     service.stores.manifest_cache.put(str(manifest.digest), raw)
     headers = [
         ("Location", f"/v2/{name}/manifests/{manifest.digest}"),
@@ -209,6 +217,7 @@ async def put_manifest(service: Service, exchange: Exchange, name: str, target: 
     ]
     if manifest.subject is not None:
         headers.append(("OCI-Subject", str(manifest.subject.digest)))
+    headers += [] if known_good else await _warnings_of_sizes(service, name, manifest)
     if not by_tag:
         headers += [
             ("OCI-Tag", ", ".join(tags[start : start + _TAGS_IN_A_HEADER]))
@@ -241,17 +250,47 @@ def _audit_lines(service: Service, exchange: Exchange, events: Sequence[TagEvent
 async def _may_come(
     service: Service, name: str, manifest: Manifest, tags: Sequence[str], expected: Expected
 ) -> bool:
-    """Return True if the catalog would take the manifest now, as far as a look-up on the event loop tells."""
+    """Return True if the catalog would take the manifest now, and the sizes in it are right, as far as a
+    look-up on the event loop tells."""
     wanted = service.stores.catalog.asks_content_alone(name, manifest, tags, expected)
     if wanted is None or wanted.either:
         return False
     reads = service.stores.read_cache
+    listed = (*manifest.blobs(), *manifest.manifests)
+    sizes = {str(descriptor.digest): descriptor.size for descriptor in listed}
+    if len(sizes) > _LOOKED_UP_AT_ONCE or any(one.size != sizes[str(one.digest)] for one in listed):
+        return False
     for digests, manifests in ((wanted.blobs, False), (wanted.manifests, True)):
-        if len(digests) > _LOOKED_UP_AT_ONCE:
-            return False
-        if digests and not await reads.serves_all(name, digests, manifests=manifests):
+        stated = {digest: sizes[digest] for digest in digests}
+        if stated and not await reads.serves_all(name, stated, manifests=manifests):
             return False
     return True
+
+
+async def _warnings_of_sizes(service: Service, name: str, manifest: Manifest) -> list[tuple[str, str]]:
+    """Return the headers that name what has another size than the manifest says (distribution-spec 1.1,
+    "Warnings").
+
+    Such a manifest is taken, as other registries do: it may be a copy of one that is in use.
+    """
+    wrong: dict[str, str] = {}
+    for number, descriptor in enumerate((*manifest.blobs(), *manifest.manifests), 1):
+        if number % _LOOKED_UP_AT_ONCE == 0:
+            await asyncio.sleep(0)  # others are answered meanwhile
+        digest = str(descriptor.digest)
+        found = await service.stores.read_cache.content(name, digest)
+        if found is not None and found.size != descriptor.size:
+            wrong[digest] = f"{digest} has {found.size} bytes, and not {descriptor.size} as the manifest says"
+    if not wrong:
+        return []
+    log.warning(
+        "repository %s: manifest %s was pushed with wrong sizes: %s",
+        name,
+        manifest.digest,
+        "; ".join(list(wrong.values())[:_WARNED_OF]),
+    )
+    end = "; some clients cannot pull this image: build it again"
+    return [("Warning", f'299 - "{text}{end}"') for text in list(wrong.values())[:_WARNED_OF]]
 
 
 async def delete_manifest(service: Service, exchange: Exchange, name: str, target: str) -> None:
