@@ -173,19 +173,24 @@ def _change_list(
     """
     tag = fallback_tag(subject)
     refused = 0
+    gone: set[str] = set()
     for number in range(_MOST_TRIES):
         began = time.monotonic()
         changed = change()
         if changed is None:
             return
         index, media_type = changed
+        index["manifests"] = [entry for entry in index["manifests"] if entry.get("digest") not in gone]
         try:
             manifests.push(endpoint, encode(index), media_type, tags=[tag])
         except Refused as error:
-            # Another client deleted what the list still names, and is about to take it out.
+            # Another client deleted what the list still names. Registries refuse such a list, so that nobody
+            # can take out the entry of one while there is another.
             refused += 1
             if error.code not in _UNKNOWN or refused == _MOST_REFUSALS:
                 raise
+            listed = {str(entry.get("digest")) for entry in index["manifests"]}
+            gone |= {digest for digest in listed if manifests.find(endpoint, digest) is None}
         took = time.monotonic() - began
         # Not all who met each other here look again at the same moment.
         pause = max(took * random.uniform(1.5, 3), _PAUSE * 2**number)  # noqa: S311 - no secret
