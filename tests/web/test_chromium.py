@@ -53,12 +53,15 @@ def server(paths: dict[str, str]) -> Iterator[RegistryServer]:
         first = push_index(server, "team/app", "1.5", "one")
         second = push_index(server, "team/app", "1.5", "two")
         statement = {
-            "vulnerability": {"name": "CVE-2026-1"},
+            "vulnerability": {"name": "CVE-2026-1", "aliases": ["GHSA-abcd-1234-efgh", EVIL]},
             "status": "affected",
             "products": [{"@id": f"pkg:oci/app@{quote(str(second), safe='')}"}],
             "action_statement": EVIL,
         }
         attach(server, "team/app", second, openvex(statement))
+        layer = Digest.of(b"the base")
+        server.push_manifest("library/base", "1", image(server, "library/base", "base"))
+        attach(server, "library/base", layer, openvex({**statement, "products": [{"@id": "pkg:oci/base"}]}))
         steps = [{"created_by": EVIL}, {"created_by": EVIL}]
         evil = server.push_manifest(
             "team/app", "evil", image(server, "team/app", "x", history=steps, annotations={EVIL: EVIL})
@@ -74,7 +77,10 @@ def server(paths: dict[str, str]) -> Iterator[RegistryServer]:
             "changes": f"/changes/team/app?old={first}&new={second}&tag=1.5",
             "index": f"/r/team/app@{second}",
             "image": f"/r/team/app@{evil}",
+            "layer": f"/r/team/app@{layer}",
             "search": "/search?q=1.5",
+            "vulnerabilities": "/search?q=CVE-2026-1",
+            "nothing found": "/search?q=nothing-like-it",
             "problem": "/no-such-page",
         }
         yield server
@@ -147,13 +153,68 @@ def test_no_page_breaks_a_rule_of_axe_or_runs_what_others_wrote(
     told = Told(page)
     for name, path in paths.items():
         page.goto(url(server, path))
-        over = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-        assert over <= 0, f"{name} is wider than {width} px"
-        page.evaluate(axe)
-        result = page.evaluate("rules => axe.run(document, {runOnly: rules})", _RULES)
-        broken = {rule["id"]: [node["html"][:200] for node in rule["nodes"]] for rule in result["violations"]}
-        assert not broken, f"{name} in the {theme} theme"
+        check_looks(page, axe, f"{name}, {looks}", int(width))
     assert told.found == []
+    context.close()
+
+
+def check_looks(page: Page, axe: str, name: str, width: int) -> None:
+    """Check that a page is no wider than the window, and breaks no rule of axe."""
+    over = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert over <= 0, f"{name} is wider than {width} px"
+    page.evaluate(axe)
+    result = page.evaluate("rules => axe.run(document, {runOnly: rules})", _RULES)
+    broken = {rule["id"]: [node["html"][:200] for node in rule["nodes"]] for rule in result["violations"]}
+    assert not broken, name
+
+
+@pytest.mark.long
+def test_the_page_of_a_tag_breaks_no_rule_where_its_lines_wrap(
+    chromium: Browser, axe: str, server: RegistryServer, paths: dict[str, str]
+) -> None:
+    context = chromium.new_context(bypass_csp=True)
+    page = context.new_page()
+    page.goto(url(server, paths["tag"]))
+    for width in range(560, 1300, 60):
+        page.set_viewport_size({"width": width, "height": 800})
+        check_looks(page, axe, f"{width} px", width)
+    context.close()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("looks", ["light 1280", "dark 320"])
+def test_no_page_without_content_or_rights_breaks_a_rule_of_axe(
+    chromium: Browser, axe: str, guarded_server: RegistryServer, looks: str
+) -> None:
+    theme, _, width = looks.partition(" ")
+    context = chromium.new_context(
+        viewport={"width": int(width), "height": 800},
+        color_scheme="dark" if theme == "dark" else "light",
+        bypass_csp=True,
+    )
+    page = context.new_page()
+
+    def visit(server: RegistryServer, path: str) -> None:
+        page.goto(url(server, path))
+        check_looks(page, axe, f"{path}, {looks}", int(width))
+
+    with running_registry() as empty:
+        for path in ("/", "/fleet", "/search", "/vulnerability?id=CVE-1", "/vulnerability"):
+            visit(empty, path)
+    visit(guarded_server, "/sign-in")
+    page.get_by_label("Name").fill("alice")
+    page.get_by_label("Password or token").fill("wrong")
+    page.get_by_role("button", name="Sign in").last.click()
+    page.wait_for_selector("[role=alert]")
+    check_looks(page, axe, f"a wrong password, {looks}", int(width))
+    context.clear_cookies()
+    visit(guarded_server, "/r/secret/x")  # leads to the sign-in
+    page.get_by_label("Name").fill("alice")
+    page.get_by_label("Password or token").fill(PASSWORDS["alice"])
+    page.get_by_role("button", name="Sign in").last.click()
+    page.wait_for_selector(".who")
+    for path in ("/", "/fleet", "/r/secret/x", "/restore/public/base:1", "/vulnerability?id=CVE-1"):
+        visit(guarded_server, path)
     context.close()
 
 

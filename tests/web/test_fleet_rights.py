@@ -218,7 +218,7 @@ ENDPOINTS = (
 def told(answer: Response, path: str) -> str:
     """What an answer says besides the name that was asked for."""
     text = answer.body.decode().replace(html.escape(path), "")
-    return text.replace("there is no repository team/app.", "")
+    return text.replace("There is no repository team/app.", "")
 
 
 @pytest.mark.long

@@ -73,7 +73,8 @@ def test_an_image_whose_history_does_not_fit_shows_its_layers_alone(server: Regi
 def test_a_layer_says_which_images_have_it(server: RegistryServer) -> None:
     digest = server.push_manifest("layers", "1", image(server, "layers", "one"))
     page = Browser(server).text(f"/r/layers@{Digest.of(b'the base')}")
-    assert "Blob" in plain(page)
+    assert "Layer" in plain(page)
+    assert "No tag pointed here" not in page
     assert f'href="/r/layers@{digest}"' in page
 
 

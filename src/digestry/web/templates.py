@@ -6,6 +6,7 @@ Everything that a template inserts is escaped, and a name that a view does not h
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Mapping
 from importlib import resources
 from urllib.parse import quote, urlencode
@@ -16,6 +17,7 @@ from digestry.catalog import clock
 from digestry.model.digest import Digest
 from digestry.web.static_files import StaticFile
 
+_DIGEST = re.compile(r"\bsha(?:256|512):([0-9a-f]{12})[0-9a-f]{52,116}\b")
 _UNITS = ("B", "KB", "MB", "GB", "TB")
 
 
@@ -33,6 +35,7 @@ def environment(static_files: Mapping[str, StaticFile]) -> Environment:
     made.globals["address"] = address
     made.filters |= {
         "short": short,
+        "shortened": shortened,
         "bytes": size_text,
         "moment": moment,
         "iso": iso,
@@ -59,6 +62,11 @@ def address(path: str, **parameters: object) -> str:
 def short(digest: Digest | str) -> str:
     """Return the first 12 digits of a digest."""
     return str(digest).partition(":")[2][:12]
+
+
+def shortened(text: str) -> str:
+    """Return a text in which digests have their first 12 digits alone."""
+    return _DIGEST.sub(r"\1", text)
 
 
 def size_text(size: int | None) -> str:

@@ -51,9 +51,9 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class ImageView:
-    """What the page of a digest shows. ``kind`` is index, image, artifact or blob; ``config`` is the image's
-    config. ``pull`` is the command that pulls it, empty if it cannot be pulled. ``places`` are where it
-    runs or ran; None for visitors who may not know."""
+    """What the page of a digest shows. ``kind`` is index, image, artifact, layer, config or blob; ``config``
+    is the image's config. ``pull`` is the command that pulls it, empty if it cannot be pulled. ``places`` are
+    where it runs or ran; None for visitors who may not know."""
 
     name: str
     digest: Digest
@@ -112,7 +112,7 @@ def _view(
     return ImageView(
         name=name,
         digest=digest,
-        kind=_kind(manifest, parsed, config),
+        kind=_kind(manifest, parsed, config) if manifest is not None else _part(details),
         manifest=manifest,
         size=details.images.sizes.get(str(digest)) if manifest is not None else details.blob,
         annotations={} if parsed is None else parsed.annotations,
@@ -145,9 +145,12 @@ def _whole(digest: Digest, details: DigestDetails) -> frozenset[Digest]:
     return frozenset(map(Digest.parse, names))
 
 
-def _kind(manifest: ManifestDetails | None, parsed: Image | Index | None, config: ImageConfig | None) -> str:
-    if manifest is None:
-        return "blob"
+def _part(details: DigestDetails) -> str:
+    roles = {user.role for user in details.users}
+    return roles.pop() if roles in ({"layer"}, {"config"}) else "blob"
+
+
+def _kind(manifest: ManifestDetails, parsed: Image | Index | None, config: ImageConfig | None) -> str:
     if isinstance(parsed, Index) or (parsed is None and manifest.config is None):
         return "index"
     return "image" if config is not None or parsed is None else "artifact"
