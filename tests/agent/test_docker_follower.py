@@ -148,6 +148,7 @@ def test_a_start_that_was_told_before_is_known_to_be_the_first() -> None:
     assert instances["a"] != "first"
 
 
+@pytest.mark.long
 def test_events_that_the_engine_forgot_are_a_gap_and_ends_are_exact_where_they_are_known() -> None:
     with engine(memory=4) as docker:
         docker.run("stays")

@@ -70,6 +70,7 @@ def test_docker(tmp_path: Path) -> None:
         assert [run.instance for run in all_runs.runs] == [told.runs()[1].instance]
 
 
+@pytest.mark.long
 @pytest.mark.xdist_group("podman")
 @pytest.mark.peer("podman")
 def test_podman(tmp_path: Path) -> None:

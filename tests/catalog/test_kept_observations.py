@@ -98,6 +98,7 @@ def test_an_image_that_was_here_before_is_to_be_fetched_once(catalog: Catalog, c
     assert moves.unfinished(clock.now, limit=10) == []
 
 
+@pytest.mark.long
 def test_one_registry_with_many_moves_keeps_no_other_waiting(catalog: Catalog, clock: Clock) -> None:
     observed(catalog, clock, *(f"1.{number}" for number in range(10)))
     catalog.observation_plan.schedule([ScheduledTag("z.test/app", "1", 60 * SECOND, 0)])

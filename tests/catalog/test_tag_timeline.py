@@ -65,6 +65,7 @@ def test_each_move_says_how_long_it_stood(catalog: Catalog, clock: Clock) -> Non
     assert found.period.until == clock.now
 
 
+@pytest.mark.long
 def test_pages_follow_each_other(catalog: Catalog, clock: Clock) -> None:
     a, b = image(catalog, "x"), image(catalog, "x")
     times = moved(catalog, clock, [a, b] * 4)

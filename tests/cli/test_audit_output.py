@@ -96,6 +96,7 @@ def test_formats_to_standard_output(environment: dict[str, str], fleet: Path) ->
     assert 'class="bar"' in html
 
 
+@pytest.mark.long
 def test_a_files_ending_tells_the_format_and_the_summary_is_still_said(
     environment: dict[str, str], fleet: Path, tmp_path: Path
 ) -> None:

@@ -234,7 +234,9 @@ def test_a_connection_that_breaks_after_every_byte(liar: Liar, tmp_path: Path) -
     assert len(liar.seen) < 50
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "deflate", "x-gzip"])
+@pytest.mark.parametrize(
+    "encoding", ["gzip", *(pytest.param(name, marks=pytest.mark.long) for name in ("deflate", "x-gzip"))]
+)
 def test_an_answer_that_inflates_without_end(liar: Liar, encoding: str) -> None:
     """64 MiB of spaces in some kilobytes, for each kind of document: no more of it is held than is read."""
     bomb = b'{"tags":[' + b" " * (64 << 20) + b"]}"

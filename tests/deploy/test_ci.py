@@ -76,6 +76,7 @@ def test_the_action_writes_the_report_that_it_uploads(inventory: Path, tmp_path:
     assert call(step["run"], tmp_path, home, shell, **{**variables, "FAIL_ON": "none"})[0] == 0
 
 
+@pytest.mark.long
 def test_an_input_of_the_action_is_no_command(tmp_path: Path, home: Path) -> None:
     step = github_step("Audit")
     assert "${{" not in step["run"]
@@ -85,6 +86,7 @@ def test_an_input_of_the_action_is_no_command(tmp_path: Path, home: Path) -> Non
     assert not (tmp_path / "made").exists()
 
 
+@pytest.mark.long
 def test_the_template_writes_the_report_that_it_names(inventory: Path, tmp_path: Path, home: Path) -> None:
     job = yaml.safe_load((CI / "gitlab.yml").read_text())[".digestry-audit"]
     script = "\n".join(job["script"])

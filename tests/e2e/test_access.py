@@ -188,6 +188,7 @@ def test_podman(server: RegistryServer, podman: Engine, tmp_path: Path) -> None:
     assert "not known to this registry" in refused(engine, "pull", insecure, f"{server.host}/secret/x:1")
 
 
+@pytest.mark.long
 def test_skopeo(server: RegistryServer, skopeo: Engine, tmp_path: Path) -> None:
     engine = fresh(skopeo, tmp_path / "auth")
     layout = Layout(tmp_path / "layout")

@@ -52,6 +52,7 @@ def asking_config(name: str, skopeo: Engine) -> Digest:
     return Digest.of(skopeo("inspect", _PLAIN, "--config", "--raw", f"docker://{name}").encode())
 
 
+@pytest.mark.long
 def test_what_skopeo_wrote_is_read(
     *,
     tool: Engine,
@@ -72,6 +73,7 @@ def test_what_skopeo_wrote_is_read(
     assert manifest["config"]["digest"] == str(asking_config(name, skopeo))
 
 
+@pytest.mark.long
 def test_an_index_of_skopeo(
     *, tool: Engine, skopeo: Engine, registry: RegistryServer, repository: str, tmp_path: Path
 ) -> None:
@@ -89,6 +91,7 @@ def test_an_index_of_skopeo(
     assert asking.head(registry, repository, "2") == digest
 
 
+@pytest.mark.long
 @pytest.mark.xdist_group("docker")
 def test_docker_loads_and_saves(
     *,
@@ -124,6 +127,7 @@ def test_docker_loads_and_saves(
     docker("rmi", "--force", name)
 
 
+@pytest.mark.long
 def test_docker_load_of_an_image_that_runs(
     *, tool: Engine, docker: Engine, registry: RegistryServer, repository: str, skopeo: Engine, tmp_path: Path
 ) -> None:
@@ -176,6 +180,7 @@ def test_podman_loads_and_saves(
     podman("rmi", "--force", name)
 
 
+@pytest.mark.long
 def test_crane_reads_and_writes(
     *, tool: Engine, registry: RegistryServer, repository: str, image: tuple[str, Digest], tmp_path: Path
 ) -> None:
@@ -196,6 +201,7 @@ def test_crane_reads_and_writes(
     assert asking.head(registry, f"{repository}/back", "layout") == digest
 
 
+@pytest.mark.long
 def test_between_two_registries(
     *, tool: Engine, registry: RegistryServer, peer_registry: str, repository: str, image: tuple[str, Digest]
 ) -> None:
@@ -210,6 +216,7 @@ def test_between_two_registries(
     assert (again["blobs_sent"], again["images"][0]["previous_digest"]) == (0, str(digest))
 
 
+@pytest.mark.long
 def test_layers_in_zstd(
     *, tool: Engine, skopeo: Engine, registry: RegistryServer, repository: str, image: tuple[str, Digest],
     tmp_path: Path,
@@ -236,6 +243,7 @@ def test_layers_in_zstd(
     assert "is valid" in tool("validate", compressed)
 
 
+@pytest.mark.long
 def test_oras_reads_and_writes_layouts_with_artifacts(
     *, tool: Engine, registry: RegistryServer, repository: str, image: tuple[str, Digest], tmp_path: Path
 ) -> None:
@@ -270,6 +278,7 @@ def test_oras_reads_and_writes_layouts_with_artifacts(
     )
 
 
+@pytest.mark.long
 @pytest.mark.xdist_group("podman")
 def test_buildah_reads_and_writes(
     *, tool: Engine, buildah: Engine, registry: RegistryServer, repository: str, image: tuple[str, Digest],
@@ -288,6 +297,7 @@ def test_buildah_reads_and_writes(
     buildah("rmi", "--force", image_id.removeprefix("sha256:"))
 
 
+@pytest.mark.long
 def test_an_image_of_sha512_keeps_its_digest_under_a_tag(
     tool: Engine, registry: RegistryServer, repository: str, tmp_path: Path
 ) -> None:

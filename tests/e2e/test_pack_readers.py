@@ -87,6 +87,7 @@ def test_crane_validates_what_has_a_base(upon_a_base: dict[str, str]) -> None:
     assert (done.returncode, done.stdout + done.stderr) == (0, f"PASS: {upon_a_base['gzip']}\n")
 
 
+@pytest.mark.long
 @pytest.mark.peer("podman")
 @pytest.mark.xdist_group("podman")
 def test_podman_runs_what_has_a_base(podman: Engine, upon_a_base: dict[str, str]) -> None:
@@ -97,6 +98,7 @@ def test_podman_runs_what_has_a_base(podman: Engine, upon_a_base: dict[str, str]
         assert podman.json("image", "inspect", name)[0]["Labels"] == {"a": "b"}
 
 
+@pytest.mark.long
 @pytest.mark.peer("docker")
 @pytest.mark.xdist_group("docker")
 def test_docker_runs_what_has_a_base(docker: Engine, upon_a_base: dict[str, str]) -> None:

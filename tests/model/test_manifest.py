@@ -347,6 +347,7 @@ def test_platforms_that_say_little(platform: object, expected: Platform | None) 
     assert parsed.raw == raw
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("words", [0, 20_000])
 def test_names_in_another_case_are_read_as_go_reads_them(words: int) -> None:
     """In large documents as in small ones; the last of two counts."""

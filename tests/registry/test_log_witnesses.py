@@ -120,6 +120,7 @@ def test_the_protocol_of_a_witness(tmp_path: Path) -> None:
         assert server.request("GET", ADD).status == 405
 
 
+@pytest.mark.long
 def test_a_log_that_sends_too_many_checkpoints_is_told_to_wait(tmp_path: Path) -> None:
     key, other = SignerKey.new("log.example/a"), SignerKey.new("log.example/b")
     logs = [(one.name, one.verifier) for one in (key, other)]
@@ -343,6 +344,7 @@ def test_damage_of_the_log_is_said(tmp_path: Path, statement: str, message: str,
             assert answer.status == 200, answer.body
 
 
+@pytest.mark.long
 def test_a_note_with_many_large_signatures_and_extensions(tmp_path: Path) -> None:
     """Sixteen of 5 kB are to be taken (signed-note); those of unknown keys are ignored."""
     key = SignerKey.new("log.example/a")

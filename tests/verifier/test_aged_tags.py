@@ -60,6 +60,7 @@ def test_a_pull_of_what_is_served_for_its_age_is_proven(
         assert "the newer" in done.stderr
 
 
+@pytest.mark.long
 def test_what_the_log_does_not_say_is_not_served_for_its_age(
     registry: RegistryServer, moved: tuple[Digest, Digest], tmp_path: Path
 ) -> None:

@@ -155,6 +155,7 @@ def test_content_of_another_repository_is_not_read(server: RegistryServer) -> No
     assert b"classified" not in answer.body
 
 
+@pytest.mark.long
 def test_a_config_that_is_too_large_for_a_page(server: RegistryServer) -> None:
     config = json.dumps({"os": "linux", "config": {"Env": ["A=" + "x" * (5 << 20)]}}).encode()
     manifest = {

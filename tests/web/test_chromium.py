@@ -258,6 +258,7 @@ def test_a_list_is_filtered_while_one_types(chromium: Browser, server: RegistryS
     context.close()
 
 
+@pytest.mark.long
 def test_the_keyboard_reaches_the_content_and_the_search(chromium: Browser, server: RegistryServer) -> None:
     context = chromium.new_context()
     page = context.new_page()

@@ -129,6 +129,7 @@ def test_the_password_is_in_no_error_of_a_command(postgresql: Cluster, tmp_path:
     assert "secret" not in done.stdout + done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "said"), [("nobody", "authentication"), ("digestry", "does not exist")])
 def test_a_user_or_a_database_that_is_wrong_is_told(
     postgresql: Cluster, tmp_path: Path, name: str, said: str

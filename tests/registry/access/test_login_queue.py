@@ -150,6 +150,7 @@ def test_different_users_behind_one_address_are_never_refused() -> None:
     run(scene)
 
 
+@pytest.mark.long
 def test_what_waits_is_bounded_and_who_asks_most_loses_it() -> None:
     async def scene(turns: Turns) -> None:
         for number in range(3 * MOST_WAITING):

@@ -138,6 +138,7 @@ def test_after_a_kill_the_others_come_first(
     assert run(settings_of_four) == [*NAMES, ""]
 
 
+@pytest.mark.long
 def test_each_repository_has_its_turn_though_every_run_is_killed(
     registry_of_four: RegistryServer, settings_of_four: RegistryConfig
 ) -> None:
@@ -178,6 +179,7 @@ def test_after_a_stop_the_others_come_first(
     assert run(settings_of_four) == ["r3", "", "r0", "r1", "r2", ""]
 
 
+@pytest.mark.long
 def test_a_repository_that_fails_is_tried_last_and_fails_again(
     registry_of_four: RegistryServer, settings_of_four: RegistryConfig
 ) -> None:

@@ -217,6 +217,7 @@ def test_verify_reads_what_is_there(old: Place, new_place: MakePlace, kind: str)
     assert new.backend.blobs.read(layer) == b"good"
 
 
+@pytest.mark.long
 def test_stores_of_another_registry_are_refused(old: Place, new_place: MakePlace) -> None:
     new, other = new_place("disk"), new_place("disk")
     migrate(old, new)
@@ -249,6 +250,7 @@ def test_a_finished_move_is_finished_again(old: Place, new_place: MakePlace) -> 
     assert (first.copied > 0, again.copied) == (True, 0)
 
 
+@pytest.mark.long
 def test_content_that_stays_is_not_copied(old: Place, new_place: MakePlace) -> None:
     first = new_place("s3")
     migrate(old, first)
