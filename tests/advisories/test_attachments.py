@@ -494,6 +494,10 @@ OTHER = Digest.of(b"another image")
         # a tag that points elsewhere: what is bad counts, what is good may be another image's
         (f"pkg:oci/app?repository_url={HOST}/team/app&tag=7", "affected", "unknown"),
         (f"{APP}:7", "affected", "unknown"),
+        # an image for one processor: what is good about it says nothing about another's
+        (f"pkg:oci/app?repository_url={HOST}/team/app&arch=amd64", "affected", "fixed"),
+        (f"pkg:oci/app?arch=x86_64&repository_url={HOST}/team/app", "affected", "fixed"),
+        (f"pkg:oci/app?repository_url={HOST}/team/app&arch=arm64", "affected", "not_assessed"),
         # a package, which this image may have in that version or not
         ("pkg:deb/debian/openssl@3.0.1", "affected", "unknown"),
         ({"@id": "pkg:golang/a/b", "hashes": {"sha-256": OTHER.encoded}}, "affected", "unknown"),

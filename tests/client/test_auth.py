@@ -197,6 +197,20 @@ def test_a_helper_that_fails(helper: Any, script: str) -> None:
     assert credentials.problem("b") == ""
 
 
+def test_a_helper_that_leaves_an_agent_behind_is_not_waited_for(
+    helper: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As gpg's agent does: it holds the outputs of the helper open.
+    monkeypatch.setattr("digestry.client.credential_helpers._TIMEOUT", 5.0)
+    assert helper(f"sleep 7 & {ECHO}").get("a") == Credential("get", "a")
+
+
+def test_an_entry_that_is_null_keeps_nothing(tmp_path: Path) -> None:
+    write_config(tmp_path, {"auths": {"a": None, "b": {"auth": basic("u", "p")}}})
+    assert DockerCredentials(tmp_path).get("a") is None
+    assert DockerCredentials(tmp_path).get("b") == Credential("u", "p")
+
+
 def test_a_helper_that_hangs(helper: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("digestry.client.credential_helpers._TIMEOUT", 0.1)
     credentials = helper("exec sleep 5")

@@ -125,6 +125,17 @@ def test_what_is_here_and_damaged_is_fetched_again(
     assert path.read_bytes() == source.raw
 
 
+def test_a_config_here_that_has_its_size_and_other_bytes_is_fetched_again(
+    source: Source, store: ImageStore, session: Session
+) -> None:
+    pull(session, source.name, store)
+    path = store.blobs.local_path(Digest.of(_CONFIG))
+    assert path is not None
+    path.write_bytes(bytes(len(_CONFIG)))
+    pull(session, source.name, store)
+    assert path.read_bytes() == _CONFIG
+
+
 @pytest.mark.parametrize("rounds", [8, pytest.param(100, marks=pytest.mark.long)])
 def test_cuts_at_random_bytes(source: Source, tmp_path: Path, session: Session, rounds: int) -> None:
     chance = random.Random(rounds)

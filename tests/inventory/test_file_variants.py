@@ -5,6 +5,7 @@ The documents were constructed by the programs' references.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -245,3 +246,128 @@ def test_utf_16_without_a_mark_is_refused(tmp_path: Path) -> None:
     seen = see(tmp_path, path.read_bytes().decode("latin-1"))
     assert not seen.rows
     assert "bytes that are 0" in seen.problems[0].message
+
+
+# -- what is around a list ----------------------------------------------------------------------
+
+ROW = {"name": "c", "reference": f"{APP}:1", "digest": A}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Warning: policy/v1beta1 is deprecated",
+        "WARNING: Error loading config file: /root/.docker/config.json: permission denied",
+        "WARN[0000] the attribute `version` is obsolete",
+        'time="2026-11-01T00:00:00Z" level=warning msg="cgroup v1"',
+        "W1128 12:00:00.000000   1 warnings.go:70] v1 is deprecated",
+        "Emulate Docker CLI using podman. Create nodocker to quiet msg.",
+        "error: You must be logged in",
+        "Error from server (Forbidden): pods is forbidden",
+        "Flag --export has been deprecated",
+    ],
+)
+@pytest.mark.parametrize("listed", ["json", "lines", "csv"])
+def test_messages_before_a_list_are_named_and_the_list_is_read(
+    tmp_path: Path, message: str, listed: str
+) -> None:
+    text = {
+        "json": json.dumps([ROW], indent=2),
+        "lines": lines(ROW),
+        "csv": f"name,reference,digest\nc,{APP}:1,{A}\n",
+    }[listed]
+    seen = see(tmp_path, f"{message}\n\n{message}\n{text}")
+    assert seen.digests("c") == [A]
+    assert ["line 1: " in one.message or "line 3: " in one.message for one in seen.problems] == [True, True]
+    assert message[:20] in seen.problems[0].message
+
+
+def test_only_messages_are_no_list(tmp_path: Path) -> None:
+    seen = see(tmp_path, "Error response from daemon: No such container: web\n")
+    assert not seen.rows
+    assert "No such container" in seen.problems[0].message
+
+
+def test_headings_that_begin_like_messages_are_headings(tmp_path: Path) -> None:
+    seen = see(tmp_path, f"error,name,reference,digest\n,c,{APP}:1,{A}\n")
+    assert seen.digests("c") == [A]
+    assert not seen.problems
+
+
+def test_json_in_colours(tmp_path: Path) -> None:
+    text = "".join(f"\x1b[1;39m{line}\x1b[0m\n" for line in json.dumps([ROW], indent=2).splitlines())
+    seen = see(tmp_path, text)
+    assert seen.digests("c") == [A]
+    assert not seen.problems
+
+
+def test_json_text_sequences(tmp_path: Path) -> None:
+    seen = see(tmp_path, "".join(f"\x1e{lines({**ROW, 'name': name})}" for name in ("c", "d")))
+    assert (seen.digests("c"), seen.digests("d")) == ([A], [A])
+    assert not seen.problems
+
+
+# -- Apple, AWS Batch, Cloud Run ----------------------------------------------------------------
+
+
+def apple(name: str, status: str, **image: Any) -> dict[str, Any]:
+    return {
+        "status": status,
+        "networks": [],
+        "configuration": {
+            "id": name, "image": image, "platform": {"os": "linux", "architecture": "arm64", "variant": "v8"},
+        },
+    }  # fmt: skip
+
+
+def test_apples_containers(tmp_path: Path) -> None:
+    descriptor = {
+        "descriptor": {"digest": A, "size": 7, "mediaType": "application/vnd.oci.image.index.v1+json"}
+    }
+    document = [
+        apple("web", "running", reference=f"{APP}:1", **descriptor),
+        apple("old", "stopped", reference=f"{APP}:1", **descriptor),
+        apple("none", "running"),
+    ]
+    seen = see(tmp_path, document)
+    assert list(seen.rows) == ["web"]
+    assert seen.digests("web") == [A]
+    assert str(seen.rows["web"].image.platform) == "linux/arm64/v8"
+    assert ["'none' names no image" in one.message for one in seen.problems] == [True]
+    assert "old" in see(tmp_path, document, include_stopped=True).rows
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_jobs_of_batch_have_names_alone(tmp_path: Path, whole: bool) -> None:
+    def job(name: str, status: str, **more: Any) -> dict[str, Any]:
+        return {"jobName": name, "jobId": f"id-{name}", "status": status, **more}
+
+    container = {"container": {"image": f"{APP}:1", "vcpus": 1}}
+    jobs = [
+        job("run", "RUNNING", **container),
+        job("pinned", "RUNNING", container={"image": PAIR}),
+        job("wait", "RUNNABLE", **container),
+        job("done", "SUCCEEDED", **container),
+        job(
+            "pod", "STARTING", eksProperties={"podProperties": {"containers": [{"name": "c", "image": APP}]}}
+        ),
+        job("nodes", "RUNNING", nodeProperties={"numNodes": 2}),
+    ]
+    seen = see(tmp_path, {"jobs": jobs} if whole else lines(*jobs))
+    assert sorted(seen.rows) == ["pinned", "pod/c", "run", "wait"]
+    assert (seen.digests("run"), seen.digests("pinned")) == ([], [A])
+    assert seen.rows["wait"].waiting == seen.rows["pod/c"].waiting == "starting"
+    assert ["'nodes' names no image" in one.message for one in seen.problems] == [True]
+
+
+def test_a_list_of_revisions_of_cloud_runs_second_api(tmp_path: Path) -> None:
+    revision = {
+        "name": "projects/p/locations/l/services/s/revisions/r-1", "service": "s",
+        "containers": [{"image": PAIR}], "conditions": [{"type": "Active", "state": "CONDITION_SUCCEEDED"}],
+    }  # fmt: skip
+    seen = see(tmp_path, {"revisions": [revision]})
+    assert [seen.digests(name) for name in seen.rows] == [[A]]
+    assert (
+        "says that there is more"
+        in see(tmp_path, {"revisions": [revision], "nextPageToken": "x"}).problems[0].message
+    )

@@ -31,6 +31,35 @@ def test_parse(text: str, expected: Platform) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("linux/amd64", Platform("amd64", "linux")),
+        ("arm64", Platform("arm64", "linux")),
+        ("aarch64", Platform("arm64", "linux")),
+        ("armhf", Platform("arm", "linux", "v7")),
+        ("S390X", Platform("s390x", "linux")),
+        ("windows(10.0.20348.1)/amd64", Platform("amd64", "windows", None, "10.0.20348.1")),
+    ],
+)
+def test_a_person_may_write_less(text: str, expected: Platform) -> None:
+    assert Platform.chosen(text) == expected
+
+
+@pytest.mark.parametrize("system", ["linux", "Windows"])
+def test_a_system_alone_is_of_this_machines_processor(system: str) -> None:
+    assert Platform.chosen(system) == msgspec.structs.replace(Platform.of_host(), os=system.lower())
+
+
+@pytest.mark.parametrize(
+    "text", ["", "bogus", "amd64/", "/amd64", "windows()/amd64", "arm64(1)", "windows(1/amd64"]
+)
+def test_what_a_person_writes_may_be_wrong(text: str) -> None:
+    with pytest.raises(InvalidConfiguration) as raised:
+        Platform.chosen(text)
+    assert repr(text) in raised.value.message
+
+
+@pytest.mark.parametrize(
     "text",
     ["", "linux", "linux/", "/amd64", "a/b/c/d", "linux/amd64/", "lin ux/amd64", "linux/amd64\n", "*/*",
      "linux/\x1b[31m", "\N{KELVIN SIGN}/amd64", "linux/amd64,linux/arm64"],

@@ -15,10 +15,13 @@ from digestry.advisories.signatures import Signature
 from digestry.advisories.statements import GOOD, Product, Statement, Status
 from digestry.errors import DigestryError, Unreachable
 from digestry.model.digest import Digest
+from digestry.model.image_config import ImageConfig
+from digestry.model.platform import Platform
 from digestry.model.reference import Reference
 from digestry.model.text import number_of
 
 _MOST_LOOKUPS: Final = 16  # of digests that products name and that are not known
+_LARGEST_CONFIG: Final = 4 << 20
 _AHEAD: Final = datetime.timedelta(days=1)
 
 
@@ -149,7 +152,28 @@ class StatementMatcher:
                 target = None
             if target is None or target.digest not in about.digests:
                 return "unclear"
+        if verdict.match == "name" and verdict.architecture and statement.status in GOOD:
+            # That the image for one processor is well says nothing about the one for another.
+            return self._built_for(verdict.architecture, about)
         return verdict.match
+
+    def _built_for(self, architecture: str, about: SubjectImage) -> products.Match:
+        """Return ``name`` if the image is for ``architecture``, ``other`` if it is for another."""
+        wanted = Platform(architecture, "linux").normalized().architecture
+        for digest in sorted(about.digests):
+            try:
+                manifest = self._queries.manifest(self._repository, digest)
+                if manifest is None or manifest.config is None:
+                    continue
+                raw = self._queries.blob(self._repository, manifest.config, limit=_LARGEST_CONFIG)
+                config = ImageConfig.parse(raw, verified=manifest.config.digest)
+            except Unreachable:
+                raise
+            except DigestryError:
+                continue
+            built = Platform(config.architecture, "linux").normalized().architecture
+            return "unclear" if not built else "name" if built == wanted else "other"
+        return "unclear"
 
     def _holds(self, digests: Iterable[Digest], about: SubjectImage) -> bool:
         """Return whether one of ``digests`` holds the image or has its config, which may not be known yet."""

@@ -45,11 +45,12 @@ class SubjectImage:
 
 @dataclass(frozen=True, slots=True)
 class ProductMatch:
-    """How a product matches. ``tag`` is the one that it names beside the repository, ``others`` the
-    digests that it names and that are not known to be the image's."""
+    """How a product matches. ``tag`` and ``architecture`` are those that it names beside the repository,
+    ``others`` the digests that it names and that are not known to be the image's."""
 
     match: Match
     tag: str = ""
+    architecture: str = ""
     others: tuple[Digest, ...] = ()
 
 
@@ -219,11 +220,12 @@ def _without_alias(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Purl:
-    """A package URL: its type, the digests in it, its tag, and the repositories that it may name."""
+    """A package URL: its type, digests, tag and processor, and the repositories that it may name."""
 
     kind: str
     digests: tuple[str, ...]
     tag: str
+    architecture: str
     repositories: tuple[str, ...]
 
 
@@ -240,7 +242,7 @@ def _read_purl(text: str) -> _Purl | None:
     where = _SCHEME.sub("", qualifiers.get("repository_url", ""), count=1).strip("/")
     names = (where, f"{where}/{path}") if where else (path,)
     tag = qualifiers.get("tag", "") if version in digests else version or qualifiers.get("tag", "")
-    return _Purl(read[1].lower(), digests, tag, names if path else ())
+    return _Purl(read[1].lower(), digests, tag, qualifiers.get("arch", ""), names if path else ())
 
 
 def _purl(text: str, about: SubjectImage) -> ProductMatch:
@@ -255,7 +257,7 @@ def _purl(text: str, about: SubjectImage) -> ProductMatch:
     if not purl.repositories:
         return ProductMatch("unclear")
     matches = any(_same(name, about) for name in purl.repositories)
-    return ProductMatch("name", tag=purl.tag) if matches else ProductMatch("other")
+    return ProductMatch("name", purl.tag, purl.architecture) if matches else ProductMatch("other")
 
 
 def _pair(part: str) -> tuple[str, str]:

@@ -65,7 +65,7 @@ def attach(
     _check_type(artifact_type)
     if not files and not notes:
         raise InvalidConfiguration("nothing to attach", hint="name a file, or give an --annotation")
-    place = Platform.parse(platform) if platform else None
+    place = Platform.chosen(platform) if platform else None
     layers = [_layer(text) for text in files]
     empty = Descriptor(media_types.OCI_EMPTY, Digest.of(_EMPTY), len(_EMPTY), data=_EMPTY)
     with open_session(settings) as session:

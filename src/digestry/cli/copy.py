@@ -103,7 +103,7 @@ def copy(
                 hint="copy to oci-archive:FILE, or choose with --platform",
             )
         options = CopyOptions(
-            tuple(Platform.parse(text) for text in platforms), referrers, dry_run, session.options.parallel
+            tuple(Platform.chosen(text) for text in platforms), referrers, dry_run, session.options.parallel
         )
         result = run_copy(
             request, around, options, observer=observer, tell=lambda text: note(printable(text))

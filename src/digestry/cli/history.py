@@ -56,7 +56,7 @@ def history(*, reference: str, platform: str | None, remote: bool, view: View) -
     from digestry.model.platform import Platform
 
     settings = load()
-    place = Platform.parse(platform) if platform else Platform.of_host()
+    place = Platform.chosen(platform) if platform else Platform.of_host()
     with open_session(settings) as session:
         found = locate_anywhere(settings, session, reference, remote=remote)
         image = found.manifest if isinstance(found.manifest, Image) else found.child(place)

@@ -73,7 +73,7 @@ def stored_image(
     from digestry.model.manifest import Image
     from digestry.model.platform import Platform
 
-    place = Platform.parse(platform) if platform else Platform.of_host()
+    place = Platform.chosen(platform) if platform else Platform.of_host()
     with contextlib.ExitStack() as opened:
         session = opened.enter_context(open_session(settings))
         found = locate_anywhere(settings, session, reference, remote=remote, content=True)

@@ -104,7 +104,7 @@ def inspect(*, reference: str, platform: str | None, remote: bool, raw: bool, fo
 
     settings = load()
     template = _template(format_)
-    place = Platform.parse(platform) if platform else None
+    place = Platform.chosen(platform) if platform else None
     document = _look(settings, reference, place, remote=remote, raw=raw)
     if isinstance(document, bytes):
         click.echo(document, nl=False)  # bytes go out as they are

@@ -37,7 +37,7 @@ def get(*, reference: str, platform: str | None, local: bool, output: Path | Non
     from digestry.model.platform import Platform
 
     settings = load()
-    place = Platform.parse(platform) if platform else None
+    place = Platform.chosen(platform) if platform else None
     with open_session(settings) as session:
         found = locate(settings, session, reference, local=local)
         chosen = found.manifest if place is None else found.child(place)
@@ -109,7 +109,7 @@ def annotate(
 
     settings = load()
     changes = annotation_changes(annotation, remove_annotation)
-    place = Platform.parse(set_platform) if set_platform else None
+    place = Platform.chosen(set_platform) if set_platform else None
     if not changes and place is None:
         raise click.UsageError("Nothing to change: give --annotation or --remove-annotation.")
     if place is not None and entry is None:

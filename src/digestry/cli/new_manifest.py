@@ -84,7 +84,7 @@ def entry_digest(index: Image | Index, text: str) -> Digest:
     if prefix is not None:
         return prefix.only_match([entry.digest for entry in index.manifests], str(index.digest))
     try:
-        wanted = str(Platform.parse(text))
+        wanted = str(Platform.chosen(text))
     except InvalidConfiguration:
         wanted = text
     found = [entry.digest for entry in index.manifests if entry.platform and str(entry.platform) == wanted]

@@ -174,7 +174,7 @@ def _sources(source: str | None, platforms: tuple[str, ...]) -> list[tuple[str, 
             raise click.UsageError(
                 "Several platforms need a directory each: --platform OS/ARCH=DIRECTORY for each of them."
             )
-        return [(source, Platform.parse(platforms[0]) if platforms else None)]
+        return [(source, Platform.chosen(platforms[0]) if platforms else None)]
     if source is not None or len(several) != len(platforms):
         raise click.UsageError(
             "With --platform OS/ARCH=SOURCE, every platform has its own, and no other is given."
@@ -182,7 +182,7 @@ def _sources(source: str | None, platforms: tuple[str, ...]) -> list[tuple[str, 
     found = [one.partition("=") for one in several]
     if sum(path == "-" for _, _, path in found) > 1:
         raise click.UsageError("Only one archive can come from standard input.")
-    return [(path, Platform.parse(platform)) for platform, _, path in found]
+    return [(path, Platform.chosen(platform)) for platform, _, path in found]
 
 
 def _old_index(store: ImageStore, reference: Reference) -> Index | None:

@@ -83,7 +83,7 @@ def pull(
             session,
             wanted,
             open_store(settings),
-            platform=Platform.parse(platform) if platform else None,
+            platform=Platform.chosen(platform) if platform else None,
             all_platforms=all_platforms,
             under_tag=min_age is not None,
             observer=observer,

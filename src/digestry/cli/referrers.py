@@ -65,7 +65,7 @@ def referrers(*, reference: str, artifact_type: str | None, platform: str | None
     from digestry.model.platform import Platform
 
     settings = load()
-    place = Platform.parse(platform) if platform else None
+    place = Platform.chosen(platform) if platform else None
     with open_session(settings) as session:
         found = locate(settings, session, reference, local=False)
         assert found.reference is not None  # noqa: S101 - a registry's has a name

@@ -67,7 +67,7 @@ def save(
         file=None if output else _standard_output(),
     )
     try:
-        options = CopyOptions(platforms=(Platform.parse(platform),) if platform else ())
+        options = CopyOptions(platforms=(Platform.chosen(platform),) if platform else ())
         with watching(quiet=quiet, words=COPYING) as observer:
             result = copy_images(
                 LocalSource(store),

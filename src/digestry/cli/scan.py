@@ -85,7 +85,7 @@ def scan(
     from digestry.model.platform import Platform
 
     program = find_scanner(scanner)
-    chosen = tuple(Platform.parse(text) for text in platforms) or (Platform.of_host(),)
+    chosen = tuple(Platform.chosen(text) for text in platforms) or (Platform.of_host(),)
     settings = load()
     outcome = ImportOutcome(dry_run=dry_run)
     with open_session(settings) as session:

@@ -77,7 +77,7 @@ def validate(
     from digestry.model.platform import Platform
 
     settings = load()
-    place = Platform.parse(platform) if platform else None
+    place = Platform.chosen(platform) if platform else None
     with open_session(settings) as session, measuring("reading", quiet=quiet or as_json) as amount:
         found = locate(settings, session, reference, local=local)
         top = found.manifest if place is None else found.child(place)

@@ -6,9 +6,10 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import IO, Final, Literal
 
 import msgspec
 
@@ -95,14 +96,7 @@ class CredentialHelper:
     def _run(self, action: Literal["get", "store", "erase"], given: bytes, address: str) -> bytes | None:
         """Return the output of the helper; None if it says that it has nothing for ``address``."""
         try:
-            done = subprocess.run(
-                [self._path, action],
-                input=given,
-                capture_output=True,
-                timeout=_TIMEOUT,
-                env=os.environ,
-                check=False,
-            )
+            done = self._called(action, given)
         except subprocess.TimeoutExpired as error:
             raise RemoteError(
                 f"the credential helper {self.program} did not answer within {_TIMEOUT:g} seconds",
@@ -117,3 +111,29 @@ class CredentialHelper:
             return None
         reason = escaped(words) or "it says nothing"
         raise RemoteError(f"the credential helper {self.program} failed for {address}: {reason}")
+
+    def _called(self, action: str, given: bytes) -> subprocess.CompletedProcess[bytes]:
+        """Run the helper until it ends. Raises ``subprocess.TimeoutExpired`` and ``OSError``.
+
+        Files take what it prints: an agent that a helper leaves behind would hold a pipe open.
+        """
+        with _scratch() as output, _scratch() as errors:
+            done = subprocess.run(
+                [self._path, action],
+                input=given,
+                stdout=output,
+                stderr=errors,
+                timeout=_TIMEOUT,
+                env=os.environ,
+                check=False,
+            )
+            output.seek(0)
+            errors.seek(0)
+            return subprocess.CompletedProcess(done.args, done.returncode, output.read(), errors.read())
+
+
+def _scratch() -> IO[bytes]:
+    """Return a file without a name; in memory where the system has that, since secrets are written to it."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("credential-helper"), "w+b")
+    return tempfile.TemporaryFile()

@@ -208,6 +208,8 @@ class DockerCredentials:
         return None
 
     def _decode(self, key: str, entry: object) -> Credential | None:
+        if entry is None:
+            return None  # as Go's programs read it: nothing is kept
         if not isinstance(entry, dict):
             raise self._unusable(f"the entry of {shown(key)} is not an object")
         username, password = entry.get("username") or "", entry.get("password") or ""

@@ -9,6 +9,7 @@ from digestry.errors import (
     Conflict,
     ContentError,
     DigestMismatch,
+    NotFound,
     ProtocolViolation,
     RemoteNotFound,
     StorageFull,
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 _WORTH_KEEPING: Final = 256 << 10
 """Bytes of a blob from which its beginning is kept for the next command."""
-
+_READ_AGAIN: Final = 4 << 20
+"""Bytes of a blob up to which one that is there is read and verified, which takes milliseconds."""
 
 Progress = Callable[[int], None]
 """Called with the number of bytes that have arrived since the last call."""
@@ -36,7 +38,7 @@ def fetch_blob(
     What has arrived when the transfer breaks off, or the process is killed, is where the next command goes
     on; its bytes are verified with the rest. On a full disk it is removed. Raises what ``fetch`` does.
     """
-    if blobs.stat(descriptor.digest) == descriptor.size:
+    if blobs.stat(descriptor.digest) == descriptor.size and _is_whole(blobs, descriptor):
         return "present"
     if descriptor.size < _WORTH_KEEPING:
         with blobs.begin(descriptor.digest, descriptor.size) as sink:
@@ -49,6 +51,18 @@ def fetch_blob(
         with blobs.begin(descriptor.digest, descriptor.size) as sink:
             fetch(sink, progress)
     return "done"
+
+
+def _is_whole(blobs: BlobStore, descriptor: Descriptor) -> bool:
+    """Return whether a blob that is there has its bytes. Large ones are taken to have them: reading them
+    would make every pull of what is there slow."""
+    if descriptor.size > _READ_AGAIN:
+        return True
+    try:
+        blobs.read(descriptor.digest)
+    except (DigestMismatch, NotFound):  # damaged, or gone by now
+        return False
+    return True
 
 
 def _go_on(

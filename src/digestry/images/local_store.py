@@ -274,4 +274,4 @@ def _reference(name: Reference | str) -> Reference:
 
 
 def _platform(platform: Platform | str | None) -> Platform | None:
-    return Platform.parse(platform) if isinstance(platform, str) else platform
+    return Platform.chosen(platform) if isinstance(platform, str) else platform

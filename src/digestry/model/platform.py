@@ -26,6 +26,10 @@ _MACHINES: Final[dict[str, tuple[str, str | None]]] = {
     "armv7l": ("arm", "v7"),
     "armv6l": ("arm", "v6"),
 }
+_SYSTEMS: Final = frozenset({"linux", "windows", "freebsd", "darwin", "wasip1"})
+_ARCHITECTURES: Final = frozenset(
+    {*_MACHINES, "arm", "386", "ppc64le", "s390x", "riscv64", "loong64", "mips64le", "wasm"}
+)
 _PARTS: Final = 3
 _PART: Final = r"[A-Za-z0-9_.-]+"
 _LEVEL: Final = r"v([0-9]{1,2})(?:\.([0-9]{1,2}))?"
@@ -71,6 +75,25 @@ class Platform(
             )
         architecture, implied = _MACHINES.get(parts[1].lower(), (parts[1].lower(), None))
         return cls(architecture, parts[0].lower(), parts[2].lower() if len(parts) == _PARTS else implied)
+
+    @classmethod
+    def chosen(cls, text: str) -> Platform:
+        """Return the platform that a person writes, as containerd reads it: also ``arm64`` alone, which is
+        linux's; ``linux`` or ``windows`` alone, of this machine's processor; ``windows(10.0.20348)/amd64``.
+
+        Raises :class:`~digestry.errors.InvalidConfiguration`."""
+        first, slash, rest = text.partition("/")
+        build = re.fullmatch(r"([A-Za-z]+)\(([0-9A-Za-z.]{1,64})\)", first, re.ASCII)
+        system = build[1] if build else first
+        if slash:
+            platform = cls.parse(f"{system}/{rest}")
+        elif system.lower() in _SYSTEMS:
+            platform = msgspec.structs.replace(cls.of_host(), os=system.lower())
+        elif build is None and system.lower() in _ARCHITECTURES:
+            platform = cls.parse(f"linux/{system}")
+        else:
+            platform = cls.parse(text)
+        return msgspec.structs.replace(platform, os_version=build[2]) if build else platform
 
     @classmethod
     def of_host(cls) -> Platform:

@@ -24,7 +24,7 @@ from digestry.inventory.observation import Unseen
 from digestry.model.digest import shown
 from digestry.model.json_values import as_text
 
-_LISTS: Final = ("containers", "items", "images", "value")
+_LISTS: Final = ("containers", "items", "images", "value", "revisions")
 _USAGE: Final = ("Containers", "Images")
 _USAGE_MARK: Final = "LayersSize"
 """``GET /system/df`` has it. ``docker system df --verbose`` does not: its containers have no state."""

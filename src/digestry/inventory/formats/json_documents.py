@@ -43,11 +43,12 @@ Entry: TypeAlias = tuple[SourceLocation, int, msgspec.Raw]
 class Input:
     """The lines of a file, counted; :class:`TooLarge` is raised at ``limit`` bytes."""
 
-    def __init__(self, file: BinaryIO, limit: int) -> None:
+    def __init__(self, file: BinaryIO, limit: int, *, after: int = 0) -> None:
+        """``after`` is the number of lines that came before those of ``file``."""
         self._file = file
         self._limit = limit
         self._read = 0
-        self.number = 0
+        self.number = after
         """The number of the line that was read last."""
 
     def line(self) -> bytes:

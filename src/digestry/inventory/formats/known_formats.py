@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from digestry.inventory.formats.apple import AppleContainer
+from digestry.inventory.formats.aws_batch import BatchJob
 from digestry.inventory.formats.azure import (
     AzureApp,
     AzureContainer,
@@ -79,6 +81,8 @@ FORMATS: Final[tuple[type[Format], ...]] = (
     NomadAllocation,
     NomadJob,
     FlyMachine,
+    AppleContainer,
+    BatchJob,
     CriList,
     CriImages,
     CriPods,

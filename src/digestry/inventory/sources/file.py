@@ -56,6 +56,18 @@ _UNIT: Final = re.compile(
 )
 _COMMENTS: Final = (b"#", b";")
 _MOST_COMMENTS: Final = 100
+_MESSAGE: Final = re.compile(
+    rb"(?:warn(?:ing)?|error|err|info|debug|notice|fatal)(?::(?=\s+\S)|\[\d+\]|\s*>)"
+    rb"|error (?:response )?from |time=[\"\d]|level=\w|[IWEF]\d{4} \d\d:\d\d:|flag --\S+ has been|ssh: "
+    rb"|emulate docker cli using |picked up _?java|unable to connect to the server",
+    re.IGNORECASE,
+)
+"""What engines, kubectl and cloud programs print before their list, if both of their outputs are written to
+one file: logrus, klog, and words with a colon."""
+_MOST_MESSAGES: Final = 10
+_LONGEST_MESSAGE: Final = 300
+_COLOURS: Final = re.compile(rb"\x1b\[[0-9;]*m")
+_RECORD: Final = b"\x1e"
 _UNIT_HINT: Final = "audit what runs: --source podman, or what `podman inspect` prints"
 _COMPRESSED: Final = (
     (b"\x1f\x8b", "a gzip file", "gzip -dc"),
@@ -170,6 +182,22 @@ class FileSource:
             first = source.line()
         while first.isspace():
             first = source.line()
+        messages, first = _after_messages(source, first)
+        for line, text in messages[:_MOST_MESSAGES]:
+            yield Unseen(
+                self._name,
+                f"{self._where}, line {line}: this is a message of a program, and no part of its list:"
+                f" {shown(text.decode(errors='replace').strip())}",
+                "keep messages out of the file (2>messages), and see whether the list is whole",
+            )
+        if messages and not first:
+            return
+        if _COLOURS.match(first) or first.startswith(_RECORD):
+            # jq -C colours what it prints; JSON text sequences (RFC 7464) begin each text with a control
+            # character. JSON has neither inside a text.
+            plain = _COLOURS.sub(b"", source.rest(first)).replace(_RECORD, b"")
+            source = Input(io.BytesIO(plain), self._largest, after=source.number - 1)
+            first = source.line()
         packed = next((one for one in _COMPRESSED if first.startswith(one[0])), None)
         if packed is not None:
             yield reading.problem(
@@ -224,6 +252,17 @@ class FileSource:
             yield from left_out_note(reading)
         except UnicodeDecodeError:
             yield Unseen(self._name, f"{self._where}, line {source.number}: not UTF-8")
+
+
+def _after_messages(source: Input, first: bytes) -> tuple[list[tuple[int, bytes]], bytes]:
+    """Return the messages at the beginning, each with its line's number, and the first line after them."""
+    messages: list[tuple[int, bytes]] = []
+    while _MESSAGE.match(first) and len(messages) < _MOST_COMMENTS:
+        messages.append((source.number, first[:_LONGEST_MESSAGE]))
+        first = source.line()
+        while first.isspace():
+            first = source.line()
+    return messages, first
 
 
 def _after_comments(source: Input, first: bytes) -> bytes:
