@@ -11,6 +11,8 @@ from typing import Final
 MOST_OF_AN_OWNER: Final = 8
 """Look-ups under way at once for one owner: an upstream, a webhook, an issuer of tokens."""
 
+_MOMENT: Final = 1.0
+
 SocketAddress = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
 AddressInfo = tuple[socket.AddressFamily, socket.SocketKind, int, str, SocketAddress]
 
@@ -21,6 +23,7 @@ class _LookUp:
     def __init__(self, host: str, port: int) -> None:
         self._question = host, port
         self.done = threading.Event()
+        self.thread = threading.Thread()
         self.found: Sequence[AddressInfo] = ()
         self.failure: OSError | UnicodeError | None = None
 
@@ -53,6 +56,8 @@ def look_up(host: str, port: int, *, seconds: float, owner: str) -> Sequence[Add
     look_up = _joined(host, port, owner)
     if not look_up.done.wait(max(0.0, seconds)):
         raise TimeoutError(f"the address of {host} could not be looked up in time")
+    # A thread that ends while the process ends can crash it (CPython before 3.13).
+    look_up.thread.join(_MOMENT)
     if look_up.failure is not None:
         raise look_up.failure
     return look_up.found
@@ -90,8 +95,9 @@ def _joined(host: str, port: int, owner: str) -> _LookUp:
                     del _owners[owner]
 
     # The process does not wait for it at its end.
+    running.thread = threading.Thread(target=run, name=f"look-up {host}", daemon=True)
     try:
-        threading.Thread(target=run, name=f"look-up {host}", daemon=True).start()
+        running.thread.start()
     except RuntimeError as error:  # no more threads
         with _lock:
             _under_way.pop(key, None)

@@ -343,14 +343,13 @@ def test_jobs_of_batch_have_names_alone(tmp_path: Path, whole: bool) -> None:
         return {"jobName": name, "jobId": f"id-{name}", "status": status, **more}
 
     container = {"container": {"image": f"{APP}:1", "vcpus": 1}}
+    own = {"name": "c", "image": APP}
     jobs = [
         job("run", "RUNNING", **container),
         job("pinned", "RUNNING", container={"image": PAIR}),
         job("wait", "RUNNABLE", **container),
         job("done", "SUCCEEDED", **container),
-        job(
-            "pod", "STARTING", eksProperties={"podProperties": {"containers": [{"name": "c", "image": APP}]}}
-        ),
+        job("pod", "STARTING", eksProperties={"podProperties": {"containers": [own]}}),
         job("nodes", "RUNNING", nodeProperties={"numNodes": 2}),
     ]
     seen = see(tmp_path, {"jobs": jobs} if whole else lines(*jobs))
@@ -367,7 +366,5 @@ def test_a_list_of_revisions_of_cloud_runs_second_api(tmp_path: Path) -> None:
     }  # fmt: skip
     seen = see(tmp_path, {"revisions": [revision]})
     assert [seen.digests(name) for name in seen.rows] == [[A]]
-    assert (
-        "says that there is more"
-        in see(tmp_path, {"revisions": [revision], "nextPageToken": "x"}).problems[0].message
-    )
+    page = see(tmp_path, {"revisions": [revision], "nextPageToken": "x"})
+    assert "says that there is more" in page.problems[0].message

@@ -26,8 +26,9 @@ def start() -> NoReturn:
     try:
         main()
     except SystemExit as end:
-        if isinstance(end.code, int) and (threading.active_count() == 1):
-            # The teardown of loaded modules takes as long as a fifth of `digestry images`.
+        if isinstance(end.code, int) and all(thread.daemon for thread in _others()):
+            # The teardown of loaded modules takes as long as a fifth of `digestry images`. A daemon thread
+            # that goes on meanwhile, such as one that looks up a name, crashes the process (before 3.13).
             atexit._run_exitfuncs()
             for stream in (sys.stdout, sys.stderr):
                 with contextlib.suppress(OSError, ValueError):
@@ -36,3 +37,7 @@ def start() -> NoReturn:
             os._exit(end.code)
         raise
     sys.exit()
+
+
+def _others() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread is not threading.current_thread()]
