@@ -65,6 +65,17 @@ def test_a_table_is_plain_columns(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "NAME\n"
 
 
+def test_a_table_counts_the_columns_of_wide_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    output.table(["NAME", "NOTE", "TAG"], [("東京", "ka\u0308se", "1"), ("app", "🐳", "2")])
+    assert capsys.readouterr().out == (
+        "NAME   NOTE   TAG\n"
+        "東京   ka\u0308se   1\n"
+        "app    🐳     2\n"
+    )  # fmt: skip
+    lines = list(lines_of(["NAME", "TAG"], [("東" * 12, "1"), ("a", "2")], 20))
+    assert lines == ["NAME  TAG", "東" * 12, "      1", "a     2"]
+
+
 def test_a_table_shows_nothing_hostile(capsys: pytest.CaptureFixture[str]) -> None:
     output.table(["NAME", "TAG"], [(HOSTILE, "1"), ("a", HOSTILE)])
     out = capsys.readouterr().out

@@ -27,7 +27,7 @@ class SlowProxy(TcpRelay):
         self._lock = threading.Lock()
         self._free_at = 0.0
         self._random = random.Random(1)
-        self.sent = 0
+        self.sent = self.cuts = 0
         super().__init__(port, room=_PIECE)
 
     def relay(self, client: socket.socket, upstream: socket.socket) -> None:
@@ -49,6 +49,8 @@ class SlowProxy(TcpRelay):
                 if left is not None:
                     left -= len(data)
                     if left <= 0:
+                        with self._lock:
+                            self.cuts += 1
                         break
         for one in (source, target):
             with contextlib.suppress(OSError):

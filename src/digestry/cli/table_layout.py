@@ -4,13 +4,32 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Final, NamedTuple
 
 _GAP: Final = "   "
 _NARROW_GAP: Final = "  "
 """Between columns that else would not fit into the terminal."""
+_NO_COLUMN: Final = frozenset({"Mn", "Me"})
+_TWO_COLUMNS: Final = frozenset({"W", "F"})
 _SHARES: Final = (0.9, 0.75, 0.5)
 """Shares of a column's cells that fit into it, where it is made narrower than its widest cell."""
+
+
+def width_of(text: str) -> int:
+    """Return the columns that a text takes in a terminal: characters of East Asia and emoji take two."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import category, east_asian_width
+
+    return sum(
+        0 if category(one) in _NO_COLUMN else 2 if east_asian_width(one) in _TWO_COLUMNS else 1
+        for one in text
+    )
+
+
+def _padded(text: str, width: int) -> str:
+    return text + " " * (width - width_of(text))
 
 
 def lines_of(headings: Sequence[str], rows: Sequence[Sequence[str]], room: int) -> Iterator[str]:
@@ -20,12 +39,17 @@ def lines_of(headings: Sequence[str], rows: Sequence[Sequence[str]], room: int) 
     wrapped between its words.
     """
     cells = [headings, *rows]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(headings))]
+    measure = len if "".join(chain.from_iterable(cells)).isascii() else width_of
+    widths = [max(measure(row[column]) for row in cells) for column in range(len(headings))]
     wide = sum(widths) + len(_GAP) * (len(widths) - 1) <= room
     if wide:
-        pattern = _GAP.join(f"{{:<{width}}}" for width in widths)
+        if measure is len:
+            pattern = _GAP.join(f"{{:<{width}}}" for width in widths)
+            for row in cells:
+                yield pattern.format(*row).rstrip()
+            return
         for row in cells:
-            yield pattern.format(*row).rstrip()
+            yield _GAP.join(map(_padded, row, widths)).rstrip()
         return
     layout = min(_layouts(headings, rows, widths, room), key=lambda one: one.height(rows))
     for row in cells:
@@ -38,12 +62,12 @@ def _layouts(
     """Yield layouts, the most regular first: with columns as wide as all their cells, or as most of them."""
     current = list(widths)
     yield _Layout(_groups(current, room), tuple(current), _NARROW_GAP, room)
-    sizes = [sorted(len(row[column]) for row in rows) for column in range(len(headings))]
+    sizes = [sorted(width_of(row[column]) for row in rows) for column in range(len(headings))]
     for share in _SHARES:
         for column in sorted(range(len(widths)), key=lambda one: -current[one]):
             if not rows:
                 return
-            narrower = max(len(headings[column]), sizes[column][max(0, round(share * len(rows)) - 1)])
+            narrower = max(width_of(headings[column]), sizes[column][max(0, round(share * len(rows)) - 1)])
             if narrower < current[column]:
                 current[column] = narrower
                 yield _Layout(_groups(current, room), tuple(current), _NARROW_GAP, room)
@@ -81,12 +105,13 @@ class _Layout(NamedTuple):
             line, start = indent, len(indent)
             for column in group:
                 cell = row[column]
-                if len(line) > start or (line.strip() and start + len(cell) > self.room):
+                size = width_of(cell)
+                if width_of(line) > start or (line.strip() and start + size > self.room):
                     yield from self._wrapped(line)
                     line = _GAP
                 # Where it would not fit below its heading, it begins further to the left.
-                fits = start + len(cell) <= self.room
-                line = (line.ljust(start) if fits else line) + cell + self.gap
+                fits = start + size <= self.room
+                line = (_padded(line, start) if fits else line) + cell + self.gap
                 start += self.widths[column] + len(self.gap)
             if line.strip() or not number:
                 yield from self._wrapped(line)
@@ -94,7 +119,7 @@ class _Layout(NamedTuple):
     def _wrapped(self, line: str) -> list[str]:
         """Return a line, or those of a text that is alone on it and too long."""
         text = line.rstrip()
-        if len(text) <= self.room:
+        if width_of(text) <= self.room:
             return [text]
         return textwrap.wrap(
             text.lstrip(),
