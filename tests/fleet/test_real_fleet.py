@@ -137,6 +137,7 @@ def test_from_a_layer_to_the_last_container(kinds: tuple[str, ...], tmp_path: Pa
         assert done.returncode == 0, done.stderr
         judged(server, {"affected": AFFECTED, "not_assessed": OTHERS})
         _all_agree(server, hosts, expected, layer, f"{server.host}/base:1@{base}")
+        _pages_agree(server, digests[0], layer)
 
         # The containers are replaced, one by one; the last one is that of a real engine.
         last = hosts[0].names[0]
@@ -166,6 +167,24 @@ def test_from_a_layer_to_the_last_container(kinds: tuple[str, ...], tmp_path: Pa
         assert names_of(ask(server, "fleet", "who", CVE, "--ever", status=1)) == sorted(expected)
         page = plain(Browser(server).text(f"/vulnerability?id={CVE}"))
         assert seen["sentence"].removesuffix("Z.") in page or f"{ended:%H:%M:%S}" in page, page[:2000]
+
+
+def _pages_agree(server: RegistryServer, image: Digest, layer: Digest) -> None:
+    """Check that the pages of the fleet, of an image and of the layer have the same numbers and reasons."""
+    browser = Browser(server)
+    fleet = plain(browser.text("/fleet"))
+    assert f"affected {AFFECTED} " in fleet
+    assert f"not assessed {OTHERS} " in fleet
+    page = browser.text(f"/r/team/app0@{image}")
+    assert CVE in plain(page)
+    assert "the layer" in plain(page)
+    assert "stated in base" in plain(page)
+    assert f'href="/r/base@{layer}"' in page
+    assert "real/" in page  # where it runs: the first three are on a real engine
+    assert CVE in plain(browser.text(f"/r/base@{layer}"))
+    found = plain(browser.text(f"/search?q={CVE}"))
+    assert "affected" in found
+    assert layer.encoded[:12] in found
 
 
 def _wait_for_timeline(server: RegistryServer, running: int) -> dict[str, Any]:
