@@ -14,6 +14,8 @@ from digestry.model.digest import Digest
 from tests.cli.test_layer_advisories import push
 from tests.fleet.support import SimulatedAgent, judged, moment
 from tests.support import RegistryServer, run_digestry, running_registry, wait_until
+from tests.web.browser import Browser
+from tests.web.test_tag import plain
 
 HOSTS = 12
 
@@ -135,6 +137,30 @@ def test_an_end_that_nobody_saw_and_silence(server: RegistryServer) -> None:
     assert "1 container ran then" in problem["message"]
     second.report()
     wait_until(lambda: ask_silent(server) == [], what="an agent that is heard again")
+
+
+@pytest.mark.long
+def test_a_vulnerability_may_be_in_what_is_not_known(server: RegistryServer) -> None:
+    agent = SimulatedAgent(server, "h1")
+    bad = push(server, "team/app", "1", b"bad")
+    agent.start({"a": f"team/app:1@{bad}", "b": f"docker.io/library/redis:7@{Digest.of(b'redis')}"})
+    done = run_digestry(
+        "advisory", "add", f"{server.host}/team/app:1", "--id", "CVE-2026-9", "--status", "affected",
+        "--author", "sec@example", timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    judged(server, {"affected": 1, "unknown": 1})
+    assert len(ask(server, "fleet", "who", "CVE-2026-9", status=1)) == 1
+    agent.stop("a", moment(-0.001))
+    assert ask(server, "fleet", "who", "CVE-2026-9", status=3) == []
+    seen = ask(server, "fleet", "timeline", "CVE-2026-9", status=3)
+    assert (seen["running"], seen["unknown"]) == (0, 0)
+    # Of a digest everything is known.
+    assert ask(server, "fleet", "timeline", str(bad), status=0)["running"] == 0
+    done = run_digestry("fleet", "who", "CVE-2026-9", "--registry", server.host, timeout=60)
+    assert "1 container runs an image whose verdict is unknown: it may be affected" in done.stderr
+    page = plain(Browser(server).text("/vulnerability?id=CVE-2026-9"))
+    assert "1 container runs an image whose verdict is unknown: it may be affected." in page
 
 
 def ask_silent(server: RegistryServer) -> list[tuple[str, str]]:

@@ -45,9 +45,9 @@ def status(
     reasons = unknown_parts(summary, host)
     unknown = summary.containers.get("unknown", 0) if by_vulnerability else 0
     if unknown:
-        runs = "runs an image" if unknown == 1 else "run images"
-        what = "it" if unknown == 1 else "them"
-        reasons.append(f"{number_of(unknown, 'container')} {runs} of which is not known what affects {what}")
+        verdict = "runs an image whose" if unknown == 1 else "run images whose"
+        may = "it may be affected" if unknown == 1 else "they may be affected"
+        reasons.append(f"{number_of(unknown, 'container')} {verdict} verdict is unknown: {may}")
     for reason in reasons:
         note(f"digestry: {reason}")
     if affected:
