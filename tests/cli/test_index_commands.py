@@ -7,6 +7,7 @@ import json
 import secrets
 import subprocess
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,31 @@ def test_an_index_of_a_registry(run: Run, app: Path, name: str) -> None:
     assert platforms(run, f"{name}:one") == ["linux/amd64"]
     assert len(platforms(run, f"{name}:all")) == 3
     assert "is valid" in run("validate", f"{name}:all", "-q").stdout
+
+
+@pytest.mark.long
+def test_who_changes_an_index_at_once_loses_nothing(run: Run, app: Path, registry: RegistryServer) -> None:
+    """As the jobs of a build do, one for each platform."""
+    name = f"{registry.host}/index/{secrets.token_hex(6)}"
+    pack(run, app, name, "amd64", "arm64", "s390x", "riscv64")
+    run("index", "create", f"{name}:all", f"{name}:amd64")
+    with ThreadPoolExecutor(5) as pool:
+        ends = [
+            *(
+                pool.submit(run, "index", "add", f"{name}:all", f"{name}:{one}")
+                for one in ("arm64", "s390x", "riscv64")
+            ),
+            *(
+                pool.submit(run, "manifest", "annotate", f"{name}:all", "--annotation", f"{key}=1")
+                for key in "ab"
+            ),
+        ]
+        for end in ends:
+            end.result()
+    assert sorted(platforms(run, f"{name}:all")) == [
+        f"linux/{one}" for one in ("amd64", "arm64", "riscv64", "s390x")
+    ]
+    assert json.loads(run("manifest", "get", f"{name}:all").stdout)["annotations"] == {"a": "1", "b": "1"}
 
 
 @pytest.mark.long

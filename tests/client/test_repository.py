@@ -15,7 +15,7 @@ import pytest
 from digestry.blobs.disk import DiskBlobs
 from digestry.client.repository import Repository
 from digestry.client.session import Session
-from digestry.errors import ProtocolViolation, RemoteDamaged, RemoteNotFound, TooLarge
+from digestry.errors import ProtocolViolation, Refused, RemoteDamaged, RemoteNotFound, TooLarge
 from digestry.model import media_types
 from digestry.model.descriptor import Descriptor
 from digestry.model.digest import Digest
@@ -249,6 +249,18 @@ def test_the_image_at_its_own_referrers_tag_is_no_list(docker_registry: str, ses
                 image(repository, subject=target, artifactType="a/b"), media_types.OCI_MANIFEST
             )
         assert repository.resolve(tag).digest == subject.digest
+
+
+def test_a_tag_that_moved_meanwhile_is_not_overwritten(registry: RegistryServer, session: Session) -> None:
+    repository = session.repository(Reference(registry.host, f"client/{secrets.token_hex(6)}"))
+    raws = [image(repository, note) for note in ("first", "second", "third")]
+    first, second = (repository.push_manifest(raw, media_types.OCI_MANIFEST, tags=["1"]) for raw in raws[:2])
+    with pytest.raises(Refused) as error:
+        repository.push_manifest(raws[2], media_types.OCI_MANIFEST, tags=["1"], replaces=first)
+    assert error.value.status == 412
+    assert repository.resolve("1").digest == second
+    third = repository.push_manifest(raws[2], media_types.OCI_MANIFEST, tags=["1"], replaces=second)
+    assert repository.resolve("1").digest == third
 
 
 # -- what only digestry's registry has --------------------------------------------------------------

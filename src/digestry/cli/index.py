@@ -10,12 +10,13 @@ from digestry.cli.annotation_options import annotation_option, annotations_of
 from digestry.cli.command_group import Group
 from digestry.cli.image_location import local_option, locate
 from digestry.cli.image_names import IMAGE
-from digestry.cli.new_manifest import as_index, entry_digest, keep, new_name
+from digestry.cli.new_manifest import as_index, change, entry_digest, keep, new_name
 from digestry.cli.timeout_options import timeout_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from digestry.cli.image_location import LocatedImage
     from digestry.cli.settings import Settings
     from digestry.client.session import Session
     from digestry.model.descriptor import Descriptor
@@ -93,18 +94,17 @@ def _change(text: str, target: str | None, *, add: Sequence[str], remove: Sequen
     from digestry.cli.sessions import open_session
     from digestry.cli.settings import load
     from digestry.model import manifest_editing
-    from digestry.model.manifest import parse_manifest
 
     settings = load()
     with open_session(settings) as session:
-        found = locate(settings, session, text, local=local)
-        old = as_index(found.manifest)
-        name = new_name(settings, found.reference, target)
-        added = _entries(settings, session, name, add, local=local)
-        gone = [entry_digest(old, entry) for entry in remove]
-        raw = manifest_editing.entries_changed(old, add=added, remove=gone)
-        changed = parse_manifest(raw, old.media_type, algorithm=old.digest.algorithm)
-        keep(settings, session, changed, name, local=local)
+
+        def edited(found: LocatedImage, name: Reference) -> bytes:
+            old = as_index(found.manifest)
+            added = _entries(settings, session, name, add, local=local)
+            gone = [entry_digest(old, entry) for entry in remove]
+            return manifest_editing.entries_changed(old, add=added, remove=gone)
+
+        change(settings, session, text, target, edited, local=local)
 
 
 def _entries(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,9 +11,13 @@ from digestry.cli.annotation_options import annotation_changes, annotation_optio
 from digestry.cli.command_group import Group
 from digestry.cli.image_location import local_option, locate, platform_option
 from digestry.cli.image_names import IMAGE
-from digestry.cli.new_manifest import as_index, entry_digest, keep, new_name
+from digestry.cli.new_manifest import as_index, change, entry_digest, keep
 from digestry.cli.output import write_json
 from digestry.cli.timeout_options import timeout_option
+
+if TYPE_CHECKING:
+    from digestry.cli.image_location import LocatedImage
+    from digestry.model.reference import Reference
 
 
 @click.group(cls=Group)
@@ -104,7 +109,6 @@ def annotate(
     from digestry.cli.settings import load
     from digestry.errors import InvalidConfiguration
     from digestry.model import manifest_editing
-    from digestry.model.manifest import parse_manifest
     from digestry.model.platform import Platform
 
     settings = load()
@@ -114,16 +118,15 @@ def annotate(
         raise click.UsageError("Nothing to change: give --annotation or --remove-annotation.")
     if place is not None and entry is None:
         raise click.UsageError("--set-platform needs --entry.")
-    with open_session(settings) as session:
-        found = locate(settings, session, reference, local=local)
+
+    def edited(found: LocatedImage, _: Reference) -> bytes:
         old = found.manifest
-        name = new_name(settings, found.reference, target)
         if entry is None:
-            raw = manifest_editing.annotated(old, changes)
-        elif not old.is_index:
+            return manifest_editing.annotated(old, changes)
+        if not old.is_index:
             raise InvalidConfiguration(f"{found.name} is an image, which has no entries")
-        else:
-            digest = entry_digest(old, entry)
-            raw = manifest_editing.entry_changed(as_index(old), digest, changes, place)
-        changed = parse_manifest(raw, old.media_type, algorithm=old.digest.algorithm)
-        keep(settings, session, changed, name, local=local)
+        digest = entry_digest(old, entry)
+        return manifest_editing.entry_changed(as_index(old), digest, changes, place)
+
+    with open_session(settings) as session:
+        change(settings, session, reference, target, edited, local=local)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from digestry.cli.output import note, say
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from digestry.cli.image_location import LocatedImage
     from digestry.cli.settings import Settings
     from digestry.client.session import Session
     from digestry.model.digest import Digest
     from digestry.model.manifest import Image, Index
     from digestry.model.reference import Reference
+
+_MOVED: Final = 412
+_MOST_TRIES: Final = 20
 
 
 def new_name(settings: Settings, reference: Reference | None, target: str | None) -> Reference:
@@ -33,9 +39,18 @@ def new_name(settings: Settings, reference: Reference | None, target: str | None
 
 
 def keep(
-    settings: Settings, session: Session, manifest: Image | Index, name: Reference, *, local: bool
+    settings: Settings,
+    session: Session,
+    manifest: Image | Index,
+    name: Reference,
+    *,
+    local: bool,
+    replaces: Digest | None = None,
 ) -> None:
-    """Put a new manifest under ``name``, in its registry or in the local store, and print the result."""
+    """Put a new manifest under ``name``, in its registry or in the local store, and print the result.
+
+    With ``replaces``, a registry that can compare refuses with 412 if the tag no longer points there.
+    """
     from digestry.cli.sessions import open_store
     from digestry.errors import RemoteNotFound
 
@@ -55,10 +70,47 @@ def keep(
             except RemoteNotFound:
                 before = None
         tags = [name.tag] if name.tag else []
-        repository.push_manifest(manifest.raw, manifest.media_type, tags=tags, digest=manifest.digest)
+        repository.push_manifest(
+            manifest.raw, manifest.media_type, tags=tags, digest=manifest.digest, replaces=replaces
+        )
     if before is not None and before != manifest.digest:
         note(f"{name} pointed to {before} before")
     say(str(manifest.digest))
+
+
+def change(
+    settings: Settings,
+    session: Session,
+    text: str,
+    target: str | None,
+    edit: Callable[[LocatedImage, Reference], bytes],
+    *,
+    local: bool,
+) -> None:
+    """Put what ``edit`` makes of the manifest that ``text`` names under ``target`` or its own tag, and print
+    the result.
+
+    If another client moves the tag meanwhile, in a registry that can compare, ``edit`` gets the new one:
+    neither loses what the other did.
+    """
+    from digestry.cli.image_location import locate
+    from digestry.errors import Refused
+    from digestry.model.manifest import parse_manifest
+
+    for left in reversed(range(_MOST_TRIES)):
+        found = locate(settings, session, text, local=local)
+        old, reference = found.manifest, found.reference
+        name = new_name(settings, reference, target)
+        changed = parse_manifest(edit(found, name), old.media_type, algorithm=old.digest.algorithm)
+        own = reference is not None and reference.digest is None and reference.tag is not None
+        replaces = old.digest if own and name == reference else None
+        try:
+            keep(settings, session, changed, name, local=local, replaces=replaces)
+        except Refused as error:
+            if error.status != _MOVED or not left:
+                raise
+        else:
+            return
 
 
 def as_index(manifest: Image | Index) -> Index:

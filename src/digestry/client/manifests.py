@@ -129,8 +129,12 @@ def push(
     *,
     tags: Sequence[str] = (),
     digest: Digest | None = None,
+    replaces: Digest | None = None,
 ) -> tuple[Manifest, bool]:
     """Send a manifest under ``tags``, or under its digest only (distribution-spec, "Pushing Manifests").
+
+    With ``replaces``, a single tag is moved only if it points there, by a registry that compares (RFC 9110,
+    section 13.1.1); it refuses with 412 otherwise.
 
     Returns the manifest, and whether the registry keeps track of its subject's referrers. Raises
     :class:`DigestMismatch` if ``raw`` is not ``digest``'s, :class:`InvalidManifest`.
@@ -143,7 +147,7 @@ def push(
     for tag in tags:
         check_tag(tag)
     if len(tags) == 1 and expected.algorithm == "sha256":
-        return manifest, _put(endpoint, manifest, tags[0])[0]
+        return manifest, _put(endpoint, manifest, tags[0], replaces)[0]
     # One request for all of the tags (a part of the spec's draft). A registry that does not know it ignores
     # the query, and names no tag in its response.
     query = urlencode([("tag", tag) for tag in tags])
@@ -156,12 +160,15 @@ def push(
     return manifest, knows_subject
 
 
-def _put(endpoint: RepositoryEndpoint, manifest: Manifest, target: str) -> tuple[bool, set[str]]:
+def _put(
+    endpoint: RepositoryEndpoint, manifest: Manifest, target: str, replaces: Digest | None = None
+) -> tuple[bool, set[str]]:
     """Send a manifest; return whether the registry knows its subject, and the tags that it says it set."""
+    condition = {} if replaces is None else {"If-Match": f'"{replaces}"'}
     with endpoint.request(
         "PUT",
         f"manifests/{target}",
-        headers={"Content-Type": manifest.media_type},
+        headers={"Content-Type": manifest.media_type, **condition},
         body=manifest.raw,
         push=True,
     ) as response:

@@ -100,16 +100,25 @@ class Repository:
             raise ProtocolViolation(f"{name}: {error.message}", hint=error.hint) from error
 
     def push_manifest(
-        self, raw: bytes, media_type: str, *, tags: Sequence[str] = (), digest: Digest | None = None
+        self,
+        raw: bytes,
+        media_type: str,
+        *,
+        tags: Sequence[str] = (),
+        digest: Digest | None = None,
+        replaces: Digest | None = None,
     ) -> Digest:
         """Push the bytes of a manifest, under ``tags`` or under its digest only, and return its digest.
 
         If it has a subject and the registry does not keep track of referrers, the subject's referrers tag is
-        extended (distribution-spec, "Pushing Manifests with Subject"). Raises
+        extended (distribution-spec, "Pushing Manifests with Subject"). With ``replaces``, a registry that can
+        compare moves a single tag only if it points there; otherwise it refuses with 412. Raises
         :class:`~digestry.errors.DigestMismatch` if ``raw`` is not ``digest``'s,
         :class:`~digestry.errors.InvalidManifest`.
         """
-        manifest, knows_subject = manifests.push(self.endpoint, raw, media_type, tags=tags, digest=digest)
+        manifest, knows_subject = manifests.push(
+            self.endpoint, raw, media_type, tags=tags, digest=digest, replaces=replaces
+        )
         if manifest.subject is not None and not knows_subject:
             from digestry.client import referrers
 
