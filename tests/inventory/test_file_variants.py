@@ -368,3 +368,36 @@ def test_a_list_of_revisions_of_cloud_runs_second_api(tmp_path: Path) -> None:
     assert [seen.digests(name) for name in seen.rows] == [[A]]
     page = see(tmp_path, {"revisions": [revision], "nextPageToken": "x"})
     assert "says that there is more" in page.problems[0].message
+
+
+@pytest.mark.parametrize(
+    ("image", "tag", "expected"),
+    [
+        (APP, "1.5", f"{APP}:1.5"),
+        ("localhost:5000/app", "1.5", "localhost:5000/app:1.5"),
+        (f"{APP}:2", "1.5", f"{APP}:2"),
+        (PAIR, "1.5", PAIR),
+        (APP, "<none>", APP),
+        (APP, "", APP),
+    ],
+)
+def test_a_tag_in_a_column_of_its_own(tmp_path: Path, image: str, tag: str, expected: str) -> None:
+    for document in ([{"name": "c", "image": image, "tag": tag}], f"name,image,tag\nc,{image},{tag}\n"):
+        assert see(tmp_path, document).rows["c"].image.reference == expected
+
+
+@pytest.mark.parametrize("word", ["N/A", "unknown", "NULL", "none", "-", "<nil>"])
+def test_words_for_a_digest_that_is_not_known(tmp_path: Path, word: str) -> None:
+    row = {"name": "c", "image": f"{APP}:1", "digest": word}
+    for document in ([row], [{**row, "extra": 1}], f"name,image,digest\nc,{APP}:1,{word}\n"):
+        seen = see(tmp_path, document)
+        assert not seen.problems
+        assert seen.digests("c") == []
+    assert "none of reference" in see(tmp_path, [{"name": "c", "digest": word}]).problems[0].message
+
+
+@pytest.mark.parametrize("start", ["#TYPE System.Object\n", "# exported\n# today\n"])
+def test_comments_before_headings_and_json(tmp_path: Path, start: str) -> None:
+    assert see(tmp_path, f'{start}"name","image","digest"\n"c","{APP}:1","{A}"\n').digests("c") == [A]
+    assert see(tmp_path, start + json.dumps([ROW], indent=1)).digests("c") == [A]
+    assert "nothing in it" in see(tmp_path, start).problems[0].message

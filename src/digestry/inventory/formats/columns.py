@@ -104,16 +104,14 @@ class Plan:
                     break
         get = found.get
         reference, name, pod = get("reference", ""), get("name", ""), get("pod", "")
-        if not reference and (repository := get("repository", "")):
-            tag = get("tag", "").partition(" ")[0]
-            reference = f"{repository}:{tag}" if tag and tag != "<none>" else repository
+        reference = _with_tag(reference or get("repository", ""), get("tag", "").partition(" ")[0])
         reference = _with_registry(get("registry", ""), reference)
         identities: list[tuple[str, str]] = []
         for heading, at in self.identities:
             cell = cells[at]
             # Of several in one cell, each is one.
             parts = cell.replace(",", " ").split() if " " in cell or "," in cell else (cell,)
-            identities += [(heading, part) for part in parts if part and part not in _EMPTY]
+            identities += [(heading, part) for part in parts if not is_empty(part)]
         return Values(
             get("host", ""),
             get("namespace", ""),
@@ -131,7 +129,23 @@ _HOST: Final = re.compile(
     r"(?:[a-z0-9-]+(?:\.[a-z0-9-]+)+|localhost|\[[0-9a-f:.]+\]|[a-z0-9-]+(?=:))(?::[0-9]+)?",
     re.IGNORECASE | re.ASCII,
 )
-_EMPTY: Final = frozenset({"<none>", "<none>@<none>", "-", "null", "none", "None", "n/a", "[]"})
+_EMPTY: Final = frozenset(
+    {"", "<none>", "<none>@<none>", "<nil>", "-", "--", "null", "nil", "none", "n/a", "na", "unknown", "[]"}
+)
+_NAMES_VERSION: Final = re.compile(r"[^/]*[:@][^/]*|[0-9a-f]{64}", re.ASCII)
+
+
+def is_empty(cell: str) -> bool:
+    """Return whether ``cell`` is what programs write for a value that they do not have."""
+    return cell.lower() in _EMPTY
+
+
+def _with_tag(reference: str, tag: str) -> str:
+    """Return ``reference`` with a tag from a column of its own, if it names neither a tag nor a digest."""
+    last = reference.rpartition("/")[2]
+    if not last or is_empty(tag) or _NAMES_VERSION.fullmatch(last):
+        return reference
+    return f"{reference}:{tag}"
 
 
 def _with_registry(registry: str, reference: str) -> str:

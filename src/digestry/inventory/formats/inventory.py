@@ -19,6 +19,7 @@ from digestry.inventory.formats.columns import (
     IDENTIFYING,
     Plan,
     Values,
+    is_empty,
     is_state,
     names_image,
     plan,
@@ -163,7 +164,7 @@ class Inventory:
         notes: tuple[str, ...],
         waits: bool,
     ) -> RowImage:
-        if not (reference or any(text for _, text in identities)):
+        if not (reference or any(not is_empty(text) for _, text in identities)):
             raise InvalidReference(_NOTHING)
         where = self._reading.where
         remarks = list(notes)
@@ -227,7 +228,7 @@ class _Found:
 
     def add(self, key: str, text: str) -> None:
         """Add the identity in ``text``, the value of ``key``. Raises :class:`DigestryError`."""
-        if not text:
+        if is_empty(text):
             return
         read_from = f"{key} in {self._where}"
         is_id = IDENTIFYING[key] == "image-id" if key in IDENTIFYING else reads(key) == "image-id"

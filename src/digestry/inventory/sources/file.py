@@ -245,7 +245,14 @@ class FileSource:
                 if shape.match(line):
                     yield reading.problem(f"this is {what}, which is not read", hint)
                     return
-            if is_yaml(line):
+            while line.startswith("#"):
+                # Of YAML; or of CSV, as PowerShell's Export-Csv begins it.
+                first = source.line()
+                line = first.decode()
+            if first.lstrip()[:1] in (b"[", b"{"):
+                yield from EntryReader(reading).read(read_documents(source, first))
+                return
+            if not line or line.isspace() or is_yaml(line):
                 yield from EntryReader(reading).read(read_yaml(source, first))
                 return
             yield from read_csv(source, line, Inventory(reading), reading)
