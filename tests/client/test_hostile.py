@@ -193,6 +193,35 @@ def test_a_registry_that_ignores_ranges(liar: Liar, hostile: Repository, store: 
     assert store.read(BLOB.digest) == CONTENT
 
 
+def test_a_registry_that_refuses_ranges(liar: Liar, hostile: Repository, store: DiskBlobs) -> None:
+    layer = bytes(range(256)) * 1000
+    descriptor = Descriptor(media_types.OCI_LAYER, Digest.of(layer), len(layer))
+
+    def answer(request: Request) -> Reply:
+        if "Range" in request.headers:
+            return Reply(416)
+        cut = len(liar.seen) == 1
+        return Reply(200, layer[:1000] if cut else layer, length=len(layer), cut=cut)
+
+    liar.answer = answer
+    with store.begin(descriptor.digest, descriptor.size) as sink:
+        hostile.pull_blob(descriptor, sink)
+    assert store.read(descriptor.digest) == layer
+    assert ["Range" in request.headers for request in liar.seen] == [False, True, False]
+
+
+@pytest.mark.parametrize("form", ["json", "prettyjws"])
+def test_a_signed_manifest_of_schema_1_is_named(liar: Liar, hostile: Repository, form: str) -> None:
+    # Its digest is that of the signed part of its bytes.
+    said = {
+        "Content-Type": f"application/vnd.docker.distribution.manifest.v1+{form}; charset=utf-8",
+        "Docker-Content-Digest": str(Digest.of(b"payload")),
+    }
+    liar.answer = lambda _: Reply(200, b'{"schemaVersion":1,"signatures":[]}', said)
+    with pytest.raises(ProtocolViolation, match="schema 1"):
+        hostile.pull_manifest("1")
+
+
 def test_another_range_than_asked_for(liar: Liar, hostile: Repository, store: DiskBlobs) -> None:
     cut = Reply(200, CONTENT[:5_000_000], length=len(CONTENT))
     other = Reply(206, CONTENT[1:], {"Content-Range": f"bytes 1-{len(CONTENT) - 1}/{len(CONTENT)}"})

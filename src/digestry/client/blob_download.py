@@ -95,7 +95,7 @@ class _Way:
 
     def __init__(self) -> None:
         self.is_encoded = False
-        """Whether it was sent encoded: then no range can be requested."""
+        """Whether no range can be requested: it was sent encoded, or one was refused."""
         self.is_single = False
         """Whether several connections were no faster, or could not be had."""
         self.slow_rate: float | None = None
@@ -172,6 +172,9 @@ def _attempt(
     headers = {"Range": f"bytes={start}-"} if start and not way.is_encoded else {}
     with endpoint.request("GET", f"blobs/{descriptor.digest}", headers=headers) as response:
         skip = _begin(response, descriptor, start)
+        if response.status == 416 and headers:
+            way.is_encoded = True
+            raise Unreachable(f"{response.host} refuses to send a part of {descriptor.digest}")
         if skip is None:
             response.fail(f"get blob {descriptor.digest} of {endpoint.name}")
         left = descriptor.size - start

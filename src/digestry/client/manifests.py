@@ -86,6 +86,12 @@ def read(endpoint: RepositoryEndpoint, response: Response, target: str, *, limit
     """Return the manifest in the response to a GET, verified. Raises as :func:`pull` does."""
     claimed = response.digest()
     media_type = media_types.bare(response.headers.get("Content-Type", ""))
+    if media_type in media_types.SCHEMA_1:
+        # Said before its digest is compared: that of a signed one is not of all of its bytes.
+        raise ProtocolViolation(
+            f"{endpoint.display_name(target)} is a docker schema 1 manifest, which is not supported",
+            hint="push the image with a newer client",
+        )
     raw = response.read(limit)
     required = Digest.parse(target) if ":" in target else claimed
     for expected in {digest for digest in (required, claimed) if digest is not None}:

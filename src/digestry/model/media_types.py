@@ -20,6 +20,11 @@ DOCKER_LAYER_ZSTD: Final = "application/vnd.docker.image.rootfs.diff.tar.zstd"
 """containerd's and buildkit's; docker's own specification has none."""
 DOCKER_LAYER: Final = "application/vnd.docker.image.rootfs.diff.tar"
 
+SCHEMA_1: Final = frozenset(
+    f"application/vnd.docker.distribution.manifest.v1+{form}" for form in ("json", "prettyjws")
+)
+"""Docker's first manifests, which are not supported."""
+
 IN_TOTO: Final = "application/vnd.in-toto+json"
 PREDICATE_TYPE: Final = "in-toto.io/predicate-type"
 """Annotation of an in-toto referrer: the type of its statement's predicate."""
