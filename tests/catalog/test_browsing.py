@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from sqlalchemy import insert
 
@@ -9,7 +11,10 @@ from digestry.catalog.blob_links import UnknownRepository
 from digestry.catalog.catalog import Catalog
 from digestry.catalog.schema import advisory_statements
 from digestry.catalog.tag_pages import TagCursor
+from digestry.model import media_types
+from digestry.model.digest import Digest
 from digestry.model.digest_prefix import DigestPrefix
+from digestry.model.manifest import Manifest
 from tests.catalog.support import ORIGIN, Clock, image, index, put
 
 
@@ -153,3 +158,30 @@ def test_a_session_is_found_by_its_secret_until_it_ends(catalog: Catalog) -> Non
     assert sessions.find(secret) is None
     sessions.end(other)
     assert sessions.find(other) is None
+
+
+def referrer(catalog: Catalog, name: str, subject: Digest) -> Manifest:
+    """A manifest that refers to ``subject``; not put."""
+    body = json.loads(image(catalog, name).raw)
+    body["subject"] = {"mediaType": media_types.OCI_LAYER, "digest": str(subject), "size": 8}
+    return Manifest.parse(json.dumps(body).encode())
+
+
+def test_referrers_of_a_layer_in_other_repositories_are_bounded_and_that_is_said(catalog: Catalog) -> None:
+    child = image(catalog, "x")
+    put(catalog, "x", child, "t")
+    layer = child.layers[0].digest
+    for number in range(3):
+        put(catalog, f"y{number}", referrer(catalog, f"y{number}", layer))
+    put(catalog, "x", referrer(catalog, "x", layer))
+
+    def found(limit: int, hidden: str = "") -> tuple[list[str], bool]:
+        details = catalog.browsing.digest(
+            "x", str(child.digest), limit=limit, visible=lambda name: name != hidden
+        )
+        return sorted(name for name, _ in details.elsewhere.rows), details.elsewhere.more
+
+    assert found(9) == (["y0", "y1", "y2"], False)
+    assert found(9, hidden="y1") == (["y0", "y2"], False)
+    names, more = found(2)
+    assert (len(names), more) == (2, True)

@@ -47,8 +47,7 @@ class DigestDetails:
 
     Up to a limit, the newest first, it has the ``users``, which refer to the digest, and the ``referrers`` of
     it, of the indexes that list it, and of its config and layers; ``elsewhere`` are those that other
-    repositories have of its config and layers, or of the digest if it is no manifest, each with the name of
-    its repository.
+    repositories have of its config and layers, or of the digest if it is no manifest.
     """
 
     manifest: ManifestDetails | None
@@ -56,7 +55,7 @@ class DigestDetails:
     images: Summaries
     users: tuple[User, ...]
     referrers: tuple[StoredManifest, ...]
-    elsewhere: tuple[tuple[str, StoredManifest], ...] = ()
+    elsewhere: image_parts.ReferrersElsewhere
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,16 +99,26 @@ def referrers_of(connection: Connection, parts: Collection[str], visible: Visibl
     return [Referrer(row.subject, row.name, row) for row in rows if visible(row.name)]
 
 
+@dataclass(frozen=True, slots=True)
+class ReferrersElsewhere:
+    """The newest referrers that other repositories have, each with the name of its repository; ``more``:
+    there are others."""
+
+    rows: tuple[tuple[str, StoredManifest], ...] = ()
+    more: bool = False
+
+
 def referrers_elsewhere(
     connection: Connection, name: str, parts: Collection[str], *, visible: Visible, limit: int
-) -> tuple[tuple[str, StoredManifest], ...]:
+) -> ReferrersElsewhere:
     """Return the manifests of other repositories than ``name``, which are ``visible``, that refer to one of
-    ``parts``, the newest first; none if there are too many to look at."""
+    ``parts``; none if there are too many to look at."""
     try:
         found = referrers_of(connection, parts, lambda other: other != name and visible(other))
     except TooMuch:
-        return ()
-    return tuple((one.repository, manifest_rows.to_stored(one.row)) for one in found[:limit])
+        return ReferrersElsewhere(more=True)
+    rows = tuple((one.repository, manifest_rows.to_stored(one.row)) for one in found[:limit])
+    return ReferrersElsewhere(rows, len(found) > limit)
 
 
 def repositories_with(connection: Connection, layer: str) -> dict[int, str]:

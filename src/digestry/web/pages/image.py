@@ -53,7 +53,8 @@ class Step:
 class ImageView:
     """What the page of a digest shows. ``kind`` is index, image, artifact, layer, config or blob; ``config``
     is the image's config. ``pull`` is the command that pulls it, empty if it cannot be pulled. ``places`` are
-    where it runs or ran; None for visitors who may not know."""
+    where it runs or ran; None for visitors who may not know. ``more_elsewhere``: other repositories have more
+    advisories on its layers than are looked at."""
 
     name: str
     digest: Digest
@@ -70,6 +71,7 @@ class ImageView:
     users: tuple[User, ...]
     referrers: tuple[StoredManifest, ...]
     attached: Attached
+    more_elsewhere: bool
     places: tuple[RunningPlace, ...] | None
     pull: str
 
@@ -128,10 +130,11 @@ def _view(
             visit.host,
             name,
             details.referrers,
-            details.elsewhere,
+            details.elsewhere.rows,
             digest=digest,
             whole=_whole(digest, details),
         ),
+        more_elsewhere=details.elsewhere.more,
         places=places,
         pull=f"docker pull {visit.registry}/{name}{':' if tag else ''}{tag}@{digest}" if there else "",
     )
