@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import datetime
+import gzip
 import json
 from typing import Any
 
@@ -646,6 +647,39 @@ def test_several_documents_in_one_layer_are_all_read(
     lines = "\n".join(json.dumps(each) for each in (one, two)).encode()
     hang(app, image.manifest, lines)
     assert verdict(registries, image).state == "affected"
+
+
+def test_documents_that_were_written_one_after_another_are_all_read(
+    registries: FakeRegistries, app: FakeRepository, image: Image
+) -> None:
+    one = openvex(said("fixed", purl(image.manifest)))
+    two = openvex(said("affected", purl(image.manifest), vulnerability={"name": "CVE-2"}))
+    hang(app, image.manifest, "\n".join(json.dumps(each, indent=2) for each in (one, two)).encode())
+    assert {advisory.statement.status for advisory in verdict(registries, image).advisories} == {
+        "affected", "fixed",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_documents_as_windows_writes_them(
+    registries: FakeRegistries, app: FakeRepository, image: Image, encoding: str
+) -> None:
+    hang(app, image.manifest, json.dumps(openvex(said("affected", purl(image.manifest)))).encode(encoding))
+    assert verdict(registries, image).state == "affected"
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [(gzip.compress(b"{}", mtime=0), "gzip"), (b"\xff\xfe{", "UTF-16"), (b"{} {", "JSON")],
+    ids=["gzip", "utf-16", "cut"],
+)
+def test_what_cannot_be_read_is_said_to_be_what_it_is(
+    registries: FakeRegistries, app: FakeRepository, image: Image, content: bytes, why: str
+) -> None:
+    hang(app, image.manifest, content)
+    told = verdict(registries, image)
+    assert told.state == "unknown"
+    assert any(why in reason for reason in told.reasons)
 
 
 def test_one_vulnerability_of_two_components_is_one_result(

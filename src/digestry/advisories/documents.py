@@ -5,7 +5,9 @@ Nothing is verified here: the content of an envelope is read, and the envelope i
 
 from __future__ import annotations
 
+import codecs
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final, TypeAlias
@@ -24,17 +26,27 @@ Read: TypeAlias = Document | ForeignDocument | UnreadableDocument
 
 _STATEMENT_TYPES: Final = "https://in-toto.io/Statement/"
 _CYCLONEDX: Final = ("https://cyclonedx.org/", "http://cyclonedx.org/", "cyclonedx.org/")
+_UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_GZIP: Final = b"\x1f\x8b"
+_BLANK: Final = re.compile(r"[ \t\r\n]*")
 _DEEPEST: Final = 4
 _MOST_DOCUMENTS: Final = 1000
 
 
 def decode_documents(content: bytes, *, stating: bool = True) -> list[Read]:
-    """Return the documents in ``content``: one, or, as JSON lines or in a list, several.
+    """Return the documents in ``content``: one, or, one after another or in a list, several.
 
     ``stating``: its media type says that it is an attestation or an advisory, so that content without any
     meaning here is unreadable; else that is so only if it may speak of vulnerabilities.
     """
-    content = content.removeprefix(b"\xef\xbb\xbf")
+    content = content.removeprefix(codecs.BOM_UTF8)
+    if content.startswith(_UTF_16):  # as Windows' shell writes it
+        try:
+            content = content.decode("utf-16").encode()
+        except UnicodeDecodeError:
+            return [UnreadableDocument("it begins as UTF-16, and is not")]
+    if content.startswith(_GZIP):
+        return [UnreadableDocument("it is a gzip file, which is not read")]
     found: list[Read] = []
     for value in _values(content):
         if isinstance(value, UnreadableDocument):
@@ -52,11 +64,9 @@ def decode_documents(content: bytes, *, stating: bool = True) -> list[Read]:
 def _values(content: bytes) -> Iterator[JsonObject | UnreadableDocument]:
     value = _json(content)
     if isinstance(value, UnreadableDocument):
-        lines = [line for line in content.splitlines() if line.strip()]
-        if 1 < len(lines) <= _MOST_DOCUMENTS:
-            several = [_json(line) for line in lines]
-            if all(isinstance(one, dict) for one in several):
-                value = several
+        several = [_json(one) for one in _one_after_another(content)]
+        if len(several) > 1 and all(isinstance(one, dict) for one in several):
+            value = several
     if isinstance(value, UnreadableDocument | dict):
         yield value
         return
@@ -65,6 +75,27 @@ def _values(content: bytes) -> Iterator[JsonObject | UnreadableDocument]:
         return
     for one in value:
         yield one if isinstance(one, dict) else UnreadableDocument("it is not a JSON object")
+
+
+def _one_after_another(content: bytes) -> list[bytes]:
+    """Return the JSON values of ``content``, such as lines; none if something else is in it."""
+    decoder = json.JSONDecoder()
+    found: list[bytes] = []
+    try:
+        text = content.decode()
+        position = _after_blanks(text, 0)
+        while position < len(text) and len(found) < _MOST_DOCUMENTS:
+            _, end = decoder.raw_decode(text, position)
+            found.append(text[position:end].encode())
+            position = _after_blanks(text, end)
+    except (ValueError, RecursionError):
+        return []
+    return found if position == len(text) else []
+
+
+def _after_blanks(text: str, position: int) -> int:
+    match = _BLANK.match(text, position)
+    return position if match is None else match.end()
 
 
 def _json(content: bytes) -> object:
