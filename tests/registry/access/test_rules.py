@@ -278,7 +278,7 @@ def test_no_way_around_by_odd_names(server: RegistryServer, path: str) -> None:
         answer = server.request("GET", path, headers=headers)
         assert answer.status in {400, 401, 404}, answer.body
         if answer.headers["content-type"].startswith("text/html"):
-            assert b"there is no page at this address" in answer.body  # the page has the path in a form
+            assert b"here is no page at this address" in answer.body  # the page has the path in a form
             continue
         assert b"secret/x" not in answer.body or answer.code in {
             "UNAUTHORIZED",
