@@ -334,3 +334,17 @@ def test_an_index_that_lies(image: Image, run: Run) -> None:
     done = run("validate", f"{image.name}:index", status=exit_codes.FINDINGS)
     assert f"it has {size} bytes, and is listed with {size + 1}" in done.stdout
     assert "it is for linux/amd64, and its index lists it for linux/arm64" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("place", "hint"),
+    [
+        ("oci:backup:1", "oci: names a place for copy and sync"),
+        ("docker-archive:saved.tar:app:1", "docker-archive: names a place for copy and sync"),
+        ("local:app:1", "write app:1, with --local"),
+        ("app:1:2", "letters, digits"),
+    ],
+)
+def test_a_place_is_no_name(run: Run, place: str, hint: str) -> None:
+    said = run("validate", place, status=exit_codes.USAGE).stderr
+    assert hint in said

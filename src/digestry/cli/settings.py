@@ -39,6 +39,21 @@ _HOST_ALONE: Final = r"(?:localhost|[0-9]+(?:\.[0-9]+){3}):[0-9]+/?"
 _THERE_ARE: Final = f"the settings are: {', '.join(KEYS)}"
 
 
+def _place_of(text: str) -> str:
+    """Return what to write in place of a place that only copies know, such as ``oci:DIR:1``; else nothing."""
+    from digestry.copy.location import TRANSPORTS
+
+    transport, _, rest = text.partition(":")
+    if transport == "local" and rest.isprintable():
+        return f"write {rest}, with --local if the command has that option; local: is for copy and sync"
+    if transport in TRANSPORTS and transport != "docker":
+        return (
+            f"{transport}: names a place for copy and sync; this command takes an image of a registry or the "
+            "local store: digestry copy brings it there"
+        )
+    return ""
+
+
 def _tell_nobody(_: str) -> None:
     pass
 
@@ -93,6 +108,8 @@ class Settings(NamedTuple):
         try:
             found = Reference.parse(text, default_host=self.registry)
         except InvalidReference as error:
+            if place := _place_of(text):
+                raise InvalidReference(error.message, hint=place) from error
             rest = text.partition("@")[2]
             if error.hint or not rest.startswith(("sha256:", "sha512:")):
                 raise
