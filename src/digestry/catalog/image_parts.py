@@ -28,6 +28,9 @@ _PARTS: Final = ("layer", "config")
 _MOST_IMAGES: Final = 20_000
 """Images with one layer that are compared: of more, the smallest may not be among them."""
 _CANDIDATES: Final = 5
+_MOST_BYTES: Final = 8 << 20
+"""Of annotations of referrers."""
+_PIECE_BYTES: Final = 1 << 20
 
 
 def parts_with_referrers(connection: Connection, images: Iterable[Key]) -> dict[Key, list[str]]:
@@ -82,7 +85,13 @@ def referrers_of(connection: Connection, parts: Collection[str], visible: Visibl
         .subquery("ranked")
     )
     chosen = (
-        select(manifests, repositories.c.name)
+        select(
+            manifests.c.repository_id,
+            manifests.c.digest,
+            manifests.c.size,
+            manifests.c.pushed_at,
+            repositories.c.name,
+        )
         .join_from(
             ranked,
             manifests,
@@ -92,11 +101,28 @@ def referrers_of(connection: Connection, parts: Collection[str], visible: Visibl
         .where(ranked.c.rank <= MOST_PART_REFERRERS)
         .limit(MOST_ROWS + 1)
     )
-    rows = connection.execute(chosen).all()
-    if len(rows) > MOST_ROWS:
+    found = connection.execute(chosen).all()
+    if len(found) > MOST_ROWS:
         raise TooMuch
-    rows = sorted(rows, key=lambda row: (-int(row.pushed_at), row.digest))
-    return [Referrer(row.subject, row.name, row) for row in rows if visible(row.name)]
+    seen = [
+        row for row in sorted(found, key=lambda row: (-int(row.pushed_at), row.digest)) if visible(row.name)
+    ]
+    names = {row.repository_id: row.name for row in seen}
+    keys = (((row.repository_id, row.digest), row.size) for row in seen)
+    referrers: list[Referrer] = []
+    held = 0
+    here = manifests.c.repository_id, manifests.c.digest
+    for piece in manifest_rows.in_pieces(keys, _PIECE_BYTES):
+        rows = {
+            (row.repository_id, row.digest): row
+            for row in rows_of(connection, select(manifests), *here, piece)
+        }
+        for row in map(rows.__getitem__, piece):
+            held += len(row.annotations)
+            if held > _MOST_BYTES:
+                raise TooMuch
+            referrers.append(Referrer(row.subject, names[row.repository_id], row))
+    return referrers
 
 
 @dataclass(frozen=True, slots=True)

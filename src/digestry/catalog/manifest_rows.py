@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 from sqlalchemy import Connection, Executable, Select, select, update
@@ -20,6 +20,8 @@ from digestry.model.digest import Digest
 from digestry.model.manifest import Manifest
 
 Asked: TypeAlias = Mapping[str, object]
+
+_Key = TypeVar("_Key")
 
 _CHUNK: Final = 500  # SQLite allows 999 variables and more; stay below in one statement
 
@@ -195,3 +197,22 @@ def to_stored(row: Any) -> StoredManifest:
         annotations=msgspec.json.decode(row.annotations, type=dict[str, str]),
         pushed_at=row.pushed_at,
     )
+
+
+def in_pieces(found: Iterable[tuple[_Key, int]], most: int) -> Iterator[list[_Key]]:
+    """Yield the keys of manifests, in their order, in lists whose manifests have ``most`` bytes, or are one;
+    each key comes with its manifest's size.
+
+    Annotations, a part of each manifest, are megabytes if somebody likes: rows with them are read by such
+    lists, and are never put in order by the database.
+    """
+    piece: list[_Key] = []
+    held = 0
+    for key, size in found:
+        if piece and held + size > most:
+            yield piece
+            piece, held = [], 0
+        piece.append(key)
+        held += size
+    if piece:
+        yield piece

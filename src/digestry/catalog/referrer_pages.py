@@ -45,7 +45,7 @@ def referrers(
     limit: int,
 ) -> Page:
     """Return the manifests whose subject this is, newest first, those after ``after``."""
-    query = select(manifests.c.digest).where(
+    query = select(manifests.c.digest, manifests.c.size).where(
         manifests.c.repository_id == repository,
         manifests.c.subject == subject,
         manifests.c.deleted_at.is_(None),
@@ -58,10 +58,19 @@ def referrers(
             | ((manifests.c.pushed_at == after.pushed_at) & (manifests.c.digest > after.digest))
         )
     newest_first = (manifests.c.pushed_at.desc(), manifests.c.digest)
-    # Digests alone are put in order, and then the rows of one page: their annotations may be large.
-    chosen = list(connection.execute(query.order_by(*newest_first).limit(limit + 1)).scalars())
-    rows = select(manifests).where(manifests.c.repository_id == repository, manifests.c.digest.in_(chosen))
-    return _page(connection, rows.order_by(*newest_first), limit)
+    # Digests alone are put in order, and then the rows of one page are read: their annotations may be large.
+    chosen = connection.execute(query.order_by(*newest_first).limit(limit + 1)).all()
+    page: list[StoredManifest] = []
+    held = 0
+    for digests in manifest_rows.in_pieces(((row.digest, row.size) for row in chosen), _PAGE_BYTES):
+        of_piece = manifests.c.repository_id == repository, manifests.c.digest.in_(digests)
+        rows = {row.digest: row for row in connection.execute(select(manifests).where(*of_piece))}
+        for digest in digests:
+            held += len(rows[digest].annotations)
+            if page and (len(page) == limit or held > _PAGE_BYTES):
+                return Page(tuple(page), more=True)
+            page.append(manifest_rows.to_stored(rows[digest]))
+    return Page(tuple(page), more=False)
 
 
 def advisories(

@@ -27,6 +27,7 @@ from digestry.model.resolution import MOST_EVENTS, MOST_SPANS, Resolution, Resol
 
 _BATCH: Final = 400  # queries that are answered together
 _MOST_BYTES: Final = 8 << 20  # of annotations, and about so many of an answer
+_PIECE_BYTES: Final = 1 << 20  # of manifests whose annotations are read together
 _MOST_REFERRERS: Final = 500  # of one manifest; a client that needs more sends a query for that alone
 _MOST_BASES: Final = 50  # layers whose base images are searched
 _NODE_BYTES: Final = 400
@@ -72,6 +73,7 @@ def resolve(
                 continue
             resolutions = [Resolution(some[0].repository)]
             batch = _Batch(connection, (), visible)
+            left -= _MOST_BYTES // 4  # looked at for nothing: no request has that done any number of times
         result.resolutions += resolutions
         if contents:
             result.pieces += batch.pieces()
@@ -155,20 +157,34 @@ class _Batch:
                 found.update(dict.fromkeys(self._connection.execute(query).scalars()))
         return tuple(found)[:_MOST_PREFIXED]
 
-    def _read_referrers(self, keys: Iterable[Key]) -> None:
-        subjects = list(keys)
+    def _read_referrers(self, nodes: Iterable[Key]) -> None:
+        subjects = list(nodes)
         self._referrers = {key: [] for key in subjects}
         newest_first = (
-            select(manifests)
+            select(manifests.c.repository_id, manifests.c.subject, manifests.c.digest, manifests.c.size)
             .where(manifests.c.deleted_at.is_(None))
             .order_by(manifests.c.pushed_at.desc(), manifests.c.digest)
         )
         here = (manifests.c.repository_id, manifests.c.subject)
+        listed: list[tuple[Key, int]] = []
         for row in rows_of(self._connection, newest_first, *here, subjects):
-            self.bytes_read += len(row.annotations) + _NODE_BYTES
-            if self.bytes_read > _MOST_BYTES:
-                raise TooMuch
-            self._referrers[row.repository_id, row.subject].append(_descriptor(row))
+            self._count(_NODE_BYTES)
+            listed.append(((row.repository_id, row.digest), row.size))
+        named = (manifests.c.repository_id, manifests.c.digest)
+        for keys in manifest_rows.in_pieces(listed, _PIECE_BYTES):
+            rows = {
+                (row.repository_id, row.digest): row
+                for row in rows_of(self._connection, select(manifests), *named, keys)
+            }
+            for row in map(rows.__getitem__, keys):
+                self._count(len(row.annotations))
+                self._referrers[row.repository_id, row.subject].append(_descriptor(row))
+
+    def _count(self, read: int) -> None:
+        """Count bytes that an answer has room for. Raises :class:`TooMuch`."""
+        self.bytes_read += read
+        if self.bytes_read > _MOST_BYTES:
+            raise TooMuch
 
     def _read_parts(self) -> None:
         """Read which layers and configs of the images have referrers, those, and the layers' base images."""
