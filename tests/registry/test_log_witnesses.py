@@ -22,6 +22,7 @@ from digestry.translog.merkle import (
 from digestry.translog.notes import Note, Signature, SignerKey, VerifierKey, parse_note, parse_verifier_key
 from tests.registry.support import edit_catalog, rewrite_past
 from tests.registry.test_transparency import LOG, checkpoint, keys_of
+from tests.stores import needs_disk
 from tests.support import RegistryServer, Response, start_registry, wait_until
 from tests.translog import second_opinion
 
@@ -196,6 +197,7 @@ def test_a_catalog_of_yesterday_signs_nothing(tmp_path: Path) -> None:
         log.push_image("x", "t", os.urandom(8))
         origin, (key, *_) = keys_of(log)
         checkpoint(log, least=1)
+    needs_disk(root)  # a store elsewhere knows that the catalog beside it is older
     _copied(root, tmp_path / "old" / "root")
     with started(tmp_path / "w" / "root", witness_of((origin, key))) as other:
         witnesses = logging_to((f"http://{other.host}{LOG}/witness", str(witness_key(other))))
