@@ -16,6 +16,7 @@ import click
 from digestry.cli import exit_codes
 from digestry.cli.file_modes import keep_private
 from digestry.cli.output import complain, human_size, json_document, json_option, note, printable, say
+from digestry.cli.registry_options import ROOT_HELP, STORE_HELP, registry_on_disk
 from digestry.model.timestamps import rfc3339
 
 if TYPE_CHECKING:
@@ -51,12 +52,8 @@ def _rate(_: click.Context, __: click.Parameter, value: str | None) -> int | Non
 
 
 @click.command()
-@click.option(
-    "--root",
-    type=click.Path(file_okay=False, path_type=Path),
-    required=True,
-    help="The registry's directory. It may be served at the same time.",
-)
+@click.option("--root", type=click.Path(file_okay=False, path_type=Path), help=ROOT_HELP)
+@click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help=STORE_HELP)
 @click.option("--verify", is_flag=True, help="Also verify what an earlier backup left in DEST.")
 @click.option("--keep", is_flag=True, help="Leave content in DEST that the registry no longer has.")
 @click.option(
@@ -72,7 +69,8 @@ def _rate(_: click.Context, __: click.Parameter, value: str | None) -> int | Non
 def backup(
     ctx: click.Context,
     *,
-    root: Path,
+    root: Path | None,
+    config: Path | None,
     destination: Path,
     verify: bool,
     keep: bool,
@@ -87,13 +85,15 @@ def backup(
     registry of it, with the same digests, tags and journal. Every byte that is copied is hashed.
     Exit code 1 if content is damaged or missing: the rest is backed up, and the missing content is listed.
 
+    Content in an S3 store is copied, too: name the store by --config or DIGESTRY_BLOBS. A catalog in a
+    database is backed up by the database's own tools (docs/scale.md).
+
     Keep it as safe as the registry: it contains the keys that sign tokens. It does not contain
     registry.toml and the files that it names, nor uploads under way.
 
     JSON: an object with backup (what backup.json says), copied, copied_bytes, kept, removed, and
     left_out, what else is in the root, with the reason.
     """
-    from digestry.backend import open_backend
     from digestry.cli.progress import measuring
     from digestry.cli.signals import stopping
     from digestry.registry.backup import taking
@@ -109,18 +109,19 @@ def backup(
             "Archives are not compressed: write - and pipe it through a program that does."
         )
     keep_private(destination)
-    backend = open_backend(root)
+    registry = registry_on_disk(config, root)
+    backend, directory = registry.backend(), registry.scratch
     with measuring("backup", quiet=False) as amount:
         flow = Flow(rate, amount.moved)
         with stopping(flow.stop):
             if archive:
                 with _output(destination) as write:
                     taken = taking.to_archive(
-                        backend, root, write, temporary=temporary, flow=flow, watcher=amount
+                        backend, directory, write, temporary=temporary, flow=flow, watcher=amount
                     )
             else:
                 taken = taking.to_directory(
-                    backend, root, destination, verify=verify, keep=keep, flow=flow, watcher=amount
+                    backend, directory, destination, verify=verify, keep=keep, flow=flow, watcher=amount
                 )
     # Standard output may be the archive.
     tell = note if destination == Path("-") else say

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from digestry.registry.config import RegistryConfig
 
 CONFIG_HELP = "The server's registry.toml, such as one whose [storage] names a database (docs/scale.md)."
+STORE_HELP = "The server's registry.toml, such as one whose [storage] names an S3 store (docs/scale.md)."
 ROOT_HELP = "The registry's directory. It may be served at the same time."
 
 
@@ -46,4 +47,16 @@ def chosen_registry(config: Path | None, root: Path | None) -> RegistryConfig:
     if temporary:
         record_path(loaded.log, scratch)  # else a command would write its audit events there
     keep_private(scratch)
+    return loaded
+
+
+def registry_on_disk(config: Path | None, root: Path | None) -> RegistryConfig:
+    """Return the configuration of a registry whose catalog is a file; its content may be in an S3 store.
+
+    Raises :class:`Conflict` for a catalog in a database, and :class:`InvalidConfiguration`.
+    """
+    from digestry.registry.config import load
+
+    loaded = load(config, {"root": root, "allow_anonymous": True})
+    loaded.backend().catalog_store.as_file()
     return loaded

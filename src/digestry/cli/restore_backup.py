@@ -13,6 +13,7 @@ from digestry.cli.backup import exit_with_findings, rate_option
 from digestry.cli.file_modes import keep_private
 from digestry.cli.journal import hashes
 from digestry.cli.output import human_size, json_document, json_option, note, say
+from digestry.cli.registry_options import registry_on_disk
 from digestry.model.timestamps import rfc3339
 
 if TYPE_CHECKING:
@@ -62,17 +63,22 @@ def restore_backup(
 
     JSON: an object with backup (what backup.json says), root, blobs, bytes, and missing.
     """
-    from digestry.backend import open_backend
     from digestry.cli.progress import measuring
     from digestry.cli.signals import stopping
-    from digestry.errors import NotFound
+    from digestry.errors import Conflict, NotFound
     from digestry.fsio import storage_errors
     from digestry.registry.backup import restoring
     from digestry.registry.backup.copying import Flow
     from digestry.registry.observability.audit_events import note_command
 
     keep_private(root)
-    backend = open_backend(root)
+    registry = registry_on_disk(None, root)
+    if registry.storage.stores.blobs is not None:
+        raise Conflict(
+            "a backup is restored to a directory, and DIGESTRY_BLOBS names an S3 store",
+            hint="restore it without DIGESTRY_BLOBS; digestry migrate-storage moves the content to a store",
+        )
+    backend = registry.backend()
     with measuring("restore", quiet=False) as amount:
         flow = Flow(rate, amount.moved)
         from_archive = functools.partial(
