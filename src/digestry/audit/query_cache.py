@@ -99,7 +99,9 @@ class QueryCache:
             future.set_result(outcome.result(self._timeout))
             lane.answered = True
         except TimeoutError:
-            silence = Unreachable(f"{host} did not answer within {self._timeout:g} s")
+            silence = Unreachable(
+                f"{host} did not answer within {self._timeout:g} s, or said each time to ask later"
+            )
             lane.fail(kind, silence)
             future.set_exception(silence)
         except Unreachable as error:

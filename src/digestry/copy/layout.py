@@ -16,6 +16,7 @@ from digestry.blobs.verify import Verifier
 from digestry.copy.protocols import BlobContent, Outcome, Progress, cosign_names, digest_of_name
 from digestry.errors import (
     Ambiguous,
+    Conflict,
     ContentError,
     InvalidManifest,
     NotFound,
@@ -303,7 +304,8 @@ class LayoutTarget:
         for name in ("ingest", "blobs/sha512"):
             with contextlib.suppress(OSError):
                 (self._root / name).rmdir()  # only if it is empty
-        with contextlib.suppress(OSError), locked(self._root / _LOCK, wait=False):
+        # Another copy that has the lock needs the file.
+        with contextlib.suppress(OSError, Conflict), locked(self._root / _LOCK, wait=False):
             (self._root / _LOCK).unlink()
 
     def close(self) -> None:
