@@ -243,6 +243,7 @@ def questions(runs: int, database: str | None, directory: Path) -> None:
 
     A ``directory`` that has such runs is asked as it is.
     """
+    directory.mkdir(parents=True, exist_ok=True)
     catalog = open_backend(directory, stores=StoreLocations(database=database)).open_catalog()
     catalog.migrate()
     made = directory / f"{runs}-runs"
