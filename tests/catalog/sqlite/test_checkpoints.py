@@ -32,10 +32,10 @@ def _fill(database: SqliteDatabase, commits: int, pages: int = 40) -> None:
 
 
 def test_a_checkpoint_is_done_although_no_commit_does_one(database: SqliteDatabase, tmp_path: Path) -> None:
-    """The content is found in the file itself, where a commit would have put it only after 64 MB."""
+    """The content is found in the file itself, where a commit would have put it only after 128 MB."""
     _fill(database, 60)  # 10 MB
     wait_until(
-        lambda: (tmp_path / FILE).stat().st_size > 25 * 40 * _PAGE, what="the first 25 are in the file"
+        lambda: (tmp_path / FILE).stat().st_size > 12 * 40 * _PAGE, what="the first 12 are in the file"
     )
 
 
@@ -47,9 +47,9 @@ def test_a_log_that_grew_begins_anew(database: SqliteDatabase, tmp_path: Path) -
         _fill(database, 30)
         return log.stat().st_size <= before
 
-    _fill(database, 150)  # 25 MB
+    _fill(database, 400)  # 65 MB
     wait_until(grows_no_more, what="the log begins anew")
-    assert log.stat().st_size < 64 << 20
+    assert log.stat().st_size < 128 << 20
 
 
 def test_a_reader_of_the_log_is_waited_for_and_writers_go_on(

@@ -15,13 +15,14 @@ import threading
 from pathlib import Path
 from typing import Final
 
-LAST_RESORT: Final = 16_384
-"""Pages of the log, 64 MB, at which a commit does the checkpoint itself, as the thread does not keep up."""
-_COMMITS: Final = 25
-"""A push changes some 40 pages: about as many commits as SQLite itself lets pass."""
-_PAUSE: Final = 0.2
-_LONG: Final = 3_072
-"""Pages of the log, 12 MB, from which on it is to begin anew."""
+LAST_RESORT: Final = 32_768
+"""Pages of the log, 128 MB, at which a commit does the checkpoint itself, as the thread does not keep up."""
+_COMMITS: Final = 12
+"""A push changes some 40 pages: half as many commits as SQLite itself lets pass. Many pages at once keep the
+disk busy for so long that the commits beside them wait."""
+_PAUSE: Final = 0.02
+_LONG: Final = 12_288
+"""Pages of the log, 48 MB, from which on it is to begin anew."""
 _PATIENCE: Final = 0.1
 """Seconds that writers may have to wait for a checkpoint of all pages, which needs a moment without them."""
 _AGAIN: Final = 1.0
