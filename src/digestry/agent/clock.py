@@ -72,7 +72,13 @@ def shifted(entry: Entry, seconds: float) -> Entry:
         runs = tuple(_run(run, by) for run in entry.runs)
         return msgspec.structs.replace(entry, at=entry.at + by, runs=runs)
     assert isinstance(entry, Gap)  # noqa: S101 - for the type checker
-    return msgspec.structs.replace(entry, from_=entry.from_ + by, until=entry.until + by)
+    return shifted_gap(entry, seconds)
+
+
+def shifted_gap(gap: Gap, seconds: float) -> Gap:
+    """Return a gap with its times moved by so many seconds."""
+    by = datetime.timedelta(seconds=seconds)
+    return msgspec.structs.replace(gap, from_=gap.from_ + by, until=gap.until + by)
 
 
 def _run(run: RunReport, by: datetime.timedelta) -> RunReport:

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from digestry.agent import segments
-from digestry.agent.clock import shifted
+from digestry.agent.clock import shifted_gap
 from digestry.model.descriptor import decode_hook, encode_hook
 from digestry.model.fleet import Entry, Gap, Started, Stopped
 from digestry.model.json_types import prepared
@@ -31,9 +31,7 @@ class DroppedEntries:
     def shift(self, seconds: float) -> None:
         """Move all times by so many seconds: the clock was set."""
         if seconds:
-            self.gaps = tuple(
-                gap for gap in (shifted(gap, seconds) for gap in self.gaps) if isinstance(gap, Gap)
-            )
+            self.gaps = tuple(shifted_gap(gap, seconds) for gap in self.gaps)
 
     def encoded(self) -> bytes:
         """Return the record of a segment that replaces earlier ones of this kind."""

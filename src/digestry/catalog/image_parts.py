@@ -30,7 +30,6 @@ _MOST_IMAGES: Final = 20_000
 _CANDIDATES: Final = 5
 _MOST_BYTES: Final = 8 << 20
 """Of annotations of referrers."""
-_PIECE_BYTES: Final = 1 << 20
 
 
 def parts_with_referrers(connection: Connection, images: Iterable[Key]) -> dict[Key, list[str]]:
@@ -111,17 +110,11 @@ def referrers_of(connection: Connection, parts: Collection[str], visible: Visibl
     keys = (((row.repository_id, row.digest), row.size) for row in seen)
     referrers: list[Referrer] = []
     held = 0
-    here = manifests.c.repository_id, manifests.c.digest
-    for piece in manifest_rows.in_pieces(keys, _PIECE_BYTES):
-        rows = {
-            (row.repository_id, row.digest): row
-            for row in rows_of(connection, select(manifests), *here, piece)
-        }
-        for row in map(rows.__getitem__, piece):
-            held += len(row.annotations)
-            if held > _MOST_BYTES:
-                raise TooMuch
-            referrers.append(Referrer(row.subject, names[row.repository_id], row))
+    for row in manifest_rows.rows_in_order(connection, keys):
+        held += len(row.annotations)
+        if held > _MOST_BYTES:
+            raise TooMuch
+        referrers.append(Referrer(row.subject, names[row.repository_id], row))
     return referrers
 
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
-from sqlalchemy import Connection, Executable, Select, select, update
+from sqlalchemy import Connection, Executable, Row, Select, select, update
 
 from digestry.catalog import dialect, push_statements
+from digestry.catalog.image_graph import Key, rows_of
 from digestry.catalog.schema import manifest_references, manifests, tags
 from digestry.errors import NotFound
 from digestry.model import media_types
@@ -23,6 +24,7 @@ Asked: TypeAlias = Mapping[str, object]
 
 _Key = TypeVar("_Key")
 
+_PIECE_BYTES: Final = 1 << 20  # of manifests whose rows are read together
 _CHUNK: Final = 500  # SQLite allows 999 variables and more; stay below in one statement
 
 
@@ -216,3 +218,15 @@ def in_pieces(found: Iterable[tuple[_Key, int]], most: int) -> Iterator[list[_Ke
         held += size
     if piece:
         yield piece
+
+
+def rows_in_order(connection: Connection, found: Iterable[tuple[Key, int]]) -> Iterator[Row[Any]]:
+    """Yield the whole rows of manifests of any repositories, in the order of their keys, each of which comes
+    with its manifest's size. What is not taken is not read. Raises :class:`TooMuch`."""
+    here = manifests.c.repository_id, manifests.c.digest
+    for keys in in_pieces(found, _PIECE_BYTES):
+        rows = {
+            (row.repository_id, row.digest): row
+            for row in rows_of(connection, select(manifests), *here, keys)
+        }
+        yield from map(rows.__getitem__, keys)

@@ -27,7 +27,6 @@ from digestry.model.resolution import MOST_EVENTS, MOST_SPANS, Resolution, Resol
 
 _BATCH: Final = 400  # queries that are answered together
 _MOST_BYTES: Final = 8 << 20  # of annotations, and about so many of an answer
-_PIECE_BYTES: Final = 1 << 20  # of manifests whose annotations are read together
 _MOST_REFERRERS: Final = 500  # of one manifest; a client that needs more sends a query for that alone
 _MOST_BASES: Final = 50  # layers whose base images are searched
 _NODE_BYTES: Final = 400
@@ -170,15 +169,9 @@ class _Batch:
         for row in rows_of(self._connection, newest_first, *here, subjects):
             self._count(_NODE_BYTES)
             listed.append(((row.repository_id, row.digest), row.size))
-        named = (manifests.c.repository_id, manifests.c.digest)
-        for keys in manifest_rows.in_pieces(listed, _PIECE_BYTES):
-            rows = {
-                (row.repository_id, row.digest): row
-                for row in rows_of(self._connection, select(manifests), *named, keys)
-            }
-            for row in map(rows.__getitem__, keys):
-                self._count(len(row.annotations))
-                self._referrers[row.repository_id, row.subject].append(_descriptor(row))
+        for row in manifest_rows.rows_in_order(self._connection, listed):
+            self._count(len(row.annotations))
+            self._referrers[row.repository_id, row.subject].append(_descriptor(row))
 
     def _count(self, read: int) -> None:
         """Count bytes that an answer has room for. Raises :class:`TooMuch`."""

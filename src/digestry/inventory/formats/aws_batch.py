@@ -26,7 +26,7 @@ class BatchJob(ObjectFormat):
     @staticmethod
     def recognises(fields: Fields, kind: str) -> bool:
         if begins_with(fields.get("jobs"), "["):
-            return b'"jobId"' in memoryview(fields["jobs"]).tobytes()
+            return b'"jobId"' in bytes(fields["jobs"])
         return fields.keys() >= _JOB
 
     def read_entry(self, entry: JsonObject, fields: Fields, place: SourceLocation) -> Iterator[Item]:
